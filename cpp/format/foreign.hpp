@@ -1,0 +1,16 @@
+// Names the formats that people hand over in place of a ggml starcoder file, and the remedy.
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace starchat {
+
+// From the first bytes of a file, up to kForeignHeadBytes: "a GGUF file; …remedy". Never empty.
+std::string describe_foreign_format(std::string_view head);
+inline constexpr size_t kForeignHeadBytes = 64;
+
+// The architecture whose tensors are named like this; nullopt when no other one's are.
+std::optional<std::string_view> foreign_architecture(std::string_view tensor_name);
+
+}  // namespace starchat

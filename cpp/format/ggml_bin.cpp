@@ -1,0 +1,369 @@
+#include "format/ggml_bin.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <sstream>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include "base/errors.hpp"
+#include "format/foreign.hpp"
+
+namespace starchat {
+namespace {
+
+constexpr std::string_view kMagic = "lmgg";  // u32 0x67676d6c
+constexpr int32_t kVersion = 2;              // of the quantized blocks
+constexpr int32_t kMaxTokenBytes = 1 << 16;
+constexpr int32_t kMaxNameBytes = 256;
+constexpr const char* kOrForeign =
+    "; the file is damaged, or is a ggml file of another architecture (LLaMA, GPT-J, MPT …)";
+constexpr const char* kDownload = "; download it again";
+
+template <typename E, typename... Parts>
+[[noreturn]] void fail(const ModelFile& file, const Parts&... parts) {
+  std::ostringstream message;
+  message << file.path << ": ";
+  (message << ... << parts);
+  throw E(message.str());
+}
+
+std::string grouped(int64_t n) {  // 1,234,567
+  std::string digits = std::to_string(n);
+  const int64_t first = n < 0 ? 1 : 0;
+  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > first; i -= 3) {
+    digits.insert(static_cast<size_t>(i), ",");
+  }
+  return digits;
+}
+
+std::string grouped(uint64_t n) { return grouped(static_cast<int64_t>(n)); }
+
+std::string quoted(std::string_view name) {
+  std::ostringstream out;
+  out << '\'';
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= ' ' && byte < 0x7f) {
+      out << c;
+    } else {
+      out << "\\x" << "0123456789abcdef"[byte >> 4] << "0123456789abcdef"[byte & 15];
+    }
+  }
+  out << '\'';
+  return out.str();
+}
+
+std::string shape_text(std::span<const int32_t> ne) {  // fastest first, as the file has it
+  std::string text = "[";
+  for (const int32_t n : ne) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
+  return text + "]";
+}
+
+// Reads forward through the header parts of a file with a small buffer.
+class HeaderReader {
+ public:
+  explicit HeaderReader(const ModelFile& file) : file_(file) {}
+
+  uint64_t offset() const { return offset_; }
+  uint64_t remaining() const { return file_.size_bytes - offset_; }
+
+  void need(uint64_t n, std::string_view what) const {
+    if (n > remaining()) {
+      fail<CorruptFileError>(file_, "ends at byte ", grouped(file_.size_bytes), " inside ", what,
+                             ", which needs ", grouped(n), " bytes from byte ", grouped(offset_),
+                             "; the file is cut short", kDownload);
+    }
+  }
+
+  int32_t number(std::string_view what) {
+    int32_t value;
+    need(sizeof value, what);
+    copy({reinterpret_cast<std::byte*>(&value), sizeof value});
+    return value;
+  }
+
+  std::string bytes(size_t n, std::string_view what) {
+    need(n, what);
+    std::string value(n, '\0');
+    copy({reinterpret_cast<std::byte*>(value.data()), n});
+    return value;
+  }
+
+  void skip(uint64_t n, std::string_view what) {
+    need(n, what);
+    offset_ += n;
+  }
+
+ private:
+  void copy(std::span<std::byte> out) {
+    while (!out.empty()) {
+      if (offset_ < buffer_offset_ || offset_ >= buffer_offset_ + buffer_size_) {
+        buffer_offset_ = offset_;
+        buffer_size_ = static_cast<size_t>(std::min<uint64_t>(buffer_.size(), remaining()));
+        file_.read(buffer_offset_, {buffer_.data(), buffer_size_});
+      }
+      const auto start = static_cast<size_t>(offset_ - buffer_offset_);
+      const size_t n = std::min(out.size(), buffer_size_ - start);
+      std::memcpy(out.data(), buffer_.data() + start, n);
+      out = out.subspan(n);
+      offset_ += n;
+    }
+  }
+
+  const ModelFile& file_;
+  uint64_t offset_ = 0, buffer_offset_ = 0;
+  size_t buffer_size_ = 0;
+  std::array<std::byte, 1 << 14> buffer_;
+};
+
+void read_magic(const ModelFile& file, HeaderReader& reader) {
+  const auto head_bytes =
+      static_cast<size_t>(std::min<uint64_t>(kForeignHeadBytes, file.size_bytes));
+  std::string head(head_bytes, '\0');
+  file.read(0, std::as_writable_bytes(std::span(head)));
+  const bool is_cut_magic = !head.empty() && kMagic.starts_with(head);
+  if (!head.starts_with(kMagic) && !is_cut_magic) {
+    fail<UnsupportedFormatError>(file, "not a ggml starcoder file but ",
+                                 describe_foreign_format(head));
+  }
+  reader.skip(kMagic.size(), "the header");
+}
+
+// The type of the matrices, from the header's ftype.
+TensorType weight_type_of(const ModelFile& file, int32_t ftype) {
+  const int32_t version = ftype / 1000;
+  const auto type = ftype < 0 ? std::nullopt : type_from_ggml_ftype(ftype % 1000);
+  if (!type) {
+    fail<UnsupportedFormatError>(file, "header says ftype ", ftype,
+                                 ", expected f32, f16, q4_0, q4_1, q5_0, q5_1 or q8_0 (0, 1, 2002, "
+                                 "2003, 2008, 2009, 2007)",
+                                 kOrForeign);
+  }
+  if (is_quantized(*type) && version != kVersion) {
+    fail<UnsupportedFormatError>(
+        file, "its ", type_name(*type), " blocks have quantization version ", version,
+        ", expected ", kVersion,
+        "; get the 'ggmlv3' file of the model, or quantize its f16 file again");
+  }
+  return *type;
+}
+
+void read_hparams(ModelFile& file, HeaderReader& reader) {
+  HyperParameters& h = file.hparams;
+  struct Count {
+    const char* name;
+    int32_t* value;
+    int32_t max;  // far beyond any model, and small enough that no product of sizes overflows
+  };
+  const auto counts = std::to_array<Count>({{"n_vocab", &h.n_vocab, 1 << 24},
+                                            {"n_ctx", &h.n_ctx, 1 << 24},
+                                            {"n_embd", &h.n_embd, 1 << 20},
+                                            {"n_head", &h.n_head, 1 << 20},
+                                            {"n_layer", &h.n_layer, 1 << 10}});
+  for (const Count& count : counts) *count.value = reader.number("the header");
+  h.ftype = reader.number("the header");
+  for (const auto& [name, value, max] : counts) {
+    if (*value < 1 || *value > max) {
+      fail<CorruptFileError>(file, "header says ", name, " = ", grouped(int64_t{*value}),
+                             ", expected 1 to ", grouped(int64_t{max}), kOrForeign);
+    }
+  }
+  file.weight_type = weight_type_of(file, h.ftype);
+  if (h.n_embd % kBlockWeights != 0) {
+    fail<UnsupportedFormatError>(file, "header says n_embd = ", h.n_embd,
+                                 ", expected a multiple of ", kBlockWeights, kOrForeign);
+  }
+  if (h.n_embd % h.n_head != 0) {
+    fail<CorruptFileError>(file, "header says n_embd = ", h.n_embd, " and n_head = ", h.n_head,
+                           ", expected n_embd to be a multiple of n_head", kOrForeign);
+  }
+  if (h.head_dim() % 2 != 0) {
+    fail<UnsupportedFormatError>(file, "header says n_embd = ", h.n_embd,
+                                 " and n_head = ", h.n_head, ", heads of ", h.head_dim(),
+                                 " values, expected an even number", kOrForeign);
+  }
+}
+
+void read_vocabulary(ModelFile& file, HeaderReader& reader) {
+  const int32_t n_vocab = reader.number("the header");
+  if (n_vocab != file.hparams.n_vocab) {
+    fail<CorruptFileError>(file, "vocabulary has ", grouped(int64_t{n_vocab}),
+                           " tokens, expected n_vocab = ", grouped(int64_t{file.hparams.n_vocab}),
+                           kOrForeign);
+  }
+  // Each token has a length and a row of model/wte: the file's size must justify the vector.
+  const auto row_weights = static_cast<uint64_t>(file.hparams.n_embd);
+  const uint64_t token_bytes = sizeof(int32_t) + size_of_weights(file.weight_type, row_weights);
+  reader.need(static_cast<uint64_t>(n_vocab) * token_bytes, "the vocabulary and model/wte");
+  file.vocabulary.reserve(static_cast<size_t>(n_vocab));
+  for (int32_t id = 0; id < n_vocab; ++id) {
+    const int32_t n = reader.number("the vocabulary");
+    if (n < 0 || n > kMaxTokenBytes) {
+      fail<CorruptFileError>(file, "token ", id, " has ", grouped(int64_t{n}),
+                             " bytes, expected 0 to ", grouped(int64_t{kMaxTokenBytes}),
+                             kOrForeign);
+    }
+    file.vocabulary.push_back(reader.bytes(static_cast<size_t>(n), "the vocabulary"));
+  }
+}
+
+struct ExpectedTensor {
+  std::string name;
+  std::vector<int32_t> ne;  // fastest first
+  TensorType type;
+  bool is_optional = false, is_found = false;
+};
+
+std::vector<ExpectedTensor> expected_tensors(const HyperParameters& h, TensorType weight_type) {
+  std::vector<ExpectedTensor> all;
+  const auto vector = [&](const std::string& name, int32_t n) {
+    all.push_back({name, {n}, TensorType::F32});
+  };
+  const auto norm = [&](const std::string& name) {
+    vector(name + "/g", h.n_embd);
+    vector(name + "/b", h.n_embd);
+  };
+  const auto linear = [&](const std::string& name, int32_t n_in, int32_t n_out) {
+    all.push_back({name + "/w", {n_in, n_out}, weight_type});
+    vector(name + "/b", n_out);
+  };
+  all.push_back({"model/wte", {h.n_embd, h.n_vocab}, weight_type});
+  all.push_back({"model/wpe", {h.n_embd, h.n_ctx}, TensorType::F32});
+  for (int32_t layer = 0; layer < h.n_layer; ++layer) {
+    const std::string block = "model/h" + std::to_string(layer);
+    norm(block + "/ln_1");
+    linear(block + "/attn/c_attn", h.n_embd, 3 * h.n_embd);
+    linear(block + "/attn/c_proj", h.n_embd, h.n_embd);
+    norm(block + "/ln_2");
+    linear(block + "/mlp/c_fc", h.n_embd, 4 * h.n_embd);
+    linear(block + "/mlp/c_proj", 4 * h.n_embd, h.n_embd);
+  }
+  norm("model/ln_f");
+  all.push_back({"model/lm_head", {h.n_embd, h.n_vocab}, weight_type, /*is_optional=*/true});
+  return all;
+}
+
+// Reads tensors until the end of the file and holds them against those the header implies.
+class TensorReader {
+ public:
+  TensorReader(ModelFile& file, HeaderReader& reader)
+      : file_(file), reader_(reader), expected_(expected_tensors(file.hparams, file.weight_type)) {
+    for (ExpectedTensor& tensor : expected_) {
+      by_name_.emplace(tensor.name, &tensor);
+      n_missing_ += !tensor.is_optional;
+    }
+  }
+
+  void read_all() {
+    while (reader_.remaining() > 0) read_one();
+    if (n_missing_ > 0) fail_missing();
+  }
+
+ private:
+  void read_one() {
+    const uint64_t start = reader_.offset();
+    constexpr uint64_t kFixedBytes = 3 * sizeof(int32_t);
+    if (n_missing_ == 0 && reader_.remaining() < kFixedBytes) fail_trailing(start);
+    reader_.need(kFixedBytes, "a tensor's header");
+    const int32_t n_dims = reader_.number("a tensor's header");
+    const int32_t name_bytes = reader_.number("a tensor's header");
+    const int32_t id = reader_.number("a tensor's header");
+    std::array<int32_t, 4> dims{};
+    if (n_dims < 1 || n_dims > std::ssize(dims) || name_bytes < 1 || name_bytes > kMaxNameBytes) {
+      if (n_missing_ == 0) fail_trailing(start);
+      fail<CorruptFileError>(file_, "tensor header at byte ", grouped(start), " says ", n_dims,
+                             " dimensions and a name of ", name_bytes, " bytes, expected 1 to ",
+                             std::ssize(dims), " and 1 to ", kMaxNameBytes, "; the file is damaged",
+                             kDownload);
+    }
+    const std::span ne(dims.data(), static_cast<size_t>(n_dims));
+    for (int32_t& n : ne) n = reader_.number("a tensor's header");
+    const std::string name = reader_.bytes(static_cast<size_t>(name_bytes), "a tensor's name");
+
+    ExpectedTensor& expected = check(name, ne, id, start);
+    TensorInfo info{name, expected.type, ne[0], n_dims == 2 ? ne[1] : 1, reader_.offset(), 0};
+    info.size_bytes = size_of_weights(
+        info.type, static_cast<uint64_t>(info.n_cols) * static_cast<uint64_t>(info.n_rows));
+    reader_.skip(info.size_bytes, name);
+    expected.is_found = true;
+    n_missing_ -= !expected.is_optional;
+    file_.has_lm_head |= expected.is_optional;
+    file_.tensors.push_back(std::move(info));
+  }
+
+  ExpectedTensor& check(const std::string& name, std::span<const int32_t> ne, int32_t id,
+                        uint64_t start) const {
+    const auto found = by_name_.find(name);
+    if (found == by_name_.end()) {
+      if (const auto architecture = foreign_architecture(name)) {
+        fail<UnsupportedFormatError>(file_, "tensor ", quoted(name), " belongs to a ",
+                                     *architecture,
+                                     " model, expected starcoder; use a tool for that family");
+      }
+      fail<CorruptFileError>(file_, "unknown tensor ", quoted(name), " at byte ", grouped(start),
+                             " in a model of ", file_.hparams.n_layer, " layers", kOrForeign);
+    }
+    ExpectedTensor& expected = *found->second;
+    if (expected.is_found) {
+      fail<CorruptFileError>(file_, name, ": appears twice, the second time at byte ",
+                             grouped(start), "; the file is damaged", kDownload);
+    }
+    if (!std::ranges::equal(ne, expected.ne)) {
+      fail<CorruptFileError>(file_, name, ": shape ", shape_text(ne), ", expected ",
+                             shape_text(expected.ne), kOrForeign);
+    }
+    if (id != ggml_id(expected.type)) {
+      const auto type = type_from_ggml_id(id);
+      fail<UnsupportedFormatError>(
+          file_, name, ": type ", type ? type_name(*type) : std::to_string(id).c_str(),
+          ", expected ", type_name(expected.type),
+          "; norms, biases and model/wpe are f32 and all other matrices of the one type that the "
+          "header names (ftype ",
+          file_.hparams.ftype, "): quantize the model again");
+    }
+    return expected;
+  }
+
+  [[noreturn]] void fail_trailing(uint64_t start) const {
+    fail<CorruptFileError>(file_, "has ", grouped(file_.size_bytes - start),
+                           " trailing bytes after its last tensor, expected it to end at byte ",
+                           grouped(start), "; the file is damaged", kDownload);
+  }
+
+  [[noreturn]] void fail_missing() const {
+    constexpr int kNamed = 4;
+    std::string names;
+    int n_named = 0;
+    for (const ExpectedTensor& tensor : expected_) {
+      if (tensor.is_optional || tensor.is_found || ++n_named > kNamed) continue;
+      names += (names.empty() ? "" : ", ") + tensor.name;
+    }
+    if (n_missing_ > kNamed) names += " and " + std::to_string(n_missing_ - kNamed) + " more";
+    fail<CorruptFileError>(file_, "lacks ", n_missing_,
+                           n_missing_ == 1 ? " tensor: " : " tensors: ", names,
+                           "; the file may be cut short", kDownload);
+  }
+
+  ModelFile& file_;
+  HeaderReader& reader_;
+  std::vector<ExpectedTensor> expected_;
+  std::unordered_map<std::string_view, ExpectedTensor*> by_name_;
+  int n_missing_ = 0;  // of those that are not optional
+};
+
+}  // namespace
+
+std::shared_ptr<ModelFile> open_ggml(const std::string& path) {
+  auto file = std::make_shared<ModelFile>(open_model_file(path));
+  HeaderReader reader(*file);
+  read_magic(*file, reader);
+  read_hparams(*file, reader);
+  read_vocabulary(*file, reader);
+  TensorReader(*file, reader).read_all();
+  return file;
+}
+
+}  // namespace starchat

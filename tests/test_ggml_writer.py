@@ -1,0 +1,229 @@
+"""The writer and its blocks against the `gguf` package, the core's block oracle against both."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from support.tiny_model import Shape, random_weights, tiled, vocabulary, write_tiny
+
+from starchat import _core
+from starchat.ggml_writer import (
+    TYPES,
+    dequantize,
+    quantize,
+    tensor_shapes,
+    tile_multi_query,
+    write_ggml,
+)
+
+gguf = pytest.importorskip("gguf")
+QUANTIZED = [name for name in TYPES if name.startswith("q")]
+SHAPE = Shape(n_embd=32, n_head=2, n_layer=1, n_ctx=8, n_vocab=40)
+
+
+def reference_quantize(weights: np.ndarray, type: str) -> bytes:
+    with np.errstate(all="ignore"):
+        return gguf.quants.quantize(weights, gguf.GGMLQuantizationType[type.upper()]).tobytes()
+
+
+def reference_dequantize(data: np.ndarray, type: str) -> np.ndarray:
+    return gguf.quants.dequantize(data, gguf.GGMLQuantizationType[type.upper()])
+
+
+def settings_of(shape: Shape) -> dict[str, Any]:
+    return {
+        "n_ctx": shape.n_ctx,
+        "n_embd": shape.n_embd,
+        "n_head": shape.n_head,
+        "n_layer": shape.n_layer,
+        "vocab": vocabulary(shape.n_vocab),
+    }
+
+
+# Scales below 1e-38 have no finite inverse: gguf then casts NaN to integers, which means nothing.
+weights_like = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 4), st.sampled_from([32, 64])),
+    elements=st.floats(-1e4, 1e4, width=32),
+).map(lambda x: np.where(np.abs(x) < 1e-20, np.float32(0), x))
+
+
+@pytest.mark.parametrize("type", TYPES)
+@given(weights=weights_like)
+def test_quantized_bytes_equal_those_of_gguf(type: str, weights: np.ndarray) -> None:
+    assert quantize(weights, type).tobytes() == reference_quantize(weights, type)
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_quantized_bytes_equal_those_of_gguf_for_many_scales_and_ties(type: str) -> None:
+    random = np.random.default_rng(1)
+    weights = random.standard_normal((3000, 384), np.float32)
+    weights *= random.choice([0, -0.0, 1e-9, 1e-3, 1, 300], (3000, 1)).astype(np.float32)
+    weights[::5] = np.round(weights[::5] * 4) / 4  # ties in rounding and between extremes
+    weights[7::9] = weights[7::9, :1]  # constant rows
+    assert quantize(weights, type).tobytes() == reference_quantize(weights, type)
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_dequantized_bits_equal_those_of_gguf_and_of_the_core(type: str) -> None:
+    random = np.random.default_rng(2)
+    data = quantize(random.standard_normal((50, 96), np.float32), type)
+    if type in QUANTIZED:  # every bit pattern of the quants, not only those that quantize() makes
+        blocks = data.reshape(-1, TYPES[type].layout.itemsize)
+        n_scales = 4 if "m" in (TYPES[type].layout.names or ()) else 2
+        blocks[:, n_scales:] = random.integers(0, 256, blocks[:, n_scales:].shape)
+    weights = dequantize(data, type)
+    assert weights.shape == (50, 96)
+    assert weights.tobytes() == reference_dequantize(data, type).tobytes()
+    assert weights.tobytes() == _core._dequantize(data.tobytes(), TYPES[type].id).tobytes()
+
+
+def test_every_half_becomes_the_same_float_in_the_core() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16)
+    expected = halves.view(np.float16).astype(np.float32)
+    actual = _core._dequantize(halves.tobytes(), TYPES["f16"].id)
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
+    numbers = ~np.isnan(expected)
+    np.testing.assert_array_equal(
+        actual[numbers].view(np.uint32), expected[numbers].view(np.uint32)
+    )
+
+
+def test_floats_round_to_the_nearest_half_ties_to_even() -> None:
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float64)
+    middles = (halves[:-1] + halves[1:]) / 2
+    edges = np.concatenate([halves, middles, [65519.996, 65520, 1e30, 3.4e38, np.inf]])
+    near = edges.astype(np.float32)
+    values = np.concatenate([near, np.nextafter(near, np.float32(0)), near * np.float32(1.0000001)])
+    values = np.concatenate([values, -values])
+    with np.errstate(over="ignore"):
+        expected = values.astype(np.float16).view(np.uint16)
+    np.testing.assert_array_equal(_core._to_half(values), expected)
+    nan = np.array([np.nan, -np.nan], np.float32)
+    assert np.isnan(_core._to_half(nan).view(np.float16)).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e8])
+@pytest.mark.parametrize("type", ["f16", *QUANTIZED])
+def test_weights_beyond_the_type_are_refused(type: str, value: float) -> None:
+    weights = np.zeros((2, 64), np.float32)
+    weights[1, 40] = value
+    with pytest.raises(ValueError, match=f"not finite, or too large for {type}"):
+        quantize(weights, type)
+
+
+def test_impossible_types_and_widths_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown tensor type 'q2_k', expected one of f32, f16"):
+        quantize(np.zeros((1, 32), np.float32), "q2_k")
+    with pytest.raises(ValueError, match="rows of 33 weights do not divide into blocks of 32"):
+        quantize(np.zeros((1, 33), np.float32), "q4_0")
+    with pytest.raises(ValueError, match="rows of 17 bytes do not divide into q4_0 blocks"):
+        dequantize(np.zeros((1, 17), np.uint8), "q4_0")
+
+
+def test_tiling_repeats_the_key_and_the_value_head() -> None:
+    c_attn = np.arange(8 + 2 * 2)[:, None]  # 4 heads of 2 rows
+    expected = [*range(8), *[8, 9] * 4, *[10, 11] * 4]
+    assert tile_multi_query(c_attn, 4)[:, 0].tolist() == expected
+    assert tile_multi_query(c_attn[:, 0], 4).tolist() == expected
+    with pytest.raises(ValueError, match="c_attn has 13 rows, expected"):
+        tile_multi_query(np.zeros(13), 4)
+
+
+def test_file_starts_with_the_published_layout(tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "model.bin", "q5_1", SHAPE)
+    data = model.path.read_bytes()
+    assert data[:4] == b"lmgg"
+    assert struct.unpack("<7i", data[4:32]) == (40, 8, 32, 2, 1, 2009, 40)
+    assert data[32:49] == struct.pack("<I", 13) + b"<|endoftext|>"
+    wte = data.index(b"model/wte")
+    assert struct.unpack("<5i", data[wte - 20 : wte]) == (2, 9, 7, 32, 40)
+    assert data[wte + 9 :].startswith(quantize(model.weights["model/wte"], "q5_1").tobytes())
+
+
+@pytest.mark.parametrize("type", ["f32", "q4_0"])
+def test_arrays_iterators_callables_and_raw_blocks_give_the_same_file(
+    tmp_path: Path, type: str
+) -> None:
+    tensors = tiled(random_weights(SHAPE), SHAPE)
+    wte = tensors["model/wte"]
+    sources: dict[str, Any] = {
+        "array": wte,
+        "iterator": iter([wte[:7], wte[7:8], wte[8:]]),
+        "callable": lambda: (wte[i : i + 3] for i in range(0, len(wte), 3)),
+        "raw": quantize(wte, type),
+        "raw rows": lambda: iter(quantize(wte, type)[:, None]),
+        "float64": wte.astype(np.float64),
+    }
+    files = set()
+    for name, source in sources.items():
+        path = tmp_path / name
+        write_ggml(path, **settings_of(SHAPE), tensors=tensors | {"model/wte": source}, type=type)
+        files.add(path.read_bytes())
+    assert len(files) == 1
+
+
+def test_streamed_tensors_take_little_memory(tmp_path: Path) -> None:
+    shape = Shape(n_embd=512, n_head=4, n_layer=4, n_ctx=8, n_vocab=40)
+    random = np.random.default_rng(3)
+
+    def rows(n_rows: int, n_cols: int) -> Any:
+        for start in range(0, n_rows, 100):
+            yield random.standard_normal((min(100, n_rows - start), n_cols), np.float32)
+
+    shapes = tensor_shapes(n_vocab=40, n_ctx=8, n_embd=512, n_layer=4)
+    tensors = {
+        name: (lambda size=size: rows(*size)) if len(size) == 2 else np.zeros(size, np.float32)
+        for name, size in shapes.items()
+    }
+    tracemalloc.start()
+    write_ggml(tmp_path / "model.bin", **settings_of(shape), tensors=tensors, type="f32")
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "model.bin").stat().st_size > 50_000_000
+    assert peak_bytes < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"model/wpe": None}, r"missing tensors \['model/wpe'\]", id="missing"),
+        pytest.param({"extra": np.zeros(1)}, r"unknown tensors \['extra'\]", id="unknown"),
+        pytest.param(
+            {"model/wte": np.zeros((40, 64), np.float32)},
+            r"model/wte: float32 rows 0 onwards have shape \[40, 64\], expected at most \[40, 32\]",
+            id="wide",
+        ),
+        pytest.param(
+            {"model/wte": [np.zeros((39, 32)), np.zeros((2, 32))]},
+            r"model/wte: float64 rows 39 onwards have shape \[2, 32\], expected at most \[1, 32\]",
+            id="too many rows",
+        ),
+        pytest.param(
+            {"model/wte": iter([np.zeros((39, 32))])},
+            "model/wte: 39 rows given, expected 40",
+            id="too few rows",
+        ),
+        pytest.param(
+            {"model/wte": np.zeros((40, 17), np.uint8)},
+            r"model/wte: uint8 rows .* shape \[40, 17\], expected at most \[40, 18\]",
+            id="raw width",
+        ),
+    ],
+)
+def test_wrong_tensors_are_refused_and_leave_no_file(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    tensors: dict[str, Any] = tiled(random_weights(SHAPE), SHAPE) | change
+    tensors = {name: value for name, value in tensors.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        write_ggml(tmp_path / "m.bin", **settings_of(SHAPE), tensors=tensors, type="q4_0")
+    assert list(tmp_path.iterdir()) == []
