@@ -1,0 +1,170 @@
+// How the merges come back: training adds tokens in order, and the pair that formed a token is
+// what the earlier merges leave of its bytes. If they leave two parts, that pair is its merge; any
+// other count means that no merge ever makes the token (control tokens, padding, foreign entries).
+#include "text/tokenizer.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
+#include <utility>
+
+#include "base/errors.hpp"
+#include "text/pretokenizer.hpp"
+
+namespace starchat {
+namespace {
+
+constexpr int32_t kAbsent = -1;
+
+constexpr std::string_view kSpecialNames[] = {
+    "<fim_prefix>",    "<fim_middle>",    "<fim_suffix>",   "<fim_pad>",    "<fim-prefix>",
+    "<fim-middle>",    "<fim-suffix>",    "<fim-pad>",      "<filename>",   "<gh_stars>",
+    "<issue_start>",   "<issue_comment>", "<issue_closed>", "<reponame>",   "<jupyter_start>",
+    "<jupyter_text>",  "<jupyter_code>",  "<empty_output>", "<commit_msg>", "<jupyter_output>",
+    "<commit_before>", "<commit_after>",  "[PAD]",
+};
+
+bool is_special_name(std::string_view bytes) {
+  if (std::ranges::find(kSpecialNames, bytes) != std::end(kSpecialNames)) return true;
+  if (bytes.size() < 5 || !bytes.starts_with("<|") || !bytes.ends_with("|>")) return false;
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const std::string_view name = bytes.substr(2, bytes.size() - 4);
+  return std::ranges::any_of(name, is_letter) && std::ranges::all_of(name, [&](char c) {
+           return is_letter(c) || (c >= '0' && c <= '9') || c == '_' || c == '-';
+         });
+}
+
+std::vector<std::string> checked(std::vector<std::string> vocabulary) {
+  if (vocabulary.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+    throw InvalidRequestError("vocabulary of " + std::to_string(vocabulary.size()) +
+                              " tokens: token ids have 31 bits, so at most 2147483647");
+  }
+  return vocabulary;
+}
+
+}  // namespace
+
+Tokenizer::Tokenizer(std::vector<std::string> vocabulary)
+    : vocabulary_(checked(std::move(vocabulary))),
+      is_reachable_(vocabulary_.size()),
+      merges_(vocabulary_.size()) {
+  byte_ids_.fill(kAbsent);
+  ids_.reserve(vocabulary_.size());
+  for (int32_t id = 0; id < size(); ++id) {
+    const std::string& bytes = vocabulary_[id];
+    if (!ids_.emplace(bytes, id).second) continue;
+    if (bytes.size() == 1) {
+      byte_ids_[static_cast<uint8_t>(bytes[0])] = id;
+      is_reachable_[id] = true;
+    }
+    if (is_special_name(bytes)) special_ids_.push_back(id);
+  }
+  rebuild_merges();
+}
+
+void Tokenizer::rebuild_merges() {
+  std::vector<int32_t> parts;
+  for (int32_t id = 0; id < size(); ++id) {
+    const std::string& bytes = vocabulary_[id];
+    if (bytes.size() < 2 || is_special(id) || ids_.at(bytes) != id) continue;
+    parts.clear();
+    for (const char c : bytes) parts.push_back(byte_ids_[static_cast<uint8_t>(c)]);
+    if (std::ranges::find(parts, kAbsent) != parts.end()) continue;
+    merges_.apply(parts);
+    if (parts.size() != 2) continue;
+    merges_.add(parts[0], parts[1], id);
+    is_reachable_[id] = true;
+  }
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool allow_special) const {
+  return encode_with(text, allow_special ? special_ids_ : std::span<const int32_t>());
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text,
+                                       const std::vector<std::string>& allowed) const {
+  std::vector<int32_t> allowed_ids;
+  for (const std::string& name : allowed) {
+    const std::optional<int32_t> id = find(name);
+    if (!id || !is_special(*id)) {
+      std::string names;
+      for (const int32_t special : special_ids_) names += " " + vocabulary_[special];
+      throw InvalidRequestError("allowed control token '" + name + "': this vocabulary has " +
+                                (names.empty() ? "none" : "only" + names));
+    }
+    allowed_ids.push_back(*id);
+  }
+  return encode_with(text, allowed_ids);
+}
+
+std::vector<int32_t> Tokenizer::encode_with(std::string_view text,
+                                            std::span<const int32_t> allowed) const {
+  if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+    throw InvalidRequestError("text of " + std::to_string(text.size()) +
+                              " bytes: at most 2147483647 can be encoded at once, so split it");
+  }
+  std::vector<int32_t> ids;
+  size_t plain = 0;  // where the plain text before `at` begins
+  for (size_t at = 0; !allowed.empty() && at < text.size();) {
+    at = text.find_first_of("<[", at);  // all begin so, and none begins with another one
+    if (at == std::string_view::npos) break;
+    const auto found = std::ranges::find_if(
+        allowed, [&](int32_t id) { return text.substr(at).starts_with(vocabulary_[id]); });
+    if (found == allowed.end()) {
+      ++at;
+      continue;
+    }
+    encode_plain(text.substr(plain, at - plain), ids);
+    ids.push_back(*found);
+    plain = at += vocabulary_[*found].size();
+  }
+  encode_plain(text.substr(plain), ids);
+  return ids;
+}
+
+void Tokenizer::encode_plain(std::string_view text, std::vector<int32_t>& ids) const {
+  std::vector<int32_t> parts;
+  while (!text.empty()) {
+    const std::string_view piece = next_piece(text);
+    text.remove_prefix(piece.size());
+    // The merges that made a token make it again where its bytes are a whole piece.
+    if (const auto whole = ids_.find(piece); whole != ids_.end() && is_reachable_[whole->second]) {
+      ids.push_back(whole->second);
+      continue;
+    }
+    parts.clear();
+    for (const char c : piece) {
+      const int32_t id = byte_ids_[static_cast<uint8_t>(c)];
+      if (id != kAbsent) parts.push_back(id);
+    }
+    merges_.apply(parts);
+    ids.insert(ids.end(), parts.begin(), parts.end());
+  }
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::string bytes;
+  for (const int32_t id : ids) {
+    const std::string_view token = token_bytes(id);
+    if (!skip_special || !is_special(id)) bytes += token;
+  }
+  return bytes;
+}
+
+std::string_view Tokenizer::token_bytes(int32_t id) const {
+  if (id < 0 || id >= size()) {
+    throw InvalidRequestError("token id " + std::to_string(id) + ": this vocabulary has " +
+                              std::to_string(size()) + " tokens, ids 0 to " +
+                              std::to_string(size() - 1));
+  }
+  return vocabulary_[id];
+}
+
+std::optional<int32_t> Tokenizer::find(std::string_view bytes) const {
+  const auto entry = ids_.find(bytes);
+  return entry == ids_.end() ? std::nullopt : std::optional(entry->second);
+}
+
+bool Tokenizer::is_special(int32_t id) const { return is_special_name(token_bytes(id)); }
+
+}  // namespace starchat
