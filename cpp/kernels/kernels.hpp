@@ -1,0 +1,100 @@
+// The table of compute kernels, one per instruction set, all with bit-identical results: output
+// rows sit in 16 lanes, sums run in one fixed order, every rounding is explicit.
+// Read by ops/; filled by {scalar,avx2,avx512,neon}.cpp from the one template in kernels_impl.hpp.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/types.hpp"
+
+namespace starchat {
+
+inline constexpr int kStripRows = 16;    // output rows side by side in the lanes
+inline constexpr int kTileColumns = 16;  // activation columns that lie interleaved
+inline constexpr int kBlock = 32;        // weights of one row that share a scale
+
+// 32 activations as the second operand of a matrix product with quantized weights.
+struct ActivationBlock {
+  int8_t q[kBlock];  // round(x / scale), within [-127, 127]
+  float scale;         // max|x| / 127
+  int32_t minus_sum;   // -(sum of q): folds the offset of *_0 weights into the dot product's start
+  float scaled_sum;    // scale * sum of q: what the minimum of *_1 weights multiplies
+};
+static_assert(sizeof(ActivationBlock) == 44);
+
+// How 16 rows of quantized weights lie in a strip: records of two blocks, so that every load is
+// 64-byte aligned at unchanged size. Within a block four successive k of the 16 rows make one
+// 64-byte vector ("quad"): byte 4*row + t holds k = 4*quad + t. 4-bit quads 0..3 lie in the low
+// nibbles, 4..7 (k + 16) in the high ones; bit b of the fifth-bit vector belongs to quad b.
+//   { f16 d[2][16] | *_1: f16 m[2][16] | q5: u8 qh[2][64] | u8 qs[2][256], q8: i8 qs[2][512] }
+// f16 and f32 strips are plain: [k][16].
+struct StripLayout {
+  int bits;        // 4, 5 or 8; 0 for floats
+  bool has_min;    // *_1
+  constexpr size_t record_bytes() const {
+    return qs_offset() + 2 * qs_bytes();
+  }
+  constexpr size_t m_offset() const { return 64; }
+  constexpr size_t qh_offset() const { return has_min ? 128 : 64; }
+  constexpr size_t qs_offset() const { return qh_offset() + (bits == 5 ? 128 : 0); }
+  constexpr size_t qs_bytes() const { return bits == 8 ? 512 : 256; }
+};
+constexpr StripLayout strip_layout(TensorType type) {
+  switch (type) {
+    case TensorType::Q4_0: return {4, false};
+    case TensorType::Q4_1: return {4, true};
+    case TensorType::Q5_0: return {5, false};
+    case TensorType::Q5_1: return {5, true};
+    case TensorType::Q8_0: return {8, false};
+    default: return {0, false};
+  }
+}
+
+// One strip of a packed matrix times some columns of one activation tile.
+struct StripProduct {
+  const std::byte* strip;    // StripLayout
+  const std::byte* columns;  // (n_blocks, tile_width) of ActivationBlock, or of float[32]
+  int n_blocks;
+  int tile_width;      // columns in the tile, the record stride
+  int n_columns;       // to compute, from the first
+  const float* bias;   // (16) or null
+  bool accumulate;     // out += instead of out =
+  float* out;          // (n_columns, out_stride): 16 values each
+  size_t out_stride;
+};
+
+// Softmax attention of one position's query heads that share a key head.
+struct Attention {
+  const float* q;  // (n_heads, head_dim), scaled already
+  int n_heads, head_dim;
+  const uint16_t* const* pages;  // of the sequence
+  size_t k_offset, v_offset;     // of this layer and key head within a page
+  int v_row_elements;            // head_dim rounded up to whole vectors
+  int n_positions;               // cached, this one included
+  float* scores;                 // scratch (n_heads, n_positions rounded up to 16)
+  float* out;                    // (n_heads, head_dim)
+};
+
+struct Kernels {
+  const char* name;
+  void (*strip_product[7])(const StripProduct&);  // by TensorType
+  void (*quantize)(const float* x, int n_blocks, ActivationBlock* out, int record_stride);
+  void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);
+  void (*gelu)(float* x, int n);  // in place, tanh approximation; n a multiple of 16
+  void (*attention)(const Attention&);
+  void (*to_half)(const float* x, int n, uint16_t* out);  // round to nearest even
+};
+
+// Those that this machine can run, the best last.
+std::vector<std::string> available_instruction_sets();
+
+// Null where this machine or build cannot run it.
+const Kernels* find_kernels(std::string_view name);
+
+// The best of them, or the one that STARCHAT_ISA names; UnsupportedFeatureError if it cannot run.
+const Kernels& select_kernels();
+
+}  // namespace starchat

@@ -1,0 +1,297 @@
+// Every kernel, once, over a vocabulary V of 16-lane vectors that each instruction set supplies:
+// V::F floats, V::I int32, V::Quads 8 x 64 weights. The order of operations is written here, so
+// it is the same everywhere, and so are the bits.
+// Included by one .cpp per instruction set; internal linkage keeps their code apart.
+#pragma once
+#include "kernels/kernels.hpp"
+
+namespace starchat {
+namespace {
+
+constexpr int kLanes = 16;
+
+template <class V>
+float sum_lanes(typename V::F x) {
+  float lane[kLanes];
+  V::store(lane, x);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  }
+  return lane[0];
+}
+
+template <class V>
+float max_lanes(typename V::F x) {
+  float lane[kLanes];
+  V::store(lane, x);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+  }
+  return lane[0];
+}
+
+// exp(x) by 2^n · p(r), |r| <= ln2/2; relative error below 2e-7. Clamped to [-86, 88].
+template <class V>
+typename V::F exp(typename V::F x) {
+  using F = typename V::F;
+  x = V::min(V::max(x, V::set1(-86.0f)), V::set1(88.0f));
+  const F magic = V::set1(0x1.8p23f);  // adding it rounds to an integer in the low mantissa bits
+  const F shifted = V::fma(x, V::set1(0x1.715476p+0f), magic);
+  const F n = V::sub(shifted, magic);
+  F r = V::fma(n, V::set1(-0x1.62e400p-1f), x);  // ln 2 in two parts
+  r = V::fma(n, V::set1(-0x1.7f7d1cp-20f), r);
+  F p = V::set1(1.0f / 720);  // Taylor: the remainder at ln2/2 is below 1.3e-7
+  p = V::fma(p, r, V::set1(1.0f / 120));
+  p = V::fma(p, r, V::set1(1.0f / 24));
+  p = V::fma(p, r, V::set1(1.0f / 6));
+  p = V::fma(p, r, V::set1(0.5f));
+  p = V::fma(p, r, V::set1(1.0f));
+  p = V::fma(p, r, V::set1(1.0f));
+  return V::scale_by_power_of_two(p, shifted);
+}
+
+// sum[c] += one strip x column c, blocks in order: an exact integer dot product, then one fma
+// with d·scale (and for *_1 types one with m·scaled_sum).
+template <class V, TensorType kType, int kColumns>
+void quantized_columns(const StripProduct& p, int first, typename V::F (&sum)[kColumns]) {
+  using F = typename V::F;
+  constexpr StripLayout layout = strip_layout(kType);
+  constexpr int kOffsetLog2 = layout.has_min      ? -1
+                              : layout.bits == 4  ? 3
+                              : layout.bits == 5  ? 4
+                              : V::kUnsignedBytes ? 7
+                                                  : -1;
+  constexpr size_t kAhead = 4 * layout.record_bytes();
+  const auto* x = reinterpret_cast<const ActivationBlock*>(p.columns) + first;
+  for (int b = 0; b < p.n_blocks; ++b, x += p.tile_width) {
+    const std::byte* record = p.strip + static_cast<size_t>(b / 2) * layout.record_bytes();
+    const size_t half = b % 2;
+    if (kColumns <= 4 && half == 0) {
+      for (size_t i = 0; i < layout.record_bytes(); i += 64) {
+        __builtin_prefetch(record + kAhead + i, 0, 3);
+      }
+    }
+    const auto quads =
+        V::template unpack<layout.bits>(record + layout.qs_offset() + half * layout.qs_bytes(),
+                                        record + layout.qh_offset() + half * 64);
+    const F d = V::load_half(reinterpret_cast<const uint16_t*>(record + half * 32));
+    F m{};
+    if constexpr (layout.has_min) {
+      m = V::load_half(reinterpret_cast<const uint16_t*>(record + layout.m_offset() + half * 32));
+    }
+    for (int c = 0; c < kColumns; ++c) {
+      typename V::I start{};
+      if constexpr (kOffsetLog2 >= 0) {
+        start = V::template shift_left<kOffsetLog2>(V::set1_int(x[c].minus_sum));
+      } else {
+        start = V::set1_int(0);
+      }
+      const auto dot = V::template dot<layout.bits>(start, quads, x[c].q);
+      sum[c] = V::fma(V::to_float(dot), V::mul(d, V::set1(x[c].scale)), sum[c]);
+      if constexpr (layout.has_min) sum[c] = V::fma(m, V::set1(x[c].scaled_sum), sum[c]);
+    }
+  }
+}
+
+// The same for unquantized weights: one fma per k.
+template <class V, TensorType kType, int kColumns>
+void float_columns(const StripProduct& p, int first, typename V::F (&sum)[kColumns]) {
+  constexpr size_t kElement = kType == TensorType::F16 ? 2 : 4;
+  const float* x = reinterpret_cast<const float*>(p.columns) + static_cast<size_t>(first) * kBlock;
+  const std::byte* weights = p.strip;
+  for (int b = 0; b < p.n_blocks; ++b, x += static_cast<size_t>(p.tile_width) * kBlock) {
+    for (int k = 0; k < kBlock; ++k, weights += kLanes * kElement) {
+      typename V::F w;
+      if constexpr (kType == TensorType::F16) {
+        w = V::load_half(reinterpret_cast<const uint16_t*>(weights));
+      } else {
+        w = V::load(reinterpret_cast<const float*>(weights));
+      }
+      for (int c = 0; c < kColumns; ++c) sum[c] = V::fma(w, V::set1(x[c * kBlock + k]), sum[c]);
+    }
+  }
+}
+
+template <class V, TensorType kType, int kColumns>
+void strip_columns(const StripProduct& p, int first) {
+  typename V::F sum[kColumns];
+  for (auto& s : sum) s = V::set1(0.0f);
+  if constexpr (is_quantized(kType)) {
+    quantized_columns<V, kType, kColumns>(p, first, sum);
+  } else {
+    float_columns<V, kType, kColumns>(p, first, sum);
+  }
+  for (int c = 0; c < kColumns; ++c) {
+    float* out = p.out + static_cast<size_t>(first + c) * p.out_stride;
+    if (p.bias != nullptr) sum[c] = V::add(sum[c], V::load(p.bias));
+    if (p.accumulate) sum[c] = V::add(sum[c], V::load(out));
+    V::store(out, sum[c]);
+  }
+}
+
+template <class V, TensorType kType>
+void strip_product(const StripProduct& p) {
+  int c = 0;
+  if constexpr (V::kMaxColumns >= 16) {
+    for (; c + 16 <= p.n_columns; c += 16) strip_columns<V, kType, 16>(p, c);
+  }
+  if constexpr (V::kMaxColumns >= 8) {
+    for (; c + 8 <= p.n_columns; c += 8) strip_columns<V, kType, 8>(p, c);
+  }
+  for (; c + 4 <= p.n_columns; c += 4) strip_columns<V, kType, 4>(p, c);
+  for (; c + 2 <= p.n_columns; c += 2) strip_columns<V, kType, 2>(p, c);
+  for (; c < p.n_columns; ++c) strip_columns<V, kType, 1>(p, c);
+}
+
+template <class V>
+void quantize(const float* x, int n_blocks, ActivationBlock* out, int record_stride) {
+  using F = typename V::F;
+  for (int b = 0; b < n_blocks; ++b, x += kBlock, out += record_stride) {
+    const F low = V::load(x), high = V::load(x + kLanes);
+    const float largest = max_lanes<V>(V::max(V::abs(low), V::abs(high)));
+    // Below 1e-30 the inverse would overflow, and nothing is lost.
+    const float inverse = largest < 1e-30f ? 0.0f : 127.0f / largest;
+    V::store_rounded(out->q, V::mul(low, V::set1(inverse)));
+    V::store_rounded(out->q + kLanes, V::mul(high, V::set1(inverse)));
+    int32_t sum = 0;
+    for (const int8_t q : out->q) sum += q;
+    out->scale = largest < 1e-30f ? 0.0f : largest / 127.0f;
+    out->minus_sum = -sum;
+    out->scaled_sum = out->scale * static_cast<float>(sum);
+  }
+}
+
+template <class V>
+void layer_norm(const float* x, const float* gain, const float* bias, int n, float* out) {
+  using F = typename V::F;
+  F sum = V::set1(0.0f);
+  for (int i = 0; i < n; i += kLanes) sum = V::add(sum, V::load(x + i));
+  const F mean = V::set1(sum_lanes<V>(sum) / static_cast<float>(n));
+  F squares = V::set1(0.0f);
+  for (int i = 0; i < n; i += kLanes) {
+    const F centred = V::sub(V::load(x + i), mean);
+    squares = V::fma(centred, centred, squares);
+  }
+  const float variance = sum_lanes<V>(squares) / static_cast<float>(n);
+  const F inverse = V::set1(1.0f / __builtin_sqrtf(variance + 1e-5f));
+  for (int i = 0; i < n; i += kLanes) {
+    const F normal = V::mul(V::sub(V::load(x + i), mean), inverse);
+    V::store(out + i, V::fma(normal, V::load(gain + i), V::load(bias + i)));
+  }
+}
+
+// x/2 · (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2/pi) · (x + 0.044715 x³)
+template <class V>
+void gelu(float* x, int n) {
+  using F = typename V::F;
+  for (int i = 0; i < n; i += kLanes) {
+    const F v = V::load(x + i);
+    const F cubic = V::fma(V::mul(v, v), V::set1(0.044715f), V::set1(1.0f));
+    const F minus_2u = V::mul(V::mul(v, cubic), V::set1(-1.5957691216f));
+    V::store(x + i, V::div(v, V::add(V::set1(1.0f), exp<V>(minus_2u))));
+  }
+}
+
+template <class V, int kHeads>
+void attend(const Attention& a, int first_head) {
+  using F = typename V::F;
+  const int n_tiles = (a.n_positions + kLanes - 1) / kLanes;
+  const size_t stride = static_cast<size_t>(n_tiles) * kLanes;
+  const size_t tile_elements = static_cast<size_t>(a.head_dim) * kLanes;
+  const float* q = a.q + static_cast<size_t>(first_head) * a.head_dim;
+  float* scores = a.scores + first_head * stride;
+
+  for (int tile = 0; tile < n_tiles; ++tile) {
+    const uint16_t* k = a.pages[tile / 2] + a.k_offset + (tile % 2) * tile_elements;
+    F score[kHeads];
+    for (auto& s : score) s = V::set1(0.0f);
+    for (int d = 0; d < a.head_dim; ++d) {
+      const F key = V::load_half(k + static_cast<size_t>(d) * kLanes);
+      for (int h = 0; h < kHeads; ++h) {
+        score[h] = V::fma(key, V::set1(q[h * a.head_dim + d]), score[h]);
+      }
+    }
+    for (int h = 0; h < kHeads; ++h) V::store(scores + h * stride + tile * kLanes, score[h]);
+  }
+
+  float inverse_sum[kHeads];
+  for (int h = 0; h < kHeads; ++h) {
+    float* row = scores + h * stride;
+    // Lanes past the last position hold whatever the page held before: they never count.
+    for (size_t i = a.n_positions; i < stride; ++i) row[i] = -3e38f;
+    F largest = V::load(row);
+    for (size_t i = kLanes; i < stride; i += kLanes) largest = V::max(largest, V::load(row + i));
+    const F shift = V::set1(max_lanes<V>(largest));
+    for (size_t i = 0; i < stride; i += kLanes) {
+      V::store(row + i, exp<V>(V::sub(V::load(row + i), shift)));
+    }
+    for (size_t i = a.n_positions; i < stride; ++i) row[i] = 0.0f;
+    F sum = V::set1(0.0f);
+    for (size_t i = 0; i < stride; i += kLanes) sum = V::add(sum, V::load(row + i));
+    inverse_sum[h] = 1.0f / sum_lanes<V>(sum);
+  }
+
+  for (int d = 0; d < a.v_row_elements; d += kLanes) {
+    F sum[kHeads];
+    for (auto& s : sum) s = V::set1(0.0f);
+    for (int j = 0; j < a.n_positions; ++j) {
+      constexpr int kPage = 32;
+      const F value = V::load_half(a.pages[j / kPage] + a.v_offset +
+                                   static_cast<size_t>(j % kPage) * a.v_row_elements + d);
+      for (int h = 0; h < kHeads; ++h) {
+        sum[h] = V::fma(value, V::set1(scores[h * stride + j]), sum[h]);
+      }
+    }
+    const int width = a.head_dim - d < kLanes ? a.head_dim - d : kLanes;
+    for (int h = 0; h < kHeads; ++h) {
+      float* out = a.out + static_cast<size_t>(first_head + h) * a.head_dim + d;
+      const F mean = V::mul(sum[h], V::set1(inverse_sum[h]));
+      if (width == kLanes) {
+        V::store(out, mean);
+      } else {
+        float lane[kLanes];
+        V::store(lane, mean);
+        for (int i = 0; i < width; ++i) out[i] = lane[i];
+      }
+    }
+  }
+}
+
+template <class V>
+void attention(const Attention& a) {
+  int h = 0;
+  if constexpr (V::kMaxColumns >= 8) {
+    for (; h + 8 <= a.n_heads; h += 8) attend<V, 8>(a, h);
+  }
+  for (; h + 4 <= a.n_heads; h += 4) attend<V, 4>(a, h);
+  for (; h < a.n_heads; ++h) attend<V, 1>(a, h);
+}
+
+template <class V>
+void to_half(const float* x, int n, uint16_t* out) {
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) V::store_half(out + i, V::load(x + i));
+  if (i == n) return;
+  float lane[kLanes] = {};
+  uint16_t half[kLanes];
+  for (int j = i; j < n; ++j) lane[j - i] = x[j];
+  V::store_half(half, V::load(lane));
+  for (int j = i; j < n; ++j) out[j] = half[j - i];
+}
+
+template <class V>
+Kernels make_kernels(const char* name) {
+  return {name,
+          {strip_product<V, TensorType::F32>, strip_product<V, TensorType::F16>,
+           strip_product<V, TensorType::Q4_0>, strip_product<V, TensorType::Q4_1>,
+           strip_product<V, TensorType::Q5_0>, strip_product<V, TensorType::Q5_1>,
+           strip_product<V, TensorType::Q8_0>},
+          quantize<V>,
+          layer_norm<V>,
+          gelu<V>,
+          attention<V>,
+          to_half<V>};
+}
+
+}  // namespace
+}  // namespace starchat

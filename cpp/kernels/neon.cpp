@@ -1,0 +1,150 @@
+// NEON with dot products (Armv8.2): 16 lanes are four registers. SDOT multiplies signed bytes, so
+// 4- and 5-bit quants, which are small and positive, need no offset trick.
+#include <arm_neon.h>
+
+#include "kernels/kernels_impl.hpp"
+
+namespace starchat {
+namespace {
+
+struct Neon {
+  struct F {
+    float32x4_t part[4];
+  };
+  struct I {
+    int32x4_t part[4];
+  };
+  struct Quads {
+    int8x16_t q[8][4];
+  };
+  static constexpr int kMaxColumns = 4;
+  static constexpr bool kUnsignedBytes = false;
+
+  template <class Operation>
+  static F each(Operation operation) {
+    F out;
+    for (int i = 0; i < 4; ++i) out.part[i] = operation(i);
+    return out;
+  }
+
+  static F load(const float* p) {
+    return each([=](int i) { return vld1q_f32(p + 4 * i); });
+  }
+  static void store(float* p, const F& x) {
+    for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, x.part[i]);
+  }
+  static F set1(float x) {
+    return each([=](int) { return vdupq_n_f32(x); });
+  }
+  static F add(const F& a, const F& b) {
+    return each([&](int i) { return vaddq_f32(a.part[i], b.part[i]); });
+  }
+  static F sub(const F& a, const F& b) {
+    return each([&](int i) { return vsubq_f32(a.part[i], b.part[i]); });
+  }
+  static F mul(const F& a, const F& b) {
+    return each([&](int i) { return vmulq_f32(a.part[i], b.part[i]); });
+  }
+  static F div(const F& a, const F& b) {
+    return each([&](int i) { return vdivq_f32(a.part[i], b.part[i]); });
+  }
+  static F fma(const F& a, const F& b, const F& c) {
+    return each([&](int i) { return vfmaq_f32(c.part[i], a.part[i], b.part[i]); });
+  }
+  // As a > b ? a : b, which is what the others do with NaN.
+  static F max(const F& a, const F& b) {
+    return each([&](int i) {
+      return vbslq_f32(vcgtq_f32(a.part[i], b.part[i]), a.part[i], b.part[i]);
+    });
+  }
+  static F min(const F& a, const F& b) {
+    return each([&](int i) {
+      return vbslq_f32(vcltq_f32(a.part[i], b.part[i]), a.part[i], b.part[i]);
+    });
+  }
+  static F abs(const F& a) {
+    return each([&](int i) { return vabsq_f32(a.part[i]); });
+  }
+  static F load_half(const uint16_t* p) {
+    return each([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
+  }
+  static void store_half(uint16_t* p, const F& x) {
+    for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.part[i])));
+  }
+  static void store_rounded(int8_t* p, const F& x) {
+    const auto words = [&](int i) {
+      return vcombine_s16(vmovn_s32(vcvtnq_s32_f32(x.part[i])),
+                          vmovn_s32(vcvtnq_s32_f32(x.part[i + 1])));
+    };
+    vst1q_s8(p, vcombine_s8(vmovn_s16(words(0)), vmovn_s16(words(2))));
+  }
+  static F scale_by_power_of_two(const F& x, const F& shifted) {
+    return each([&](int i) {
+      const int32x4_t power = vshlq_n_s32(vreinterpretq_s32_f32(shifted.part[i]), 23);
+      return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x.part[i]), power));
+    });
+  }
+
+  static I set1_int(int32_t x) {
+    const int32x4_t all = vdupq_n_s32(x);
+    return {{all, all, all, all}};
+  }
+  template <int kBits>
+  static I shift_left(I x) {
+    for (auto& part : x.part) part = vshlq_n_s32(part, kBits);
+    return x;
+  }
+  static F to_float(const I& x) {
+    return each([&](int i) { return vcvtq_f32_s32(x.part[i]); });
+  }
+
+  template <int kBits>
+  static Quads unpack(const std::byte* qs, const std::byte* qh) {
+    Quads quads;
+    for (int i = 0; i < 4; ++i) {
+      const auto* bytes = reinterpret_cast<const uint8_t*>(qs) + 16 * i;
+      if constexpr (kBits == 8) {
+        for (int j = 0; j < 8; ++j) {
+          quads.q[j][i] = vreinterpretq_s8_u8(vld1q_u8(bytes + 64 * j));
+        }
+        continue;
+      }
+      uint8x16_t fifth = vdupq_n_u8(0);
+      if constexpr (kBits == 5) fifth = vld1q_u8(reinterpret_cast<const uint8_t*>(qh) + 16 * i);
+      for (int j = 0; j < 4; ++j) {
+        const uint8x16_t both = vld1q_u8(bytes + 64 * j);
+        uint8x16_t low = vandq_u8(both, vdupq_n_u8(0x0f)), high = vshrq_n_u8(both, 4);
+        if constexpr (kBits == 5) {
+          const uint8x16_t bit4 = vdupq_n_u8(0x10);
+          low = vorrq_u8(low, vandq_u8(vshlq_u8(fifth, vdupq_n_s8(4 - j)), bit4));
+          high = vorrq_u8(high, vandq_u8(vshlq_u8(fifth, vdupq_n_s8(-j)), bit4));
+        }
+        quads.q[j][i] = vreinterpretq_s8_u8(low);
+        quads.q[j + 4][i] = vreinterpretq_s8_u8(high);
+      }
+    }
+    return quads;
+  }
+
+  template <int kBits>
+  static I dot(I start, const Quads& quads, const int8_t* q) {
+    for (int j = 0; j < 8; ++j) {
+      int32_t four;
+      __builtin_memcpy(&four, q + 4 * j, 4);
+      const int8x16_t repeated = vreinterpretq_s8_s32(vdupq_n_s32(four));
+      for (int i = 0; i < 4; ++i) {
+        start.part[i] = vdotq_s32(start.part[i], quads.q[j][i], repeated);
+      }
+    }
+    return start;
+  }
+};
+
+}  // namespace
+
+const Kernels& neon_kernels() {
+  static const Kernels kernels = make_kernels<Neon>("neon");
+  return kernels;
+}
+
+}  // namespace starchat

@@ -1,0 +1,135 @@
+// Plain C++: the readable twin that runs everywhere and that the other instruction sets equal.
+#include <bit>
+#include <cmath>
+
+#include "kernels/kernels_impl.hpp"
+
+namespace starchat {
+namespace {
+
+struct Scalar {
+  struct F {
+    float lane[kLanes];
+  };
+  struct I {
+    int32_t lane[kLanes];
+  };
+  struct Quads {
+    int8_t q[8][kLanes][4];  // quad, row, k
+  };
+  static constexpr int kMaxColumns = 4;
+  static constexpr bool kUnsignedBytes = false;
+
+  template <class Operation>
+  static F each(Operation operation) {
+    F out;
+    for (int i = 0; i < kLanes; ++i) out.lane[i] = operation(i);
+    return out;
+  }
+
+  static F load(const float* p) {
+    return each([=](int i) { return p[i]; });
+  }
+  static void store(float* p, const F& x) {
+    for (int i = 0; i < kLanes; ++i) p[i] = x.lane[i];
+  }
+  static F set1(float x) {
+    return each([=](int) { return x; });
+  }
+  static F add(const F& a, const F& b) {
+    return each([&](int i) { return a.lane[i] + b.lane[i]; });
+  }
+  static F sub(const F& a, const F& b) {
+    return each([&](int i) { return a.lane[i] - b.lane[i]; });
+  }
+  static F mul(const F& a, const F& b) {
+    return each([&](int i) { return a.lane[i] * b.lane[i]; });
+  }
+  static F div(const F& a, const F& b) {
+    return each([&](int i) { return a.lane[i] / b.lane[i]; });
+  }
+  static F fma(const F& a, const F& b, const F& c) {
+    return each([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  static F max(const F& a, const F& b) {
+    return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static F min(const F& a, const F& b) {
+    return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static F abs(const F& a) {
+    return each([&](int i) { return std::fabs(a.lane[i]); });
+  }
+  static F load_half(const uint16_t* p) {
+    return each([=](int i) { return f16_to_f32(p[i]); });
+  }
+  static void store_half(uint16_t* p, const F& x) {
+    for (int i = 0; i < kLanes; ++i) p[i] = f32_to_f16(x.lane[i]);
+  }
+  static void store_rounded(int8_t* p, const F& x) {
+    for (int i = 0; i < kLanes; ++i) {
+      const float rounded = x.lane[i] + 0x1.8p23f;  // nearest, ties to even
+      p[i] = static_cast<int8_t>(std::bit_cast<int32_t>(rounded));
+    }
+  }
+  static F scale_by_power_of_two(const F& x, const F& shifted) {
+    return each([&](int i) {
+      const uint32_t power = std::bit_cast<uint32_t>(shifted.lane[i]) << 23;
+      return std::bit_cast<float>(std::bit_cast<uint32_t>(x.lane[i]) + power);
+    });
+  }
+
+  static I set1_int(int32_t x) {
+    I out;
+    for (int32_t& lane : out.lane) lane = x;
+    return out;
+  }
+  template <int kBits>
+  static I shift_left(I x) {
+    for (int32_t& lane : x.lane) lane *= 1 << kBits;
+    return x;
+  }
+  static F to_float(const I& x) {
+    return each([&](int i) { return static_cast<float>(x.lane[i]); });
+  }
+
+  template <int kBits>
+  static Quads unpack(const std::byte* qs, const std::byte* qh) {
+    Quads quads;
+    for (int j = 0; j < 8; ++j) {
+      for (int row = 0; row < kLanes; ++row) {
+        for (int t = 0; t < 4; ++t) {
+          const int at = 4 * row + t;
+          if constexpr (kBits == 8) {
+            quads.q[j][row][t] = static_cast<int8_t>(qs[64 * j + at]);
+          } else {
+            const int both = static_cast<int>(qs[64 * (j % 4) + at]);
+            int value = j < 4 ? both & 15 : both >> 4;
+            if constexpr (kBits == 5) value |= (static_cast<int>(qh[at]) >> j & 1) << 4;
+            quads.q[j][row][t] = static_cast<int8_t>(value);
+          }
+        }
+      }
+    }
+    return quads;
+  }
+
+  template <int kBits>
+  static I dot(I start, const Quads& quads, const int8_t* q) {
+    for (int j = 0; j < 8; ++j) {
+      for (int row = 0; row < kLanes; ++row) {
+        for (int t = 0; t < 4; ++t) start.lane[row] += quads.q[j][row][t] * q[4 * j + t];
+      }
+    }
+    return start;
+  }
+};
+
+}  // namespace
+
+const Kernels& scalar_kernels() {
+  static const Kernels kernels = make_kernels<Scalar>("scalar");
+  return kernels;
+}
+
+}  // namespace starchat

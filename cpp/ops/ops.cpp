@@ -1,0 +1,105 @@
+#include "ops/ops.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace starchat {
+
+namespace {
+// Below this much work a loop is not worth waking the team.
+constexpr int64_t kSmallElements = 1 << 14;
+constexpr int64_t kSmallWeightBytes = 1 << 17;
+
+int64_t grain_for(int64_t n_items, int64_t total, int64_t small, int n_threads) {
+  if (total <= small) return n_items;
+  return std::max<int64_t>(1, n_items / (8 * n_threads));
+}
+}  // namespace
+
+ActivationTiles::ActivationTiles(int max_columns, int max_cols)
+    : storage_(static_cast<size_t>(max_columns) * max_cols) {
+  static_assert(sizeof(ActivationBlock) <= kBlock * sizeof(float));
+}
+
+void ActivationTiles::shape(TensorType weights, int n_columns, int n_cols) {
+  quantized_ = is_quantized(weights);
+  n_columns_ = n_columns;
+  n_blocks_ = n_cols / kBlock;
+  record_bytes_ = quantized_ ? sizeof(ActivationBlock) : kBlock * sizeof(float);
+}
+
+int ActivationTiles::tile_width(int tile) const {
+  return std::min(kTileColumns, n_columns_ - tile * kTileColumns);
+}
+
+const std::byte* ActivationTiles::tile(int tile) const {
+  return reinterpret_cast<const std::byte*>(storage_.data()) +
+         static_cast<size_t>(tile) * kTileColumns * n_blocks_ * record_bytes_;
+}
+
+void ActivationTiles::set_column(const Kernels& kernels, int column, const float* x) {
+  const int in_tile = column % kTileColumns, width = tile_width(column / kTileColumns);
+  auto* records = const_cast<std::byte*>(tile(column / kTileColumns)) + in_tile * record_bytes_;
+  if (quantized_) {
+    kernels.quantize(x, n_blocks_, reinterpret_cast<ActivationBlock*>(records), width);
+    return;
+  }
+  for (int b = 0; b < n_blocks_; ++b) {
+    std::memcpy(records + b * width * record_bytes_, x + b * kBlock, record_bytes_);
+  }
+}
+
+void layer_norm(const Compute& compute, const LayerNorm& norm, const float* x, int n,
+                std::span<const int32_t> columns, float* scratch, ActivationTiles& out) {
+  const int64_t count = static_cast<int64_t>(columns.size());
+  const int64_t grain =
+      grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
+  compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int thread) {
+    float* normal = scratch + static_cast<size_t>(thread) * n;
+    for (int64_t c = begin; c < end; ++c) {
+      compute.kernels.layer_norm(x + static_cast<size_t>(columns[c]) * n, norm.gain.data(),
+                                 norm.bias.data(), n, normal);
+      out.set_column(compute.kernels, static_cast<int>(c), normal);
+    }
+  });
+}
+
+void to_tiles(const Compute& compute, float* x, int n, size_t stride, bool gelu,
+              ActivationTiles& out) {
+  const int64_t count = out.n_columns();
+  const int64_t grain =
+      grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
+  compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t c = begin; c < end; ++c) {
+      float* column = x + c * stride;
+      if (gelu) compute.kernels.gelu(column, n);
+      out.set_column(compute.kernels, static_cast<int>(c), column);
+    }
+  });
+}
+
+void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
+            std::span<const float> bias, bool accumulate, float* out, size_t stride) {
+  const auto kernel = compute.kernels.strip_product[static_cast<int>(weights.type)];
+  const int64_t work = static_cast<int64_t>(weights.size_bytes()) * x.n_columns();
+  const int64_t grain =
+      grain_for(weights.n_strips(), work, kSmallWeightBytes, compute.threads.n_threads());
+  compute.threads.parallel_for(weights.n_strips(), grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t strip = begin; strip < end; ++strip) {
+      const int64_t row = strip * kStripRows;
+      for (int tile = 0; tile < x.n_tiles(); ++tile) {
+        kernel({.strip = weights.strip(static_cast<int>(strip)),
+                .columns = x.tile(tile),
+                .n_blocks = weights.n_blocks(),
+                .tile_width = x.tile_width(tile),
+                .n_columns = x.tile_width(tile),
+                .bias = bias.empty() ? nullptr : bias.data() + row,
+                .accumulate = accumulate,
+                .out = out + static_cast<size_t>(tile) * kTileColumns * stride + row,
+                .out_stride = stride});
+      }
+    }
+  });
+}
+
+}  // namespace starchat

@@ -1,0 +1,55 @@
+// The operations of the graph over whole batches: kernels x thread pool. Every output element is
+// computed by one thread in one fixed order, so neither the batch nor the team changes it.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "base/thread_pool.hpp"
+#include "kernels/kernels.hpp"
+#include "ops/packed_matrix.hpp"
+
+namespace starchat {
+
+struct Compute {
+  const Kernels& kernels;
+  ThreadPool& threads;
+};
+
+struct LayerNorm {
+  std::vector<float> gain, bias;  // (n)
+};
+
+// Activations (n_columns, n_cols), prepared as the other operand of one weight type: quantized to
+// 8 bits per 32, or as floats; 16 columns interleaved per tile, so that a kernel reads one stream.
+class ActivationTiles {
+ public:
+  ActivationTiles(int max_columns, int max_cols);
+  void shape(TensorType weights, int n_columns, int n_cols);
+
+  int n_columns() const { return n_columns_; }
+  int n_tiles() const { return (n_columns_ + kTileColumns - 1) / kTileColumns; }
+  int tile_width(int tile) const;
+  const std::byte* tile(int tile) const;
+  void set_column(const Kernels& kernels, int column, const float* x);  // x: (n_cols)
+
+ private:
+  std::vector<float> storage_;
+  bool quantized_ = true;
+  int n_columns_ = 0, n_blocks_ = 0;
+  size_t record_bytes_ = 0;
+};
+
+// out[c] = x[columns[c]] normalised, as tiles. scratch: (n_threads, n).
+void layer_norm(const Compute& compute, const LayerNorm& norm, const float* x, int n,
+                std::span<const int32_t> columns, float* scratch, ActivationTiles& out);
+
+// As tiles, after gelu in place where asked.
+void to_tiles(const Compute& compute, float* x, int n, size_t stride, bool gelu,
+              ActivationTiles& out);
+
+// out (n_columns, stride) = x · Wᵀ + bias, or += with accumulate. bias: (n_padded_rows) or empty.
+// The stride holds n_padded_rows.
+void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
+            std::span<const float> bias, bool accumulate, float* out, size_t stride);
+
+}  // namespace starchat

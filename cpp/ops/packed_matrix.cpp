@@ -1,0 +1,123 @@
+#include "ops/packed_matrix.hpp"
+
+#include <cstring>
+
+namespace starchat {
+
+namespace {
+
+// Bits t, t+4, t+8 … of x (the k = t mod 4 of each quad) gathered into one byte.
+uint32_t gather_every_fourth_bit(uint32_t x, int t) {
+  x = (x >> t) & 0x11111111u;
+  x = (x | x >> 3) & 0x03030303u;
+  x = (x | x >> 6) & 0x000f000fu;
+  return (x | x >> 12) & 0xffu;
+}
+
+uint32_t scatter_to_every_fourth_bit(uint32_t x, int t) {
+  x = (x | x << 12) & 0x000f000fu;
+  x = (x | x << 6) & 0x03030303u;
+  x = (x | x << 3) & 0x11111111u;
+  return x << t;
+}
+
+// Where one block of one row lives within its strip.
+struct BlockPlace {
+  StripLayout layout;
+  std::byte *d, *m, *qh, *qs;  // this row's; quads of qs are 64 bytes apart
+
+  BlockPlace(TensorType type, std::byte* strip, int block, int row) : layout(strip_layout(type)) {
+    std::byte* record = strip + static_cast<size_t>(block / 2) * layout.record_bytes();
+    const size_t half = block % 2;
+    d = record + half * 32 + row * 2;
+    m = d + layout.m_offset();
+    qh = record + layout.qh_offset() + half * 64 + row * 4;
+    qs = record + layout.qs_offset() + half * layout.qs_bytes() + row * 4;
+  }
+  int n_quads() const { return layout.bits == 8 ? 8 : 4; }
+};
+
+void pack_block(const std::byte* block, const BlockPlace& place) {
+  std::memcpy(place.d, block, 2);
+  block += 2;
+  if (place.layout.has_min) {
+    std::memcpy(place.m, block, 2);
+    block += 2;
+  }
+  if (place.layout.bits == 5) {
+    uint32_t fifth, packed = 0;
+    std::memcpy(&fifth, block, 4);
+    for (int t = 0; t < 4; ++t) packed |= gather_every_fourth_bit(fifth, t) << (8 * t);
+    std::memcpy(place.qh, &packed, 4);
+    block += 4;
+  }
+  for (int j = 0; j < place.n_quads(); ++j) std::memcpy(place.qs + 64 * j, block + 4 * j, 4);
+}
+
+void unpack_block(const BlockPlace& place, std::byte* block) {
+  std::memcpy(block, place.d, 2);
+  block += 2;
+  if (place.layout.has_min) {
+    std::memcpy(block, place.m, 2);
+    block += 2;
+  }
+  if (place.layout.bits == 5) {
+    uint32_t packed, fifth = 0;
+    std::memcpy(&packed, place.qh, 4);
+    for (int t = 0; t < 4; ++t) fifth |= scatter_to_every_fourth_bit(packed >> (8 * t) & 0xff, t);
+    std::memcpy(block, &fifth, 4);
+    block += 4;
+  }
+  for (int j = 0; j < place.n_quads(); ++j) std::memcpy(block + 4 * j, place.qs + 64 * j, 4);
+}
+
+size_t float_bytes(TensorType type) { return type == TensorType::F16 ? 2 : 4; }
+
+}  // namespace
+
+size_t PackedMatrix::strip_bytes() const {
+  if (is_quantized(type)) {
+    return static_cast<size_t>((n_blocks() + 1) / 2) * strip_layout(type).record_bytes();
+  }
+  return static_cast<size_t>(n_cols) * kStripRows * float_bytes(type);
+}
+
+void pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, std::byte* strip) {
+  const int n_blocks = n_cols / kBlock;
+  const size_t row_bytes = n_blocks * block_bytes(type);
+  const int n_rows = static_cast<int>(rows.size() / row_bytes);
+  for (int row = 0; row < n_rows; ++row) {
+    const std::byte* source = rows.data() + row * row_bytes;
+    if (is_quantized(type)) {
+      for (int b = 0; b < n_blocks; ++b, source += block_bytes(type)) {
+        pack_block(source, BlockPlace(type, strip, b, row));
+      }
+    } else {
+      const size_t size = float_bytes(type);
+      for (int k = 0; k < n_cols; ++k) {
+        std::memcpy(strip + (static_cast<size_t>(k) * kStripRows + row) * size, source + k * size,
+                    size);
+      }
+    }
+  }
+}
+
+void unpack_row(const PackedMatrix& matrix, int row, float* out) {
+  auto* strip = const_cast<std::byte*>(matrix.strip(row / kStripRows));
+  const int lane = row % kStripRows;
+  for (int b = 0; b < matrix.n_blocks(); ++b, out += kBlock) {
+    std::byte block[block_bytes(TensorType::F32)];
+    if (is_quantized(matrix.type)) {
+      unpack_block(BlockPlace(matrix.type, strip, b, lane), block);
+    } else {
+      const size_t size = float_bytes(matrix.type);
+      for (int k = 0; k < kBlock; ++k) {
+        const size_t element = static_cast<size_t>(b * kBlock + k) * kStripRows + lane;
+        std::memcpy(block + k * size, strip + element * size, size);
+      }
+    }
+    dequantize_row(matrix.type, block, out, kBlock);
+  }
+}
+
+}  // namespace starchat

@@ -1,0 +1,31 @@
+// A weight matrix in strips of 16 rows, as the kernels read it (StripLayout in kernels.hpp).
+// Packing moves bits and rounds nothing: size and values are those of the file.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/kernels.hpp"
+
+namespace starchat {
+
+struct PackedMatrix {
+  TensorType type{};
+  int n_rows = 0, n_cols = 0;       // n_cols is a multiple of 32
+  const std::byte* data = nullptr;  // (n_strips, strip_bytes), 64-byte aligned
+
+  int n_strips() const { return (n_rows + kStripRows - 1) / kStripRows; }
+  int n_padded_rows() const { return n_strips() * kStripRows; }
+  int n_blocks() const { return n_cols / kBlock; }
+  size_t strip_bytes() const;
+  size_t size_bytes() const { return n_strips() * strip_bytes(); }
+  const std::byte* strip(int i) const { return data + i * strip_bytes(); }
+};
+
+// rows: up to 16 rows as the file stores them, one after the other; missing ones become zero.
+void pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, std::byte* strip);
+
+// The floats of one row, exactly as dequantize_row gives them for the file's bytes.
+void unpack_row(const PackedMatrix& matrix, int row, float* out);
+
+}  // namespace starchat

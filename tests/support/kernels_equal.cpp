@@ -1,0 +1,135 @@
+// Compares every kernel of this build's best instruction set with its scalar twin, bit for bit.
+// Stands alone, so that it runs under an emulator. Prints the set's name; exit code 1: a difference.
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/kernels.hpp"
+
+using namespace starchat;
+
+namespace {
+
+std::mt19937 random_bits(1);
+
+std::vector<float> gaussian(size_t n) {
+  std::normal_distribution<float> draw;
+  std::vector<float> values(n);
+  for (float& value : values) value = draw(random_bits);
+  return values;
+}
+
+void check(const char* what, const std::vector<float>& a, const std::vector<float>& b) {
+  if (std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0) return;
+  std::printf("%s differs\n", what);
+  std::exit(1);
+}
+
+std::vector<float> product(const Kernels& kernels, TensorType type,
+                           const std::vector<uint8_t>& strip, const std::vector<float>& x,
+                           int n_blocks, int n_columns) {
+  std::vector<ActivationBlock> blocks(n_blocks * n_columns);
+  const bool quantized = is_quantized(type);
+  for (int c = 0; quantized && c < n_columns; ++c) {
+    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, blocks.data() + c, n_columns);
+  }
+  const std::vector<float> bias(kStripRows, 0.25f);
+  std::vector<float> out(n_columns * kStripRows, 1.0f);
+  kernels.strip_product[static_cast<int>(type)](
+      {.strip = reinterpret_cast<const std::byte*>(strip.data()),
+       .columns = quantized ? reinterpret_cast<const std::byte*>(blocks.data())
+                            : reinterpret_cast<const std::byte*>(x.data()),
+       .n_blocks = n_blocks,
+       .tile_width = n_columns,
+       .n_columns = n_columns,
+       .bias = bias.data(),
+       .accumulate = true,
+       .out = out.data(),
+       .out_stride = kStripRows});
+  return out;
+}
+
+void compare_products(const Kernels& best, const Kernels& scalar) {
+  constexpr int kBlocks = 5, kColumns = 7;
+  for (int t = 0; t <= static_cast<int>(TensorType::Q8_0); ++t) {
+    const auto type = static_cast<TensorType>(t);
+    const size_t n = is_quantized(type) ? 3 * strip_layout(type).record_bytes()
+                                        : kBlocks * kBlock * kStripRows * (t == 0 ? 4u : 2u);
+    std::vector<uint8_t> strip(n + 1024);
+    for (auto& byte : strip) byte = static_cast<uint8_t>(random_bits());
+    const auto set_halves = [&](size_t at, size_t count) {  // finite scales
+      for (size_t i = 0; i < count; ++i) {
+        const uint16_t half = f32_to_f16(gaussian(1)[0]);
+        std::memcpy(strip.data() + at + 2 * i, &half, 2);
+      }
+    };
+    if (type == TensorType::F32) {
+      const auto weights = gaussian(n / 4);
+      std::memcpy(strip.data(), weights.data(), n);
+    } else if (type == TensorType::F16) {
+      set_halves(0, n / 2);
+    } else {
+      for (int record = 0; record < 3; ++record) {
+        set_halves(record * strip_layout(type).record_bytes(),
+                   strip_layout(type).has_min ? 64 : 32);
+      }
+    }
+    const auto x = gaussian(kBlocks * kColumns * kBlock);
+    check("strip_product", product(best, type, strip, x, kBlocks, kColumns),
+          product(scalar, type, strip, x, kBlocks, kColumns));
+  }
+}
+
+void compare_vectors(const Kernels& best, const Kernels& scalar) {
+  const auto x = gaussian(352), gain = gaussian(352), bias = gaussian(352);
+  std::vector<float> a(352), b(352);
+  best.layer_norm(x.data(), gain.data(), bias.data(), 352, a.data());
+  scalar.layer_norm(x.data(), gain.data(), bias.data(), 352, b.data());
+  check("layer_norm", a, b);
+  a = b = x;
+  best.gelu(a.data(), 352);
+  scalar.gelu(b.data(), 352);
+  check("gelu", a, b);
+  std::vector<uint16_t> half_a(352), half_b(352);
+  best.to_half(x.data(), 351, half_a.data());
+  scalar.to_half(x.data(), 351, half_b.data());
+  if (half_a != half_b) check("to_half", {0}, {1});
+}
+
+void compare_attention(const Kernels& best, const Kernels& scalar) {
+  constexpr int kHeads = 7, kDim = 24, kPositions = 77, kRow = 32, kPage = 32;
+  std::vector<std::vector<uint16_t>> pages(3);
+  std::vector<const uint16_t*> pointers;
+  for (auto& page : pages) {
+    for (const float value : gaussian(kPage * (kDim + kRow))) page.push_back(f32_to_f16(value));
+    pointers.push_back(page.data());
+  }
+  const auto q = gaussian(kHeads * kDim);
+  const auto attend = [&](const Kernels& kernels) {
+    std::vector<float> scores(kHeads * 80), out(kHeads * kDim);
+    kernels.attention({.q = q.data(),
+                       .n_heads = kHeads,
+                       .head_dim = kDim,
+                       .pages = pointers.data(),
+                       .k_offset = 0,
+                       .v_offset = kPage * kDim,
+                       .v_row_elements = kRow,
+                       .n_positions = kPositions,
+                       .scores = scores.data(),
+                       .out = out.data()});
+    return out;
+  };
+  check("attention", attend(best), attend(scalar));
+}
+
+}  // namespace
+
+int main() {
+  const Kernels& best = select_kernels();
+  const Kernels& scalar = *find_kernels("scalar");
+  compare_products(best, scalar);
+  compare_vectors(best, scalar);
+  compare_attention(best, scalar);
+  std::printf("%s equals scalar\n", best.name);
+}

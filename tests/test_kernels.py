@@ -1,0 +1,133 @@
+"""Every kernel on every instruction set of this machine: against float64, and bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from starchat._core import instruction_sets, testing
+from starchat.ggml_writer import dequantize, quantize
+
+TYPES = ["f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
+ISAS = instruction_sets()
+FloatArray = npt.NDArray[np.float32]
+
+
+def normalised_error(actual: FloatArray, expected: npt.NDArray[np.float64]) -> float:
+    return float(np.sum((actual - expected) ** 2) / np.sum(expected**2))
+
+
+def same_bits(a: FloatArray, b: FloatArray) -> bool:
+    return bool(np.array_equal(a.view(np.uint32), b.view(np.uint32)))
+
+
+def gaussian(*shape: int, seed: int = 0) -> FloatArray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_the_scalar_twin_is_always_there() -> None:
+    assert ISAS[0] == "scalar"
+
+
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("n_cols", [32, 96, 512])
+def test_packing_keeps_every_row(type: str, n_cols: int) -> None:
+    rows = quantize(gaussian(37, n_cols), type)
+    expected = dequantize(rows, type)
+    matrix = testing.Matrix("scalar", type, rows)
+    for i in range(37):
+        assert same_bits(matrix.row(i), expected[i])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("n_columns", [1, 2, 3, 7, 16, 37])
+def test_product_is_accurate_and_has_the_scalar_bits(isa: str, type: str, n_columns: int) -> None:
+    """NMSE ≤ 1e-4 from the activations' 8 bits; floats round at 2^-24 a step."""
+    rows = quantize(gaussian(49, 1056), type)  # an odd number of blocks, a last strip of one row
+    x = gaussian(n_columns, 1056, seed=1)
+    out = testing.Matrix(isa, type, rows, 2).product(x)
+    exact = x.astype(np.float64) @ dequantize(rows, type).astype(np.float64).T
+    assert normalised_error(out, exact) <= (1e-4 if type.startswith("q") else 1e-11)
+    assert same_bits(out, testing.Matrix("scalar", type, rows).product(x))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", TYPES)
+def test_product_of_extreme_blocks_does_not_overflow(isa: str, type: str) -> None:
+    """All bits set, and the largest activations: 16-bit sums are at their bounds."""
+    n_bytes = quantize(np.zeros((1, 64), np.float32), type).shape[1]
+    half = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
+    for fill in (0x00, 0x80, 0xFF):
+        rows = np.full((16, n_bytes), fill, np.uint8)
+        if type.startswith("q"):
+            block = rows.reshape(16, 2, -1)
+            block[:, :, :2] = half
+            if type.endswith("_1"):
+                block[:, :, 2:4] = half
+        else:
+            rows = quantize(np.full((16, 64), float(fill), np.float32), type)
+        for sign in (1.0, -1.0):
+            x = np.full((5, 64), sign, np.float32)
+            exact = x.astype(np.float64) @ dequantize(rows, type).astype(np.float64).T
+            out = testing.Matrix(isa, type, rows).product(x)
+            np.testing.assert_allclose(out, exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", TYPES)
+def test_a_column_does_not_depend_on_its_batch(isa: str, type: str) -> None:
+    matrix = testing.Matrix(isa, type, quantize(gaussian(48, 256), type), 2)
+    x = gaussian(33, 256, seed=2)
+    together = matrix.product(x)
+    for c in range(33):
+        assert same_bits(matrix.product(x[c : c + 1])[0], together[c])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_zero_and_tiny_activations(isa: str) -> None:
+    matrix = testing.Matrix(isa, "q4_0", quantize(gaussian(16, 64), "q4_0"))
+    for value in (0.0, 1e-42, 1e-38, 1e-31):
+        out = matrix.product(np.full((1, 64), value, np.float32))
+        assert np.isfinite(out).all() and np.abs(out).max() <= 1e-28
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n", [32, 96, 6144])
+def test_layer_norm(isa: str, n: int) -> None:
+    x, gain, bias = gaussian(n) * 3 + 1, gaussian(n, seed=1), gaussian(n, seed=2)
+    wide = x.astype(np.float64)
+    normal = (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5)
+    out = testing.layer_norm(isa, x, gain, bias)
+    assert normalised_error(out, normal * gain + bias) <= 1e-12
+    assert same_bits(out, testing.layer_norm("scalar", x, gain, bias))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_gelu(isa: str) -> None:
+    x = np.concatenate(
+        [np.linspace(-12, 12, 4096), [0.0, -0.0, 1e-30, -1e-30, 90, -90, 1e6, -1e6] * 2]
+    ).astype(np.float32)
+    wide = x.astype(np.float64)
+    exact = wide / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
+    out = testing.gelu(isa, x)
+    assert normalised_error(out[:4096], exact[:4096]) <= 1e-13
+    np.testing.assert_allclose(out, exact, rtol=2e-6, atol=1e-6)
+    assert same_bits(out, testing.gelu("scalar", x))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_heads", [1, 5, 8])
+@pytest.mark.parametrize("head_dim", [2, 16, 24, 128])
+@pytest.mark.parametrize("n_positions", [1, 16, 33, 200])
+def test_attention(isa: str, n_heads: int, head_dim: int, n_positions: int) -> None:
+    """NMSE ≤ 1e-6: keys and values are stored in f16, 2^-11 each."""
+    q = gaussian(n_heads, head_dim) / np.float32(np.sqrt(head_dim))
+    keys, values = gaussian(n_positions, head_dim, seed=1), gaussian(n_positions, head_dim, seed=2)
+    scores = q.astype(np.float64) @ keys.astype(np.float64).T
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    out = testing.attention(isa, q, keys, values)
+    assert normalised_error(out, weights @ values.astype(np.float64)) <= 1e-6
+    assert same_bits(out, testing.attention("scalar", q, keys, values))
