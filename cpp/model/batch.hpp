@@ -1,0 +1,40 @@
+// One ragged step: every column is one token of one sequence. Decoding sequences give one column,
+// a prefill chunk gives many. Columns of one sequence are consecutive positions, in order.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/kv_cache.hpp"
+
+namespace starchat {
+
+struct Batch {
+  std::vector<int32_t> token_ids;     // (n_columns)
+  std::vector<int32_t> positions;     // (n_columns)
+  std::vector<KvSequence*> caches;    // (n_columns), room reserved for each position
+  std::vector<int32_t> logit_columns; // columns whose logits are wanted, ascending
+
+  int n_columns() const { return static_cast<int>(token_ids.size()); }
+  int n_logits() const { return static_cast<int>(logit_columns.size()); }
+  void clear() {
+    token_ids.clear();
+    positions.clear();
+    caches.clear();
+    logit_columns.clear();
+  }
+};
+
+// What the scheduler drives: the real model, or a fake in its tests.
+class ForwardPass {
+ public:
+  virtual ~ForwardPass() = default;
+  virtual int n_vocab() const = 0;
+  virtual int n_ctx() const = 0;
+  virtual int max_columns() const = 0;  // of one batch
+  virtual KvPool& kv_pool() = 0;
+  // Writes the caches of every column and logits (n_logits, n_vocab).
+  virtual void forward(const Batch& batch, std::span<float> logits) = 0;
+};
+
+}  // namespace starchat

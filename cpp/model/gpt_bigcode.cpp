@@ -1,0 +1,198 @@
+#include "model/gpt_bigcode.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "base/errors.hpp"
+#include "format/ggml_bin.hpp"
+
+namespace starchat {
+
+namespace {
+
+constexpr int kMaxThreads = 256;
+constexpr int kHeadGroup = 8;  // query heads of one attention task
+
+// A step should stay short, so that others get their turn and cancelling is prompt: fewer
+// columns for larger models.
+int columns_per_step(uint64_t weight_bytes) {
+  constexpr uint64_t kGiB = uint64_t{1} << 30;
+  if (weight_bytes < kGiB) return 256;
+  return weight_bytes < 4 * kGiB ? 128 : 64;
+}
+
+int checked_threads(int n_threads) {
+  if (n_threads == 0) return available_processors();
+  if (n_threads < 0 || n_threads > kMaxThreads) {
+    throw InvalidRequestError("n_threads: expected 1 to " + std::to_string(kMaxThreads) +
+                              ", or 0 for all of this machine's processors; got " +
+                              std::to_string(n_threads));
+  }
+  return n_threads;
+}
+
+int checked_n_ctx(int n_ctx, const ModelFile& file) {
+  if (n_ctx == 0) return file.hparams.n_ctx;
+  if (n_ctx < 2 || n_ctx > file.hparams.n_ctx) {
+    throw InvalidRequestError("n_ctx: expected 2 to " + std::to_string(file.hparams.n_ctx) +
+                              " (positions are learned, the file has no more); got " +
+                              std::to_string(n_ctx));
+  }
+  return n_ctx;
+}
+
+}  // namespace
+
+GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress)
+    : kernels_(select_kernels()),
+      threads_(checked_threads(n_threads)),
+      weights_(load_weights(file, checked_n_ctx(n_ctx, file), threads_, progress)),
+      info_{.file = file.path,
+            .quantization = type_name(file.weight_type),
+            .isa = kernels_.name,
+            .n_layer = file.hparams.n_layer,
+            .n_embd = file.hparams.n_embd,
+            .n_head = file.hparams.n_head,
+            .n_kv_head = weights_.n_kv_head,
+            .n_ctx = checked_n_ctx(n_ctx, file),
+            .n_vocab = file.hparams.n_vocab,
+            .n_threads = threads_.n_threads(),
+            .n_params = weights_.n_params,
+            .weight_bytes = weights_.size_bytes},
+      head_dim_(file.hparams.head_dim()),
+      max_columns_(columns_per_step(info_.weight_bytes)),
+      kv_pool_({info_.n_layer, info_.n_kv_head, head_dim_}, info_.n_ctx),
+      all_columns_(max_columns_),
+      tiles_(max_columns_, 4 * info_.n_embd),
+      x_(static_cast<size_t>(max_columns_) * info_.n_embd),
+      qkv_(static_cast<size_t>(max_columns_) * weights_.layers[0].c_attn.weight.n_padded_rows()),
+      mixed_(x_.size()),
+      inner_(x_.size() * 4),
+      logits_(static_cast<size_t>(kTileColumns) * weights_.lm_head.n_padded_rows()),
+      half_(static_cast<size_t>(2) * info_.n_kv_head * head_dim_) {
+  std::iota(all_columns_.begin(), all_columns_.end(), 0);
+  const size_t score_elements = static_cast<size_t>(info_.n_ctx + 15) / 16 * 16;
+  scratch_per_thread_ =
+      std::max<size_t>(info_.n_embd, kHeadGroup * (score_elements + head_dim_));
+  scratch_.resize(scratch_per_thread_ * threads_.n_threads());
+}
+
+void GptBigCode::forward(const Batch& batch, std::span<float> logits) {
+  const Compute compute{kernels_, threads_};
+  const int n = batch.n_columns(), n_embd = info_.n_embd, n_inner = 4 * n_embd;
+  const std::span<const int32_t> columns(all_columns_.data(), n);
+
+  embed(batch);
+  for (int i = 0; i < info_.n_layer; ++i) {
+    const Layer& layer = weights_.layers[i];
+    const TensorType type = layer.c_attn.weight.type;
+
+    tiles_.shape(type, n, n_embd);
+    layer_norm(compute, layer.ln_1, x_.data(), n_embd, columns, scratch_.data(), tiles_);
+    matmul(compute, layer.c_attn.weight, tiles_, layer.c_attn.bias, false, qkv_.data(),
+           layer.c_attn.weight.n_padded_rows());
+    store_keys_and_values(batch, i);
+    attention(batch, i);
+    tiles_.shape(type, n, n_embd);
+    to_tiles(compute, mixed_.data(), n_embd, n_embd, false, tiles_);
+    matmul(compute, layer.attn_proj.weight, tiles_, layer.attn_proj.bias, true, x_.data(), n_embd);
+
+    tiles_.shape(type, n, n_embd);
+    layer_norm(compute, layer.ln_2, x_.data(), n_embd, columns, scratch_.data(), tiles_);
+    matmul(compute, layer.c_fc.weight, tiles_, layer.c_fc.bias, false, inner_.data(), n_inner);
+    tiles_.shape(type, n, n_inner);
+    to_tiles(compute, inner_.data(), n_inner, n_inner, true, tiles_);
+    matmul(compute, layer.mlp_proj.weight, tiles_, layer.mlp_proj.bias, true, x_.data(), n_embd);
+  }
+  output(batch, logits);
+}
+
+void GptBigCode::embed(const Batch& batch) {
+  for (int c = 0; c < batch.n_columns(); ++c) {
+    float* x = x_.data() + static_cast<size_t>(c) * info_.n_embd;
+    unpack_row(weights_.wte, batch.token_ids[c], x);
+    weights_.wpe.add_row(batch.positions[c], x);
+  }
+}
+
+// The caches of every column are written before any of them is read: columns of one sequence
+// attend to those before them in the same batch.
+void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
+  const size_t stride = weights_.layers[layer].c_attn.weight.n_padded_rows();
+  const int n_kv = info_.n_kv_head * head_dim_;
+  for (int c = 0; c < batch.n_columns(); ++c) {
+    const float* keys = qkv_.data() + c * stride + info_.n_embd;
+    kernels_.to_half(keys, 2 * n_kv, half_.data());
+    const int position = batch.positions[c], in_page = position % kPagePositions;
+    const KvPool::Page page = batch.caches[c]->pages()[position / kPagePositions];
+    for (int head = 0; head < info_.n_kv_head; ++head) {
+      const uint16_t* key = half_.data() + head * head_dim_;
+      uint16_t* tile = page + kv_pool_.k_offset(layer, head) +
+                       static_cast<size_t>(in_page / 16) * head_dim_ * 16 + in_page % 16;
+      for (int d = 0; d < head_dim_; ++d) tile[d * 16] = key[d];
+      std::copy_n(key + n_kv, head_dim_,
+                  page + kv_pool_.v_offset(layer, head) +
+                      static_cast<size_t>(in_page) * kv_pool_.v_row_elements());
+    }
+  }
+}
+
+void GptBigCode::attention(const Batch& batch, int layer) {
+  const size_t stride = weights_.layers[layer].c_attn.weight.n_padded_rows();
+  const int heads_per_kv = info_.n_head / info_.n_kv_head;
+  const int n_groups = (heads_per_kv + kHeadGroup - 1) / kHeadGroup;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
+  const int64_t n_tasks = static_cast<int64_t>(batch.n_columns()) * info_.n_kv_head * n_groups;
+
+  threads_.parallel_for(n_tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+    float* q = scratch_.data() + thread * scratch_per_thread_;
+    for (int64_t task = begin; task < end; ++task) {
+      const int group = static_cast<int>(task % n_groups);
+      const int kv_head = static_cast<int>(task / n_groups % info_.n_kv_head);
+      const int column = static_cast<int>(task / n_groups / info_.n_kv_head);
+      const int n_heads = std::min(kHeadGroup, heads_per_kv - group * kHeadGroup);
+      const size_t first = static_cast<size_t>(kv_head * heads_per_kv + group * kHeadGroup) *
+                           head_dim_;
+      const float* unscaled = qkv_.data() + column * stride + first;
+      for (int i = 0; i < n_heads * head_dim_; ++i) q[i] = unscaled[i] * scale;
+      kernels_.attention({.q = q,
+                          .n_heads = n_heads,
+                          .head_dim = head_dim_,
+                          .pages = batch.caches[column]->pages().data(),
+                          .k_offset = kv_pool_.k_offset(layer, kv_head),
+                          .v_offset = kv_pool_.v_offset(layer, kv_head),
+                          .v_row_elements = kv_pool_.v_row_elements(),
+                          .n_positions = batch.positions[column] + 1,
+                          .scores = q + kHeadGroup * head_dim_,
+                          .out = mixed_.data() +
+                                 static_cast<size_t>(column) * info_.n_embd + first});
+    }
+  });
+}
+
+void GptBigCode::output(const Batch& batch, std::span<float> logits) {
+  const Compute compute{kernels_, threads_};
+  const size_t stride = weights_.lm_head.n_padded_rows();
+  for (int first = 0; first < batch.n_logits(); first += kTileColumns) {
+    const int n = std::min(kTileColumns, batch.n_logits() - first);
+    tiles_.shape(weights_.lm_head.type, n, info_.n_embd);
+    layer_norm(compute, weights_.ln_f, x_.data(), info_.n_embd,
+               std::span(batch.logit_columns).subspan(first, n), scratch_.data(), tiles_);
+    matmul(compute, weights_.lm_head, tiles_, {}, false, logits_.data(), stride);
+    for (int c = 0; c < n; ++c) {
+      std::copy_n(logits_.data() + c * stride, info_.n_vocab,
+                  logits.data() + static_cast<size_t>(first + c) * info_.n_vocab);
+    }
+  }
+}
+
+LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
+                       const Progress& progress) {
+  const auto file = open_ggml(path);
+  auto model = std::make_unique<GptBigCode>(*file, n_threads, n_ctx, progress);
+  return {std::move(model), std::move(file->vocabulary)};
+}
+
+}  // namespace starchat

@@ -1,0 +1,62 @@
+// GPTBigCode: the forward pass over one ragged batch, on one page. Scratch memory is made at
+// load; forward() allocates nothing.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/batch.hpp"
+#include "model/model_info.hpp"
+#include "model/weights.hpp"
+
+namespace starchat {
+
+class GptBigCode : public ForwardPass {
+ public:
+  GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress);
+
+  int n_vocab() const override { return info_.n_vocab; }
+  int n_ctx() const override { return info_.n_ctx; }
+  int max_columns() const override { return max_columns_; }
+  KvPool& kv_pool() override { return kv_pool_; }
+  void forward(const Batch& batch, std::span<float> logits) override;
+
+  const ModelInfo& info() const { return info_; }
+
+ private:
+  void embed(const Batch& batch);
+  void store_keys_and_values(const Batch& batch, int layer);
+  void attention(const Batch& batch, int layer);
+  void output(const Batch& batch, std::span<float> logits);
+
+  const Kernels& kernels_;
+  ThreadPool threads_;
+  Weights weights_;
+  ModelInfo info_;
+  int head_dim_, max_columns_;
+  KvPool kv_pool_;
+
+  std::vector<int32_t> all_columns_;  // 0, 1, 2 …
+  ActivationTiles tiles_;             // of the next matmul
+  std::vector<float> x_;              // (max_columns, n_embd): the residual stream
+  std::vector<float> qkv_;            // (max_columns, rows of c_attn, padded)
+  std::vector<float> mixed_;          // (max_columns, n_embd): what attention gives
+  std::vector<float> inner_;          // (max_columns, 4 * n_embd)
+  std::vector<float> logits_;         // (kTileColumns, n_vocab, padded)
+  std::vector<uint16_t> half_;        // (2 * n_kv_head * head_dim)
+  std::vector<float> scratch_;        // (n_threads, scratch_per_thread_)
+  size_t scratch_per_thread_;
+};
+
+// n_threads 0: as many as the process may use. n_ctx 0: the file's own. Throws FileAccessError,
+// UnsupportedFormatError, CorruptFileError, InvalidRequestError, UnsupportedFeatureError,
+// OutOfMemoryError.
+struct LoadedModel {
+  std::unique_ptr<GptBigCode> model;
+  std::vector<std::string> vocabulary;
+};
+LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
+                       const Progress& progress = {});
+
+}  // namespace starchat

@@ -1,0 +1,53 @@
+#include "model/kv_cache.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace starchat {
+
+KvPool::KvPool(KvShape shape, int n_ctx)
+    : shape_(shape),
+      n_ctx_(n_ctx),
+      v_row_elements_((shape.head_dim + 15) / 16 * 16),
+      head_elements_(static_cast<size_t>(kPagePositions) * (shape.head_dim + v_row_elements_)),
+      page_elements_(head_elements_ * shape.n_layer * shape.n_kv_head) {}
+
+KvPool::Page KvPool::allocate() {
+  const std::lock_guard lock(mutex_);
+  if (free_.empty()) {
+    free_.reserve(arenas_.size() + 1);  // release() must not throw
+    arenas_.emplace_back(page_bytes());
+    free_.push_back(reinterpret_cast<Page>(arenas_.back().data()));
+  }
+  const Page page = free_.back();
+  free_.pop_back();
+  return page;
+}
+
+void KvPool::release(Page page) {
+  const std::lock_guard lock(mutex_);
+  free_.push_back(page);
+}
+
+KvSequence::KvSequence(KvSequence&& other) noexcept
+    : pool_(other.pool_), pages_(std::exchange(other.pages_, {})) {}
+
+void KvSequence::reserve(int n_tokens) {
+  const size_t n_pages = static_cast<size_t>((n_tokens + kPagePositions - 1) / kPagePositions);
+  while (pages_.size() < n_pages) {
+    const KvPool::Page page = pool_->allocate();
+    try {
+      pages_.push_back(page);
+    } catch (...) {
+      pool_->release(page);
+      throw;
+    }
+  }
+}
+
+void KvSequence::clear() {
+  for (const KvPool::Page page : pages_) pool_->release(page);
+  pages_.clear();
+}
+
+}  // namespace starchat

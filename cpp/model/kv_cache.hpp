@@ -1,0 +1,68 @@
+// KV cache in pages of 32 positions, f16. A page holds every layer of its positions, so a
+// sequence's memory grows page by page and returns to the pool as a whole.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/arena.hpp"
+
+namespace starchat {
+
+struct KvShape {
+  int n_layer, n_kv_head, head_dim;
+};
+
+inline constexpr int kPagePositions = 32;  // two tiles of 16 lanes
+
+class KvPool {
+ public:
+  using Page = uint16_t*;  // (n_layer, n_kv_head, {K tiles, V rows}) of f16
+
+  KvPool(KvShape shape, int n_ctx);
+
+  Page allocate();  // throws OutOfMemoryError
+  void release(Page page);
+
+  // K of one layer and head: tiles (2, head_dim, 16 positions). V: rows (32, head_dim_padded).
+  size_t k_offset(int layer, int kv_head) const {
+    return (static_cast<size_t>(layer) * shape_.n_kv_head + kv_head) * head_elements_;
+  }
+  size_t v_offset(int layer, int kv_head) const {
+    return k_offset(layer, kv_head) + static_cast<size_t>(kPagePositions) * shape_.head_dim;
+  }
+  int v_row_elements() const { return v_row_elements_; }
+  size_t page_bytes() const { return page_elements_ * sizeof(uint16_t); }
+  int n_ctx() const { return n_ctx_; }
+
+ private:
+  KvShape shape_;
+  int n_ctx_;
+  int v_row_elements_;
+  size_t head_elements_, page_elements_;
+  std::mutex mutex_;
+  std::vector<Arena> arenas_;  // every page ever allocated
+  std::vector<Page> free_;
+};
+
+// The cached keys and values of one sequence: positions 0 .. n_tokens()-1.
+class KvSequence {
+ public:
+  explicit KvSequence(KvPool& pool) : pool_(&pool) {}
+  ~KvSequence() { clear(); }
+  KvSequence(KvSequence&& other) noexcept;
+  KvSequence& operator=(KvSequence&&) = delete;
+
+  void reserve(int n_tokens);  // room for positions 0 .. n_tokens-1; throws OutOfMemoryError
+  void clear();
+  const std::vector<KvPool::Page>& pages() const { return pages_; }
+  const KvPool& pool() const { return *pool_; }
+
+ private:
+  KvPool* pool_;
+  std::vector<KvPool::Page> pages_;
+};
+
+}  // namespace starchat
