@@ -1,0 +1,196 @@
+// The kernels one by one, on any instruction set, and the bare forward pass without an engine:
+// for tests and benchmarks.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "base/arena.hpp"
+#include "base/errors.hpp"
+#include "bindings/bindings.hpp"
+#include "model/gpt_bigcode.hpp"
+
+namespace starchat {
+
+namespace py = pybind11;
+
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Bytes = py::array_t<uint8_t, py::array::c_style>;
+
+const Kernels& kernels_named(const std::string& isa) {
+  if (const Kernels* kernels = find_kernels(isa)) return *kernels;
+  throw UnsupportedFeatureError("instruction set " + isa + ": not on this machine");
+}
+
+TensorType type_named(const std::string& name) {
+  for (int i = 0; i <= static_cast<int>(TensorType::Q8_0); ++i) {
+    if (name == type_name(static_cast<TensorType>(i))) return static_cast<TensorType>(i);
+  }
+  throw InvalidRequestError("type " + name + ": unknown");
+}
+
+// A packed matrix and its team, so that a benchmark times the product alone.
+class Matrix {
+ public:
+  Matrix(const std::string& isa, const std::string& type, const Bytes& rows, int n_threads)
+      : kernels_(kernels_named(isa)), threads_(n_threads) {
+    matrix_.type = type_named(type);
+    matrix_.n_rows = static_cast<int>(rows.shape(0));
+    matrix_.n_cols =
+        static_cast<int>(rows.shape(1) / block_bytes(matrix_.type) * kBlock);
+    arena_ = Arena(matrix_.size_bytes());
+    matrix_.data = arena_.data();
+    for (int strip = 0; strip < matrix_.n_strips(); ++strip) {
+      const int first = strip * kStripRows;
+      const size_t n = std::min(kStripRows, matrix_.n_rows - first);
+      pack_strip(matrix_.type, matrix_.n_cols,
+                 {reinterpret_cast<const std::byte*>(rows.data(first, 0)), n * rows.shape(1)},
+                 arena_.data() + strip * matrix_.strip_bytes());
+    }
+  }
+
+  // x (n_columns, n_cols) -> (n_columns, n_rows)
+  py::array_t<float> product(const Floats& x) {
+    const int n = static_cast<int>(x.shape(0)), padded = matrix_.n_padded_rows();
+    ActivationTiles tiles(n, matrix_.n_cols);
+    tiles.shape(matrix_.type, n, matrix_.n_cols);
+    for (int c = 0; c < n; ++c) tiles.set_column(kernels_, c, x.data(c, 0));
+    std::vector<float> out(static_cast<size_t>(n) * padded);
+    {
+      const py::gil_scoped_release release;
+      matmul({kernels_, threads_}, matrix_, tiles, {}, false, out.data(), padded);
+    }
+    py::array_t<float> result({n, matrix_.n_rows});
+    for (int c = 0; c < n; ++c) {
+      std::memcpy(result.mutable_data(c, 0), out.data() + static_cast<size_t>(c) * padded,
+                  matrix_.n_rows * sizeof(float));
+    }
+    return result;
+  }
+
+  py::array_t<float> row(int index) const {
+    py::array_t<float> result(matrix_.n_cols);
+    unpack_row(matrix_, index, result.mutable_data());
+    return result;
+  }
+
+  size_t size_bytes() const { return matrix_.size_bytes(); }
+
+ private:
+  const Kernels& kernels_;
+  ThreadPool threads_;
+  PackedMatrix matrix_;
+  Arena arena_;
+};
+
+// One sequence, fed in whatever pieces the caller likes.
+class Forward {
+ public:
+  Forward(const std::string& path, int n_threads, int n_ctx)
+      : model_(load_model(path, n_threads, n_ctx).model), cache_(model_->kv_pool()) {}
+
+  // Logits (n_tokens, n_vocab), or of the last token alone (1, n_vocab).
+  py::array_t<float> run(const std::vector<int32_t>& token_ids, bool last_only) {
+    Batch batch;
+    cache_.reserve(position_ + static_cast<int>(token_ids.size()));
+    for (const int32_t id : token_ids) {
+      if (!last_only) batch.logit_columns.push_back(batch.n_columns());
+      batch.token_ids.push_back(id);
+      batch.positions.push_back(position_++);
+      batch.caches.push_back(&cache_);
+    }
+    if (last_only) batch.logit_columns = {batch.n_columns() - 1};
+    py::array_t<float> logits({batch.n_logits(), model_->n_vocab()});
+    const std::span<float> out(logits.mutable_data(), logits.size());
+    const py::gil_scoped_release release;
+    model_->forward(batch, out);
+    return logits;
+  }
+
+  void rewind(int position) { position_ = position; }
+  int max_columns() const { return model_->max_columns(); }
+  uint64_t weight_bytes() const { return model_->info().weight_bytes; }
+
+ private:
+  std::unique_ptr<GptBigCode> model_;
+  KvSequence cache_;
+  int position_ = 0;
+};
+
+py::array_t<float> layer_norm_of(const std::string& isa, const Floats& x, const Floats& gain,
+                                 const Floats& bias) {
+  py::array_t<float> out(x.shape(0));
+  kernels_named(isa).layer_norm(x.data(), gain.data(), bias.data(), static_cast<int>(x.shape(0)),
+                                out.mutable_data());
+  return out;
+}
+
+py::array_t<float> gelu_of(const std::string& isa, const Floats& x) {
+  py::array_t<float> out(x.shape(0));
+  std::memcpy(out.mutable_data(), x.data(), x.nbytes());
+  kernels_named(isa).gelu(out.mutable_data(), static_cast<int>(x.shape(0)));
+  return out;
+}
+
+// q (n_heads, head_dim), keys and values (n_positions, head_dim) -> (n_heads, head_dim)
+py::array_t<float> attention_of(const std::string& isa, const Floats& q, const Floats& keys,
+                                const Floats& values) {
+  constexpr int kPage = 32;
+  const Kernels& kernels = kernels_named(isa);
+  const int n_heads = static_cast<int>(q.shape(0)), head_dim = static_cast<int>(q.shape(1));
+  const int n = static_cast<int>(keys.shape(0)), v_row = (head_dim + 15) / 16 * 16;
+  const size_t k_elements = static_cast<size_t>(kPage) * head_dim;
+  std::vector<std::vector<uint16_t>> pages((n + kPage - 1) / kPage);
+  for (auto& page : pages) page.assign(k_elements + static_cast<size_t>(kPage) * v_row, 0x7e00);
+  std::vector<uint16_t> half(head_dim);
+  for (int j = 0; j < n; ++j) {
+    uint16_t* page = pages[j / kPage].data();
+    kernels.to_half(keys.data(j, 0), head_dim, half.data());
+    for (int d = 0; d < head_dim; ++d) {
+      page[(static_cast<size_t>(j % kPage / 16) * head_dim + d) * 16 + j % 16] = half[d];
+    }
+    kernels.to_half(values.data(j, 0), head_dim, page + k_elements + (j % kPage) * v_row);
+  }
+  std::vector<const uint16_t*> pointers;
+  for (const auto& page : pages) pointers.push_back(page.data());
+  std::vector<float> scores(static_cast<size_t>(n_heads) * ((n + 15) / 16 * 16));
+  py::array_t<float> out({n_heads, head_dim});
+  kernels.attention({.q = q.data(),
+                     .n_heads = n_heads,
+                     .head_dim = head_dim,
+                     .pages = pointers.data(),
+                     .k_offset = 0,
+                     .v_offset = k_elements,
+                     .v_row_elements = v_row,
+                     .n_positions = n,
+                     .scores = scores.data(),
+                     .out = out.mutable_data()});
+  return out;
+}
+
+}  // namespace
+
+void bind_compute(py::module_& m) {
+  py::class_<Forward>(m, "Forward")
+      .def(py::init<const std::string&, int, int>(), py::arg("path"), py::arg("n_threads") = 0,
+           py::arg("n_ctx") = 0, py::call_guard<py::gil_scoped_release>())
+      .def("run", &Forward::run, py::arg("token_ids"), py::arg("last_only") = false)
+      .def("rewind", &Forward::rewind, py::arg("position"))
+      .def_property_readonly("max_columns", &Forward::max_columns)
+      .def_property_readonly("weight_bytes", &Forward::weight_bytes);
+  py::class_<Matrix>(m, "Matrix")
+      .def(py::init<const std::string&, const std::string&, const Bytes&, int>(), py::arg("isa"),
+           py::arg("type"), py::arg("rows"), py::arg("n_threads") = 1)
+      .def("product", &Matrix::product, py::arg("x"))
+      .def("row", &Matrix::row, py::arg("index"))
+      .def_property_readonly("size_bytes", &Matrix::size_bytes);
+  m.def("layer_norm", &layer_norm_of, py::arg("isa"), py::arg("x"), py::arg("gain"),
+        py::arg("bias"));
+  m.def("gelu", &gelu_of, py::arg("isa"), py::arg("x"));
+  m.def("attention", &attention_of, py::arg("isa"), py::arg("q"), py::arg("keys"),
+        py::arg("values"));
+}
+
+}  // namespace starchat

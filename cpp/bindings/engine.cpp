@@ -1,0 +1,143 @@
+#include "bindings/engine.hpp"
+
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "base/errors.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/waiting.hpp"
+#include "kernels/kernels.hpp"
+#include "model/gpt_bigcode.hpp"
+
+namespace py = pybind11;
+
+namespace starchat {
+namespace {
+
+// Loads without the GIL. Calls progress, if there is one, and lets Ctrl-C end the load.
+std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
+                               const py::object& progress) {
+  const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
+  auto last = std::chrono::steady_clock::now();
+  const auto report = [&](uint64_t done, uint64_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    if (progress.is_none() && now - last < std::chrono::milliseconds(50)) return;
+    last = now;
+    const py::gil_scoped_acquire acquire;
+    if (!progress.is_none()) progress(done, total);
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  };
+  const py::gil_scoped_release release;
+  LoadedModel loaded = load_model(file, n_threads, n_ctx, report);
+  auto tokenizer = std::make_shared<Tokenizer>(std::move(loaded.vocabulary));
+  ModelInfo info = loaded.model->info();
+  const py::gil_scoped_acquire acquire;
+  return std::make_unique<PyEngine>(std::move(loaded.model), std::move(info), std::move(tokenizer));
+}
+
+}  // namespace
+
+PyEngine::PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
+                   std::shared_ptr<Tokenizer> tokenizer)
+    : info_(std::move(info)),
+      tokenizer_(std::move(tokenizer)),
+      core_(std::make_shared<Core>(std::move(model))) {
+  CloseAtExit<EngineLoop>::add({core_->get(), &core_->get()->loop});
+}
+
+PyEngine::~PyEngine() {
+  const py::gil_scoped_release release;
+  core_.reset();
+}
+
+py::dict PyEngine::info() const {
+  py::dict info;
+  info["file"] = py::module_::import("os").attr("fsdecode")(py::bytes(info_.file));
+  info["quantization"] = info_.quantization;
+  info["n_layer"] = info_.n_layer;
+  info["n_embd"] = info_.n_embd;
+  info["n_head"] = info_.n_head;
+  info["n_kv_head"] = info_.n_kv_head;
+  info["n_ctx"] = info_.n_ctx;
+  info["n_vocab"] = info_.n_vocab;
+  info["n_params"] = info_.n_params;
+  info["weight_bytes"] = info_.weight_bytes;
+  info["isa"] = info_.isa;
+  info["n_threads"] = info_.n_threads;
+  return info;
+}
+
+std::unique_ptr<PyTokenStream> PyEngine::submit(const std::vector<int64_t>& token_ids,
+                                                const SamplingParams& params,
+                                                const PyReadyQueue* ready, int64_t key) {
+  EngineLoop& loop = (*core_)->loop;
+  auto queue = ready ? ready->get() : nullptr;
+  const py::gil_scoped_release release;
+  return std::make_unique<PyTokenStream>(loop.submit(token_ids, params, std::move(queue), key));
+}
+
+py::array_t<float> PyEngine::logits(const std::vector<int64_t>& token_ids) {
+  EngineLoop& loop = (*core_)->loop;
+  Evaluation evaluation;
+  {
+    const py::gil_scoped_release release;
+    evaluation = loop.evaluate(token_ids);
+  }
+  PyTokenStream cancelled_if_interrupted(evaluation.stream);
+  cancelled_if_interrupted.next();
+  if (evaluation.stream->finish_reason() == FinishReason::kCancelled)
+    throw EngineClosedError("the engine was closed while these logits were computed");
+  const py::ssize_t n_tokens = std::ssize(token_ids);
+  float* rows = evaluation.logits.get();
+  const py::capsule owner(
+      new std::shared_ptr<float[]>(std::move(evaluation.logits)),
+      [](void* pointer) { delete static_cast<std::shared_ptr<float[]>*>(pointer); });
+  return py::array_t<float>({n_tokens, py::ssize_t{info_.n_vocab}}, rows, owner);
+}
+
+py::dict PyEngine::stats() {
+  const SchedulerStats stats = (*core_)->loop.stats();
+  py::dict result;
+  result["steps"] = stats.n_steps;
+  result["tokens"] = stats.n_tokens;
+  result["columns"] = stats.n_columns;
+  result["running"] = stats.n_running;
+  result["waiting"] = stats.n_waiting;
+  result["kv_pages_used"] = stats.n_kv_pages;
+  return result;
+}
+
+void PyEngine::close() {
+  if (!core_->is_here()) return;  // a forked child has nothing to close
+  EngineLoop& loop = (*core_)->loop;
+  const py::gil_scoped_release release;
+  loop.close();
+}
+
+void bind_engine(py::module_& m) {
+  bind_sampling_params(m);
+  bind_token_stream(m);
+  py::class_<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
+      .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
+           py::arg("n_ctx") = 0, py::arg("progress") = py::none(),
+           "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
+           "raises ends the load.")
+      .def_property_readonly("info", &PyEngine::info, "What was loaded.")
+      .def_property_readonly("tokenizer", &PyEngine::tokenizer)
+      .def("submit", &PyEngine::submit, py::arg("token_ids"), py::arg("params"),
+           py::arg("ready") = py::none(), py::arg("key") = 0,
+           "Start a sequence and return its stream. Raises InvalidRequestError for what cannot\n"
+           "be served, ContextLengthError, EngineClosedError and ForkError.")
+      .def("logits", &PyEngine::logits, py::arg("token_ids"),
+           "Return the logits of every position, float32 (n_tokens, n_vocab).")
+      .def("stats", &PyEngine::stats, "Return counters of the scheduler.")
+      .def("close", &PyEngine::close,
+           "End every stream with EngineClosedError and join the thread; harmless when closed.");
+  m.def("instruction_sets", &available_instruction_sets,
+        "Return the instruction sets that this machine can run, the best last.");
+}
+
+}  // namespace starchat

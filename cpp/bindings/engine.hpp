@@ -1,0 +1,45 @@
+// The Python class Engine: a model, its tokenizer and the loop that computes.
+#pragma once
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "bindings/token_stream.hpp"
+#include "engine/engine_loop.hpp"
+#include "engine/process_bound.hpp"
+#include "model/model_info.hpp"
+#include "text/tokenizer.hpp"
+
+namespace starchat {
+
+class PyEngine {
+ public:
+  PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
+           std::shared_ptr<Tokenizer> tokenizer);
+  ~PyEngine();
+
+  pybind11::dict info() const;
+  std::shared_ptr<Tokenizer> tokenizer() const { return tokenizer_; }
+  std::unique_ptr<PyTokenStream> submit(const std::vector<int64_t>& token_ids,
+                                        const SamplingParams& params, const PyReadyQueue* ready,
+                                        int64_t key);
+  pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids);
+  pybind11::dict stats();
+  void close();
+
+ private:
+  struct Core {
+    explicit Core(std::unique_ptr<ForwardPass> model) : model(std::move(model)) {}
+    std::unique_ptr<ForwardPass> model;
+    EngineLoop loop{*model};
+  };
+
+  ModelInfo info_;
+  std::shared_ptr<Tokenizer> tokenizer_;
+  std::optional<ProcessBound<Core>> core_;  // there until the destructor takes it away
+};
+
+}  // namespace starchat

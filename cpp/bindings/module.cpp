@@ -1,0 +1,11 @@
+// The native module: what Python sees of the core.
+#include "bindings/bindings.hpp"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The native core of starchat. Only starchat itself imports it.";
+  starchat::bind_errors(m);
+  starchat::bind_tokenizer(m);
+  starchat::bind_format(m);
+  starchat::bind_engine(m);
+  starchat::bind_testing(m);
+}

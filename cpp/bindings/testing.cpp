@@ -1,0 +1,176 @@
+// `_core.testing`: the sampler by itself, and scheduler and engine over a fake model, so that tests
+// see single steps and choose when the model is slow or fails.
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <limits>
+#include <new>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "base/errors.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/engine.hpp"
+
+namespace py = pybind11;
+
+namespace starchat {
+namespace {
+
+// Keeps ids in the cache's pages. Logits are a hash of all ids up to the column, as the cache has
+// them, so that any mistake in positions, caches or order changes the tokens.
+class FakeModel : public ForwardPass {
+ public:
+  FakeModel(int n_vocab, int n_ctx, int max_columns, double step_s, int nan_id, int head_dim)
+      : n_vocab_(n_vocab),
+        max_columns_(max_columns),
+        step_s_(step_s),
+        nan_id_(nan_id),
+        kv_pool_({1, 1, head_dim}, n_ctx) {}
+
+  int n_vocab() const override { return n_vocab_; }
+  int n_ctx() const override { return kv_pool_.n_ctx(); }
+  int max_columns() const override { return max_columns_; }
+  KvPool& kv_pool() override { return kv_pool_; }
+
+  void forward(const Batch& batch, std::span<float> logits) override {
+    runs.clear();
+    std::this_thread::sleep_for(std::chrono::duration<double>(step_s_));
+    const std::string failure = std::exchange(fail_next, {});
+    if (failure == "NumericalError") throw NumericalError("the fake model was told to fail");
+    if (failure == "bad_alloc") throw std::bad_alloc();
+    if (batch.n_columns() > max_columns_) throw Error("batch larger than max_columns");
+    for (int c = 0; c < batch.n_columns(); ++c) {
+      const int position = batch.positions[c];
+      uint16_t* page = batch.caches[c]->pages().at(position / kPagePositions);
+      page[position % kPagePositions] = static_cast<uint16_t>(batch.token_ids[c]);
+      if (c > 0 && batch.caches[c] == batch.caches[c - 1])
+        ++runs.back().second;
+      else
+        runs.emplace_back(position, 1);
+    }
+    for (int row = 0; row < batch.n_logits(); ++row)
+      fill(batch, batch.logit_columns[row], logits.subspan(size_t{1} * row * n_vocab_, n_vocab_));
+  }
+
+  std::vector<std::pair<int, int>> runs;  // of the last batch: first position, columns
+  std::string fail_next;
+
+ private:
+  void fill(const Batch& batch, int column, std::span<float> logits) const {
+    uint64_t hash = 0;
+    bool poisoned = false;
+    for (int position = 0; position <= batch.positions[column]; ++position) {
+      const KvPool::Page page = batch.caches[column]->pages().at(position / kPagePositions);
+      const int id = page[position % kPagePositions];
+      hash = (hash + static_cast<uint64_t>(id) + 1) * 0x9e3779b97f4a7c15;
+      hash ^= hash >> 29;
+      poisoned |= id == nan_id_;
+    }
+    Random random(hash);
+    for (float& logit : logits)
+      logit = poisoned ? std::numeric_limits<float>::quiet_NaN()
+                       : static_cast<float>(random.uniform() * 8 - 4);
+  }
+
+  int n_vocab_, max_columns_;
+  double step_s_;
+  int nan_id_;
+  KvPool kv_pool_;
+};
+
+class PyScheduler {
+ public:
+  PyScheduler(int n_vocab, int n_ctx, int max_columns, int max_sequences, int nan_id, int head_dim)
+      : model_(n_vocab, n_ctx, max_columns, 0, nan_id, head_dim),
+        scheduler_(model_, max_sequences) {}
+
+  std::unique_ptr<PyTokenStream> add(const std::vector<int64_t>& prompt,
+                                     const SamplingParams& params) {
+    auto stream = std::make_shared<TokenStream>(bell_);
+    scheduler_.add(Sequence::generation(model_, prompt, params, stream));
+    return std::make_unique<PyTokenStream>(std::move(stream));
+  }
+
+  bool step() {
+    model_.runs.clear();
+    return scheduler_.step();
+  }
+  void fail_next(const std::string& error) { model_.fail_next = error; }
+  const std::vector<std::pair<int, int>>& runs() const { return model_.runs; }
+  uint64_t n_rings() { return bell_->n_rings(); }
+  py::dict stats() const {
+    const SchedulerStats stats = scheduler_.stats();
+    py::dict result;
+    result["running"] = stats.n_running;
+    result["waiting"] = stats.n_waiting;
+    result["kv_pages_used"] = stats.n_kv_pages;
+    return result;
+  }
+
+ private:
+  FakeModel model_;
+  std::shared_ptr<Doorbell> bell_ = std::make_shared<Doorbell>();
+  Scheduler scheduler_;
+};
+
+Sampler sampler_after(const SamplingParams& params, const std::vector<int32_t>& prompt,
+                      const std::vector<int32_t>& output, size_t n_vocab) {
+  params.validate(static_cast<int>(n_vocab));
+  Sampler sampler(params, prompt);
+  for (const int32_t id : output) sampler.remember(id);
+  return sampler;
+}
+
+SampledToken sample(std::vector<float> logits, const SamplingParams& params,
+                    const std::vector<int32_t>& prompt, const std::vector<int32_t>& output) {
+  return sampler_after(params, prompt, output, logits.size()).sample(logits);
+}
+
+std::vector<std::pair<int32_t, double>> candidates(std::vector<float> logits,
+                                                   const SamplingParams& params,
+                                                   const std::vector<int32_t>& prompt,
+                                                   const std::vector<int32_t>& output) {
+  Sampler sampler = sampler_after(params, prompt, output, logits.size());
+  std::vector<std::pair<int32_t, double>> result;
+  for (const Candidate& c : sampler.candidates(logits)) result.emplace_back(c.id, c.weight);
+  return result;
+}
+
+std::unique_ptr<PyEngine> fake_engine(int n_vocab, int n_ctx, int max_columns, double step_s,
+                                      int nan_id) {
+  auto model = std::make_unique<FakeModel>(n_vocab, n_ctx, max_columns, step_s, nan_id, 2);
+  ModelInfo info{};
+  info.file = "fake";
+  info.n_vocab = n_vocab;
+  info.n_ctx = n_ctx;
+  auto tokenizer = std::make_shared<Tokenizer>(std::vector<std::string>(n_vocab, "fake"));
+  return std::make_unique<PyEngine>(std::move(model), std::move(info), std::move(tokenizer));
+}
+
+}  // namespace
+
+void bind_testing(py::module_& m) {
+  py::module_ testing = m.def_submodule("testing", "Seams for the tests of this repository.");
+  bind_compute(testing);
+  testing.def("sample", &sample, py::arg("logits"), py::arg("params"),
+              py::arg("prompt") = py::list(), py::arg("output") = py::list());
+  testing.def("candidates", &candidates, py::arg("logits"), py::arg("params"),
+              py::arg("prompt") = py::list(), py::arg("output") = py::list());
+  testing.def("engine", &fake_engine, py::kw_only(), py::arg("n_vocab") = 64,
+              py::arg("n_ctx") = 256, py::arg("max_columns") = 16, py::arg("step_s") = 0.0,
+              py::arg("nan_id") = -1);
+  py::class_<PyScheduler>(testing, "Scheduler")
+      .def(py::init<int, int, int, int, int, int>(), py::kw_only(), py::arg("n_vocab") = 64,
+           py::arg("n_ctx") = 256, py::arg("max_columns") = 16, py::arg("max_sequences") = 64,
+           py::arg("nan_id") = -1, py::arg("head_dim") = 2)
+      .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"))
+      .def("step", &PyScheduler::step)
+      .def("fail_next", &PyScheduler::fail_next)
+      .def("stats", &PyScheduler::stats)
+      .def_property_readonly("runs", &PyScheduler::runs)
+      .def_property_readonly("n_rings", &PyScheduler::n_rings);
+}
+
+}  // namespace starchat

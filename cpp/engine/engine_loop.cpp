@@ -1,0 +1,87 @@
+#include "engine/engine_loop.hpp"
+
+#include <new>
+#include <string>
+#include <utility>
+
+#include "base/errors.hpp"
+
+namespace starchat {
+
+EngineLoop::EngineLoop(ForwardPass& model)
+    : model_(model), scheduler_(model), thread_([this] { run(); }) {}
+
+EngineLoop::~EngineLoop() { close(); }
+
+std::shared_ptr<TokenStream> EngineLoop::submit(std::span<const int64_t> prompt,
+                                                const SamplingParams& params,
+                                                std::shared_ptr<ReadyQueue> ready, int64_t key) {
+  auto stream = std::make_shared<TokenStream>(bell_, std::move(ready), key);
+  enqueue(Sequence::generation(model_, prompt, params, stream));
+  return stream;
+}
+
+Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt) {
+  Sequence::check_evaluation(model_, prompt);  // before memory is taken for it
+  Evaluation evaluation{nullptr, std::make_shared<TokenStream>(bell_)};
+  const size_t n = prompt.size() * model_.n_vocab();
+  try {
+    evaluation.logits = std::make_unique_for_overwrite<float[]>(n);
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemoryError("logits of " + std::to_string(prompt.size()) + " tokens need " +
+                           std::to_string(n * sizeof(float) >> 20) +
+                           " MiB: ask for fewer tokens at once");
+  }
+  enqueue(Sequence::evaluation(model_, prompt, evaluation.logits, evaluation.stream));
+  return evaluation;
+}
+
+void EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    if (closed_) throw EngineClosedError("the engine was closed: load the model again");
+    inbox_.push_back(std::move(sequence));
+  }
+  bell_->ring();
+}
+
+SchedulerStats EngineLoop::stats() {
+  const std::lock_guard lock(inbox_mutex_);
+  SchedulerStats stats = scheduler_.stats();
+  stats.n_waiting += inbox_.size();
+  return stats;
+}
+
+void EngineLoop::close() {
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    closed_ = true;
+  }
+  bell_->ring();
+  const std::lock_guard lock(join_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+// Moves what was submitted to the scheduler; false once closed.
+bool EngineLoop::take_inbox() {
+  const std::lock_guard lock(inbox_mutex_);
+  for (auto& sequence : inbox_) scheduler_.add(std::move(sequence));
+  inbox_.clear();
+  return !closed_;
+}
+
+void EngineLoop::run() {
+  for (;;) {
+    const uint64_t seen = bell_->n_rings();
+    try {
+      if (!take_inbox()) break;
+      if (!scheduler_.step()) bell_->wait(seen);
+    } catch (...) {
+      scheduler_.fail_all(current_error());
+    }
+  }
+  scheduler_.fail_all(std::make_exception_ptr(
+      EngineClosedError("the engine was closed while this sequence was running")));
+}
+
+}  // namespace starchat

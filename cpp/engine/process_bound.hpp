@@ -1,0 +1,39 @@
+// Shared ownership that ends at a fork: a child has no engine thread, and its copies of mutexes
+// and condition variables may be held for ever. There, use throws ForkError, and destruction leaks
+// instead of waiting for a thread that does not exist.
+#pragma once
+#include <unistd.h>
+
+#include <memory>
+#include <utility>
+
+#include "base/errors.hpp"
+
+namespace starchat {
+
+template <class T>
+class ProcessBound {
+ public:
+  explicit ProcessBound(std::shared_ptr<T> object) : object_(std::move(object)) {}
+  ProcessBound(ProcessBound&&) = default;
+  ~ProcessBound() {
+    if (!is_here()) new std::shared_ptr<T>(std::move(object_));
+  }
+
+  bool is_here() const { return owner_ == getpid(); }
+
+  const std::shared_ptr<T>& get() const {
+    if (!is_here())
+      throw ForkError(
+          "this model was loaded before the process forked, and its threads stayed in the parent: "
+          "load it in the child, or start processes by spawn");
+    return object_;
+  }
+  T* operator->() const { return get().get(); }
+
+ private:
+  std::shared_ptr<T> object_;
+  pid_t owner_ = getpid();
+};
+
+}  // namespace starchat

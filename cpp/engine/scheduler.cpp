@@ -1,0 +1,215 @@
+#include "engine/scheduler.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <new>
+#include <utility>
+
+#include "base/errors.hpp"
+
+namespace starchat {
+namespace {
+
+std::unique_ptr<float[]> make_logits(const ForwardPass& model) {
+  const size_t n = static_cast<size_t>(model.max_columns()) * model.n_vocab();
+  return std::make_unique_for_overwrite<float[]>(n);
+}
+
+}  // namespace
+
+std::exception_ptr current_error() {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return std::make_exception_ptr(
+        OutOfMemoryError("no memory is left to continue this sequence: free memory, run fewer "
+                         "sequences at once, or load the model with a smaller n_ctx"));
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
+// Half of the columns at least are left to prompts, whatever is being decoded.
+Scheduler::Scheduler(ForwardPass& model, int max_sequences)
+    : model_(model),
+      max_sequences_(std::clamp(model.max_columns() / 2, 1, max_sequences)),
+      logits_(make_logits(model)) {}
+
+void Scheduler::add(std::unique_ptr<Sequence> sequence) {
+  waiting_.push_back(std::move(sequence));
+  publish();
+}
+
+bool Scheduler::step() {
+  drop_cancelled();
+  bool progressed = retire();
+  admit();
+  schedule();
+  if (!chunks_.empty()) {
+    compute();
+    progressed = true;
+  }
+  progressed |= retire();
+  publish();
+  return progressed;
+}
+
+void Scheduler::fail_all(std::exception_ptr error) {
+  for (auto& sequence : running_) sequence->end(error);
+  for (auto& sequence : waiting_) sequence->end(error);
+  retire();
+}
+
+void Scheduler::drop_cancelled() {
+  const auto drop = [](const auto& sequences) {
+    for (const auto& sequence : sequences)
+      if (sequence->stream->has_ended()) sequence->end(FinishReason::kCancelled);
+  };
+  drop(running_);
+  drop(waiting_);
+}
+
+void Scheduler::admit() {
+  auto n_awake =
+      std::ranges::count_if(running_, [](const auto& s) { return s->stream->has_room(); });
+  for (; !waiting_.empty() && n_awake < max_sequences_; ++n_awake) {
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+void Scheduler::schedule() {
+  batch_.clear();
+  chunks_.clear();
+  prefilling_.clear();
+  size_t next_turn = 0;  // where the next step begins, when not all could be placed
+  for (size_t i = 0, n = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (!sequence.is_decoding()) {
+      prefilling_.push_back(&sequence);
+    } else if (sequence.stream->has_room()) {
+      if (static_cast<int>(n++) < max_sequences_)
+        place(sequence, 1);
+      else if (next_turn == 0)
+        next_turn = i;
+    }
+  }
+  std::rotate(running_.begin(), running_.begin() + next_turn, running_.end());
+
+  // An equal share of what is left for each prompt; what one does not need goes to the later ones.
+  for (size_t i = 0; i < prefilling_.size(); ++i) {
+    const int n_left = model_.max_columns() - batch_.n_columns();
+    if (n_left == 0) break;
+    const int n_sharing = static_cast<int>(prefilling_.size() - i);
+    const int share = (n_left + n_sharing - 1) / n_sharing;
+    place(*prefilling_[i], std::min(share, prefilling_[i]->n_pending()));
+  }
+}
+
+void Scheduler::place(Sequence& sequence, int n_columns) {
+  try {
+    sequence.cache.reserve(sequence.n_cached + n_columns);
+  } catch (...) {
+    sequence.end(current_error());
+    return;
+  }
+  chunks_.push_back({&sequence, n_columns, batch_.n_logits()});
+  for (int i = 0; i < n_columns; ++i) {
+    const int position = sequence.n_cached + i;
+    if (sequence.is_evaluation() || position + 1 == sequence.n_ids())
+      batch_.logit_columns.push_back(batch_.n_columns());
+    batch_.token_ids.push_back(sequence.ids[position]);
+    batch_.positions.push_back(position);
+    batch_.caches.push_back(&sequence.cache);
+  }
+}
+
+void Scheduler::compute() {
+  ++counters_.n_steps;
+  counters_.n_columns += batch_.n_columns();
+  try {
+    const size_t n_logits = static_cast<size_t>(batch_.n_logits()) * model_.n_vocab();
+    model_.forward(batch_, {logits_.get(), n_logits});
+  } catch (...) {
+    // Which of them is to blame is unknown, and none of their caches can be relied on.
+    const std::exception_ptr error = current_error();
+    for (const Chunk& chunk : chunks_) chunk.sequence->end(error);
+    return;
+  }
+  for (const Chunk& chunk : chunks_) {
+    try {
+      take_logits(chunk);
+    } catch (...) {
+      chunk.sequence->end(current_error());
+    }
+  }
+}
+
+void Scheduler::take_logits(const Chunk& chunk) {
+  Sequence& sequence = *chunk.sequence;
+  sequence.n_cached += chunk.n_columns;
+  if (sequence.is_evaluation())
+    take_evaluation(chunk);
+  else if (sequence.n_pending() == 0)
+    take_token(chunk);
+}
+
+void Scheduler::take_evaluation(const Chunk& chunk) {
+  Sequence& sequence = *chunk.sequence;
+  const size_t n_vocab = model_.n_vocab(), n = chunk.n_columns * n_vocab;
+  const float* rows = logits_.get() + chunk.first_logits * n_vocab;
+  if (!std::all_of(rows, rows + n, [](float logit) { return std::isfinite(logit); }))
+    throw NumericalError(
+        "the model computed logits that are not finite: the file's weights may be damaged");
+  std::copy_n(rows, n, sequence.logits.get() + (sequence.n_cached - chunk.n_columns) * n_vocab);
+  if (sequence.n_pending() == 0) sequence.end(FinishReason::kLength);
+}
+
+void Scheduler::take_token(const Chunk& chunk) {
+  Sequence& sequence = *chunk.sequence;
+  const size_t n_vocab = model_.n_vocab();
+  SampledToken token =
+      sequence.sampler.sample({logits_.get() + chunk.first_logits * n_vocab, n_vocab});
+  ++counters_.n_tokens;
+  if (sequence.sampler.is_stop(token.id)) {
+    sequence.end(FinishReason::kStop, token.id);
+    return;
+  }
+  sequence.ids.push_back(token.id);
+  sequence.stream->push(std::move(token));
+  if (sequence.n_ids() == sequence.max_ids) sequence.end(FinishReason::kLength);
+}
+
+// Takes out what has ended: first the memory is free again, then the readers are told.
+bool Scheduler::retire() {
+  std::vector<std::unique_ptr<Sequence>> ended;
+  const auto take_ended = [&](auto& sequences) {
+    const auto first = std::stable_partition(sequences.begin(), sequences.end(),
+                                             [](const auto& s) { return !s->has_ended(); });
+    ended.insert(ended.end(), std::move_iterator(first), std::move_iterator(sequences.end()));
+    sequences.erase(first, sequences.end());
+  };
+  take_ended(running_);
+  take_ended(waiting_);
+  if (ended.empty()) return false;
+  for (const auto& sequence : ended) sequence->cache.clear();
+  publish();
+  for (const auto& sequence : ended) sequence->tell_stream();
+  return true;
+}
+
+void Scheduler::publish() {
+  uint64_t n_pages = 0;
+  for (const auto& sequence : running_) n_pages += sequence->cache.pages().size();
+  counters_.n_kv_pages = n_pages;
+  counters_.n_running = running_.size();
+  counters_.n_waiting = waiting_.size();
+}
+
+SchedulerStats Scheduler::stats() const {
+  return {counters_.n_steps,   counters_.n_tokens,  counters_.n_columns,
+          counters_.n_running, counters_.n_waiting, counters_.n_kv_pages};
+}
+
+}  // namespace starchat

@@ -1,0 +1,74 @@
+// Chooses what each step computes: one column for every decoding sequence, then chunks of the
+// prompts that wait, so that a long prompt never holds up those who are being answered.
+// No threads and no clock: the engine loop, or a test, calls step().
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "engine/sequence.hpp"
+#include "model/batch.hpp"
+
+namespace starchat {
+
+// The error being handled, std::bad_alloc as OutOfMemoryError.
+std::exception_ptr current_error();
+
+struct SchedulerStats {
+  uint64_t n_steps, n_tokens, n_columns;  // since the start
+  uint64_t n_running, n_waiting, n_kv_pages;
+};
+
+class Scheduler {
+ public:
+  // Sequences that are computed at once. Those whose reader is slow do not count, so that streams
+  // which nobody reads never keep others out.
+  static constexpr int kMaxSequences = 64;
+
+  explicit Scheduler(ForwardPass& model, int max_sequences = kMaxSequences);
+
+  void add(std::unique_ptr<Sequence> sequence);
+  // Drops what was cancelled, admits what waits (first come, first served), computes one batch.
+  // False when there was nothing to do: then only add(), a cancellation or a reader change that.
+  bool step();
+  void fail_all(std::exception_ptr error);
+  SchedulerStats stats() const;  // from any thread
+
+ private:
+  struct Chunk {
+    Sequence* sequence;
+    int n_columns;
+    int first_logits;  // its first row of logits, if it has any
+  };
+
+  void drop_cancelled();
+  void admit();
+  void schedule();
+  void place(Sequence& sequence, int n_columns);
+  void compute();
+  void take_logits(const Chunk& chunk);
+  void take_evaluation(const Chunk& chunk);
+  void take_token(const Chunk& chunk);
+  bool retire();
+  void publish();
+
+  ForwardPass& model_;
+  const int max_sequences_;
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;
+
+  Batch batch_;
+  std::vector<Chunk> chunks_;          // of batch_, in its order
+  std::vector<Sequence*> prefilling_;  // work space
+  std::unique_ptr<float[]> logits_;    // (max_columns, n_vocab), touched as far as needed
+
+  struct Counters {
+    std::atomic<uint64_t> n_steps, n_tokens, n_columns, n_running, n_waiting, n_kv_pages;
+  };
+  Counters counters_{};
+};
+
+}  // namespace starchat

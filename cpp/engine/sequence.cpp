@@ -1,0 +1,88 @@
+#include "engine/sequence.hpp"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/errors.hpp"
+
+namespace starchat {
+namespace {
+
+// 8192 → "8,192"
+std::string grouped(int64_t n) {
+  std::string digits = std::to_string(n);
+  for (int i = static_cast<int>(digits.size()) - 3; i > (n < 0); i -= 3) digits.insert(i, 1, ',');
+  return digits;
+}
+
+// n_new: tokens that must still fit behind the prompt.
+void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int n_new) {
+  const int64_t n = std::ssize(prompt), n_ctx = model.n_ctx();
+  if (n == 0) throw InvalidRequestError("prompt has 0 tokens, expected at least 1");
+  if (n + n_new > n_ctx)
+    throw ContextLengthError("prompt has " + grouped(n) + " tokens, the context holds " +
+                             grouped(n_ctx) + (n_new ? " with at least one new token" : "") +
+                             ": shorten it by " + grouped(n + n_new - n_ctx));
+  for (int64_t i = 0; i < n; ++i)
+    if (prompt[i] < 0 || prompt[i] >= model.n_vocab())
+      throw InvalidRequestError("prompt token " + grouped(i) + ": expected an id from 0 to " +
+                                grouped(model.n_vocab() - 1) + ", got " + grouped(prompt[i]));
+}
+
+}  // namespace
+
+std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<const int64_t> prompt,
+                                               const SamplingParams& params,
+                                               std::shared_ptr<TokenStream> stream) {
+  params.validate(model.n_vocab());
+  check_prompt(model, prompt, 1);
+  std::vector<int32_t> ids(prompt.begin(), prompt.end());
+  const int64_t room = model.n_ctx() - std::ssize(ids);
+  const int max_ids = static_cast<int>(std::ssize(ids) + std::min(room, params.max_tokens));
+  return std::unique_ptr<Sequence>(
+      new Sequence(model, std::move(ids), max_ids, params, nullptr, std::move(stream)));
+}
+
+void Sequence::check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt) {
+  check_prompt(model, prompt, 0);
+}
+
+std::unique_ptr<Sequence> Sequence::evaluation(ForwardPass& model, std::span<const int64_t> prompt,
+                                               std::shared_ptr<float[]> logits,
+                                               std::shared_ptr<TokenStream> stream) {
+  check_evaluation(model, prompt);
+  std::vector<int32_t> ids(prompt.begin(), prompt.end());
+  const int max_ids = static_cast<int>(ids.size());
+  return std::unique_ptr<Sequence>(new Sequence(model, std::move(ids), max_ids, SamplingParams{},
+                                                std::move(logits), std::move(stream)));
+}
+
+Sequence::Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
+                   const SamplingParams& params, std::shared_ptr<float[]> logits,
+                   std::shared_ptr<TokenStream> stream)
+    : ids(std::move(prompt)),
+      n_prompt(static_cast<int>(ids.size())),
+      max_ids(max_ids),
+      cache(model.kv_pool()),
+      sampler(params, ids),
+      logits(std::move(logits)),
+      stream(std::move(stream)) {}
+
+Sequence::~Sequence() { stream->finish(FinishReason::kCancelled); }
+
+void Sequence::end(FinishReason reason, std::optional<int32_t> stop_token_id) {
+  reason_ = reason;
+  stop_token_id_ = stop_token_id;
+}
+
+void Sequence::end(std::exception_ptr error) { error_ = std::move(error); }
+
+void Sequence::tell_stream() {
+  if (error_)
+    stream->fail(error_);
+  else
+    stream->finish(*reason_, stop_token_id_);
+}
+
+}  // namespace starchat

@@ -1,0 +1,61 @@
+// One request on its way through the scheduler: token ids, how they continue, what is cached, and
+// the stream that the result goes to. Evaluations want the logits of every id and no new ones.
+#pragma once
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/token_stream.hpp"
+#include "model/batch.hpp"
+#include "sampling/sampler.hpp"
+
+namespace starchat {
+
+class Sequence {
+ public:
+  // All throw InvalidRequestError or ContextLengthError for what the model cannot serve.
+  static std::unique_ptr<Sequence> generation(ForwardPass& model, std::span<const int64_t> prompt,
+                                              const SamplingParams& params,
+                                              std::shared_ptr<TokenStream> stream);
+  static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);
+  // logits: (prompt.size(), n_vocab), filled chunk by chunk.
+  static std::unique_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
+                                              std::shared_ptr<float[]> logits,
+                                              std::shared_ptr<TokenStream> stream);
+
+  ~Sequence();  // whatever happens, the reader learns of an end
+
+  int n_ids() const { return static_cast<int>(ids.size()); }
+  int n_pending() const { return n_ids() - n_cached; }  // columns still to be computed
+  bool is_evaluation() const { return logits != nullptr; }
+  bool is_decoding() const { return n_cached >= n_prompt; }  // one column gives one token
+
+  // Notes how this ended; the scheduler frees the cache before it tells the stream.
+  void end(FinishReason reason, std::optional<int32_t> stop_token_id = {});
+  void end(std::exception_ptr error);
+  bool has_ended() const { return reason_ || error_; }
+  void tell_stream();
+
+  std::vector<int32_t> ids;  // the prompt, then what was generated
+  const int n_prompt;
+  const int max_ids;  // finish_reason "length" at this many
+  int n_cached = 0;   // positions 0 .. n_cached-1 are in the cache
+  KvSequence cache;
+  Sampler sampler;
+  const std::shared_ptr<float[]> logits;  // of evaluations
+  const std::shared_ptr<TokenStream> stream;
+
+ private:
+  std::optional<FinishReason> reason_;
+  std::optional<int32_t> stop_token_id_;
+  std::exception_ptr error_;
+
+  Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
+           const SamplingParams& params, std::shared_ptr<float[]> logits,
+           std::shared_ptr<TokenStream> stream);
+};
+
+}  // namespace starchat

@@ -1,0 +1,100 @@
+#include "engine/token_stream.hpp"
+
+#include <iterator>
+#include <utility>
+
+namespace starchat {
+
+TokenStream::Next TokenStream::next(std::chrono::milliseconds timeout, SampledToken& token) {
+  Lock lock(mutex_);
+  if (!changed_.wait_for(lock, timeout, [&] { return !tokens_.empty() || ended(); }))
+    return Next::kTimeout;
+  if (!tokens_.empty()) {
+    token = std::move(tokens_.front());
+    tokens_.pop_front();
+    made_room(tokens_.size() + 1);
+    return Next::kToken;
+  }
+  if (error_) std::rethrow_exception(error_);
+  return Next::kEnd;
+}
+
+std::vector<SampledToken> TokenStream::drain() {
+  const Lock lock(mutex_);
+  announced_ = false;
+  if (tokens_.empty() && error_) std::rethrow_exception(error_);
+  std::vector<SampledToken> tokens(std::make_move_iterator(tokens_.begin()),
+                                   std::make_move_iterator(tokens_.end()));
+  tokens_.clear();
+  if (error_) announce();  // the error is for the next drain
+  made_room(tokens.size());
+  return tokens;
+}
+
+void TokenStream::cancel() {
+  finish(FinishReason::kCancelled);
+  engine_->ring();
+}
+
+std::optional<FinishReason> TokenStream::finish_reason() {
+  const Lock lock(mutex_);
+  return tokens_.empty() ? reason_ : std::nullopt;
+}
+
+std::optional<int32_t> TokenStream::stop_token_id() {
+  const Lock lock(mutex_);
+  return tokens_.empty() ? stop_token_id_ : std::nullopt;
+}
+
+bool TokenStream::has_room() {
+  const Lock lock(mutex_);
+  return tokens_.size() < kCapacity;
+}
+
+bool TokenStream::has_ended() {
+  const Lock lock(mutex_);
+  return ended();
+}
+
+void TokenStream::push(SampledToken token) {
+  {
+    const Lock lock(mutex_);
+    if (ended()) return;
+    tokens_.push_back(std::move(token));
+    announce();
+  }
+  changed_.notify_one();
+}
+
+void TokenStream::finish(FinishReason reason, std::optional<int32_t> stop_token_id) {
+  {
+    const Lock lock(mutex_);
+    if (ended()) return;
+    reason_ = reason;
+    stop_token_id_ = stop_token_id;
+    announce();
+  }
+  changed_.notify_all();
+}
+
+void TokenStream::fail(std::exception_ptr error) {
+  {
+    const Lock lock(mutex_);
+    if (ended()) return;
+    error_ = std::move(error);
+    announce();
+  }
+  changed_.notify_all();
+}
+
+void TokenStream::announce() {
+  if (!ready_ || announced_) return;
+  announced_ = true;
+  ready_->push(key_);
+}
+
+void TokenStream::made_room(size_t n_before) {
+  if (n_before >= kCapacity) engine_->ring();
+}
+
+}  // namespace starchat

@@ -1,0 +1,224 @@
+#include "sampling/sampler.hpp"
+
+#include <algorithm>
+#include <cfloat>
+#include <functional>
+#include <limits>
+#include <string>
+
+#include "base/errors.hpp"
+#include "sampling/elementary.hpp"
+
+namespace starchat {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr size_t kLanes = 16, kBlock = 64;
+
+bool better(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+double sum_of_weights(const std::vector<Candidate>& candidates) {
+  double sum = 0;
+  for (const Candidate& candidate : candidates) sum += candidate.weight;
+  return sum;
+}
+
+// ln of the sum of e^(logit - best), in eight interleaved partial sums.
+double log_sum(std::span<const float> logits, double best) {
+  double sums[8] = {};
+  size_t i = 0;
+  for (; i + 8 <= logits.size(); i += 8)
+    for (size_t j = 0; j < 8; ++j) sums[j] += exp_nonpositive(logits[i + j] - best);
+  for (; i < logits.size(); ++i) sums[0] += exp_nonpositive(logits[i] - best);
+  double sum = 0;
+  for (const double partial : sums) sum += partial;
+  return log_from_one(sum);
+}
+
+}  // namespace
+
+Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt)
+    : params_(std::move(params)),
+      random_(params_.seed),
+      has_penalties_(params_.repetition_penalty != 1 || params_.frequency_penalty != 0 ||
+                     params_.presence_penalty != 0) {
+  if (has_penalties_)
+    for (const int32_t id : prompt) counts_.try_emplace(id, 0);
+}
+
+bool Sampler::is_stop(int32_t id) const {
+  return std::ranges::find(params_.stop_token_ids, id) != params_.stop_token_ids.end();
+}
+
+void Sampler::remember(int32_t id) {
+  ++n_generated_;
+  if (has_penalties_) ++counts_[id];
+}
+
+SampledToken Sampler::sample(std::span<float> logits) {
+  scan(logits);
+  SampledToken token;
+  double log_normalizer = 0;
+  if (params_.n_logprobs >= 0) {
+    raw_.assign(logits.begin(), logits.end());
+    log_normalizer = best_ + log_sum(logits, best_);
+    select_best(logits, params_.n_logprobs);
+    for (const Candidate& candidate : candidates_)
+      token.top_logprobs.emplace_back(candidate.id, candidate.logit - log_normalizer);
+  }
+  prepare(logits);
+  if (params_.temperature == 0) {
+    token.id = argmax(logits);
+  } else {
+    narrow(logits);
+    token.id = draw();
+  }
+  if (params_.n_logprobs >= 0) token.logprob = raw_[token.id] - log_normalizer;
+  remember(token.id);
+  return token;
+}
+
+const std::vector<Candidate>& Sampler::candidates(std::span<float> logits) {
+  scan(logits);
+  prepare(logits);
+  narrow(logits);
+  return candidates_;
+}
+
+// Finds the best logit of every block and of all; refuses values that are not numbers.
+void Sampler::scan(std::span<const float> logits) {
+  block_best_.clear();
+  bool finite = true;
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    float best[kLanes];
+    int invalid[kLanes] = {};
+    std::fill(best, best + kLanes, -kInfinity);
+    const float* x = logits.data() + begin;
+    const size_t n = std::min(kBlock, logits.size() - begin);
+    size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      for (size_t j = 0; j < kLanes; ++j) {
+        best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
+        invalid[j] |= !(x[i + j] < kInfinity);
+      }
+    }
+    for (; i < n; ++i) {
+      best[0] = x[i] > best[0] ? x[i] : best[0];
+      invalid[0] |= !(x[i] < kInfinity);
+    }
+    block_best_.push_back(*std::max_element(best, best + kLanes));
+    finite &= std::count(invalid, invalid + kLanes, 0) == static_cast<int>(kLanes);
+  }
+  best_ = block_best_.empty() ? -kInfinity : std::ranges::max(block_best_);
+  if (!finite || best_ == -kInfinity)
+    throw NumericalError(
+        "the model computed logits that are not finite: the file's weights may be damaged, or "
+        "the sequence drives this model beyond its numbers");
+}
+
+// A constraint mask belongs at the end of this: it is one more reason to set a logit to -inf.
+bool Sampler::adjust(std::span<float> logits) {
+  // Limited to what a float holds, so that no sum overflows to +inf.
+  const auto narrowed = [](double logit) {
+    return logit < -FLT_MAX ? -kInfinity : static_cast<float>(std::min<double>(logit, FLT_MAX));
+  };
+  for (const auto& [id, bias] : params_.logit_bias) logits[id] = narrowed(logits[id] + bias);
+  for (const auto& [id, count] : counts_) {
+    double logit = logits[id];
+    logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
+    if (count > 0)
+      logit -= params_.frequency_penalty * static_cast<double>(count) + params_.presence_penalty;
+    logits[id] = narrowed(logit);
+  }
+  const bool masks_stop = n_generated_ < params_.min_tokens && !params_.stop_token_ids.empty();
+  if (masks_stop)
+    for (const int64_t id : params_.stop_token_ids) logits[id] = -kInfinity;
+  return masks_stop || !counts_.empty() || !params_.logit_bias.empty();
+}
+
+// Applies everything that changes single logits; expects scan() to have run.
+void Sampler::prepare(std::span<float> logits) {
+  if (!adjust(logits)) return;
+  if (std::ranges::none_of(logits, [](float logit) { return logit > -kInfinity; }))
+    throw InvalidRequestError(
+        "logit_bias and min_tokens mask every token of the vocabulary: leave at least one");
+  scan(logits);
+}
+
+int32_t Sampler::argmax(std::span<const float> logits) const {
+  const size_t block = std::ranges::find(block_best_, best_) - block_best_.begin();
+  const auto first = logits.begin() + block * kBlock;
+  return static_cast<int32_t>(std::find(first, logits.end(), best_) - logits.begin());
+}
+
+// Fills candidates_ with the k best ids, best first. The k-th best of the blocks' best logits
+// bounds the k-th best logit from below, so only a few blocks are looked into.
+void Sampler::select_best(std::span<const float> logits, size_t k) {
+  candidates_.clear();
+  if (k == 0) return;
+  float threshold = -kInfinity;
+  if (k <= block_best_.size()) {
+    thresholds_ = block_best_;
+    const auto kth = thresholds_.begin() + (k - 1);
+    std::nth_element(thresholds_.begin(), kth, thresholds_.end(), std::greater<>());
+    threshold = *kth;
+  }
+  for (size_t block = 0; block < block_best_.size(); ++block) {
+    if (block_best_[block] < threshold) continue;
+    const size_t end = std::min(logits.size(), (block + 1) * kBlock);
+    for (size_t i = block * kBlock; i < end; ++i)
+      if (logits[i] >= threshold && logits[i] > -kInfinity)
+        candidates_.push_back({logits[i], static_cast<int32_t>(i), 0});
+  }
+  if (candidates_.size() > k) {
+    std::nth_element(candidates_.begin(), candidates_.begin() + k, candidates_.end(), better);
+    candidates_.resize(k);
+  }
+  std::ranges::sort(candidates_, better);
+}
+
+// Fills candidates_ with the ids that may be drawn: best first where top_k or top_p narrow them,
+// otherwise by id.
+void Sampler::narrow(std::span<const float> logits) {
+  const bool has_top_k = params_.top_k > 0 && params_.top_k < static_cast<int64_t>(logits.size());
+  if (has_top_k) {
+    select_best(logits, params_.top_k);
+  } else {
+    candidates_.clear();
+    for (size_t i = 0; i < logits.size(); ++i)
+      candidates_.push_back({logits[i], static_cast<int32_t>(i), 0});
+  }
+  for (Candidate& candidate : candidates_)
+    candidate.weight = exp_nonpositive((double{candidate.logit} - best_) / params_.temperature);
+  std::erase_if(candidates_, [](const Candidate& candidate) { return candidate.weight == 0; });
+
+  if (params_.top_p < 1) {
+    const double total = sum_of_weights(candidates_);
+    if (!has_top_k) {
+      // All ids below this weight together weigh less than what top_p cuts off.
+      const double negligible = (1 - params_.top_p) * total / static_cast<double>(logits.size());
+      std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < negligible; });
+      std::ranges::sort(candidates_, better);
+    }
+    double sum = 0;
+    size_t n = 0;
+    while (n < candidates_.size() && sum < params_.top_p * total) sum += candidates_[n++].weight;
+    candidates_.resize(n);
+  }
+  // The best candidate's weight is 1.
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < params_.min_p; });
+}
+
+int32_t Sampler::draw() {
+  const double target = random_.uniform() * sum_of_weights(candidates_);
+  double sum = 0;
+  for (const Candidate& candidate : candidates_) {
+    sum += candidate.weight;
+    if (target < sum) return candidate.id;
+  }
+  return candidates_.back().id;  // target was rounded up to the sum
+}
+
+}  // namespace starchat
