@@ -1,0 +1,67 @@
+"""Runs StarChat and StarCoder files on the CPU: load, chat, stream.
+
+>>> from starchat import StarChat
+>>> model = StarChat.load()  # the embedded model; or the path of a file
+>>> model.chat([{"role": "user", "content": "How do I sort a list in Python?"}]).text
+"""
+
+from .errors import (
+    ContextLengthError,
+    CorruptFileError,
+    EngineClosedError,
+    FileAccessError,
+    ForkError,
+    InvalidRequestError,
+    ModelFileError,
+    NumericalError,
+    OutOfMemoryError,
+    StarChatError,
+    UnsupportedFeatureError,
+    UnsupportedFormatError,
+)
+from .model import StarChat
+from .stream import AsyncStream, Stream
+from .types import (
+    Chunk,
+    Completion,
+    FinishReason,
+    Message,
+    Messages,
+    ModelInfo,
+    Role,
+    SamplingOptions,
+    SamplingParams,
+    TokenLogprob,
+    Usage,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncStream",
+    "Chunk",
+    "Completion",
+    "ContextLengthError",
+    "CorruptFileError",
+    "EngineClosedError",
+    "FileAccessError",
+    "FinishReason",
+    "ForkError",
+    "InvalidRequestError",
+    "Message",
+    "Messages",
+    "ModelFileError",
+    "ModelInfo",
+    "NumericalError",
+    "OutOfMemoryError",
+    "Role",
+    "SamplingOptions",
+    "SamplingParams",
+    "StarChat",
+    "StarChatError",
+    "Stream",
+    "TokenLogprob",
+    "UnsupportedFeatureError",
+    "UnsupportedFormatError",
+    "Usage",
+]

@@ -1,0 +1,93 @@
+"""Typed face of the native module. Only starchat itself imports it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+class Tokenizer:
+    def __init__(self, vocabulary: Sequence[bytes]) -> None: ...
+    def encode(
+        self, text: str | bytes, allow_special: bool | Sequence[str] = False
+    ) -> list[int]: ...
+    def decode(self, ids: Sequence[int], skip_special: bool = False) -> bytes: ...
+    def token_bytes(self, id: int) -> bytes: ...
+    def find(self, token: str | bytes) -> int | None: ...
+    def is_special(self, id: int) -> bool: ...
+    def special_tokens(self) -> dict[str, int]: ...
+    def __len__(self) -> int: ...
+
+class SamplingParams:
+    """What the engine needs to continue one sequence; every field is checked on submit."""
+
+    max_tokens: int  # > 0
+    min_tokens: int  # stop ids are masked before
+    temperature: float  # 0: greedy
+    top_k: int  # 0: off
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    logit_bias: Mapping[int, float]
+    seed: int  # 64 bits
+    stop_token_ids: Sequence[int]
+    n_logprobs: int  # -1: none; n: chosen token and n best
+    def __init__(self, **fields: Any) -> None: ...
+
+class Token:
+    id: int
+    logprob: float | None
+    top_logprobs: list[tuple[int, float]]
+
+class ReadyQueue:
+    """Names the streams that have something new: one pump thread serves every async stream."""
+
+    def __init__(self) -> None: ...
+    def wait(self) -> list[int]:
+        """Keys of streams with news, each once; blocks; [] after close()."""
+    def close(self) -> None: ...
+
+class TokenStream:
+    def next(self) -> Token | None:
+        """Wait for the next token without the GIL (Ctrl-C works); None at the end."""
+    def drain(self) -> list[Token]:
+        """Whatever is there, without waiting."""
+    @property
+    def finish_reason(self) -> str | None:
+        """None while tokens may come; "stop", "length" or "cancelled" once drained."""
+    @property
+    def stop_token_id(self) -> int | None: ...
+    def cancel(self) -> None:
+        """End the sequence within one step; harmless when it has ended."""
+
+class Engine:
+    def __init__(
+        self,
+        path: str,
+        *,
+        n_threads: int = 0,
+        n_ctx: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None: ...
+    @property
+    def info(self) -> dict[str, Any]: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    def submit(
+        self,
+        token_ids: Sequence[int],
+        params: SamplingParams,
+        ready: ReadyQueue | None = None,
+        key: int = 0,
+    ) -> TokenStream: ...
+    def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]: ...
+    def stats(self) -> dict[str, int]:
+        """Counters: steps, tokens, columns, running, waiting, kv_pages_used."""
+    def close(self) -> None:
+        """Cancel every stream and join the engine's thread; harmless when closed."""
+
+def inspect(path: str) -> dict[str, Any]: ...
+def instruction_sets() -> list[str]:
+    """Those that this machine can run, the best last."""

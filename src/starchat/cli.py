@@ -1,0 +1,372 @@
+"""The `starchat` command: chat, complete, inspect, bench.
+
+Answers go to stdout as they are written, everything else to stderr; what goes wrong is one line
+there, with exit code 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import re
+import statistics
+import sys
+import time
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from . import __version__, _core
+from .errors import InvalidRequestError, StarChatError
+from .model import StarChat
+from .stream import Stream
+from .types import SamplingOptions
+
+app = typer.Typer(
+    name="starchat",
+    help="Runs StarChat and StarCoder files on the CPU.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ModelFile = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="FILE", help="A ggml .bin file. (default: embedded)"),
+]
+MaxTokens = Annotated[int | None, typer.Option(help="Tokens at most. (default: the context)")]
+Temperature = Annotated[float | None, typer.Option(help="0 always takes the best. (default: 0.2)")]
+TopK = Annotated[int | None, typer.Option(help="Of the k best, 0: of all. (default: 50)")]
+TopP = Annotated[float | None, typer.Option(help="Of the likeliest share. (default: 0.95)")]
+Seed = Annotated[int | None, typer.Option(help="The same seed, the same answer.")]
+Threads = Annotated[int | None, typer.Option(help="To compute with. (default: one a core)")]
+Context = Annotated[int | None, typer.Option(help="Tokens in memory. (default: the file's)")]
+
+
+# ---- chat -----------------------------------------------------------------------------------
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"starchat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Run StarChat and StarCoder files on the CPU."""
+
+
+@app.command()
+def chat(
+    question: Annotated[str | None, typer.Argument(help="Ask this and leave; - reads it.")] = None,
+    model: ModelFile = None,
+    system: Annotated[str, typer.Option(help="Who the assistant is.")] = "",
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    ctx: Context = None,
+) -> None:
+    """Talk to a model; with a QUESTION, or one on standard input, only answer that."""
+    sampling = SamplingOptions(
+        max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
+    if question == "-" or (question is None and not sys.stdin.isatty()):
+        question = _read_stdin().strip()
+        if not question:
+            raise InvalidRequestError("no question: neither as an argument nor on standard input")
+    with StarChat.load(model, n_threads=threads, n_ctx=ctx) as loaded:
+        dialogue = Dialogue(loaded, system, sampling)
+        if question is None:
+            _converse(dialogue)
+        else:
+            dialogue.ask(question)
+
+
+class Dialogue:
+    """The turns so far; keeps the ids of replies, so that nothing is tokenized twice."""
+
+    def __init__(self, model: StarChat, system: str, sampling: SamplingOptions) -> None:
+        """Begin with an empty history."""
+        self.model = model
+        self._sampling = sampling
+        self._system: list[dict[str, object]] = [{"role": "system", "content": system}]
+        self._turns: list[dict[str, object]] = []
+
+    def ask(self, question: str, interruptible: bool = False) -> None:
+        """Print the answer and remember it, or what there is of it when Ctrl-C ends it early."""
+        asked: list[dict[str, object]] = [*self._turns, {"role": "user", "content": question}]
+        answer: dict[str, object] = {"role": "assistant", "content": "", "token_ids": ()}
+        with self.model.stream_chat([*self._system, *asked], **self._sampling) as stream:
+            answer["content"], answer["token_ids"] = _print_stream(stream, interruptible)
+        self._turns = [*asked, answer]
+
+    def forget(self) -> None:
+        """Begin again."""
+        self._turns = []
+
+
+def _converse(dialogue: Dialogue) -> None:
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (its import gives input() line editing and a history)
+    info = dialogue.model.info
+    _note(
+        f"{os.path.basename(info.file)} · context {info.n_ctx:,} tokens\n"
+        "Ctrl-C stops an answer · /reset forgets the dialogue · /exit or Ctrl-D leaves"
+    )
+    while True:
+        try:
+            question = input("\n> ").strip()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            print()
+            return
+        if question == "/exit":
+            return
+        if question == "/reset":
+            dialogue.forget()
+            _note("forgotten")
+        elif question.startswith("/"):
+            _note(f"{question}: no such command; there are /reset and /exit")
+        elif question:
+            try:
+                dialogue.ask(question, interruptible=True)
+            except StarChatError as error:
+                _report(error)
+
+
+# ---- complete -------------------------------------------------------------------------------
+
+
+@app.command()
+def complete(
+    prompt: Annotated[str | None, typer.Argument(help="The text; - or none reads it.")] = None,
+    model: ModelFile = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    ctx: Context = None,
+) -> None:
+    """Continue a text: the prompt as it is, no roles around it."""
+    sampling = SamplingOptions(
+        max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
+    text = _read_stdin() if prompt is None or prompt == "-" else prompt
+    with (
+        StarChat.load(model, n_threads=threads, n_ctx=ctx) as loaded,
+        loaded.stream_complete(text, **sampling) as stream,
+    ):
+        _print_stream(stream)
+
+
+# ---- inspect --------------------------------------------------------------------------------
+
+
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(help="A model file.")],
+    ctx: Annotated[int | None, typer.Option(help="Count memory for this context.")] = None,
+) -> None:
+    """Show what is in a file, and what is wrong with it, without loading its weights."""
+    from rich.console import Console
+
+    content = _core.inspect(file)
+    console = Console(highlight=False)
+    console.print(_overview(content, ctx or content["n_ctx"]))
+    console.print()
+    console.print(_tensor_table(content["tensors"]))
+
+
+def _overview(content: dict[str, Any], n_ctx: int) -> Any:
+    from rich.table import Table
+
+    head_dim = content["n_embd"] // content["n_head"]
+    # keys and values, two bytes each
+    kv_bytes = 4 * content["n_layer"] * content["n_kv_head"] * head_dim * n_ctx
+    vocabulary = content["vocabulary"]
+    heads = (
+        "one head of keys and values" if content["multi_query"] else "as many of keys and values"
+    )
+    output = (
+        "the input matrix" if not content["has_lm_head"] or content["lm_head_is_wte"] else "its own"
+    )
+    rows = {
+        "file": content["path"],
+        "format": f"{content['format']}, {content['weight_type']} (ftype {content['ftype']})",
+        "size": _size(content["size_bytes"]),
+        "parameters": f"{content['n_params']:,}",
+        "layers": f"{content['n_layer']} of width {content['n_embd']:,}",
+        "attention": f"{content['n_head']} heads of width {head_dim}, {heads}",
+        "output matrix": output,
+        "context": f"{content['n_ctx']:,} tokens",
+        "vocabulary": f"{vocabulary['n_tokens']:,} tokens, {vocabulary['n_distinct']:,} distinct",
+        "weights": f"{_size(content['weight_bytes'])} without repetitions",
+        "memory": f"about {_size(content['weight_bytes'] + kv_bytes)} with {n_ctx:,} tokens "
+        f"of context ({_size(kv_bytes)})",
+    }
+    if names := vocabulary.get("control_tokens"):
+        rows["control tokens"] = " ".join(names)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, _plain(value))
+    return table
+
+
+def _tensor_table(tensors: list[dict[str, Any]]) -> Any:
+    """Return one row for each kind of tensor, layers together."""
+    from rich.table import Table
+
+    kinds: dict[tuple[str, str, str], list[int]] = {}
+    for tensor in tensors:
+        name = re.sub(r"/h\d+/", "/h*/", tensor["name"])
+        shape = " x ".join(f"{n:,}" for n in tensor["shape"])
+        kinds.setdefault((name, tensor["type"], shape), []).append(tensor["size_bytes"])
+    table = Table("tensor", "type", "shape", box=None, pad_edge=False, header_style="bold")
+    table.add_column("count", justify="right")
+    table.add_column("size", justify="right")
+    for (name, type, shape), sizes in kinds.items():
+        table.add_row(_plain(name), type, shape, str(len(sizes)), _size(sum(sizes)))
+    return table
+
+
+def _size(n_bytes: int) -> str:
+    for unit, power in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= power:
+            return f"{n_bytes / power:,.2f} {unit}"
+    return f"{n_bytes / 1e3:,.2f} KB"
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(_printable(text))  # what a file says is no markup
+
+
+# ---- bench ----------------------------------------------------------------------------------
+
+
+@app.command()
+def bench(
+    model: ModelFile = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 256,
+    tokens: Annotated[int, typer.Option(min=2, help="Length of the reply.")] = 64,
+    repeat: Annotated[int, typer.Option(min=1, help="Runs; the median counts.")] = 3,
+    threads: Threads = None,
+    ctx: Context = None,
+) -> None:
+    """Measure how fast a model reads and writes on this machine."""
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    with StarChat.load(model, n_threads=threads, n_ctx=ctx) as loaded:
+        info = loaded.info
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            runs = [
+                _measure(loaded, prompt_tokens, tokens, run)
+                for run in bar.track(range(repeat), description="measuring")
+            ]
+    _note(str(info))
+    table = Table("", box=None, pad_edge=False, header_style="bold")
+    for title in ("tokens", "tok/s", "spread", "weights read"):
+        table.add_column(title, justify="right")
+    for name, n_tokens, speeds in zip(
+        ("read the prompt", "write the reply"),
+        (prompt_tokens, tokens),
+        zip(*runs, strict=True),
+        strict=True,
+    ):
+        speed = statistics.median(speeds)
+        # Writing reads every weight once for each token, reading a prompt once for many.
+        volume = f"{speed * info.weight_bytes / 1e9:,.1f} GB/s" if name.startswith("w") else ""
+        spread = f"{min(speeds):,.1f}-{max(speeds):,.1f}"
+        table.add_row(name, f"{n_tokens:,}", f"{speed:,.1f}", spread, volume)
+    Console(highlight=False).print(table)
+
+
+def _measure(model: StarChat, n_prompt: int, n_tokens: int, seed: int) -> tuple[float, float]:
+    """Return tokens per second of prefill and of decoding."""
+    choose = random.Random(seed)  # a new prompt each time: nothing of it is computed already
+    prompt = [choose.randrange(model.info.n_vocab) for _ in range(n_prompt)]
+    start = time.perf_counter()
+    model.complete(prompt, max_tokens=1, temperature=0)
+    middle = time.perf_counter()
+    # n_tokens steps of one column
+    model.complete(prompt[-1:], max_tokens=n_tokens, temperature=0, ignore_eos=True)
+    return n_prompt / (middle - start), n_tokens / (time.perf_counter() - middle)
+
+
+# ---- the two ends ---------------------------------------------------------------------------
+
+_NOT_SHOWN = {code: "\ufffd" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
+
+def _printable(text: str) -> str:
+    """Return text that cannot command a terminal: no control characters but tab and newline."""
+    return text.translate(_NOT_SHOWN)
+
+
+def _print_stream(stream: Stream, interruptible: bool = False) -> tuple[str, tuple[int, ...]]:
+    """Print a reply as it comes; return its text and ids, also where Ctrl-C may end it."""
+    is_terminal = sys.stdout.isatty()
+    text = ""
+    token_ids: tuple[int, ...] = ()
+    with contextlib.suppress(*[KeyboardInterrupt] if interruptible else ()):
+        for chunk in stream:
+            text += chunk.text
+            token_ids += chunk.token_ids
+            sys.stdout.write(_printable(chunk.text) if is_terminal else chunk.text)
+            sys.stdout.flush()
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    return text, token_ids
+
+
+def _read_stdin() -> str:
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def _note(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, markup=False).print(_printable(text), style="dim")
+
+
+def _report(error: StarChatError) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"error: {_printable(str(error))}", style="red")
+
+
+def main() -> NoReturn:
+    """Run the command and exit with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an answer may hold what the terminal cannot
+    try:
+        app()
+    except StarChatError as error:
+        _report(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A bar on stderr while weights load; only a person at a terminal who waits sees one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_PATIENCE_S = 2.0
+
+
+class LoadingBar:
+    """Counts loaded bytes; shows itself after two seconds, where stderr is a terminal."""
+
+    def __init__(self, path: str) -> None:
+        """Name the bar after the file."""
+        self._name = os.path.basename(path)
+        self._start = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __call__(self, done_bytes: int, total_bytes: int) -> None:
+        """Show that `done_bytes` of `total_bytes` are loaded."""
+        if self._bar is None:
+            if time.monotonic() - self._start < _PATIENCE_S or not sys.stderr.isatty():
+                return
+            self._bar = _bar()
+            self._bar.add_task(f"loading {self._name}", total=total_bytes)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done_bytes, total=total_bytes)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _bar() -> Progress:
+    # Here, because `import starchat` has no use for rich.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,84 @@
+"""Wakes async streams: one thread for the process waits for every engine's news.
+
+The default executor has few workers, and a waiting stream would occupy one; this thread serves
+any number of streams in any number of event loops.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import threading
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from . import _core
+
+
+class Wakeable(Protocol):
+    """A reader that waits in an event loop."""
+
+    def wake(self) -> None:
+        """Continue the reader; called from the pump's thread, must not wait or raise."""
+
+
+class Pump:
+    """Passes news on to the streams that they are for, as long as these live."""
+
+    def __init__(self, queue: _core.ReadyQueue | None = None) -> None:
+        """Start the thread, on a queue of its own by default."""
+        self.queue = queue or _core.ReadyQueue()
+        self._keys = itertools.count(1)
+        self._readers: WeakValueDictionary[int, Wakeable] = WeakValueDictionary()
+        self._thread = threading.Thread(target=self._run, name="starchat-pump", daemon=True)
+        self._thread.start()
+
+    def new_key(self) -> int:
+        """Return a key to submit a sequence with."""
+        return next(self._keys)
+
+    def attach(self, key: int, reader: Wakeable) -> None:
+        """Wake `reader` whenever there are news for `key`. It is not kept alive for that."""
+        self._readers[key] = reader
+
+    def close(self) -> None:
+        """End the thread."""
+        self.queue.close()
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while keys := self.queue.wait():
+            for key in keys:
+                if reader := self._readers.get(key):
+                    reader.wake()
+            reader = None  # else the last one would live until the next news
+
+
+_lock = threading.Lock()
+_shared: Pump | None = None
+
+
+def shared_pump() -> Pump:
+    """Return the pump of this process, started on first use."""
+    global _shared
+    with _lock:
+        if _shared is None:
+            _shared = Pump()
+        return _shared
+
+
+def _close_shared() -> None:
+    if _shared is not None:
+        _shared.close()
+
+
+def _start_afresh() -> None:
+    global _lock, _shared
+    _lock = threading.Lock()
+    _shared = None  # its thread stayed in the parent
+
+
+atexit.register(_close_shared)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)

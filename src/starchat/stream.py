@@ -1,0 +1,255 @@
+"""A reply while it is being written: drained tokens → chunks, for plain and async readers.
+
+Request does the work and is shared; Stream waits in a thread, AsyncStream in an event loop.
+Closing or dropping either ends the sequence within one step of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from . import _core
+from .errors import InvalidRequestError
+from .text_stream import TextStream
+from .types import Chunk, Completion, FinishReason, TokenLogprob, Usage
+
+if TYPE_CHECKING:
+    import asyncio  # half of the time that `import starchat` takes would be its
+
+
+class Vocabulary(Protocol):
+    """What a reply needs of `_core.Tokenizer`."""
+
+    def token_bytes(self, id: int, /) -> bytes:
+        """Return the bytes of one token."""
+
+    def is_special(self, id: int, /) -> bool:
+        """Return whether the token is a control token."""
+
+
+class Request:
+    """One submitted sequence, and what it has brought so far.
+
+    Control tokens are among the token ids, never in the text.
+    """
+
+    def __init__(
+        self,
+        tokens: _core.TokenStream,
+        text: TextStream,
+        vocabulary: Vocabulary,
+        n_prompt_tokens: int,
+        owner: object = None,
+    ) -> None:
+        """Turn `tokens` into chunks; `owner`, which keeps the engine open, lives as long."""
+        self.tokens = tokens
+        self.closed = False
+        self.finish_reason: FinishReason | None = None
+        self._text = text
+        self._vocabulary = vocabulary
+        self._n_prompt_tokens = n_prompt_tokens
+        self._owner = owner
+        self._chunks: list[Chunk] = []
+        self._pending: list[_core.Token] = []  # in no chunk yet: their text waits
+
+    @property
+    def ended(self) -> bool:
+        """Whether no chunk will follow."""
+        return self.closed or self.finish_reason is not None
+
+    def advance(self, tokens: Sequence[_core.Token]) -> Chunk | None:
+        """Return the chunk that `tokens`, all there are by now, make; None if more are needed."""
+        if self.ended:
+            return None
+        text = ""
+        for token in tokens:
+            self._pending.append(token)
+            if not self._vocabulary.is_special(token.id):
+                text += self._text.feed(self._vocabulary.token_bytes(token.id))
+            if self._text.stopped:
+                self.tokens.cancel()
+                return self._chunk(text, "stop")
+        reason = self.tokens.finish_reason
+        if reason is None:
+            return self._chunk(text) if text else None
+        if reason == "cancelled":
+            self.closed = True
+            return None
+        text += self._text.finish()
+        return self._chunk(
+            text, "length" if reason == "length" and not self._text.stopped else "stop"
+        )
+
+    def _chunk(self, text: str, finish_reason: FinishReason | None = None) -> Chunk:
+        token_ids = tuple([token.id for token in self._pending])
+        logprobs = tuple(
+            [self._logprob(t, t.logprob) for t in self._pending if t.logprob is not None]
+        )
+        self._pending.clear()
+        usage = None
+        if finish_reason:
+            n_tokens = sum(len(chunk.token_ids) for chunk in self._chunks) + len(token_ids)
+            usage = Usage(self._n_prompt_tokens, n_tokens)
+        self.finish_reason = finish_reason
+        chunk = Chunk(text, token_ids, logprobs, finish_reason, usage)
+        self._chunks.append(chunk)
+        return chunk
+
+    def _logprob(self, token: _core.Token, logprob: float) -> TokenLogprob:
+        top = tuple([(id, self._piece(id), value) for id, value in token.top_logprobs])
+        return TokenLogprob(token.id, self._piece(token.id), logprob, top)
+
+    def _piece(self, id: int) -> str:
+        return self._vocabulary.token_bytes(id).decode("utf-8", "replace")
+
+    def completion(self) -> Completion:
+        """Return the whole reply, once ended."""
+        last = self._chunks[-1] if self._chunks else None
+        if last is None or last.finish_reason is None or last.usage is None:
+            raise InvalidRequestError("this stream was closed before its end: it has no result")
+        return Completion(
+            "".join([chunk.text for chunk in self._chunks]),
+            tuple([id for chunk in self._chunks for id in chunk.token_ids]),
+            last.finish_reason,
+            last.usage,
+            tuple([logprob for chunk in self._chunks for logprob in chunk.logprobs]),
+        )
+
+    def close(self) -> None:
+        """End the sequence, if it has not ended."""
+        self.closed = True
+        self.tokens.cancel()
+
+    def __del__(self) -> None:
+        """Cancel what nobody can read any more."""
+        self.tokens.cancel()
+
+
+class Stream(Iterator[Chunk]):
+    """The chunks of a reply, as they come. For one reader; close() from any thread.
+
+    >>> model = StarChat.load()
+    >>> with model.stream_chat([{"role": "user", "content": "Hello"}], max_tokens=8) as stream:
+    ...     for chunk in stream:
+    ...         print(chunk.text, end="")
+    """
+
+    def __init__(self, request: Request) -> None:
+        """Read `request`."""
+        self._request = request
+
+    def __next__(self) -> Chunk:
+        """Wait for the next chunk.
+
+        Raises EngineClosedError if the model is closed meanwhile, NumericalError if its weights
+        give no finite logits.
+        """
+        request = self._request
+        while not request.ended:
+            token = request.tokens.next()
+            fresh = request.tokens.drain()
+            if chunk := request.advance(fresh if token is None else [token, *fresh]):
+                return chunk
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the reply here; harmless when it has ended."""
+        self._request.close()
+
+    def __enter__(self) -> Stream:
+        """Return the stream."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the stream."""
+        self.close()
+
+    def result(self) -> Completion:
+        """Wait for the end; return the whole reply, with what was already read.
+
+        Raises InvalidRequestError after close().
+        """
+        for _ in self:
+            pass
+        return self._request.completion()
+
+
+class AsyncStream(AsyncIterator[Chunk]):
+    """The chunks of a reply, as they come, for one task; cancelling it ends the reply.
+
+    >>> async with model.astream_chat([{"role": "user", "content": "Hello"}]) as stream:
+    ...     async for chunk in stream:
+    ...         print(chunk.text, end="")
+    """
+
+    def __init__(self, request: Request) -> None:
+        """Read `request`, whose news wake() tells."""
+        self._request = request
+        self._waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Continue the waiting task, from any thread."""
+        waiter = self._waiter
+        if waiter is not None:
+            try:
+                waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
+            except RuntimeError:  # the loop was closed, and its tasks with it
+                self._request.close()
+
+    async def __anext__(self) -> Chunk:
+        """Wait for the next chunk; errors as those of Stream."""
+        from asyncio import get_running_loop
+
+        request = self._request
+        if self._waiter is not None:
+            raise RuntimeError("this stream is already being read by another task")
+        try:
+            while not request.ended:
+                # First the waiter, then the look: news between the two are not missed.
+                self._waiter = get_running_loop().create_future()
+                if chunk := request.advance(request.tokens.drain()):
+                    return chunk
+                if not request.ended:
+                    await self._waiter
+        except BaseException:  # the task was cancelled, or the engine failed
+            request.close()
+            raise
+        finally:
+            self._waiter = None
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the reply here; harmless when it has ended."""
+        self._request.close()
+        self.wake()
+
+    async def __aenter__(self) -> AsyncStream:
+        """Return the stream."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the stream."""
+        await self.aclose()
+
+    async def result(self) -> Completion:
+        """Wait for the end; return the whole reply, with what was already read."""
+        async for _ in self:
+            pass
+        return self._request.completion()
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

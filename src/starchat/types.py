@@ -1,0 +1,262 @@
+"""The values that go in and out of a StarChat: plain, typed, immutable.
+
+Names and types of sampling parameters are checked here; their ranges by the core (NaN too),
+which knows the vocabulary.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from .errors import InvalidRequestError
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+
+
+class _Turn(TypedDict):
+    role: Role
+    content: str
+
+
+class Message(_Turn, total=False):
+    """One turn of a dialogue; an assistant's may carry the ids that were generated for it."""
+
+    token_ids: Sequence[int]
+
+
+#: What chat methods accept: Messages, or any mappings with the same keys.
+Messages: TypeAlias = Sequence[Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log probability (natural) of one token, and of the best ones beside it."""
+
+    token_id: int
+    token: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counts of token ids."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Both together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed reply; the last one carries finish_reason and usage."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole reply."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is, and how it runs here."""
+
+    file: str
+    quantization: str
+    n_layer: int
+    n_embd: int
+    n_head: int
+    n_kv_head: int
+    n_ctx: int
+    n_vocab: int
+    n_params: int
+    weight_bytes: int  # resident, after folding
+    isa: str
+    n_threads: int
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return (
+            f"{self.file}: {self.n_params / 1e6:,.1f} M parameters in {self.quantization} "
+            f"({self.weight_bytes / 1e6:,.1f} MB), {self.n_layer} layers of {self.n_embd}, "
+            f"{self.n_head} heads on {self.n_kv_head} of keys and values, {self.n_vocab:,} tokens, "
+            f"context {self.n_ctx:,}; {self.isa}, {self.n_threads} threads"
+        )
+
+
+# ---- sampling -------------------------------------------------------------------------------
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The keywords of every generating method: SamplingParams' fields; None is the default."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    min_tokens: int | None
+    ignore_eos: bool | None
+    logprobs: int | None
+
+
+def _refuse(name: str, expected: str, value: object) -> InvalidRequestError:
+    return InvalidRequestError(f"{name}: expected {expected}, got {value!r:.80}")
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not -(2**63) <= number < 2**63:
+        raise _refuse(name, "an integer", value)
+    return number
+
+
+def _optional_integer(name: str, value: Any) -> int | None:
+    return None if value is None else _integer(name, value)
+
+
+def _seed(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__") or not 0 <= value < 2**64:
+        raise _refuse(name, "an integer from 0 to 2**64 - 1, or None for a fresh one", value)
+    return operator.index(value)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise _refuse(name, "a number", value)
+    return float(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _refuse(name, "True or False", value)
+    return value
+
+
+def _stop(name: str, value: Any) -> tuple[str, ...]:
+    stops = (value,) if isinstance(value, str) else value
+    if not isinstance(stops, Iterable) or isinstance(stops, (bytes, Mapping)):
+        raise _refuse(name, "a string or a list of strings", value)
+    stops = tuple(stops)
+    for index, stop in enumerate(stops):
+        if not isinstance(stop, str):
+            raise _refuse(f"{name}[{index}]", "a string", stop)
+        if not stop:
+            raise InvalidRequestError(f"{name}[{index}]: an empty string would stop everything")
+    return stops
+
+
+def _bias(name: str, value: Any) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        raise _refuse(name, "a mapping of token ids to numbers", value)
+    return {
+        _integer(f"{name} key", token_id): _number(f"{name}[{token_id}]", bias)
+        for token_id, bias in value.items()
+    }
+
+
+def check_token_ids(
+    name: str, value: Any, expected: str = "a list of token ids"
+) -> tuple[int, ...]:
+    """Return token ids as a tuple; raise InvalidRequestError where they are no integers."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise _refuse(name, expected, value)
+    return tuple([_integer(f"{name}[{index}]", id) for index, id in enumerate(value)])
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How a reply is chosen. The defaults are the model cards' (0.2, 50, 0.95).
+
+    Raises InvalidRequestError for values of a wrong type.
+
+    >>> SamplingParams(stop="###").stop
+    ('###',)
+    """
+
+    max_tokens: int | None = None  # None: what the context still holds
+    temperature: float = 0.2  # 0: greedy
+    top_k: int = 50  # 0: off
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None  # None: a fresh one for every request
+    stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    min_tokens: int = 0  # no stop id before; stop strings still count
+    ignore_eos: bool = False  # only stop and stop_token_ids end the reply
+    logprobs: int | None = None  # None: none; n: the chosen token and the n best
+
+    def __post_init__(self) -> None:
+        """Check types, and bring the values into one form."""
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> SamplingParams:
+        """Return the parameters for a call's keywords, where None means the default.
+
+        Raises InvalidRequestError for an unknown name, saying which one is near.
+
+        >>> SamplingParams.from_options({"temperature": 0, "top_k": None}).top_k
+        50
+        """
+        for name in options:
+            if name not in _CHECKS:
+                near = difflib.get_close_matches(name, _CHECKS, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_CHECKS)}"
+                raise InvalidRequestError(f"unknown sampling parameter {name!r}: {hint}")
+        return cls(**{name: value for name, value in options.items() if value is not None})
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    parameter.name: _number for parameter in fields(SamplingParams)
+}
+_CHECKS |= {
+    "max_tokens": _optional_integer,
+    "top_k": _integer,
+    "logit_bias": _bias,
+    "seed": _seed,
+    "stop": _stop,
+    "stop_token_ids": check_token_ids,
+    "min_tokens": _integer,
+    "ignore_eos": _flag,
+    "logprobs": _optional_integer,
+}

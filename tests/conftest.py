@@ -1,0 +1,29 @@
+"""What tests of every room share: a tiny random model's file, and the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.tiny_model import Shape, write_tiny
+
+from starchat import FileAccessError, StarChat
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights with StarChat's role tokens and a context of 512."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.q8_0.bin"
+    return write_tiny(path, "q8_0", Shape(n_ctx=512)).path
+
+
+@pytest.fixture(scope="session")
+def nano() -> Iterator[StarChat]:
+    """The embedded model."""
+    try:
+        model = StarChat.load()
+    except FileAccessError as error:
+        pytest.skip(str(error))
+    with model:
+        yield model

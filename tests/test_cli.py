@@ -1,0 +1,244 @@
+"""The `starchat` command as a person or a pipe uses it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import starchat.cli
+
+COMMAND = [sys.executable, "-m", "starchat.cli"]
+GREEDY = ["--temperature", "0", "--max-tokens", "12"]
+
+
+def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=60
+    )
+
+
+class Terminal:
+    """The command in a pseudo-terminal, as its user sees it."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def wait_for(self, pattern: str, timeout_s: float = 20.0) -> str:
+        """Return what the screen shows up to `pattern`, and forget it."""
+        end = time.monotonic() + timeout_s
+        while not (match := re.search(pattern, self.seen)):
+            if time.monotonic() > end or not self._read():
+                pytest.fail(f"{pattern!r} did not come; the terminal shows {self.seen!r}")
+        shown, self.seen = self.seen[: match.end()], self.seen[match.end() :]
+        return shown
+
+    def _read(self) -> bool:
+        if not select.select([self._master], [], [], 0.1)[0]:
+            return True
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # the other end is closed
+            return False
+        self.seen += data.decode("utf-8", "replace")
+        return bool(data)
+
+    def interrupt(self) -> None:
+        time.sleep(0.2)  # between showing its prompt and waiting, readline is deaf
+        self.process.send_signal(signal.SIGINT)
+
+    def exit_code(self) -> int:
+        return self.process.wait(timeout=20)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def conversation(tiny_model_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal("chat", "-m", tiny_model_path, "--temperature", "0", "--max-tokens", "9")
+    try:
+        terminal.wait_for("> ")
+        yield terminal
+    finally:
+        terminal.close()
+
+
+# ---- chat and complete ----------------------------------------------------------------------
+
+
+def test_chat_prints_the_answer_alone(tiny_model_path: Path) -> None:
+    result = run("chat", "Hi", "--model", tiny_model_path, "--system", "Be brief.", *GREEDY)
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    with starchat.StarChat.load(tiny_model_path) as model:
+        reply = model.chat(messages, temperature=0, max_tokens=12)
+    assert result.stdout == reply.text + "\n"
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["chat", "complete"])
+@pytest.mark.parametrize("argument", [[], ["-"]], ids=["nothing", "dash"])
+def test_a_pipe_brings_the_question(
+    tiny_model_path: Path, command: str, argument: list[str]
+) -> None:
+    piped = run(
+        command,
+        *argument,
+        "-m",
+        tiny_model_path,
+        *GREEDY,
+        stdin="Hi\n" if command == "chat" else "Hi",
+    )
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout == run(command, "Hi", "-m", tiny_model_path, *GREEDY).stdout
+
+
+def test_the_same_seed_prints_the_same(tiny_model_path: Path) -> None:
+    seeded = ["--temperature", "2", "--top-k", "0", "--top-p", "1", "--seed", "7"]
+    results = [
+        run("complete", "a", "-m", tiny_model_path, "--max-tokens", "12", *seeded).stdout
+        for _ in range(2)
+    ]
+    assert results[0] == results[1]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tiny_model_path: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "complete", "a", "-m", str(tiny_model_path), "--temperature", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_a_conversation_until_exit(conversation: Terminal) -> None:
+    conversation.type("Hi\n")
+    conversation.wait_for("\n> ")
+    conversation.type("/reset\n")
+    conversation.wait_for("forgotten")
+    conversation.type("/help\n")
+    conversation.wait_for("no such command; there are /reset and /exit")
+    conversation.type("/exit\n")
+    assert conversation.exit_code() == 0
+
+
+def test_control_d_leaves(conversation: Terminal) -> None:
+    conversation.type("\x04")
+    assert conversation.exit_code() == 0
+
+
+def test_control_c_at_the_prompt_does_not_leave(conversation: Terminal) -> None:
+    conversation.interrupt()
+    conversation.wait_for("\n> ")
+    conversation.type("/exit\n")
+    assert conversation.exit_code() == 0
+
+
+def test_control_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
+    from support.tiny_model import Shape, write_tiny
+
+    path = tmp_path / "slow.bin"  # some seconds for the context: enough to be interrupted
+    write_tiny(path, "q8_0", Shape(n_embd=256, n_layer=8, n_ctx=8192))
+    terminal = Terminal("chat", "-m", path, "--temperature", "3", "--top-k", "0", "--seed", "1")
+    try:
+        terminal.wait_for("> ")
+        terminal.type("Hi\n")
+        terminal.wait_for(r"Hi\r\n.")
+        terminal.interrupt()
+        terminal.wait_for("\n> ", timeout_s=2)
+        terminal.type("/exit\n")
+        assert terminal.exit_code() == 0
+    finally:
+        terminal.close()
+
+
+def test_an_answers_control_characters_do_not_reach_a_terminal() -> None:
+    assert starchat.cli._printable("a\x1b[2J\tb\n\x9b") == "a\ufffd[2J\tb\n\ufffd"
+
+
+# ---- inspect and bench ----------------------------------------------------------------------
+
+
+def test_inspect_shows_what_is_inside(tiny_model_path: Path) -> None:
+    shown = run("inspect", tiny_model_path, "--ctx", "128").stdout
+    for expected in (
+        r"format +ggml, q8_0 \(ftype 2007\)",
+        "4 heads of width 16, one head of keys and values",
+        "output matrix +the input matrix",
+        "with 128 tokens of context",
+        r"model/h\*/attn/c_attn/w +q8_0 +192 x 64 +2 ",
+    ):
+        assert re.search(expected, shown), f"{expected} is not in\n{shown}"
+
+
+def test_inspect_says_what_is_wrong(tiny_model_path: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.bin"
+    cut.write_bytes(tiny_model_path.read_bytes()[:-1000])
+    result = run("inspect", cut)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.match(r"error: .*cut\.bin.*", result.stderr)
+    assert result.stderr.count("\n") == 1
+
+
+def test_bench_measures_reading_and_writing(tiny_model_path: Path) -> None:
+    options = ["--prompt-tokens", "32", "--tokens", "8", "--repeat", "2"]
+    result = run("bench", "-m", tiny_model_path, *options)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"read the prompt +32 +[\d,.]+", result.stdout)
+    assert re.search(r"write the reply +8 +[\d,.]+ .* GB/s", result.stdout)
+
+
+# ---- the rest -------------------------------------------------------------------------------
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"starchat {starchat.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["chat", "Hi", "-m", "missing.bin"], "missing.bin", id="no-such-file"),
+        pytest.param(["inspect", "."], "error: ", id="a-folder"),
+        pytest.param(["chat"], "error: no question", id="nothing-on-stdin"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(arguments: list[str], sentence: str) -> None:
+    result = run(*arguments)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_wrong_options_are_refused_by_name(tiny_model_path: Path) -> None:
+    result = run("chat", "Hi", "-m", tiny_model_path, "--temperature", "-1")
+    assert result.returncode == 1
+    assert "error: temperature: expected" in result.stderr

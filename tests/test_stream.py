@@ -1,0 +1,284 @@
+"""Tokens → chunks, played by hand: what comes when, how replies end, who wakes whom."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from support.fake_core import ByteVocabulary, FakeQueue, FakeToken, FakeTokens
+
+from starchat.errors import EngineClosedError, InvalidRequestError
+from starchat.pump import Pump
+from starchat.stream import AsyncStream, Request, Stream
+from starchat.text_stream import TextStream
+
+BYTES = ByteVocabulary()
+END = BYTES.control.index("<|end|>")
+
+
+def request_of(tokens: FakeTokens, stop: Sequence[str] = (), n_prompt: int = 3) -> Request:
+    fake: Any = tokens
+    return Request(fake, TextStream(stop), BYTES, n_prompt)
+
+
+def stream_of(
+    text: str, finish_reason: str | None = "stop", stop: Sequence[str] = ()
+) -> tuple[Stream, FakeTokens]:
+    tokens = FakeTokens(BYTES.encode(text), finish_reason)
+    return Stream(request_of(tokens, stop)), tokens
+
+
+# ---- chunks ---------------------------------------------------------------------------------
+
+
+def test_only_the_last_chunk_has_finish_reason_and_usage() -> None:
+    tokens = FakeTokens()
+    request = request_of(tokens)
+    first = request.advance([fake(id) for id in BYTES.encode("ab")])
+    tokens.push(finish_reason="length")
+    last = request.advance([fake(id) for id in BYTES.encode("c")])
+    assert first is not None and last is not None
+    assert (first.text, first.finish_reason, first.usage) == ("ab", None, None)
+    assert (last.text, last.finish_reason) == ("c", "length")
+    assert last.usage is not None
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (3, 3)
+
+
+def fake(id: int, **more: Any) -> Any:
+    return FakeToken(id, **more)
+
+
+def test_tokens_of_half_a_character_come_with_the_character() -> None:
+    request = request_of(FakeTokens())
+    a, b, c, d = BYTES.encode("🙂")
+    assert request.advance([fake(a), fake(b)]) is None
+    chunk = request.advance([fake(c), fake(d)])
+    assert chunk is not None
+    assert (chunk.text, chunk.token_ids) == ("🙂", (a, b, c, d))
+
+
+def test_control_tokens_are_among_the_ids_and_not_in_the_text() -> None:
+    stream = Stream(request_of(FakeTokens([*BYTES.encode("a"), END, *BYTES.encode("b")], "stop")))
+    reply = stream.result()
+    assert reply.text == "ab"
+    assert END in reply.token_ids
+
+
+def test_log_probabilities_name_their_tokens() -> None:
+    a, b = BYTES.encode("ab")
+    tokens = FakeTokens()
+    tokens.push(FakeToken(a, -0.5, [(a, -0.5), (b, -1.5)]), finish_reason="length")
+    (logprob,) = Stream(request_of(tokens)).result().logprobs
+    assert (logprob.token_id, logprob.token, logprob.logprob) == (a, "a", -0.5)
+    assert logprob.top == ((a, "a", -0.5), (b, "b", -1.5))
+
+
+# ---- ends -----------------------------------------------------------------------------------
+
+
+def test_a_stop_string_ends_the_reply_and_the_sequence() -> None:
+    stream, tokens = stream_of("ab##c", finish_reason=None, stop=["##"])
+    reply = stream.result()
+    assert (reply.text, reply.finish_reason) == ("ab", "stop")
+    assert reply.token_ids == tuple(BYTES.encode("ab##"))  # those generated so far
+    assert reply.usage.completion_tokens == 4
+    assert tokens.cancelled
+
+
+def test_a_stop_string_at_the_token_limit_counts_as_stop() -> None:
+    stream, _ = stream_of("ab##", finish_reason="length", stop=["##"])
+    assert stream.result().finish_reason == "stop"
+
+
+def test_text_held_for_a_stop_string_comes_with_the_last_chunk() -> None:
+    stream, _ = stream_of("ab#", finish_reason="length", stop=["##"])
+    reply = stream.result()
+    assert (reply.text, reply.finish_reason) == ("ab#", "length")
+
+
+def test_an_empty_reply_is_one_last_chunk() -> None:
+    stream, _ = stream_of("", finish_reason="stop")
+    (chunk,) = stream
+    assert (chunk.text, chunk.token_ids, chunk.finish_reason) == ("", (), "stop")
+
+
+def test_result_includes_what_was_read_before() -> None:
+    tokens = FakeTokens(BYTES.encode("a"))
+    stream = Stream(request_of(tokens))
+    assert next(stream).text == "a"
+    tokens.push(*BYTES.encode("b"), finish_reason="stop")
+    assert stream.result().text == "ab"
+    assert stream.result().text == "ab"  # any number of times
+
+
+def test_a_closed_stream_ends_and_has_no_result() -> None:
+    stream, tokens = stream_of("ab", finish_reason=None)
+    with stream:
+        next(stream)
+    assert tokens.cancelled
+    assert list(stream) == []
+    with pytest.raises(InvalidRequestError, match="closed before its end"):
+        stream.result()
+
+
+def test_closing_after_the_end_keeps_the_result() -> None:
+    stream, _ = stream_of("ab")
+    assert stream.result().text == "ab"
+    stream.close()
+    assert stream.result().text == "ab"
+
+
+def test_the_engines_error_reaches_the_reader() -> None:
+    stream, tokens = stream_of("ab", finish_reason=None)
+    next(stream)
+    tokens.fail(EngineClosedError("closed"))
+    with pytest.raises(EngineClosedError, match="closed"):
+        stream.result()
+
+
+def test_a_dropped_stream_cancels_its_sequence() -> None:
+    stream, tokens = stream_of("ab", finish_reason=None)
+    del stream
+    gc.collect()
+    assert tokens.cancelled
+
+
+# ---- async ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pump() -> Iterator[Pump]:
+    queue: Any = FakeQueue()
+    pump = Pump(queue)
+    yield pump
+    pump.close()
+    assert not pump._thread.is_alive()
+
+
+def async_stream(pump: Pump, tokens: FakeTokens, stop: Sequence[str] = ()) -> AsyncStream:
+    queue: Any = pump.queue
+    key = pump.new_key()
+    tokens.on_news = lambda: queue.push(key)
+    stream = AsyncStream(request_of(tokens, stop))
+    pump.attach(key, stream)
+    return stream
+
+
+async def test_an_async_reader_is_woken_by_the_pump(pump: Pump) -> None:
+    tokens = FakeTokens()
+    stream = async_stream(pump, tokens)
+    reading = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0.02)
+    assert not reading.done()
+    tokens.push(*BYTES.encode("hi"), finish_reason="stop")
+    assert (await reading).text == "hi"
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_news_before_the_first_look_are_not_missed(pump: Pump) -> None:
+    tokens = FakeTokens()
+    stream = async_stream(pump, tokens)
+    tokens.push(*BYTES.encode("hi"), finish_reason="stop")
+    await asyncio.sleep(0.02)
+    assert (await stream.result()).text == "hi"
+
+
+async def test_many_streams_written_by_threads_all_arrive(pump: Pump) -> None:
+    n_streams, text = 40, "naïve 🙂 " * 20
+    tokens = [FakeTokens() for _ in range(n_streams)]
+    streams = [async_stream(pump, t) for t in tokens]
+
+    def write(some: list[FakeTokens]) -> None:
+        for id in BYTES.encode(text):
+            for t in some:
+                t.push(id)
+        for t in some:
+            t.push(finish_reason="stop")
+
+    writers = [threading.Thread(target=write, args=(tokens[i::4],)) for i in range(4)]
+    for writer in writers:
+        writer.start()
+    replies = await asyncio.gather(*(stream.result() for stream in streams))
+    assert {reply.text for reply in replies} == {text}
+
+
+async def test_cancelling_the_task_cancels_the_sequence(pump: Pump) -> None:
+    tokens = FakeTokens()
+    reading = asyncio.create_task(async_stream(pump, tokens).result())
+    await asyncio.sleep(0.02)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert tokens.cancelled
+
+
+async def test_leaving_the_block_closes_the_stream(pump: Pump) -> None:
+    tokens = FakeTokens(BYTES.encode("a"))
+    async with async_stream(pump, tokens) as stream:
+        async for _ in stream:
+            break
+    assert tokens.cancelled
+
+
+async def test_aclose_ends_a_reader_that_waits(pump: Pump) -> None:
+    stream = async_stream(pump, FakeTokens())
+    reading = asyncio.create_task(anext(stream, None))
+    await asyncio.sleep(0.02)
+    await stream.aclose()
+    assert await asyncio.wait_for(reading, 1) is None
+
+
+async def test_two_readers_of_one_stream_are_refused(pump: Pump) -> None:
+    stream = async_stream(pump, FakeTokens())
+    reading = asyncio.create_task(anext(stream, None))
+    await asyncio.sleep(0.02)
+    with pytest.raises(RuntimeError, match="already being read"):
+        await anext(stream)
+    await stream.aclose()
+    await reading
+
+
+async def test_a_dropped_async_stream_cancels_its_sequence(pump: Pump) -> None:
+    tokens = FakeTokens()
+    stream = async_stream(pump, tokens)
+    tokens.push(*BYTES.encode("a"))
+    assert (await anext(stream)).text == "a"
+    gone = weakref.ref(stream)
+    del stream
+    gc.collect()
+    assert gone() is None
+    assert tokens.cancelled
+
+
+def test_a_closed_event_loop_cancels_its_sequences(pump: Pump) -> None:
+    tokens = FakeTokens()
+    stream = async_stream(pump, tokens)
+    loop = asyncio.new_event_loop()
+    reading = loop.create_task(anext(stream, None))
+    loop.run_until_complete(asyncio.sleep(0.02))
+    loop.close()
+    tokens.push(*BYTES.encode("a"))
+    for _ in range(100):
+        if tokens.cancelled:
+            break
+        threading.Event().wait(0.01)
+    assert tokens.cancelled
+    reading._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_one_stream_may_be_read_in_one_loop_after_another(pump: Pump) -> None:
+    tokens = FakeTokens(BYTES.encode("a"))
+    stream = async_stream(pump, tokens)
+
+    async def read() -> str:
+        return (await anext(stream)).text
+
+    assert asyncio.run(read()) == "a"
+    tokens.push(*BYTES.encode("b"))
+    assert asyncio.run(read()) == "b"

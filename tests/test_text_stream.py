@@ -1,0 +1,131 @@
+"""Bytes → text → stop strings: the same text whatever the borders of the tokens."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from starchat.text_stream import TextStream
+
+
+def run(pieces: list[bytes], stop: list[str], drop_newline: bool = False) -> list[str]:
+    """Return what each piece, and the end, gave out."""
+    stream = TextStream(stop, drop_newline=drop_newline)
+    return [*(stream.feed(piece) for piece in pieces), stream.finish()]
+
+
+def at_once(data: bytes, stop: list[str], drop_newline: bool = False) -> str:
+    """Return the whole text by the plain definition: character by character, all looked at."""
+    text = data.decode("utf-8", "replace")
+    if drop_newline:
+        text = text.removeprefix("\n")
+    for end in range(1, len(text) + 1):
+        matches = [s for s in stop if text[:end].endswith(s)]
+        if matches:
+            return text[: end - len(max(matches, key=len))]
+    return text
+
+
+texts = st.text(alphabet="ab\n€🙂\ufffd", max_size=12)
+
+
+@st.composite
+def split_bytes(draw: st.DrawFn) -> list[bytes]:
+    data = draw(st.one_of(st.binary(max_size=24), texts.map(str.encode)))
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=24)))
+    borders = [0, *cuts, len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(borders)]
+
+
+@given(split_bytes(), st.lists(texts.filter(bool), max_size=3), st.booleans())
+@example([b"a", b"b\xe2", b"\x82\xac"], ["b€", "€"], False)
+@example([b"\n", b"\n\n"], ["\n\n"], True)
+@example([b"a\xf0\x9f"], ["\ufffd"], False)
+def test_any_split_of_any_bytes_gives_the_same_text(
+    pieces: list[bytes], stop: list[str], drop_newline: bool
+) -> None:
+    given_out = "".join(run(pieces, stop, drop_newline))
+    assert given_out == at_once(b"".join(pieces), stop, drop_newline)
+
+
+@given(split_bytes(), st.lists(texts.filter(bool), min_size=1, max_size=3))
+def test_no_more_is_held_back_than_what_may_become_a_stop_string(
+    pieces: list[bytes], stop: list[str]
+) -> None:
+    stream = TextStream(stop)
+    given_out, seen = "", b""
+    for piece in pieces:
+        seen += piece
+        given_out += stream.feed(piece)
+        if stream.stopped:
+            return
+        # Decoded without its end: a character of which bytes are missing is not text yet.
+        whole = TextStream([]).feed(seen)
+        held = whole[len(given_out) :]
+        assert given_out + held == whole
+        assert not held or any(s.startswith(held) for s in stop)
+
+
+def test_half_a_character_waits_for_its_other_half() -> None:
+    assert run(["🙂".encode()[:2], "🙂".encode()[2:]], []) == ["", "🙂", ""]
+
+
+def test_half_a_character_at_the_end_is_replaced_not_lost() -> None:
+    assert run([b"a" + "🙂".encode()[:3]], []) == ["a", "\ufffd"]
+
+
+def test_stop_string_split_across_two_tokens() -> None:
+    assert run([b"x\n", b"\ny"], ["\n\n"]) == ["x", "", ""]
+
+
+def test_held_text_comes_out_when_it_becomes_no_stop_string() -> None:
+    assert run([b"x\n", b"y"], ["\n\n"]) == ["x", "\ny", ""]
+
+
+def test_held_text_comes_out_at_the_end() -> None:
+    assert run([b"x\n"], ["\n\n"]) == ["x", "\n"]
+
+
+def test_the_stop_string_that_is_complete_first_wins() -> None:
+    assert "".join(run([b"abcd"], ["abcd", "bc"])) == "a"
+
+
+def test_of_two_that_end_together_the_longer_wins() -> None:
+    assert "".join(run([b"xabc"], ["c", "abc"])) == "x"
+
+
+def test_nothing_follows_a_stop_string() -> None:
+    stream = TextStream(["."])
+    assert [stream.feed(b"a."), stream.feed(b"b"), stream.finish()] == ["a", "", ""]
+    assert stream.stopped
+
+
+def test_replacement_at_the_very_end_may_complete_a_stop_string() -> None:
+    stream = TextStream(["\ufffd"])
+    assert stream.feed(b"a\xe2") == "a"
+    assert stream.finish() == ""
+    assert stream.stopped
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        pytest.param([b"\nhi"], "hi", id="one"),
+        pytest.param([b"", b"\n", b"\nhi"], "\nhi", id="only-one-of-two"),
+        pytest.param([b"hi\n"], "hi\n", id="only-at-the-start"),
+    ],
+)
+def test_leading_newline_of_a_reply_is_dropped(pieces: list[bytes], text: str) -> None:
+    assert "".join(run(pieces, [], drop_newline=True)) == text
+
+
+def test_a_stop_string_of_a_newline_does_not_match_the_dropped_one() -> None:
+    assert "".join(run([b"\n", b"a\n", b"b"], ["\n"], drop_newline=True)) == "a"
+
+
+def test_a_long_stop_string_costs_no_more_than_its_length() -> None:
+    stop = "a" * 2000 + "b"
+    assert "".join(run([b"a"] * 3000 + [b"b"], [stop])) == "a" * 1000
