@@ -1,0 +1,203 @@
+"""Random weights in the true shapes of the family, the same in a .bin and in a GGUF file.
+
+    python benchmarks/random_model.py santacoder q4_0 santacoder.bin --gguf santacoder.gguf
+
+Blocks are drawn directly (uniform quants, fixed scales that give weights of about 0.02), so a
+10.75 GB file takes as long as the disk takes. Memory: one tensor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from starchat.ggml_writer import TYPES, tensor_shapes, tile_multi_query, write_ggml
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Hyper-parameters of a published model."""
+
+    n_vocab: int
+    n_ctx: int
+    n_embd: int
+    n_head: int
+    n_layer: int
+
+
+SHAPES = {
+    "starchat-beta": Shape(49156, 8192, 6144, 48, 40),
+    "starcoder-3b": Shape(49152, 8192, 2816, 22, 36),
+    "santacoder": Shape(49280, 2048, 2048, 16, 24),
+    "tiny": Shape(512, 256, 128, 4, 2),
+}
+
+
+def vocabulary(n_vocab: int) -> list[bytes]:
+    """Control token, single bytes, fillers, StarChat's roles at the end."""
+    roles = [b"<|system|>", b"<|user|>", b"<|assistant|>", b"<|end|>"]
+    tokens = [b"<|endoftext|>", *(bytes([value]) for value in range(256))]
+    tokens += [b"filler%05d" % i for i in range(n_vocab - len(tokens) - len(roles))]
+    return tokens + roles
+
+
+def random_tensor(name: str, shape: tuple[int, ...], type: str) -> Array:
+    """Draw a tensor: floats for vectors and wpe, else rows of blocks as uint8."""
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    if len(shape) == 1:
+        values = random.standard_normal(shape, np.float32) * np.float32(0.02)
+        return values + np.float32(1) if name.endswith("/g") else values
+    if name == "model/wpe":  # exact in f16, as StarChat's own are
+        return (random.standard_normal(shape, np.float32) * 0.01).astype(np.float16).astype("f4")
+    form = TYPES[type]
+    rows = np.frombuffer(random.bytes(shape[0] * form.row_bytes(shape[1])), np.uint8).reshape(
+        shape[0], -1
+    )
+    if type in ("f16", "f32"):
+        weights = random.standard_normal(shape, np.float32) * np.float32(0.02)
+        return weights.astype(form.layout).view(np.uint8).reshape(rows.shape)
+    rows = rows.copy()
+    blocks = rows.reshape(-1).view(form.layout)
+    blocks["d"] = np.float16(0.02 / (2**form.bits / np.sqrt(12)))
+    if "m" in form.layout.names:
+        blocks["m"] = -blocks["d"] * np.float16((2**form.bits - 1) / 2)
+    return rows
+
+
+def folded_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Return the tensors with one key and one value head, lm_head left out."""
+    shapes = tensor_shapes(
+        n_vocab=shape.n_vocab,
+        n_ctx=shape.n_ctx,
+        n_embd=shape.n_embd,
+        n_layer=shape.n_layer,
+        lm_head=False,
+    )
+    n_rows = shape.n_embd + 2 * (shape.n_embd // shape.n_head)
+    return {
+        name: (n_rows, *dims[1:]) if "/c_attn/" in name else dims for name, dims in shapes.items()
+    }
+
+
+def write_bin(path: Path, shape: Shape, type: str) -> None:
+    """Write the ggml file, tiled and with lm_head, as the original converter did."""
+
+    def source(name: str, dims: tuple[int, ...]) -> Any:
+        def rows() -> list[Array]:
+            values = random_tensor(name, dims, type)
+            if "/c_attn/" in name:
+                values = tile_multi_query(values, shape.n_head)
+            return [values]
+
+        return rows
+
+    tensors = {name: source(name, dims) for name, dims in folded_shapes(shape).items()}
+    tensors["model/lm_head"] = tensors["model/wte"]
+    write_ggml(
+        path,
+        n_ctx=shape.n_ctx,
+        n_embd=shape.n_embd,
+        n_head=shape.n_head,
+        n_layer=shape.n_layer,
+        vocab=vocabulary(shape.n_vocab),
+        tensors=tensors,
+        type=type,
+    )
+
+
+def write_gguf(path: Path, shape: Shape, type: str) -> None:
+    """Write what llama.cpp reads: architecture `starcoder`, folded, the output matrix tied."""
+    import gguf
+
+    kinds = gguf.GGMLQuantizationType
+    names = {
+        "model/wte": "token_embd.weight",
+        "model/wpe": "position_embd.weight",
+        "model/ln_f/g": "output_norm.weight",
+        "model/ln_f/b": "output_norm.bias",
+    }
+    parts = {
+        "ln_1": "attn_norm",
+        "ln_2": "ffn_norm",
+        "attn/c_attn": "attn_qkv",
+        "attn/c_proj": "attn_output",
+        "mlp/c_fc": "ffn_up",
+        "mlp/c_proj": "ffn_down",
+    }
+    for i in range(shape.n_layer):
+        for part, theirs in parts.items():
+            for kind in ("g", "b") if "ln_" in part else ("w", "b"):
+                suffix = "bias" if kind == "b" else "weight"
+                names[f"model/h{i}/{part}/{kind}"] = f"blk.{i}.{theirs}.{suffix}"
+
+    writer = gguf.GGUFWriter(path, "starcoder")
+    writer.add_context_length(shape.n_ctx)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_feed_forward_length(4 * shape.n_embd)
+    writer.add_block_count(shape.n_layer)
+    writer.add_head_count(shape.n_head)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("starcoder")
+    printable = _byte_characters()
+    tokens = ["".join(printable[b] for b in token) for token in vocabulary(shape.n_vocab)]
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(tokens))
+    writer.add_token_merges(["a b"])
+    shapes = folded_shapes(shape)
+
+    def tensor(name: str) -> tuple[Array, Any]:
+        values = random_tensor(name, shapes[name], type)
+        is_raw = values.dtype == np.uint8
+        return values, kinds[type.upper()] if is_raw else kinds.F32
+
+    for name, theirs in names.items():
+        values, kind = tensor(name)
+        is_raw = values.dtype == np.uint8
+        writer.add_tensor_info(
+            theirs,
+            values.shape,
+            values.dtype,
+            values.nbytes,
+            raw_dtype=kind if is_raw else None,
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name in names:
+        writer.write_tensor_data(tensor(name)[0])
+    writer.close()
+
+
+def _byte_characters() -> dict[int, str]:
+    """Return GPT-2's printable stand-ins for bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [value for value in range(256) if value not in plain]
+    table = {value: chr(value) for value in plain}
+    return table | {value: chr(256 + i) for i, value in enumerate(others)}
+
+
+def main() -> None:
+    """Write the files that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("type", choices=TYPES)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp")
+    arguments = parser.parse_args()
+    write_bin(arguments.path, SHAPES[arguments.shape], arguments.type)
+    if arguments.gguf:
+        write_gguf(arguments.gguf, SHAPES[arguments.shape], arguments.type)
+
+
+if __name__ == "__main__":
+    main()
