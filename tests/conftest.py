@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.tiny_model import Shape, write_tiny
 
 from starchat import FileAccessError, StarChat
+from support.tiny_model import Shape, write_tiny
 
 
 @pytest.fixture(scope="session")

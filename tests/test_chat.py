@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from support.fake_core import ByteVocabulary
 
 from starchat import _core
 from starchat.chat import ChatTemplate, check_messages
 from starchat.errors import InvalidRequestError, UnsupportedFeatureError
+from support.fake_core import ByteVocabulary
 
 BYTES = ByteVocabulary()
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "starchat-tokenizer.json"

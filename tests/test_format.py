@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.tiny_model import Shape, vocabulary, write_tiny
 
 from starchat import StarChatError, _core
 from starchat.errors import CorruptFileError, FileAccessError, UnsupportedFormatError
 from starchat.ggml_writer import TYPES, quantize
+from support.tiny_model import Shape, vocabulary, write_tiny
 
 SMALL = Shape(n_embd=32, n_head=2, n_layer=1, n_ctx=2, n_vocab=3)
 HEADER = ["n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "ftype"]

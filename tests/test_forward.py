@@ -114,5 +114,5 @@ def test_an_impossible_instruction_set_is_refused(
 
     path = str(write_tiny(tmp_path / "tiny.bin").path)
     monkeypatch.setenv("STARCHAT_ISA", "mmx")
-    with pytest.raises(UnsupportedFeatureError, match="STARCHAT_ISA=mmx: this machine .* can run"):
+    with pytest.raises(UnsupportedFeatureError, match=r"STARCHAT_ISA=mmx: this machine .* can run"):
         testing.Forward(path)

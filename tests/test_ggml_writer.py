@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from support.tiny_model import Shape, random_weights, tiled, vocabulary, write_tiny
 
 from starchat import _core
 from starchat.ggml_writer import (
@@ -23,6 +22,7 @@ from starchat.ggml_writer import (
     tile_multi_query,
     write_ggml,
 )
+from support.tiny_model import Shape, random_weights, tiled, vocabulary, write_tiny
 
 gguf = pytest.importorskip("gguf")
 QUANTIZED = [name for name in TYPES if name.startswith("q")]

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.tiny_model import Shape, write_tiny
 
 from starchat import (
     ContextLengthError,
@@ -31,6 +30,7 @@ from starchat import (
     _core,
     engines,
 )
+from support.tiny_model import Shape, write_tiny
 
 QUESTION = [{"role": "user", "content": "How do I sort a list?"}]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24, "ignore_eos": True}

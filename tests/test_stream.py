@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from support.fake_core import ByteVocabulary, FakeQueue, FakeToken, FakeTokens
 
 from starchat.errors import EngineClosedError, InvalidRequestError
 from starchat.pump import Pump
 from starchat.stream import AsyncStream, Request, Stream
 from starchat.text_stream import TextStream
+from support.fake_core import ByteVocabulary, FakeQueue, FakeToken, FakeTokens
 
 BYTES = ByteVocabulary()
 END = BYTES.control.index("<|end|>")

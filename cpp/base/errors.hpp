@@ -13,24 +13,25 @@ class Error : public std::runtime_error {
   virtual const char* kind() const noexcept { return "StarChatError"; }
 };
 
-#define STARCHAT_ERROR(Name, Base)                            \
-  class Name : public Base {                                  \
-   public:                                                    \
-    using Base::Base;                                         \
+#define STARCHAT_ERROR(Name, Base)                               \
+  class Name : public Base {                                     \
+   public:                                                       \
+    using Base::Base;                                            \
     const char* kind() const noexcept override { return #Name; } \
   }
 
 STARCHAT_ERROR(ModelFileError, Error);
-STARCHAT_ERROR(FileAccessError, ModelFileError);         // missing, a folder, no permission: fix the path
-STARCHAT_ERROR(UnsupportedFormatError, ModelFileError);  // another format or version: convert, or use another tool
-STARCHAT_ERROR(CorruptFileError, ModelFileError);        // cut, altered or hostile: download it again
-STARCHAT_ERROR(InvalidRequestError, Error);              // a parameter, token or message that cannot be served
-STARCHAT_ERROR(ContextLengthError, InvalidRequestError); // prompt longer than the context
-STARCHAT_ERROR(UnsupportedFeatureError, Error);          // this machine or this vocabulary cannot do it
-STARCHAT_ERROR(EngineClosedError, Error);                // used after close()
-STARCHAT_ERROR(ForkError, Error);                        // used in a forked child
-STARCHAT_ERROR(OutOfMemoryError, Error);                 // the machine's memory does not suffice
-STARCHAT_ERROR(NumericalError, Error);                   // logits that are not finite
+STARCHAT_ERROR(FileAccessError, ModelFileError);  // missing, a folder, no permission: fix the path
+STARCHAT_ERROR(UnsupportedFormatError,
+               ModelFileError);  // another format or version: convert, or use another tool
+STARCHAT_ERROR(CorruptFileError, ModelFileError);  // cut, altered or hostile: download it again
+STARCHAT_ERROR(InvalidRequestError, Error);  // a parameter, token or message that cannot be served
+STARCHAT_ERROR(ContextLengthError, InvalidRequestError);  // prompt longer than the context
+STARCHAT_ERROR(UnsupportedFeatureError, Error);  // this machine or this vocabulary cannot do it
+STARCHAT_ERROR(EngineClosedError, Error);        // used after close()
+STARCHAT_ERROR(ForkError, Error);                // used in a forked child
+STARCHAT_ERROR(OutOfMemoryError, Error);         // the machine's memory does not suffice
+STARCHAT_ERROR(NumericalError, Error);           // logits that are not finite
 
 #undef STARCHAT_ERROR
 

@@ -1,6 +1,11 @@
 #include "base/thread_pool.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <string>
 #include <utility>
 #ifdef __linux__
 #include <sched.h>
@@ -14,6 +19,15 @@ namespace starchat {
 namespace {
 
 constexpr int kSpins = 4000;  // some 50 us: about the serial part between two loops of a step
+
+#ifdef __linux__
+std::string first_line(const std::string& path) {
+  std::string line;
+  std::ifstream file(path);
+  std::getline(file, line);
+  return line;
+}
+#endif
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -35,12 +49,29 @@ void wait_while(std::atomic<T>& value, T old) {
 
 }  // namespace
 
-int available_processors() {
+int available_cores() {
+  int n_cores = std::max(1u, std::thread::hardware_concurrency());
 #ifdef __linux__
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+    std::set<std::string> cores;  // by the list of threads that share one
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (!CPU_ISSET(cpu, &allowed)) continue;
+      const std::string name = std::to_string(cpu);
+      const std::string siblings =
+          first_line("/sys/devices/system/cpu/cpu" + name + "/topology/thread_siblings_list");
+      cores.insert(siblings.empty() ? name : siblings);
+    }
+    n_cores = static_cast<int>(cores.size());
+  }
+  // A container's quota: "microseconds period", or "max period".
+  std::istringstream limit(first_line("/sys/fs/cgroup/cpu.max"));
+  double quota, period;
+  if (limit >> quota >> period && period > 0) {
+    n_cores = std::min(n_cores, static_cast<int>(std::ceil(quota / period)));
+  }
 #endif
-  return std::max(1u, std::thread::hardware_concurrency());
+  return std::max(1, n_cores);
 }
 
 ThreadPool::ThreadPool(int n_threads) {

@@ -11,8 +11,9 @@
 
 namespace starchat {
 
-// The processors that this process may use (affinity respected), at least 1.
-int available_processors();
+// The physical cores that this process may use: affinity and a container's quota respected. At
+// least 1.
+int available_cores();
 
 class ThreadPool {
  public:

@@ -38,8 +38,7 @@ class Matrix {
       : kernels_(kernels_named(isa)), threads_(n_threads) {
     matrix_.type = type_named(type);
     matrix_.n_rows = static_cast<int>(rows.shape(0));
-    matrix_.n_cols =
-        static_cast<int>(rows.shape(1) / block_bytes(matrix_.type) * kBlock);
+    matrix_.n_cols = static_cast<int>(rows.shape(1) / block_bytes(matrix_.type) * kBlock);
     arena_ = Arena(matrix_.size_bytes());
     matrix_.data = arena_.data();
     for (int strip = 0; strip < matrix_.n_strips(); ++strip) {

@@ -30,7 +30,7 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
     if (!progress.is_none()) progress(done, total);
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
   };
-  const py::gil_scoped_release release;
+  const GilReleased released;
   LoadedModel loaded = load_model(file, n_threads, n_ctx, report);
   auto tokenizer = std::make_shared<Tokenizer>(std::move(loaded.vocabulary));
   ModelInfo info = loaded.model->info();
@@ -49,7 +49,7 @@ PyEngine::PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
 }
 
 PyEngine::~PyEngine() {
-  const py::gil_scoped_release release;
+  const GilReleased released;
   core_.reset();
 }
 
@@ -75,7 +75,7 @@ std::unique_ptr<PyTokenStream> PyEngine::submit(const std::vector<int64_t>& toke
                                                 const PyReadyQueue* ready, int64_t key) {
   EngineLoop& loop = (*core_)->loop;
   auto queue = ready ? ready->get() : nullptr;
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return std::make_unique<PyTokenStream>(loop.submit(token_ids, params, std::move(queue), key));
 }
 
@@ -83,7 +83,7 @@ py::array_t<float> PyEngine::logits(const std::vector<int64_t>& token_ids) {
   EngineLoop& loop = (*core_)->loop;
   Evaluation evaluation;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     evaluation = loop.evaluate(token_ids);
   }
   PyTokenStream cancelled_if_interrupted(evaluation.stream);
@@ -113,7 +113,7 @@ py::dict PyEngine::stats() {
 void PyEngine::close() {
   if (!core_->is_here()) return;  // a forked child has nothing to close
   EngineLoop& loop = (*core_)->loop;
-  const py::gil_scoped_release release;
+  const GilReleased released;
   loop.close();
 }
 

@@ -20,8 +20,8 @@ void raise_in_python(const Error& error) {
     type = py::reinterpret_borrow<py::object>(PyExc_RuntimeError);
   }
   const std::string_view text = error.what();  // may quote a path or token that is not UTF-8
-  const auto message = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
-      text.data(), static_cast<py::ssize_t>(text.size()), "backslashreplace"));
+  const auto message = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "backslashreplace"));
   PyErr_SetObject(type.ptr(), message.ptr());
 }
 

@@ -11,6 +11,7 @@
 #include "bindings/bindings.hpp"
 #include "format/fold.hpp"
 #include "format/ggml_bin.hpp"
+#include "text/tokenizer.hpp"
 
 namespace py = pybind11;
 
@@ -51,6 +52,12 @@ py::dict vocabulary_summary(const std::vector<std::string>& vocabulary) {
   summary["n_distinct"] = distinct.size();
   summary["size_bytes"] = size_bytes;
   summary["longest_bytes"] = longest_bytes;
+  const Tokenizer tokenizer(vocabulary);
+  py::list control_tokens;
+  for (const int32_t id : tokenizer.special_ids()) {
+    control_tokens.append(py::str(std::string(tokenizer.token_bytes(id))));
+  }
+  summary["control_tokens"] = control_tokens;
   return summary;
 }
 

@@ -3,12 +3,48 @@
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
+#include <thread>
 #include <vector>
 
 namespace starchat {
+
+// Gives the GIL back while it lives. When the interpreter ends, other threads do not come back for
+// it: Python before 3.14 would unwind them, which destructors turn into an abort. They sleep until
+// the process is gone.
+class GilReleased {
+ public:
+  GilReleased() : state_(PyEval_SaveThread()) {}
+  ~GilReleased() {
+    ++n_returning_;
+    if (is_ending_ && std::this_thread::get_id() != ending_thread_) {
+      --n_returning_;
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+    PyEval_RestoreThread(state_);
+    --n_returning_;
+  }
+  GilReleased(const GilReleased&) = delete;
+  GilReleased& operator=(const GilReleased&) = delete;
+
+  // Called by the thread that ends the interpreter. Those who are waiting for the GIL get it first;
+  // not for ever, since after a fork their number may be a thread's that stayed in the parent.
+  static void begin_end() {
+    ending_thread_ = std::this_thread::get_id();
+    is_ending_ = true;
+    const GilReleased released;
+    for (int i = 0; i < 1000 && n_returning_ > 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+ private:
+  PyThreadState* state_;
+  inline static std::atomic<int> n_returning_ = 0;  // threads that are about to take the GIL
+  inline static std::atomic<bool> is_ending_ = false;
+  inline static std::thread::id ending_thread_;
+};
 
 // Signal handlers run in the main thread only: the others need not wake up for them.
 inline std::chrono::milliseconds waiting_slice() {
@@ -24,15 +60,14 @@ void wait_interruptibly(Wait wait) {
   const std::chrono::milliseconds slice = waiting_slice();
   for (;;) {
     {
-      const pybind11::gil_scoped_release release;
+      const GilReleased released;
       if (wait(slice)) return;
     }
     if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
   }
 }
 
-// Closes what still lives when the interpreter ends, so that no thread is left inside a wait that
-// would take the GIL of an interpreter that is gone. Guarded by the GIL.
+// Closes what still lives when the interpreter ends. Guarded by the GIL.
 template <class T>
 class CloseAtExit {
  public:
@@ -46,10 +81,11 @@ class CloseAtExit {
  private:
   CloseAtExit() {
     pybind11::module_::import("atexit").attr("register")(pybind11::cpp_function([this] {
+      GilReleased::begin_end();
       forget_if_forked();
       for (const auto& weak : std::vector(objects_)) {
         if (auto object = weak.lock()) {
-          const pybind11::gil_scoped_release release;
+          const GilReleased released;
           object->close();
           object.reset();
         }

@@ -51,8 +51,7 @@ struct Avx2 {
     _mm_storeu_si128(half + 1, _mm256_cvtps_ph(x.high, _MM_FROUND_TO_NEAREST_INT));
   }
   static void store_rounded(int8_t* p, F x) {
-    const __m256i words =
-        _mm256_packs_epi32(_mm256_cvtps_epi32(x.low), _mm256_cvtps_epi32(x.high));
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.low), _mm256_cvtps_epi32(x.high));
     const __m256i ordered = _mm256_permute4x64_epi64(words, 0b11011000);
     const __m128i bytes =
         _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
@@ -118,10 +117,9 @@ struct Avx2 {
         const I& quad = quads.q[j + t];
         I products;
         if constexpr (kBits == 8) {
-          products = {_mm256_maddubs_epi16(_mm256_abs_epi8(quad.low),
-                                           _mm256_sign_epi8(four, quad.low)),
-                      _mm256_maddubs_epi16(_mm256_abs_epi8(quad.high),
-                                           _mm256_sign_epi8(four, quad.high))};
+          products = {
+              _mm256_maddubs_epi16(_mm256_abs_epi8(quad.low), _mm256_sign_epi8(four, quad.low)),
+              _mm256_maddubs_epi16(_mm256_abs_epi8(quad.high), _mm256_sign_epi8(four, quad.high))};
         } else {
           products = {_mm256_maddubs_epi16(quad.low, four), _mm256_maddubs_epi16(quad.high, four)};
         }

@@ -70,10 +70,10 @@ struct Avx512 {
         const __m512i fifth = load_bytes(qh), bit4 = _mm512_set1_epi8(0x10);
         constexpr int kOrAnd = 0xf8;  // a | (b & c)
         for (int j = 0; j < 4; ++j) {
-          quads.q[j] = _mm512_ternarylogic_epi32(quads.q[j], _mm512_slli_epi16(fifth, 4 - j), bit4,
-                                                 kOrAnd);
-          quads.q[j + 4] = _mm512_ternarylogic_epi32(quads.q[j + 4], _mm512_srli_epi16(fifth, j),
-                                                     bit4, kOrAnd);
+          quads.q[j] =
+              _mm512_ternarylogic_epi32(quads.q[j], _mm512_slli_epi16(fifth, 4 - j), bit4, kOrAnd);
+          quads.q[j + 4] =
+              _mm512_ternarylogic_epi32(quads.q[j + 4], _mm512_srli_epi16(fifth, j), bit4, kOrAnd);
         }
       }
     }

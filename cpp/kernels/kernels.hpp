@@ -18,10 +18,10 @@ inline constexpr int kBlock = 32;        // weights of one row that share a scal
 
 // 32 activations as the second operand of a matrix product with quantized weights.
 struct ActivationBlock {
-  int8_t q[kBlock];  // round(x / scale), within [-127, 127]
-  float scale;         // max|x| / 127
-  int32_t minus_sum;   // -(sum of q): folds the offset of *_0 weights into the dot product's start
-  float scaled_sum;    // scale * sum of q: what the minimum of *_1 weights multiplies
+  int8_t q[kBlock];   // round(x / scale), within [-127, 127]
+  float scale;        // max|x| / 127
+  int32_t minus_sum;  // -(sum of q): folds the offset of *_0 weights into the dot product's start
+  float scaled_sum;   // scale * sum of q: what the minimum of *_1 weights multiplies
 };
 static_assert(sizeof(ActivationBlock) == 44);
 
@@ -32,11 +32,9 @@ static_assert(sizeof(ActivationBlock) == 44);
 //   { f16 d[2][16] | *_1: f16 m[2][16] | q5: u8 qh[2][64] | u8 qs[2][256], q8: i8 qs[2][512] }
 // f16 and f32 strips are plain: [k][16].
 struct StripLayout {
-  int bits;        // 4, 5 or 8; 0 for floats
-  bool has_min;    // *_1
-  constexpr size_t record_bytes() const {
-    return qs_offset() + 2 * qs_bytes();
-  }
+  int bits;      // 4, 5 or 8; 0 for floats
+  bool has_min;  // *_1
+  constexpr size_t record_bytes() const { return qs_offset() + 2 * qs_bytes(); }
   constexpr size_t m_offset() const { return 64; }
   constexpr size_t qh_offset() const { return has_min ? 128 : 64; }
   constexpr size_t qs_offset() const { return qh_offset() + (bits == 5 ? 128 : 0); }
@@ -44,12 +42,18 @@ struct StripLayout {
 };
 constexpr StripLayout strip_layout(TensorType type) {
   switch (type) {
-    case TensorType::Q4_0: return {4, false};
-    case TensorType::Q4_1: return {4, true};
-    case TensorType::Q5_0: return {5, false};
-    case TensorType::Q5_1: return {5, true};
-    case TensorType::Q8_0: return {8, false};
-    default: return {0, false};
+    case TensorType::Q4_0:
+      return {4, false};
+    case TensorType::Q4_1:
+      return {4, true};
+    case TensorType::Q5_0:
+      return {5, false};
+    case TensorType::Q5_1:
+      return {5, true};
+    case TensorType::Q8_0:
+      return {8, false};
+    default:
+      return {0, false};
   }
 }
 
@@ -58,11 +62,11 @@ struct StripProduct {
   const std::byte* strip;    // StripLayout
   const std::byte* columns;  // (n_blocks, tile_width) of ActivationBlock, or of float[32]
   int n_blocks;
-  int tile_width;      // columns in the tile, the record stride
-  int n_columns;       // to compute, from the first
-  const float* bias;   // (16) or null
-  bool accumulate;     // out += instead of out =
-  float* out;          // (n_columns, out_stride): 16 values each
+  int tile_width;     // columns in the tile, the record stride
+  int n_columns;      // to compute, from the first
+  const float* bias;  // (16) or null
+  bool accumulate;    // out += instead of out =
+  float* out;         // (n_columns, out_stride): 16 values each
   size_t out_stride;
 };
 

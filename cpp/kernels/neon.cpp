@@ -53,14 +53,12 @@ struct Neon {
   }
   // As a > b ? a : b, which is what the others do with NaN.
   static F max(const F& a, const F& b) {
-    return each([&](int i) {
-      return vbslq_f32(vcgtq_f32(a.part[i], b.part[i]), a.part[i], b.part[i]);
-    });
+    return each(
+        [&](int i) { return vbslq_f32(vcgtq_f32(a.part[i], b.part[i]), a.part[i], b.part[i]); });
   }
   static F min(const F& a, const F& b) {
-    return each([&](int i) {
-      return vbslq_f32(vcltq_f32(a.part[i], b.part[i]), a.part[i], b.part[i]);
-    });
+    return each(
+        [&](int i) { return vbslq_f32(vcltq_f32(a.part[i], b.part[i]), a.part[i], b.part[i]); });
   }
   static F abs(const F& a) {
     return each([&](int i) { return vabsq_f32(a.part[i]); });

@@ -10,10 +10,10 @@
 namespace starchat {
 
 struct Batch {
-  std::vector<int32_t> token_ids;     // (n_columns)
-  std::vector<int32_t> positions;     // (n_columns)
-  std::vector<KvSequence*> caches;    // (n_columns), room reserved for each position
-  std::vector<int32_t> logit_columns; // columns whose logits are wanted, ascending
+  std::vector<int32_t> token_ids;      // (n_columns)
+  std::vector<int32_t> positions;      // (n_columns)
+  std::vector<KvSequence*> caches;     // (n_columns), room reserved for each position
+  std::vector<int32_t> logit_columns;  // columns whose logits are wanted, ascending
 
   int n_columns() const { return static_cast<int>(token_ids.size()); }
   int n_logits() const { return static_cast<int>(logit_columns.size()); }

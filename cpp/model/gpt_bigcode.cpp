@@ -24,11 +24,10 @@ int columns_per_step(uint64_t weight_bytes) {
 }
 
 int checked_threads(int n_threads) {
-  if (n_threads == 0) return available_processors();
+  if (n_threads == 0) return available_cores();
   if (n_threads < 0 || n_threads > kMaxThreads) {
     throw InvalidRequestError("n_threads: expected 1 to " + std::to_string(kMaxThreads) +
-                              ", or 0 for all of this machine's processors; got " +
-                              std::to_string(n_threads));
+                              ", or 0 for one for each core; got " + std::to_string(n_threads));
   }
   return n_threads;
 }
@@ -74,8 +73,7 @@ GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Pr
       half_(static_cast<size_t>(2) * info_.n_kv_head * head_dim_) {
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
   const size_t score_elements = static_cast<size_t>(info_.n_ctx + 15) / 16 * 16;
-  scratch_per_thread_ =
-      std::max<size_t>(info_.n_embd, kHeadGroup * (score_elements + head_dim_));
+  scratch_per_thread_ = std::max<size_t>(info_.n_embd, kHeadGroup * (score_elements + head_dim_));
   scratch_.resize(scratch_per_thread_ * threads_.n_threads());
 }
 
@@ -153,21 +151,21 @@ void GptBigCode::attention(const Batch& batch, int layer) {
       const int kv_head = static_cast<int>(task / n_groups % info_.n_kv_head);
       const int column = static_cast<int>(task / n_groups / info_.n_kv_head);
       const int n_heads = std::min(kHeadGroup, heads_per_kv - group * kHeadGroup);
-      const size_t first = static_cast<size_t>(kv_head * heads_per_kv + group * kHeadGroup) *
-                           head_dim_;
+      const size_t first =
+          static_cast<size_t>(kv_head * heads_per_kv + group * kHeadGroup) * head_dim_;
       const float* unscaled = qkv_.data() + column * stride + first;
       for (int i = 0; i < n_heads * head_dim_; ++i) q[i] = unscaled[i] * scale;
-      kernels_.attention({.q = q,
-                          .n_heads = n_heads,
-                          .head_dim = head_dim_,
-                          .pages = batch.caches[column]->pages().data(),
-                          .k_offset = kv_pool_.k_offset(layer, kv_head),
-                          .v_offset = kv_pool_.v_offset(layer, kv_head),
-                          .v_row_elements = kv_pool_.v_row_elements(),
-                          .n_positions = batch.positions[column] + 1,
-                          .scores = q + kHeadGroup * head_dim_,
-                          .out = mixed_.data() +
-                                 static_cast<size_t>(column) * info_.n_embd + first});
+      kernels_.attention(
+          {.q = q,
+           .n_heads = n_heads,
+           .head_dim = head_dim_,
+           .pages = batch.caches[column]->pages().data(),
+           .k_offset = kv_pool_.k_offset(layer, kv_head),
+           .v_offset = kv_pool_.v_offset(layer, kv_head),
+           .v_row_elements = kv_pool_.v_row_elements(),
+           .n_positions = batch.positions[column] + 1,
+           .scores = q + kHeadGroup * head_dim_,
+           .out = mixed_.data() + static_cast<size_t>(column) * info_.n_embd + first});
     }
   });
 }

@@ -179,8 +179,7 @@ Weights load_weights(const ModelFile& file, int n_ctx, ThreadPool& threads,
     packer.plan(out, name, rows);
     weights.n_params += static_cast<uint64_t>(out.n_rows) * out.n_cols;
   };
-  const auto linear = [&](Linear& out, const std::string& name,
-                          const std::vector<RowRange>& rows) {
+  const auto linear = [&](Linear& out, const std::string& name, const std::vector<RowRange>& rows) {
     matrix(out.weight, name + "/w", rows);
     out.bias = read_vector(file, name + "/b", rows, out.weight.n_padded_rows());
     weights.n_params += out.weight.n_rows;

@@ -52,8 +52,7 @@ void ActivationTiles::set_column(const Kernels& kernels, int column, const float
 void layer_norm(const Compute& compute, const LayerNorm& norm, const float* x, int n,
                 std::span<const int32_t> columns, float* scratch, ActivationTiles& out) {
   const int64_t count = static_cast<int64_t>(columns.size());
-  const int64_t grain =
-      grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
+  const int64_t grain = grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
   compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int thread) {
     float* normal = scratch + static_cast<size_t>(thread) * n;
     for (int64_t c = begin; c < end; ++c) {
@@ -67,8 +66,7 @@ void layer_norm(const Compute& compute, const LayerNorm& norm, const float* x, i
 void to_tiles(const Compute& compute, float* x, int n, size_t stride, bool gelu,
               ActivationTiles& out) {
   const int64_t count = out.n_columns();
-  const int64_t grain =
-      grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
+  const int64_t grain = grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
   compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t c = begin; c < end; ++c) {
       float* column = x + c * stride;

@@ -1,5 +1,6 @@
 """Typed face of the native module. Only starchat itself imports it."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,11 @@ class Engine:
     def close(self) -> None:
         """Cancel every stream and join the engine's thread; harmless when closed."""
 
-def inspect(path: str) -> dict[str, Any]: ...
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]: ...
+def _dequantize(data: bytes, ggml_type: int) -> npt.NDArray[np.float32]: ...
+def _to_half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]: ...
+
+testing: Any  # kernels, forward pass, sampler and scheduler one by one: for tests and benchmarks
+
 def instruction_sets() -> list[str]:
     """Those that this machine can run, the best last."""

@@ -1,5 +1,6 @@
 // Compares every kernel of this build's best instruction set with its scalar twin, bit for bit.
-// Stands alone, so that it runs under an emulator. Prints the set's name; exit code 1: a difference.
+// Stands alone, so that it runs under an emulator. Prints the set's name; exit code 1: a
+// difference.
 #include <cstdio>
 #include <cstring>
 #include <random>
