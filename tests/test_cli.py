@@ -188,6 +188,7 @@ def test_an_answers_control_characters_do_not_reach_a_terminal() -> None:
 
 def test_inspect_shows_what_is_inside(tiny_model_path: Path) -> None:
     shown = run("inspect", tiny_model_path, "--ctx", "128").stdout
+    assert "control tokens" in shown and "<|assistant|>" in shown
     for expected in (
         r"format +ggml, q8_0 \(ftype 2007\)",
         "4 heads of width 16, one head of keys and values",

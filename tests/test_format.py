@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from starchat import StarChatError, _core
 from starchat.errors import CorruptFileError, FileAccessError, UnsupportedFormatError
 from starchat.ggml_writer import TYPES, quantize
-from support.tiny_model import Shape, vocabulary, write_tiny
+from support.tiny_model import CONTROL, ROLES, Shape, vocabulary, write_tiny
 
 SMALL = Shape(n_embd=32, n_head=2, n_layer=1, n_ctx=2, n_vocab=3)
 HEADER = ["n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "ftype"]
@@ -140,6 +140,7 @@ def test_everything_in_the_file_is_reported(tmp_path: Path, type: str) -> None:
         "n_distinct": len(set(tokens)),
         "size_bytes": sum(map(len, tokens)),
         "longest_bytes": max(map(len, tokens)),
+        "control_tokens": [*CONTROL, *ROLES],
     }
 
 

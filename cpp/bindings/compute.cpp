@@ -92,6 +92,10 @@ class Forward {
 
   // Logits (n_tokens, n_vocab), or of the last token alone (1, n_vocab).
   py::array_t<float> run(const std::vector<int32_t>& token_ids, bool last_only) {
+    if (token_ids.empty() || token_ids.size() > static_cast<size_t>(model_->max_columns())) {
+      throw InvalidRequestError("expected 1 to " + std::to_string(model_->max_columns()) +
+                                " token ids, got " + std::to_string(token_ids.size()));
+    }
     Batch batch;
     cache_.reserve(position_ + static_cast<int>(token_ids.size()));
     for (const int32_t id : token_ids) {

@@ -5,16 +5,10 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "base/grouped.hpp"
 
 namespace starchat {
 namespace {
-
-// 8192 → "8,192"
-std::string grouped(int64_t n) {
-  std::string digits = std::to_string(n);
-  for (int i = static_cast<int>(digits.size()) - 3; i > (n < 0); i -= 3) digits.insert(i, 1, ',');
-  return digits;
-}
 
 // n_new: tokens that must still fit behind the prompt.
 void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int n_new) {

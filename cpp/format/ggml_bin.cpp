@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "base/grouped.hpp"
 #include "format/foreign.hpp"
 
 namespace starchat {
@@ -29,17 +30,6 @@ template <typename E, typename... Parts>
   (message << ... << parts);
   throw E(message.str());
 }
-
-std::string grouped(int64_t n) {  // 1,234,567
-  std::string digits = std::to_string(n);
-  const int64_t first = n < 0 ? 1 : 0;
-  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > first; i -= 3) {
-    digits.insert(static_cast<size_t>(i), ",");
-  }
-  return digits;
-}
-
-std::string grouped(uint64_t n) { return grouped(static_cast<int64_t>(n)); }
 
 std::string quoted(std::string_view name) {
   std::ostringstream out;
@@ -167,8 +157,8 @@ void read_hparams(ModelFile& file, HeaderReader& reader) {
   h.ftype = reader.number("the header");
   for (const auto& [name, value, max] : counts) {
     if (*value < 1 || *value > max) {
-      fail<CorruptFileError>(file, "header says ", name, " = ", grouped(int64_t{*value}),
-                             ", expected 1 to ", grouped(int64_t{max}), kOrForeign);
+      fail<CorruptFileError>(file, "header says ", name, " = ", grouped(*value), ", expected 1 to ",
+                             grouped(max), kOrForeign);
     }
   }
   file.weight_type = weight_type_of(file, h.ftype);
@@ -190,8 +180,8 @@ void read_hparams(ModelFile& file, HeaderReader& reader) {
 void read_vocabulary(ModelFile& file, HeaderReader& reader) {
   const int32_t n_vocab = reader.number("the header");
   if (n_vocab != file.hparams.n_vocab) {
-    fail<CorruptFileError>(file, "vocabulary has ", grouped(int64_t{n_vocab}),
-                           " tokens, expected n_vocab = ", grouped(int64_t{file.hparams.n_vocab}),
+    fail<CorruptFileError>(file, "vocabulary has ", grouped(n_vocab),
+                           " tokens, expected n_vocab = ", grouped(file.hparams.n_vocab),
                            kOrForeign);
   }
   // Each token has a length and a row of model/wte: the file's size must justify the vector.
@@ -202,9 +192,8 @@ void read_vocabulary(ModelFile& file, HeaderReader& reader) {
   for (int32_t id = 0; id < n_vocab; ++id) {
     const int32_t n = reader.number("the vocabulary");
     if (n < 0 || n > kMaxTokenBytes) {
-      fail<CorruptFileError>(file, "token ", id, " has ", grouped(int64_t{n}),
-                             " bytes, expected 0 to ", grouped(int64_t{kMaxTokenBytes}),
-                             kOrForeign);
+      fail<CorruptFileError>(file, "token ", id, " has ", grouped(n), " bytes, expected 0 to ",
+                             grouped(kMaxTokenBytes), kOrForeign);
     }
     file.vocabulary.push_back(reader.bytes(static_cast<size_t>(n), "the vocabulary"));
   }
