@@ -80,8 +80,8 @@ ThreadPool::ThreadPool(int n_threads) {
 
 ThreadPool::~ThreadPool() {
   stop_ = true;
-  ++generation_;
-  generation_.notify_all();
+  ++n_loops_;
+  n_loops_.notify_all();
   for (auto& worker : workers_) worker.join();
 }
 
@@ -94,40 +94,44 @@ void ThreadPool::parallel_for(int64_t n_items, int64_t grain, const Body& body) 
   body_ = &body;
   n_items_ = n_items;
   grain_ = grain;
-  next_.store(0, std::memory_order_relaxed);
-  n_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_release);
-  generation_.notify_all();
+  n_done_ = 0;
+  const uint32_t number = loop_.load().number + 1;
+  loop_ = Loop{number, 0};
+  ++n_loops_;
+  n_loops_.notify_all();
   take_pieces(0);
-  for (int busy = n_busy_.load(std::memory_order_acquire); busy != 0;
-       busy = n_busy_.load(std::memory_order_acquire)) {
-    wait_while(n_busy_, busy);
-  }
+  const auto n_pieces = static_cast<int32_t>((n_items + grain - 1) / grain);
+  for (int32_t done = n_done_; done < n_pieces; done = n_done_) wait_while(n_done_, done);
+  loop_ = Loop{number, kClosed};
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void ThreadPool::work(int thread) {
   uint32_t seen = 0;
-  for (;;) {
-    wait_while(generation_, seen);
-    seen = generation_.load(std::memory_order_acquire);
-    if (stop_) return;
+  while (!stop_) {
+    wait_while(n_loops_, seen);
+    seen = n_loops_;
     take_pieces(thread);
-    if (n_busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) n_busy_.notify_one();
   }
 }
 
 void ThreadPool::take_pieces(int thread) {
-  try {
-    for (;;) {
-      const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-      if (begin >= n_items_) return;
-      (*body_)(begin, std::min(begin + grain_, n_items_), thread);
+  for (Loop loop = loop_;;) {
+    if (loop.next == kClosed) return;
+    // Read before the claim: it succeeds only if they still belong to this loop.
+    const Body& body = *body_;
+    const int64_t n_items = n_items_, grain = grain_, begin = loop.next * grain;
+    if (begin >= n_items) return;
+    if (!loop_.compare_exchange_weak(loop, Loop{loop.number, loop.next + 1})) continue;
+    try {
+      body(begin, std::min(begin + grain, n_items), thread);
+    } catch (...) {
+      const std::lock_guard lock(error_mutex_);
+      if (!error_) error_ = std::current_exception();
     }
-  } catch (...) {
-    next_.store(n_items_, std::memory_order_relaxed);  // the rest is not worth computing
-    const std::lock_guard lock(error_mutex_);
-    if (!error_) error_ = std::current_exception();
+    ++n_done_;
+    n_done_.notify_one();
+    loop = loop_;
   }
 }
 

@@ -30,17 +30,25 @@ class ThreadPool {
   void parallel_for(int64_t n_items, int64_t grain, const Body& body);
 
  private:
+  // A piece can be claimed while a loop is open, and only by a thread that is running: the caller
+  // waits for pieces in work, never for a worker that other programs keep from its core.
+  struct Loop {
+    uint32_t number;  // so that a late worker cannot mistake one loop for another
+    int32_t next;     // the piece to be claimed, or kClosed
+  };
+  static constexpr int32_t kClosed = -1;
+
   void work(int thread);
   void take_pieces(int thread);
 
   std::vector<std::thread> workers_;
-  std::atomic<uint32_t> generation_{0};
-  std::atomic<int> n_busy_{0};
+  std::atomic<uint32_t> n_loops_{0};  // what sleeping workers watch
   std::atomic<bool> stop_{false};
 
-  const Body* body_ = nullptr;
-  int64_t n_items_ = 0, grain_ = 1;
-  std::atomic<int64_t> next_{0};
+  std::atomic<Loop> loop_{Loop{0, kClosed}};
+  std::atomic<const Body*> body_{nullptr};  // constant while the loop is open
+  std::atomic<int64_t> n_items_{0}, grain_{1};
+  std::atomic<int32_t> n_done_{0};  // pieces
   std::mutex error_mutex_;
   std::exception_ptr error_;
 };

@@ -19,6 +19,7 @@ from .errors import (
     UnsupportedFeatureError,
     UnsupportedFormatError,
 )
+from .loader import Loader
 from .model import StarChat
 from .stream import AsyncStream, Stream
 from .types import (
@@ -48,6 +49,7 @@ __all__ = [
     "FinishReason",
     "ForkError",
     "InvalidRequestError",
+    "Loader",
     "Message",
     "Messages",
     "ModelFileError",

@@ -1,0 +1,5 @@
+"""StarChat for LlamaIndex."""
+
+from llama_index.llms.starchat.base import StarChat
+
+__all__ = ["StarChat"]

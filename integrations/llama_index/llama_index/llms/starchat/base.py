@@ -1,0 +1,286 @@
+"""StarChat as a LlamaIndex LLM: ChatMessages and prompts in, responses out.
+
+The engine, the dialogue template and the tokenizer are `starchat`'s; its errors pass through.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_prompt
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+    TextBlock,
+)
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.llm import LLM, default_completion_to_prompt
+from llama_index.llms.starchat.lifetime import aclosing_stream, closing_stream, opened
+from llama_index.llms.starchat.responses import (
+    chat_response,
+    completion_response,
+    responses,
+    responses_async,
+    whole,
+)
+
+import starchat
+
+_SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
+_NUM_OUTPUT = 512  # tokens that LlamaIndex keeps free for an answer where max_tokens says nothing
+_ROLES = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+}
+
+
+class StarChat(LLM):
+    """Answers with a StarChat model in this process.
+
+    Construction is cheap: the weights are loaded on first use, and shared by every instance of
+    the same file and settings. Any number of threads and tasks may call at the same time; their
+    sequences are computed together. Closing a stream or cancelling a task ends its sequence.
+
+    `None` leaves a parameter to starchat's own default; an argument of a call wins over the
+    field of the same name, and an unknown one raises `starchat.InvalidRequestError`.
+
+    `complete` asks its prompt as one user turn, after `system_prompt`; with `formatted=True`, or
+    a `completion_to_prompt` of your own, the text goes to the model as it is. `chat` takes the
+    messages as they are, by StarChat's template or by a `messages_to_prompt` of your own.
+
+    Examples:
+        `pip install llama-index-llms-starchat`
+
+        ```python
+        from llama_index.core.llms import ChatMessage
+        from llama_index.llms.starchat import StarChat
+
+        llm = StarChat(max_tokens=256)  # model_path="starchat-beta.ggmlv3.q4_0.bin"
+        print(llm.complete("How do I sort a list in Python?"))
+        for response in llm.stream_chat([ChatMessage("How do I reverse a string?")]):
+            print(response.delta, end="", flush=True)
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_path: str | None = Field(
+        default=None, frozen=True, description="A ggml file; None: the embedded starchat-nano."
+    )
+    n_threads: int | None = Field(default=None, frozen=True, description="None: all cores.")
+    n_ctx: int | None = Field(
+        default=None, frozen=True, description="Tokens of context; None: the file's own."
+    )
+    max_tokens: int | None = Field(
+        default=None, description="Most tokens of a reply; None: what the context still holds."
+    )
+    temperature: float | None = Field(default=None, description="0: always the likeliest token.")
+    top_k: int | None = Field(default=None, description="0: off.")
+    top_p: float | None = Field(default=None, description="1: off.")
+    min_p: float | None = Field(default=None, description="0: off.")
+    repetition_penalty: float | None = Field(default=None, description="1: off.")
+    frequency_penalty: float | None = Field(default=None, description="0: off.")
+    presence_penalty: float | None = Field(default=None, description="0: off.")
+    logit_bias: dict[int, float] | None = Field(
+        default=None, description="Added to the logits of these token ids."
+    )
+    seed: int | None = Field(default=None, description="None: a fresh one for every call.")
+    stop: str | list[str] | None = Field(default=None, description="Strings that end a reply.")
+    stop_token_ids: list[int] | None = Field(default=None, description="Ids that end a reply.")
+    min_tokens: int | None = Field(default=None, description="No end before so many tokens.")
+    ignore_eos: bool | None = Field(default=None, description="Go on until max_tokens.")
+    logprobs: int | None = Field(
+        default=None, description="Report log probabilities, and those of the n best beside it."
+    )
+    allow_special: bool = Field(
+        default=False,
+        description="Whether a raw prompt's text may spell control tokens, such as <|user|>.",
+    )
+    _loader: starchat.Loader = PrivateAttr(default_factory=starchat.Loader)
+
+    @field_validator("model_path", mode="before")
+    @classmethod
+    def _path_as_text(cls, path: Any) -> Any:
+        return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex's serialization knows."""
+        return "StarChat"
+
+    @property
+    def engine(self) -> starchat.StarChat:
+        """The model below, loaded now if it was not: `engine.info`, `engine.stats()` …"""
+        return self._loader.load(self.model_path, self.n_threads, self.n_ctx)
+
+    async def _aengine(self) -> starchat.StarChat:
+        return await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What the loaded model can do."""
+        info = self.engine.info
+        return LLMMetadata(
+            context_window=info.n_ctx,
+            num_output=self.max_tokens or min(_NUM_OUTPUT, info.n_ctx // 4),
+            is_chat_model=True,
+            is_function_calling_model=False,
+            model_name=Path(info.file).stem,
+        )
+
+    def to_payload(self) -> dict[str, Any]:
+        """Describe the model for observers; before it is loaded, by its settings alone.
+
+        The callbacks ask this before every call, on the event loop too: it must never load.
+        """
+        payload = {"class_name": self.class_name(), "model_path": self.model_path}
+        if self._loader.loaded(self.model_path, self.n_threads, self.n_ctx):
+            payload |= self.metadata.model_dump()
+        return payload | self._sampling()
+
+    @property
+    def tokenizer(self) -> Tokenize:
+        """The model's own text → token ids, for `Settings.tokenizer` and `tokenizer=` arguments."""
+        return self.engine.tokenize
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Return the reply to a dialogue."""
+        return whole(chat_response, self._chat(messages, kwargs).submit(self.engine))
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Return the reply to a dialogue."""
+        request = self._chat(messages, kwargs)
+        return whole(chat_response, await request.submit(await self._aengine(), "a"))
+
+    @closing_stream
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Return the reply to a dialogue piece by piece; mistakes raise here, not later."""
+        request = self._chat(messages, kwargs)
+        return responses(chat_response, opened(request.submit(self.engine, "stream_")))
+
+    @aclosing_stream
+    @llm_chat_callback()
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """Return the reply to a dialogue piece by piece; mistakes raise here, not later."""
+        request = self._chat(messages, kwargs)
+        stream = request.submit(await self._aengine(), "astream_")
+        return responses_async(chat_response, opened(stream))
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Return the answer to a prompt, or what follows a formatted one."""
+        request = self._complete(prompt, formatted, kwargs)
+        return whole(completion_response, request.submit(self.engine))
+
+    @llm_completion_callback()
+    async def acomplete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponse:
+        """Return the answer to a prompt, or what follows a formatted one."""
+        request = self._complete(prompt, formatted, kwargs)
+        return whole(completion_response, await request.submit(await self._aengine(), "a"))
+
+    @closing_stream
+    @llm_completion_callback()
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseGen:
+        """Return the answer piece by piece; mistakes raise here, not later."""
+        request = self._complete(prompt, formatted, kwargs)
+        return responses(completion_response, opened(request.submit(self.engine, "stream_")))
+
+    @aclosing_stream
+    @llm_completion_callback()
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """Return the answer piece by piece; mistakes raise here, not later."""
+        request = self._complete(prompt, formatted, kwargs)
+        stream = request.submit(await self._aengine(), "astream_")
+        return responses_async(completion_response, opened(stream))
+
+    def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> _Request:
+        own = self.messages_to_prompt
+        if own and own is not generic_prompt:
+            return self._raw(own(list(messages)), kwargs)
+        turns = [_turn(f"messages[{i}]", message) for i, message in enumerate(messages)]
+        return _Request("chat", turns, self._sampling() | kwargs)
+
+    def _complete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
+        if formatted:
+            return self._raw(prompt, kwargs)
+        own = self.completion_to_prompt
+        if own and own is not default_completion_to_prompt:
+            return self._raw(own(prompt), kwargs)
+        return self._chat(self._extend_messages([ChatMessage(prompt)]), kwargs)
+
+    def _raw(self, prompt: str, kwargs: dict[str, Any]) -> _Request:
+        options = {"allow_special": self.allow_special, **self._sampling(), **kwargs}
+        return _Request("complete", prompt, options)
+
+    def _sampling(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in _SAMPLING}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Tokenize(Protocol):
+    """A function that counts what the model will count."""
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the token ids of plain text."""
+
+
+class _Request(NamedTuple):
+    """One call of `starchat.StarChat`, in any of its four ways."""
+
+    method: Literal["chat", "complete"]
+    content: list[dict[str, Any]] | str
+    options: dict[str, Any]
+
+    def submit(
+        self, engine: starchat.StarChat, way: Literal["", "a", "stream_", "astream_"] = ""
+    ) -> Any:
+        return getattr(engine, way + self.method)(self.content, **self.options)
+
+
+def _turn(where: str, message: ChatMessage) -> dict[str, Any]:
+    if not isinstance(message, ChatMessage):
+        raise starchat.InvalidRequestError(
+            f"{where}: expected a ChatMessage, got {type(message).__name__}"
+        )
+    if message.role not in _ROLES:
+        raise starchat.InvalidRequestError(
+            f"{where}: the role {message.role.value!r} is not supported, "
+            f"expected one of {', '.join(role.value for role in _ROLES)}"
+        )
+    for block in message.blocks:
+        if not isinstance(block, TextBlock):
+            raise starchat.InvalidRequestError(
+                f"{where}: holds a {type(block).__name__}, but StarChat reads text only: "
+                "pass TextBlocks"
+            )
+    turn = {"role": _ROLES[message.role], "content": message.content or ""}
+    if turn["role"] == "assistant" and "token_ids" in message.additional_kwargs:
+        turn["token_ids"] = message.additional_kwargs["token_ids"]  # starchat checks them
+    return turn

@@ -1,0 +1,59 @@
+"""Models that are loaded on first use: what an adapter keeps instead of gigabytes.
+
+Constructing, copying and pickling a Loader is cheap. Loading again what the process already has
+costs nothing either: engines are shared (engines.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TypeAlias
+
+from .model import StarChat
+
+_Key: TypeAlias = tuple[str | None, int | None, int | None]
+
+
+class Loader:
+    """Loads each model once, whatever the number of threads that ask. Copies are empty.
+
+    >>> Loader().load(n_ctx=512).info.n_ctx
+    512
+    """
+
+    def __init__(self) -> None:
+        """Load nothing yet."""
+        self._lock = threading.Lock()
+        self._models: dict[_Key, StarChat] = {}
+
+    def __reduce__(self) -> tuple[type[Loader], tuple[()]]:
+        """Copy and pickle without what is loaded."""
+        return Loader, ()
+
+    def loaded(
+        self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
+    ) -> StarChat | None:
+        """Return the model if it is there; never waits."""
+        return self._models.get((path, n_threads, n_ctx))
+
+    def load(
+        self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
+    ) -> StarChat:
+        """Return the model, loaded now if it was not; errors as those of StarChat.load."""
+        with self._lock:
+            model = self.loaded(path, n_threads, n_ctx)
+            if model is None:
+                model = StarChat.load(path, n_threads=n_threads, n_ctx=n_ctx)
+                self._models[path, n_threads, n_ctx] = model
+            return model
+
+    async def aload(
+        self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
+    ) -> StarChat:
+        """Do the same without holding up the event loop while the weights are read."""
+        model = self.loaded(path, n_threads, n_ctx)
+        if model is None:
+            from asyncio import to_thread
+
+            model = await to_thread(self.load, path, n_threads, n_ctx)
+        return model
