@@ -1,0 +1,209 @@
+"""The completion model: raw text in, its continuation out; no template in between.
+
+Control tokens in a prompt are plain text. A batch of prompts runs in the engine's steps together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+    Callbacks,
+)
+from langchain_core.language_models import BaseLLM
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+
+from langchain_starchat.errors import context_overflow
+from langchain_starchat.messages import logprob_entries
+from langchain_starchat.settings import SAMPLING, StarChatSettings
+from starchat import Chunk, Completion
+
+
+class StarChatLLM(StarChatSettings, BaseLLM):
+    """A StarChat or StarCoder model that continues text, in this process and on the CPU.
+
+    Setup:
+        Install both packages from the repository. Without a file, the small demonstration model
+        inside the `starchat` package continues the text.
+
+        ```bash
+        pip install . ./integrations/langchain
+        ```
+
+    Key init args:
+        Those of `ChatStarChat`: `model_path`, `n_ctx`, `n_threads`, and all sampling parameters
+        (`temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` …), which may be given to
+        a call as well, where they win.
+
+    Instantiate:
+        ```python
+        from langchain_starchat import StarChatLLM
+
+        llm = StarChatLLM(temperature=0, max_tokens=64)
+        ```
+
+    Invoke:
+        ```python
+        llm.invoke("def fibonacci(n):")
+        llm.batch(["def fibonacci(n):", "import "])  # computed together
+        ```
+
+    Stream:
+        ```python
+        for text in llm.stream("def fibonacci(n):"):
+            print(text, end="", flush=True)
+        ```
+
+    Async:
+        ```python
+        await llm.ainvoke("def fibonacci(n):")
+        async for text in llm.astream("def fibonacci(n):"):
+            print(text, end="", flush=True)
+        ```
+
+    Usage metadata:
+        ```python
+        llm.generate(["def fibonacci(n):"]).llm_output
+        # {'model_name': 'starchat-nano',
+        #  'token_usage': {'prompt_tokens': 6, 'completion_tokens': 42, 'total_tokens': 48}}
+        ```
+
+    Response metadata:
+        ```python
+        llm.generate(["def fibonacci(n):"]).generations[0][0].generation_info
+        # {'finish_reason': 'stop'}
+        ```
+    """
+
+    @property
+    def _llm_type(self) -> str:
+        return "starchat"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return super()._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
+
+    def generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Callbacks | list[Callbacks] | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Complete every prompt, as `BaseLLM.generate` does, caching by the call's arguments."""
+        model, kwargs = self._with_call_arguments(kwargs)
+        return BaseLLM.generate(model, prompts, stop, callbacks, **kwargs)
+
+    async def agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Callbacks | list[Callbacks] | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Complete every prompt, as `BaseLLM.agenerate` does, caching by the call's arguments."""
+        model, kwargs = self._with_call_arguments(kwargs)
+        return await BaseLLM.agenerate(model, prompts, stop, callbacks, **kwargs)
+
+    def _with_call_arguments(self, kwargs: dict[str, Any]) -> tuple[StarChatLLM, dict[str, Any]]:
+        """Turn a call's sampling arguments into fields of a copy: BaseLLM's cache key is fields."""
+        sampling = {name: value for name, value in kwargs.items() if name in SAMPLING}
+        rest = {name: value for name, value in kwargs.items() if name not in SAMPLING}
+        return (self.model_copy(update=sampling) if sampling else self), rest
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        model, sampling = self._model(), self._sampling(stop, kwargs)
+        with context_overflow(), ExitStack() as streams:
+            running = [
+                streams.enter_context(model.stream_complete(prompt, **sampling))
+                for prompt in prompts
+            ]
+            unread = running
+            while unread:  # in turns: a stream that nobody reads pauses at some point
+                unread = [stream for stream in unread if next(stream, None)]
+            return self._result([stream.result() for stream in running])
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        model, sampling = await self._amodel(), self._sampling(stop, kwargs)
+        with context_overflow():
+            async with AsyncExitStack() as streams:
+                running = [
+                    await streams.enter_async_context(model.astream_complete(prompt, **sampling))
+                    for prompt in prompts
+                ]
+                unread = running
+                while unread:
+                    unread = [stream for stream in unread if await anext(stream, None)]
+                return self._result([await stream.result() for stream in running])
+
+    def _result(self, replies: list[Completion]) -> LLMResult:
+        prompt_tokens = sum(reply.usage.prompt_tokens for reply in replies)
+        completion_tokens = sum(reply.usage.completion_tokens for reply in replies)
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        }
+        return LLMResult(
+            generations=[[Generation(text=r.text, generation_info=_info(r))] for r in replies],
+            llm_output={"model_name": self.model_name, "token_usage": usage},
+        )
+
+    # Unlike a chat model, a BaseLLM tells the callbacks of its tokens itself.
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        sampling = self._sampling(stop, kwargs)
+        with context_overflow(), self._model().stream_complete(prompt, **sampling) as stream:
+            for chunk in stream:
+                generation = GenerationChunk(text=chunk.text, generation_info=_info(chunk))
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=generation)
+                yield generation
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        model, sampling = await self._amodel(), self._sampling(stop, kwargs)
+        with context_overflow():
+            async with model.astream_complete(prompt, **sampling) as stream:
+                async for chunk in stream:
+                    generation = GenerationChunk(text=chunk.text, generation_info=_info(chunk))
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=generation)
+                    yield generation
+
+
+def _info(reply: Completion | Chunk) -> dict[str, Any] | None:
+    """Say why a text ended, once: strings concatenate when chunks are added."""
+    info: dict[str, Any] = {}
+    if reply.finish_reason is not None:
+        info["finish_reason"] = reply.finish_reason
+    if reply.logprobs:
+        info["logprobs"] = {"content": logprob_entries(reply)}
+    return info or None

@@ -1,0 +1,136 @@
+"""What both models share: their fields, the loaded weights behind them, and their identity.
+
+Constructing one is cheap; the weights are loaded at the first use. A call never changes a field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator, model_validator
+
+from starchat import Loader, SamplingOptions, SamplingParams, StarChat
+from starchat import __version__ as starchat_version
+
+SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
+EMBEDDED = "starchat-nano"
+_REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
+
+
+class StarChatSettings(BaseModel):
+    """The constructor arguments; a sampling field left at None means starchat's default."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_path: str | None = None
+    """The model file; None: the small demonstration model inside the `starchat` package."""
+    n_threads: int | None = None
+    """Threads that compute; None: one for each core."""
+    n_ctx: int | None = None
+    """Tokens that prompt and reply may fill together; None: as many as the file allows."""
+
+    max_tokens: int | None = None
+    """Tokens of one reply at most; None: what the context still holds."""
+    temperature: float | None = None
+    """0: always the likeliest token."""
+    top_k: int | None = None
+    """0: off."""
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    """Token id → what is added to its logit."""
+    seed: int | None = None
+    """None: a fresh one for every call."""
+    stop: list[str] | None = None
+    """Strings that end a reply and are not part of it."""
+    stop_token_ids: list[int] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    speculation: bool | None = None
+    """False: no guessing ahead; the tokens are the same."""
+    logprobs: int | None = None
+    """n: the log probability of every token and of the n best beside it, as metadata."""
+
+    _loader: Loader = PrivateAttr(default_factory=Loader)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_arguments(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for name in values.keys() - cls.model_fields.keys() - _REMOTE_ONLY:
+            near = difflib.get_close_matches(name, cls.model_fields, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{cls.__name__} has no argument {name!r}{hint}")
+        if idle := sorted(values.keys() & _REMOTE_ONLY):
+            warnings.warn(
+                f"{cls.__name__} runs in this process: {', '.join(idle)} has no effect",
+                stacklevel=2,
+            )
+        return {name: value for name, value in values.items() if name not in _REMOTE_ONLY}
+
+    @field_validator("model_path", mode="before")
+    @classmethod
+    def _accept_path_objects(cls, value: Any) -> Any:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @property
+    def model_name(self) -> str:
+        """The file's name, as traces and usage counters show it."""
+        return EMBEDDED if self.model_path is None else Path(self.model_path).name
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What decides an answer: caches key on it, so an exchanged file is another model."""
+        return {
+            "model": self.model_name,
+            "model_file": _file_identity(self.model_path),
+            "n_ctx": self.n_ctx,
+            **{name: getattr(self, name) for name in SAMPLING},
+            # LangChain overwrites "stop" with the call's own.
+            "default_stop": self.stop,
+        }
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the ids that the model's own tokenizer makes of plain text."""
+        custom = getattr(self, "custom_get_token_ids", None)
+        return list(custom(text)) if custom else self._model().tokenize(text)
+
+    def _model(self) -> StarChat:
+        return self._noted(self._loader.load(self.model_path, self.n_threads, self.n_ctx))
+
+    async def _amodel(self) -> StarChat:
+        """Load in a thread, and only at the first use: it may take seconds."""
+        model = await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
+        return self._noted(model)
+
+    def _noted(self, model: StarChat) -> StarChat:
+        """Learn what only a loaded model knows."""
+        return model
+
+    def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> SamplingOptions:
+        """Merge the fields with a call's arguments, which win; starchat refuses unknown ones."""
+        fields = {name: getattr(self, name) for name in SAMPLING}
+        merged = {name: value for name, value in fields.items() if value is not None} | call
+        merged.pop("stream", None)  # LangChain's own switch, which has done its work by now
+        return cast(SamplingOptions, merged if stop is None else merged | {"stop": stop})
+
+
+def _file_identity(path: str | None) -> tuple[Any, ...]:
+    """Where the file is, its size in bytes and its time of change; loading nothing."""
+    if path is None:
+        return EMBEDDED, starchat_version
+    real = os.path.realpath(path)
+    try:
+        status = os.stat(real)
+    except OSError:  # loading it will say what is wrong
+        return (real,)
+    return real, status.st_size, status.st_mtime_ns

@@ -1,0 +1,466 @@
+"""ChatStarChat as LangChain uses it: chains, streams, callbacks, caches, threads and tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import pickle
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import (
+    AsyncCallbackHandler,
+    BaseCallbackHandler,
+    get_usage_metadata_callback,
+)
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable
+
+from langchain_starchat import ChatStarChat, ContextOverflow
+from starchat import (
+    ContextLengthError,
+    FileAccessError,
+    InvalidRequestError,
+    SamplingParams,
+    StarChat,
+)
+from support.tiny_model import Shape, write_tiny
+
+QUESTION = "How do I sort a list in Python?"
+
+
+@pytest.fixture
+def chain(chat: ChatStarChat) -> Runnable[dict[str, str], str]:
+    prompt = ChatPromptTemplate.from_messages([("system", "Be brief."), ("human", "{question}")])
+    return prompt | chat | StrOutputParser()
+
+
+@pytest.fixture
+def loads_seen(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads that called StarChat.load."""
+    seen: list[threading.Thread] = []
+    load = StarChat.load
+
+    def spy(*args: Any, **kwargs: Any) -> StarChat:
+        seen.append(threading.current_thread())
+        time.sleep(0.01)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(StarChat, "load", spy)
+    return seen
+
+
+async def joined(texts: AsyncIterator[str]) -> str:
+    return "".join([text async for text in texts])
+
+
+class Tokens(BaseCallbackHandler):
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.ends = 0
+        self.errors: list[BaseException] = []
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        self.tokens.append(token)
+
+    def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
+        self.ends += 1
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        self.errors.append(error)
+
+
+class AwaitedTokens(AsyncCallbackHandler):
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(0)  # proves that it was awaited
+        self.tokens.append(token)
+
+
+# ---- chains ---------------------------------------------------------------------------------
+
+
+async def test_every_way_through_a_chain_gives_the_same_text(
+    chain: Runnable[dict[str, str], str],
+) -> None:
+    inputs = [{"question": QUESTION}, {"question": "How do I reverse a string?"}]
+    texts = [chain.invoke(value) for value in inputs]
+    assert all(texts)
+    assert ["".join(chain.stream(value)) for value in inputs] == texts
+    assert chain.batch(inputs) == texts
+    assert [await chain.ainvoke(value) for value in inputs] == texts
+    assert [await joined(chain.astream(value)) for value in inputs] == texts
+    assert await chain.abatch(inputs) == texts
+
+
+async def test_astream_events_tell_each_chunk(chat: ChatStarChat) -> None:
+    events = [event async for event in chat.astream_events(QUESTION, version="v2")]
+    chunks = [e["data"]["chunk"] for e in events if e["event"] == "on_chat_model_stream"]
+    assert "".join(chunk.text for chunk in chunks) == chat.invoke(QUESTION).text
+
+
+def test_agents_work_without_tools(chat: ChatStarChat) -> None:
+    agents = pytest.importorskip("langchain.agents")
+    agent = agents.create_agent(chat, system_prompt="Be brief.")
+    state = agent.invoke({"messages": [HumanMessage(QUESTION)]})
+    assert state["messages"][-1].text == chat.invoke([("system", "Be brief."), QUESTION]).text
+
+
+def test_tools_are_refused_openly(chat: ChatStarChat) -> None:
+    with pytest.raises(NotImplementedError):
+        chat.bind_tools([])
+    with pytest.raises(NotImplementedError):
+        chat.with_structured_output(dict)
+    with pytest.raises(InvalidRequestError, match="tools"):
+        chat.invoke(QUESTION, tools=[{"type": "function"}])
+
+
+# ---- streams --------------------------------------------------------------------------------
+
+
+def test_first_chunk_comes_before_the_last_token_is_computed(
+    long_chat: ChatStarChat, nano: StarChat, wait_until_idle: Callable[[], None]
+) -> None:
+    wait_until_idle()
+    n_before = nano.stats()["tokens"]
+    stream = long_chat.stream(QUESTION)
+    next(stream)
+    n_early = nano.stats()["tokens"] - n_before
+    *_, last = stream
+    assert last.usage_metadata is not None
+    assert n_early < last.usage_metadata["output_tokens"]
+
+
+def test_a_stream_ends_with_one_chunk_of_metadata(long_chat: ChatStarChat) -> None:
+    *pieces, last = long_chat.stream(QUESTION)
+    assert len(pieces) > 1
+    assert last.chunk_position == "last"
+    assert last.content == ""
+    assert set(last.response_metadata) >= {"model_name", "model_provider", "finish_reason"}
+    assert not any(piece.usage_metadata or piece.response_metadata for piece in pieces)
+
+
+def test_leaving_a_stream_stops_the_engine(
+    long_chat: ChatStarChat, stopped_early: Callable[[], None]
+) -> None:
+    for _ in long_chat.stream(QUESTION):
+        break
+    stopped_early()
+
+
+async def test_leaving_an_async_stream_stops_the_engine(
+    long_chat: ChatStarChat, stopped_early: Callable[[], None]
+) -> None:
+    async for _ in long_chat.astream(QUESTION):
+        break
+    await asyncio.sleep(0.02)  # the event loop closes the abandoned generator
+    stopped_early()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_cancelling_a_task_stops_the_engine(
+    long_chat: ChatStarChat, nano: StarChat, stopped_early: Callable[[], None], streaming: bool
+) -> None:
+    async def ask() -> None:
+        if streaming:
+            async for _ in long_chat.astream(QUESTION):
+                pass
+        else:
+            await long_chat.ainvoke(QUESTION)
+
+    task = asyncio.create_task(ask())
+    while not nano.stats()["running"]:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    stopped_early()
+
+
+async def test_the_event_loop_runs_on_while_a_reply_is_written(long_chat: ChatStarChat) -> None:
+    task = asyncio.create_task(long_chat.ainvoke(QUESTION))
+    n_turns = 0
+    while not task.done():
+        await asyncio.sleep(0.001)
+        n_turns += 1
+    assert (await task).response_metadata["finish_reason"] == "length"
+    assert n_turns > 10
+
+
+# ---- callbacks ------------------------------------------------------------------------------
+
+
+async def test_callbacks_hear_every_chunk_once(chat: ChatStarChat) -> None:
+    sync = Tokens()
+    chunks = [c.content for c in chat.stream(QUESTION, config={"callbacks": [sync]})]
+    assert sync.tokens == chunks
+    assert sync.ends == 1
+    awaited = AwaitedTokens()
+    config: Any = {"callbacks": [awaited]}
+    achunks = [c.content async for c in chat.astream(QUESTION, config=config)]
+    assert awaited.tokens == achunks
+
+
+async def test_streaming_true_lets_invoke_tell_callbacks(chat: ChatStarChat) -> None:
+    streaming = ChatStarChat(temperature=0, max_tokens=40, min_tokens=8, streaming=True)
+    tokens, awaited = Tokens(), AwaitedTokens()
+    text = streaming.invoke(QUESTION, config={"callbacks": [tokens]}).text
+    assert text == chat.invoke(QUESTION).text == "".join(tokens.tokens)
+    assert (await streaming.ainvoke(QUESTION, config={"callbacks": [awaited]})).text == text
+    assert "".join(awaited.tokens) == text
+    assert chat.invoke(QUESTION, stream=True).text == text
+
+
+def test_errors_reach_callbacks(chat: ChatStarChat) -> None:
+    tokens = Tokens()
+    with pytest.raises(InvalidRequestError):
+        list(chat.stream(QUESTION, config={"callbacks": [tokens]}, temperature=-1))
+    assert [type(error) for error in tokens.errors] == [InvalidRequestError]
+
+
+# ---- arguments ------------------------------------------------------------------------------
+
+
+def test_every_sampling_parameter_is_a_field() -> None:
+    names = {field.name for field in dataclasses.fields(SamplingParams)}
+    assert names <= set(ChatStarChat.model_fields)
+    assert all(ChatStarChat.model_fields[name].default is None for name in names)
+
+
+def test_a_calls_arguments_win_over_fields(chat: ChatStarChat) -> None:
+    before = chat.asdict()
+    short = chat.invoke(QUESTION, max_tokens=3, min_tokens=3)
+    assert short.usage_metadata is not None
+    assert short.usage_metadata["output_tokens"] == 3
+    assert short.response_metadata["finish_reason"] == "length"
+    (*_, last) = chat.bind(max_tokens=5, min_tokens=5).stream(QUESTION)
+    assert isinstance(last, AIMessageChunk)
+    assert last.usage_metadata is not None
+    assert last.usage_metadata["output_tokens"] == 5
+    assert chat.asdict() == before
+
+
+def test_unknown_arguments_are_errors(chat: ChatStarChat) -> None:
+    with pytest.raises(InvalidRequestError, match="'temprature': did you mean temperature"):
+        chat.invoke(QUESTION, temprature=1)
+    with pytest.raises(ValueError, match="no argument 'temprature': did you mean 'temperature'"):
+        ChatStarChat(temprature=1)  # type: ignore[call-arg]
+
+
+def test_arguments_of_remote_models_are_taken_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="api_key, timeout has no effect"):
+        model = ChatStarChat(timeout=3, api_key="x", top_k=7)  # type: ignore[call-arg]
+    assert model.top_k == 7
+
+
+def test_calls_change_neither_model_nor_messages(chat: ChatStarChat) -> None:
+    messages = [HumanMessage(QUESTION), SystemMessage("Be brief.")]
+    before = copy.deepcopy(messages), chat.asdict()
+    chat.invoke(messages, stop=["x"], seed=1)
+    list(chat.stream(messages, temperature=1.0, seed=1))
+    assert (messages, chat.asdict()) == before
+
+
+@pytest.mark.parametrize("as_field", [False, True])
+async def test_stop_strings_end_the_reply_wherever_chunks_break(
+    nano: StarChat, chat: ChatStarChat, as_field: bool
+) -> None:
+    text = chat.invoke(QUESTION).text
+    stop = text[4:8]
+    expected = text[: text.index(stop)]
+    fields: Any = {"temperature": 0, "max_tokens": 40, "min_tokens": 8}
+    model = ChatStarChat(**fields, stop=[stop] if as_field else ["never"])
+    call: Any = {} if as_field else {"stop": [stop]}
+    message = model.invoke(QUESTION, **call)
+    assert (message.text, message.response_metadata["finish_reason"]) == (expected, "stop")
+    assert "".join([c.text for c in model.stream(QUESTION, **call)]) == expected
+    assert "".join([c.text async for c in model.astream(QUESTION, **call)]) == expected
+    assert model.invoke(QUESTION, stop=[]).text == text
+
+
+def test_the_same_seed_gives_the_same_text(chat: ChatStarChat) -> None:
+    first, again, other = [
+        chat.invoke(QUESTION, temperature=5, top_k=0, top_p=1.0, seed=seed).text
+        for seed in (7, 7, 8)
+    ]
+    assert first == again != other
+
+
+def test_logprobs_are_metadata_of_every_token(chat: ChatStarChat) -> None:
+    message = chat.invoke(QUESTION, logprobs=2)
+    entries = message.response_metadata["logprobs"]["content"]
+    assert [e["token_id"] for e in entries] == message.additional_kwargs["token_ids"]
+    assert all(e["logprob"] <= 0 and len(e["top_logprobs"]) == 2 for e in entries)
+
+
+# ---- errors ---------------------------------------------------------------------------------
+
+
+async def test_a_prompt_too_long_says_so_in_every_path(chat: ChatStarChat, nano: StarChat) -> None:
+    prompt = "word " * nano.info.n_ctx
+    for error in (ContextOverflow, ContextLengthError, ContextOverflowError, InvalidRequestError):
+        with pytest.raises(error, match=f"context holds {nano.info.n_ctx:,}"):
+            chat.invoke(prompt)
+    with pytest.raises(ContextOverflow):
+        list(chat.stream(prompt))
+    with pytest.raises(ContextOverflow):
+        await chat.ainvoke(prompt)
+    with pytest.raises(ContextOverflow):
+        async for _ in chat.astream(prompt):
+            pass
+
+
+def test_a_missing_file_is_told_at_the_first_use(tmp_path: Path) -> None:
+    model = ChatStarChat(model_path=str(tmp_path / "absent.bin"))
+    with pytest.raises(FileAccessError, match=r"absent\.bin"):
+        model.invoke(QUESTION)
+
+
+# ---- caches ---------------------------------------------------------------------------------
+
+
+def test_a_cache_answers_the_same_question_again(nano: StarChat) -> None:
+    model = ChatStarChat(cache=InMemoryCache(), temperature=5, top_k=0, top_p=1.0)
+    assert model.invoke(QUESTION, max_tokens=30).text == model.invoke(QUESTION, max_tokens=30).text
+
+
+def test_a_cache_keeps_models_and_parameters_apart(tmp_path: Path) -> None:
+    file = write_tiny(tmp_path / "tiny.bin", "q4_0").path
+    cache = InMemoryCache()
+
+    def ask(fields: Any, call: Any) -> None:
+        model = ChatStarChat(model_path=str(file), cache=cache, max_tokens=6, **fields)
+        model.invoke("Hi", **call)
+
+    variants: list[tuple[Any, Any]] = [
+        ({"temperature": 0}, {}),
+        ({"temperature": 1.0}, {}),
+        ({"temperature": 0}, {"top_k": 3}),
+        ({"temperature": 0}, {"stop": ["x"]}),
+        ({"temperature": 0, "stop": ["y"]}, {}),
+        ({"temperature": 0, "n_ctx": 80}, {}),
+    ]
+    for n_entries, variant in enumerate(variants, 1):
+        ask(*variant)
+        ask(*variant)
+        assert len(cache._cache) == n_entries
+    write_tiny(file, "q8_0", Shape(), seed=2)  # another model under the same name
+    ask(*variants[0])
+    assert len(cache._cache) == len(variants) + 1
+
+
+# ---- concurrency and loading ----------------------------------------------------------------
+
+
+async def test_sixteen_tasks_get_the_answers_that_each_gets_alone(chat: ChatStarChat) -> None:
+    questions: list[Any] = [f"How do I print the number {n}?" for n in range(16)]
+    alone = [chat.invoke(question).text for question in questions]
+    together = await asyncio.gather(*[chat.ainvoke(question) for question in questions])
+    assert [message.text for message in together] == alone
+    assert [message.text for message in chat.batch(questions)] == alone
+
+
+def test_construction_loads_nothing(loads_seen: list[threading.Thread]) -> None:
+    model = ChatStarChat(model_path="absent.bin", n_ctx=512)
+    assert model.profile is not None
+    assert model.profile["max_input_tokens"] == 512
+    assert repr(model) and model.asdict()
+    assert not loads_seen
+
+
+def test_threads_load_a_model_once(nano: StarChat, loads_seen: list[threading.Thread]) -> None:
+    model = ChatStarChat(max_tokens=1)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(model.invoke, [QUESTION] * 8))) == 8
+    assert len(loads_seen) == 1
+
+
+async def test_async_paths_load_outside_the_event_loop(
+    nano: StarChat, loads_seen: list[threading.Thread]
+) -> None:
+    await ChatStarChat(max_tokens=1).ainvoke(QUESTION)
+    async for _ in ChatStarChat(max_tokens=1).astream(QUESTION):
+        pass
+    assert len(loads_seen) == 2
+    assert threading.current_thread() not in loads_seen
+
+
+@pytest.mark.parametrize(
+    "clone",
+    [
+        pytest.param(lambda model: pickle.loads(pickle.dumps(model)), id="pickle"),
+        copy.deepcopy,
+        copy.copy,
+    ],
+)
+def test_copies_answer_alike(chat: ChatStarChat, clone: Any) -> None:
+    text = chat.invoke(QUESTION).text
+    twin = clone(chat)
+    assert isinstance(twin, ChatStarChat)
+    assert twin.asdict() == chat.asdict()
+    assert twin.invoke(QUESTION).text == text
+
+
+def test_a_copy_with_another_file_uses_that_file(chat: ChatStarChat, tmp_path: Path) -> None:
+    chat.invoke(QUESTION)
+    file = write_tiny(tmp_path / "tiny.bin").path
+    other = chat.model_copy(update={"model_path": str(file)})
+    assert other.invoke("Hi").response_metadata["model_name"] == "tiny.bin"
+    assert chat.invoke(QUESTION).response_metadata["model_name"] == "starchat-nano"
+
+
+# ---- tokens and traits ----------------------------------------------------------------------
+
+
+def test_tokens_are_counted_by_the_model(chat: ChatStarChat, nano: StarChat) -> None:
+    text = "def naïve(x): return '🙂'"
+    assert chat.get_token_ids(text) == nano.tokenize(text)
+    assert chat.get_num_tokens(text) == len(nano.tokenize(text))
+    messages = [SystemMessage("Be brief."), HumanMessage(QUESTION)]
+    usage = chat.invoke(messages).usage_metadata
+    assert usage is not None
+    assert chat.get_num_tokens_from_messages(messages) == usage["input_tokens"]
+    assert chat.get_num_tokens_from_messages([]) == 0
+    with pytest.raises(InvalidRequestError, match="tools"):
+        chat.get_num_tokens_from_messages(messages, tools=[{}])
+
+
+def test_usage_adds_up_and_reaches_the_usage_callback(chat: ChatStarChat) -> None:
+    with get_usage_metadata_callback() as seen:
+        usage = chat.invoke(QUESTION).usage_metadata
+    assert usage is not None
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    assert seen.usage_metadata == {"starchat-nano": usage}
+
+
+def test_the_profile_knows_the_context_once_loaded(chat: ChatStarChat, nano: StarChat) -> None:
+    chat.invoke(QUESTION)
+    assert chat.profile is not None
+    assert chat.profile["max_input_tokens"] == nano.info.n_ctx
+    assert chat.profile["tool_calling"] is False
+    assert chat.profile["structured_output"] is False
+
+
+def test_traces_name_model_and_parameters() -> None:
+    model = ChatStarChat(temperature=0.5, max_tokens=9, stop=["a"])
+    assert model._get_ls_params() == {
+        "ls_provider": "starchat",
+        "ls_model_type": "chat",
+        "ls_model_name": "starchat-nano",
+        "ls_temperature": 0.5,
+        "ls_max_tokens": 9,
+        "ls_stop": ["a"],
+    }
+    assert model._get_ls_params(stop=["b"], temperature=0)["ls_stop"] == ["b"]

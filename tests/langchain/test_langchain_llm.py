@@ -1,0 +1,154 @@
+"""StarChatLLM: raw completions, alone and in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import PromptTemplate
+
+from langchain_starchat import ContextOverflow, StarChatLLM
+from starchat import Chunk, InvalidRequestError, StarChat, Stream
+
+PROMPTS: list[Any] = ["def add(a, b):", "import os\n", "numbers = [1, 2", "for line in"]
+
+
+async def joined(texts: AsyncIterator[str]) -> str:
+    return "".join([text async for text in texts])
+
+
+class Tokens(BaseCallbackHandler):
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        self.tokens.append(token)
+
+
+class AwaitedTokens(AsyncCallbackHandler):
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(0)  # proves that it was awaited
+        self.tokens.append(token)
+
+
+async def test_every_way_gives_the_text_of_the_engine(llm: StarChatLLM, nano: StarChat) -> None:
+    sampling: Any = {"temperature": 0, "max_tokens": 40, "min_tokens": 8}
+    texts = [nano.complete(prompt, **sampling).text for prompt in PROMPTS]
+    assert [llm.invoke(prompt) for prompt in PROMPTS] == texts
+    assert llm.batch(PROMPTS) == texts
+    assert llm.batch(PROMPTS, config={"max_concurrency": 2}) == texts
+    assert ["".join(llm.stream(prompt)) for prompt in PROMPTS] == texts
+    assert await llm.abatch(PROMPTS) == texts
+    assert [await joined(llm.astream(prompt)) for prompt in PROMPTS] == texts
+
+
+def test_a_chain_around_it(llm: StarChatLLM) -> None:
+    chain = PromptTemplate.from_template("def {name}(") | llm | StrOutputParser()
+    assert chain.invoke({"name": "add"}) == llm.invoke("def add(")
+
+
+def test_a_batch_is_submitted_before_it_is_read(
+    nano: StarChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    submit, read = StarChat.stream_complete, Stream.__next__
+
+    def spy_submit(self: StarChat, *args: Any, **kwargs: Any) -> Stream:
+        events.append("submit")
+        return submit(self, *args, **kwargs)
+
+    def spy_read(self: Stream) -> Chunk:
+        events.append("read")
+        return read(self)
+
+    monkeypatch.setattr(StarChat, "stream_complete", spy_submit)
+    monkeypatch.setattr(Stream, "__next__", spy_read)
+    StarChatLLM(max_tokens=20).batch(PROMPTS)
+    assert events[: len(PROMPTS)] == ["submit"] * len(PROMPTS)
+    assert set(events[len(PROMPTS) :]) == {"read"}
+
+
+async def test_callbacks_hear_every_chunk_once(long_llm: StarChatLLM) -> None:
+    tokens, awaited = Tokens(), AwaitedTokens()
+    assert list(long_llm.stream(PROMPTS[0], config={"callbacks": [tokens]})) == tokens.tokens
+    config: Any = {"callbacks": [awaited]}
+    assert [t async for t in long_llm.astream(PROMPTS[0], config=config)] == awaited.tokens
+    assert len(tokens.tokens) > 1
+
+
+def test_results_carry_usage_and_reason(llm: StarChatLLM) -> None:
+    result = llm.generate(PROMPTS[:2], max_tokens=8)
+    assert result.llm_output is not None
+    assert result.llm_output["model_name"] == "starchat-nano"
+    usage = result.llm_output["token_usage"]
+    assert usage["completion_tokens"] == 16
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 16
+    assert [g[0].generation_info for g in result.generations] == [{"finish_reason": "length"}] * 2
+
+
+def test_a_cache_keeps_call_arguments_apart(nano: StarChat) -> None:
+    llm = StarChatLLM(temperature=0, min_tokens=8, cache=InMemoryCache())
+    short, long = (llm.invoke(PROMPTS[0], max_tokens=n) for n in (8, 16))
+    assert long.startswith(short) and short != long
+    stopped = StarChatLLM(temperature=0, min_tokens=8, cache=llm.cache, stop=[long[2:5]])
+    assert stopped.invoke(PROMPTS[0], max_tokens=16) == long[: long.index(long[2:5])]
+    assert llm.max_tokens is None
+
+
+async def test_unknown_arguments_are_errors(llm: StarChatLLM) -> None:
+    with pytest.raises(InvalidRequestError, match="did you mean max_tokens"):
+        llm.invoke(PROMPTS[0], max_token=1)
+    with pytest.raises(InvalidRequestError, match="did you mean max_tokens"):
+        await llm.ainvoke(PROMPTS[0], max_token=1)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_one_bad_prompt_ends_the_whole_batch(
+    llm: StarChatLLM, nano: StarChat, wait_until_idle: Callable[[], None], is_async: bool
+) -> None:
+    prompts: list[Any] = [PROMPTS[0], "word " * nano.info.n_ctx]
+    with pytest.raises(ContextOverflow):
+        await llm.abatch(prompts) if is_async else llm.batch(prompts)
+    wait_until_idle()
+
+
+async def test_cancelling_a_batch_stops_the_engine(
+    long_llm: StarChatLLM, nano: StarChat, wait_until_idle: Callable[[], None]
+) -> None:
+    wait_until_idle()
+    task = asyncio.create_task(long_llm.abatch(PROMPTS))
+    while not nano.stats()["running"]:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    wait_until_idle()
+
+
+def test_leaving_a_stream_stops_the_engine(
+    long_llm: StarChatLLM, stopped_early: Callable[[], None]
+) -> None:
+    for _ in long_llm.stream(PROMPTS[0]):
+        break
+    stopped_early()
+
+
+def test_control_tokens_in_a_prompt_are_text(llm: StarChatLLM, nano: StarChat) -> None:
+    usage = (llm.generate(["<|end|>"]).llm_output or {})["token_usage"]
+    assert usage["prompt_tokens"] == len(nano.tokenize("<|end|>")) > 1
+
+
+def test_traces_name_the_model() -> None:
+    params = StarChatLLM(temperature=0.5, stop=["a"])._get_ls_params()
+    assert params["ls_provider"] == "starchat"
+    assert params["ls_model_type"] == "llm"
+    assert params["ls_model_name"] == "starchat-nano"
+    assert params["ls_stop"] == ["a"]
