@@ -154,7 +154,9 @@ def test_a_failed_load_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["n_threads", "n_ctx"])
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "2"])
 def test_wrong_settings_are_refused(tiny_model_path: Path, name: str, value: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=f"{name}: expected a positive integer or None"):
+    with pytest.raises(
+        InvalidRequestError, match=f"{name}: expected an integer of at least 1, or None"
+    ):
         StarChat.load(tiny_model_path, **{name: value})
 
 
@@ -413,7 +415,7 @@ def test_a_forked_child_is_refused_the_parents_model_and_may_load_its_own(
     )
     assert result.returncode == 0, result.stderr
     assert "refused: this model was loaded before the process forked" in result.stdout
-    assert "own: Usage(prompt_tokens=1, completion_tokens=2)" in result.stdout
+    assert "own: Usage(prompt_tokens=1, completion_tokens=2, " in result.stdout
     assert "parent: 300" in result.stdout
     assert result.stderr == ""
 

@@ -19,7 +19,7 @@ namespace {
 
 // Loads without the GIL. Calls progress, if there is one, and lets Ctrl-C end the load.
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
-                               const py::object& progress) {
+                               int64_t prefix_cache_bytes, const py::object& progress) {
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
   auto last = std::chrono::steady_clock::now();
   const auto report = [&](uint64_t done, uint64_t total) {
@@ -35,16 +35,17 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   auto tokenizer = std::make_shared<Tokenizer>(std::move(loaded.vocabulary));
   ModelInfo info = loaded.model->info();
   const py::gil_scoped_acquire acquire;
-  return std::make_unique<PyEngine>(std::move(loaded.model), std::move(info), std::move(tokenizer));
+  return std::make_unique<PyEngine>(std::move(loaded.model), std::move(info), std::move(tokenizer),
+                                    prefix_cache_bytes);
 }
 
 }  // namespace
 
 PyEngine::PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
-                   std::shared_ptr<Tokenizer> tokenizer)
+                   std::shared_ptr<Tokenizer> tokenizer, int64_t prefix_cache_bytes)
     : info_(std::move(info)),
       tokenizer_(std::move(tokenizer)),
-      core_(std::make_shared<Core>(std::move(model))) {
+      core_(std::make_shared<Core>(std::move(model), prefix_cache_bytes)) {
   CloseAtExit<EngineLoop>::add({core_->get(), &core_->get()->loop});
 }
 
@@ -107,6 +108,10 @@ py::dict PyEngine::stats() {
   result["running"] = stats.n_running;
   result["waiting"] = stats.n_waiting;
   result["kv_pages_used"] = stats.n_kv_pages;
+  result["prefix_pages"] = stats.n_prefix_pages;
+  result["cached_tokens"] = stats.n_cached_tokens;
+  result["guessed_tokens"] = stats.n_guessed_tokens;
+  result["accepted_tokens"] = stats.n_accepted_tokens;
   return result;
 }
 
@@ -122,7 +127,8 @@ void bind_engine(py::module_& m) {
   bind_token_stream(m);
   py::class_<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
       .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
-           py::arg("n_ctx") = 0, py::arg("progress") = py::none(),
+           py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
+           py::arg("progress") = py::none(),
            "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
            "raises ends the load.")
       .def_property_readonly("info", &PyEngine::info, "What was loaded.")

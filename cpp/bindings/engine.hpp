@@ -17,8 +17,8 @@ namespace starchat {
 
 class PyEngine {
  public:
-  PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
-           std::shared_ptr<Tokenizer> tokenizer);
+  PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info, std::shared_ptr<Tokenizer> tokenizer,
+           int64_t prefix_cache_bytes = -1);
   ~PyEngine();
 
   pybind11::dict info() const;
@@ -32,9 +32,10 @@ class PyEngine {
 
  private:
   struct Core {
-    explicit Core(std::unique_ptr<ForwardPass> model) : model(std::move(model)) {}
+    Core(std::unique_ptr<ForwardPass> model, int64_t prefix_cache_bytes)
+        : model(std::move(model)), loop(*this->model, prefix_cache_bytes) {}
     std::unique_ptr<ForwardPass> model;
-    EngineLoop loop{*model};
+    EngineLoop loop;
   };
 
   ModelInfo info_;

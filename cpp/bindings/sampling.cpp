@@ -20,6 +20,8 @@ using Setter = std::function<void(SamplingParams&, py::handle)>;
 template <class T>
 constexpr const char* kExpected = "an integer";
 template <>
+constexpr const char* kExpected<bool> = "True or False";
+template <>
 constexpr const char* kExpected<double> = "a number";
 template <>
 constexpr const char* kExpected<std::map<int64_t, double>> = "a dict of token id to number";
@@ -80,6 +82,7 @@ void bind_sampling_params(py::module_& m) {
       .field("logit_bias", &SamplingParams::logit_bias, "Added to single logits; -inf bans.")
       .field("seed", &SamplingParams::seed, "64 bits.")
       .field("stop_token_ids", &SamplingParams::stop_token_ids, "End the sequence, not emitted.")
+      .field("speculation", &SamplingParams::speculation, "Guess ahead; the tokens are the same.")
       .field("n_logprobs", &SamplingParams::n_logprobs, "-1: none; n: the chosen and n best.");
   params.def(py::init([setters = binder.setters()](const py::kwargs& fields) {
     SamplingParams params;

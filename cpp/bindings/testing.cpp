@@ -19,14 +19,17 @@ namespace starchat {
 namespace {
 
 // Keeps ids in the cache's pages. Logits are a hash of all ids up to the column, as the cache has
-// them, so that any mistake in positions, caches or order changes the tokens.
+// them, so that any mistake in positions, caches or order changes the tokens. With a period, the
+// id that stood so many positions before is mostly the likeliest: a text that quotes itself.
 class FakeModel : public ForwardPass {
  public:
-  FakeModel(int n_vocab, int n_ctx, int max_columns, double step_s, int nan_id, int head_dim)
+  FakeModel(int n_vocab, int n_ctx, int max_columns, double step_s, int nan_id, int head_dim,
+            int period = 0)
       : n_vocab_(n_vocab),
         max_columns_(max_columns),
         step_s_(step_s),
         nan_id_(nan_id),
+        period_(period),
         kv_pool_({1, 1, head_dim}, n_ctx) {}
 
   int n_vocab() const override { return n_vocab_; }
@@ -72,19 +75,24 @@ class FakeModel : public ForwardPass {
     for (float& logit : logits)
       logit = poisoned ? std::numeric_limits<float>::quiet_NaN()
                        : static_cast<float>(random.uniform() * 8 - 4);
+    const int quoted = batch.positions[column] + 1 - period_;
+    if (period_ > 0 && quoted >= 0 && hash % 8 != 0) {
+      logits[batch.caches[column]->pages()[quoted / kPagePositions][quoted % kPagePositions]] = 9;
+    }
   }
 
   int n_vocab_, max_columns_;
   double step_s_;
-  int nan_id_;
+  int nan_id_, period_;
   KvPool kv_pool_;
 };
 
 class PyScheduler {
  public:
-  PyScheduler(int n_vocab, int n_ctx, int max_columns, int max_sequences, int nan_id, int head_dim)
-      : model_(n_vocab, n_ctx, max_columns, 0, nan_id, head_dim),
-        scheduler_(model_, max_sequences) {}
+  PyScheduler(int n_vocab, int n_ctx, int max_columns, int max_sequences, int nan_id, int head_dim,
+              int period, int64_t prefix_cache_bytes)
+      : model_(n_vocab, n_ctx, max_columns, 0, nan_id, head_dim, period),
+        scheduler_(model_, max_sequences, prefix_cache_bytes) {}
 
   std::unique_ptr<PyTokenStream> add(const std::vector<int64_t>& prompt,
                                      const SamplingParams& params) {
@@ -108,6 +116,8 @@ class PyScheduler {
     result["kv_pages_used"] = stats.n_kv_pages;
     return result;
   }
+  uint64_t n_prefix_pages() const { return scheduler_.stats().n_prefix_pages; }
+  size_t page_bytes() { return model_.kv_pool().page_bytes(); }
 
  private:
   FakeModel model_;
@@ -162,14 +172,17 @@ void bind_testing(py::module_& m) {
               py::arg("n_ctx") = 256, py::arg("max_columns") = 16, py::arg("step_s") = 0.0,
               py::arg("nan_id") = -1);
   py::class_<PyScheduler>(testing, "Scheduler")
-      .def(py::init<int, int, int, int, int, int>(), py::kw_only(), py::arg("n_vocab") = 64,
-           py::arg("n_ctx") = 256, py::arg("max_columns") = 16, py::arg("max_sequences") = 64,
-           py::arg("nan_id") = -1, py::arg("head_dim") = 2)
+      .def(py::init<int, int, int, int, int, int, int, int64_t>(), py::kw_only(),
+           py::arg("n_vocab") = 64, py::arg("n_ctx") = 256, py::arg("max_columns") = 16,
+           py::arg("max_sequences") = 64, py::arg("nan_id") = -1, py::arg("head_dim") = 2,
+           py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1)
       .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"))
       .def("step", &PyScheduler::step)
       .def("fail_next", &PyScheduler::fail_next)
       .def("stats", &PyScheduler::stats)
       .def_property_readonly("runs", &PyScheduler::runs)
+      .def_property_readonly("n_prefix_pages", &PyScheduler::n_prefix_pages)
+      .def_property_readonly("page_bytes", &PyScheduler::page_bytes)
       .def_property_readonly("n_rings", &PyScheduler::n_rings);
 }
 

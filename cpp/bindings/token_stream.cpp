@@ -53,6 +53,11 @@ std::optional<std::string> PyTokenStream::finish_reason() const {
   return "cancelled";
 }
 
+std::tuple<int, int, int> PyTokenStream::counts() const {
+  const StreamCounts counts = stream_->counts();
+  return {counts.n_cached, counts.n_guessed, counts.n_accepted};
+}
+
 void bind_token_stream(py::module_& m) {
   py::class_<SampledToken>(m, "Token", "One token of the output.")
       .def_readonly("id", &SampledToken::id)
@@ -80,6 +85,9 @@ void bind_token_stream(py::module_& m) {
                              "\"stop\", \"length\" or \"cancelled\" once drained, None before.")
       .def_property_readonly("stop_token_id", &PyTokenStream::stop_token_id,
                              "The stop id that ended the sequence, once drained, or None.")
+      .def_property_readonly("counts", &PyTokenStream::counts,
+                             "Tokens of the prompt that were computed before, guessed ones, and "
+                             "accepted guesses.")
       .def("cancel", &PyTokenStream::cancel,
            "End the sequence within one step; harmless when it has ended.");
 }

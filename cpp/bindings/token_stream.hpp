@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "engine/process_bound.hpp"
@@ -36,6 +37,7 @@ class PyTokenStream {
   void cancel();
   std::optional<std::string> finish_reason() const;
   std::optional<int32_t> stop_token_id() const { return stream_->stop_token_id(); }
+  std::tuple<int, int, int> counts() const;
 
  private:
   ProcessBound<TokenStream> stream_;

@@ -8,8 +8,10 @@
 
 namespace starchat {
 
-EngineLoop::EngineLoop(ForwardPass& model)
-    : model_(model), scheduler_(model), thread_([this] { run(); }) {}
+EngineLoop::EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes)
+    : model_(model),
+      scheduler_(model, Scheduler::kMaxSequences, prefix_cache_bytes),
+      thread_([this] { run(); }) {}
 
 EngineLoop::~EngineLoop() { close(); }
 

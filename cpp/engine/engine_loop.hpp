@@ -20,7 +20,7 @@ struct Evaluation {
 
 class EngineLoop {
  public:
-  explicit EngineLoop(ForwardPass& model);
+  explicit EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes = -1);  // as Scheduler
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;
   EngineLoop& operator=(const EngineLoop&) = delete;

@@ -16,6 +16,21 @@ std::unique_ptr<float[]> make_logits(const ForwardPass& model) {
   return std::make_unique_for_overwrite<float[]>(n);
 }
 
+// Whether the leader is about to compute the page that this prompt needs next.
+bool awaits(const Sequence& sequence, const Sequence& leader) {
+  if (sequence.is_evaluation() || leader.is_evaluation()) return false;
+  if (leader.n_cached < sequence.n_cached) return false;
+  const auto common = std::ranges::mismatch(leader.ids, sequence.ids).in2 - sequence.ids.begin();
+  const auto shareable = std::min<int64_t>(common, sequence.n_prompt - 1);
+  return shareable / kPagePositions * kPagePositions > sequence.n_cached;
+}
+
+size_t prefix_budget(ForwardPass& model, int64_t bytes) {
+  if (bytes >= 0) return static_cast<size_t>(bytes);
+  const size_t n_pages = (model.n_ctx() + kPagePositions - 1) / kPagePositions;
+  return n_pages * model.kv_pool().page_bytes();
+}
+
 }  // namespace
 
 std::exception_ptr current_error() {
@@ -31,9 +46,10 @@ std::exception_ptr current_error() {
 }
 
 // Half of the columns at least are left to prompts, whatever is being decoded.
-Scheduler::Scheduler(ForwardPass& model, int max_sequences)
+Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache_bytes)
     : model_(model),
       max_sequences_(std::clamp(model.max_columns() / 2, 1, max_sequences)),
+      prefixes_(model.kv_pool(), prefix_budget(model, prefix_cache_bytes)),
       logits_(make_logits(model)) {}
 
 void Scheduler::add(std::unique_ptr<Sequence> sequence) {
@@ -83,43 +99,77 @@ void Scheduler::schedule() {
   batch_.clear();
   chunks_.clear();
   prefilling_.clear();
+  const auto is_ready = [](const auto& s) { return s->is_decoding() && s->stream->has_room(); };
+  const int n_decoding =
+      std::min(static_cast<int>(std::ranges::count_if(running_, is_ready)), max_sequences_);
+  const int n_free = std::min(kFreeColumns, model_.max_columns() / 2) - n_decoding;
   size_t next_turn = 0;  // where the next step begins, when not all could be placed
   for (size_t i = 0, n = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
     if (!sequence.is_decoding()) {
       prefilling_.push_back(&sequence);
     } else if (sequence.stream->has_room()) {
-      if (static_cast<int>(n++) < max_sequences_)
-        place(sequence, 1);
+      if (static_cast<int>(n++) < n_decoding)
+        place(sequence, 1, std::max(0, n_free) / n_decoding);
       else if (next_turn == 0)
         next_turn = i;
     }
   }
   std::rotate(running_.begin(), running_.begin() + next_turn, running_.end());
 
+  leaders_.clear();
+  for (Sequence* sequence : prefilling_) {
+    reuse_prefix(*sequence);
+    const auto goes_ahead = [&](const Sequence* leader) { return awaits(*sequence, *leader); };
+    if (std::ranges::none_of(leaders_, goes_ahead)) leaders_.push_back(sequence);
+  }
   // An equal share of what is left for each prompt; what one does not need goes to the later ones.
-  for (size_t i = 0; i < prefilling_.size(); ++i) {
+  for (size_t i = 0; i < leaders_.size(); ++i) {
     const int n_left = model_.max_columns() - batch_.n_columns();
     if (n_left == 0) break;
-    const int n_sharing = static_cast<int>(prefilling_.size() - i);
+    const int n_sharing = static_cast<int>(leaders_.size() - i);
     const int share = (n_left + n_sharing - 1) / n_sharing;
-    place(*prefilling_[i], std::min(share, prefilling_[i]->n_pending()));
+    place(*leaders_[i], std::min(share, leaders_[i]->n_pending()));
   }
 }
 
-void Scheduler::place(Sequence& sequence, int n_columns) {
+void Scheduler::reuse_prefix(Sequence& sequence) {
+  if (sequence.is_evaluation() || sequence.n_cached % kPagePositions != 0) return;
+  const int n_before = sequence.n_cached;
+  // The last id is computed in any case: its logits are wanted.
+  const std::span<const int32_t> ids(sequence.ids.data(), sequence.n_prompt - 1);
+  sequence.n_cached = prefixes_.extend(ids, sequence.cache);
+  counters_.n_cached_tokens += sequence.n_cached - n_before;
+  sequence.counts.n_cached += sequence.n_cached - n_before;
+}
+
+void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
+  sequence.guesses.clear();
+  if (max_guesses > 0 && sequence.sampler.params().speculation) {
+    // Each guess that is right is followed by one more token: leave it its place.
+    const auto guesses = sequence.drafter.guess(
+        sequence.ids, std::min(max_guesses, sequence.max_ids - sequence.n_ids() - 1));
+    sequence.guesses.assign(guesses.begin(), guesses.end());
+  }
+  const int n_guessed = static_cast<int>(sequence.guesses.size());
+  n_columns += n_guessed;
   try {
-    sequence.cache.reserve(sequence.n_cached + n_columns);
+    try {
+      sequence.cache.reserve(sequence.n_cached + n_columns);
+    } catch (const OutOfMemoryError&) {
+      if (!prefixes_.clear()) throw;
+      sequence.cache.reserve(sequence.n_cached + n_columns);
+    }
   } catch (...) {
     sequence.end(current_error());
     return;
   }
-  chunks_.push_back({&sequence, n_columns, batch_.n_logits()});
+  chunks_.push_back({&sequence, n_columns, n_guessed, batch_.n_logits()});
   for (int i = 0; i < n_columns; ++i) {
-    const int position = sequence.n_cached + i;
-    if (sequence.is_evaluation() || position + 1 == sequence.n_ids())
+    const int position = sequence.n_cached + i, behind = position - sequence.n_ids();
+    if (sequence.is_evaluation() || behind >= -1)
       batch_.logit_columns.push_back(batch_.n_columns());
-    batch_.token_ids.push_back(sequence.ids[position]);
+    batch_.token_ids.push_back(behind >= 0 ? sequence.guesses[behind] : sequence.ids[position]);
     batch_.positions.push_back(position);
     batch_.caches.push_back(&sequence.cache);
   }
@@ -148,11 +198,14 @@ void Scheduler::compute() {
 
 void Scheduler::take_logits(const Chunk& chunk) {
   Sequence& sequence = *chunk.sequence;
-  sequence.n_cached += chunk.n_columns;
-  if (sequence.is_evaluation())
+  const bool was_prefill = !sequence.is_decoding();
+  sequence.n_cached += chunk.n_columns - chunk.n_guessed;
+  if (sequence.is_evaluation()) {
     take_evaluation(chunk);
-  else if (sequence.n_pending() == 0)
-    take_token(chunk);
+    return;
+  }
+  if (was_prefill) prefixes_.keep(sequence.ids, sequence.n_cached, sequence.cache);
+  if (sequence.n_pending() == 0) take_tokens(chunk);
 }
 
 void Scheduler::take_evaluation(const Chunk& chunk) {
@@ -166,19 +219,37 @@ void Scheduler::take_evaluation(const Chunk& chunk) {
   if (sequence.n_pending() == 0) sequence.end(FinishReason::kLength);
 }
 
-void Scheduler::take_token(const Chunk& chunk) {
+// Samples behind the last id; while that gives what was guessed, behind the guess as well. Every
+// token is sampled from the logits that it would have had without guessing.
+void Scheduler::take_tokens(const Chunk& chunk) {
   Sequence& sequence = *chunk.sequence;
   const size_t n_vocab = model_.n_vocab();
-  SampledToken token =
-      sequence.sampler.sample({logits_.get() + chunk.first_logits * n_vocab, n_vocab});
-  ++counters_.n_tokens;
-  if (sequence.sampler.is_stop(token.id)) {
-    sequence.end(FinishReason::kStop, token.id);
-    return;
+  float* row = logits_.get() + chunk.first_logits * n_vocab;
+  int n_right = 0;
+  for (;; row += n_vocab) {
+    SampledToken token = sequence.sampler.sample({row, n_vocab});
+    ++counters_.n_tokens;
+    if (sequence.sampler.is_stop(token.id)) {
+      sequence.end(FinishReason::kStop, token.id);
+      break;
+    }
+    const int32_t id = token.id;
+    sequence.ids.push_back(id);
+    sequence.stream->push(std::move(token));
+    if (sequence.n_ids() == sequence.max_ids) {
+      sequence.end(FinishReason::kLength);
+      break;
+    }
+    if (n_right == chunk.n_guessed || sequence.guesses[n_right] != id) break;
+    ++n_right;
+    ++sequence.n_cached;
   }
-  sequence.ids.push_back(token.id);
-  sequence.stream->push(std::move(token));
-  if (sequence.n_ids() == sequence.max_ids) sequence.end(FinishReason::kLength);
+  sequence.drafter.learn(chunk.n_guessed, n_right);
+  sequence.counts.n_guessed += chunk.n_guessed;
+  sequence.counts.n_accepted += n_right;
+  counters_.n_guessed_tokens += chunk.n_guessed;
+  counters_.n_accepted_tokens += n_right;
+  sequence.stream->set_counts(sequence.counts);
 }
 
 // Takes out what has ended: first the memory is free again, then the readers are told.
@@ -193,7 +264,11 @@ bool Scheduler::retire() {
   take_ended(running_);
   take_ended(waiting_);
   if (ended.empty()) return false;
-  for (const auto& sequence : ended) sequence->cache.clear();
+  for (const auto& sequence : ended) {
+    if (!sequence->is_evaluation())
+      prefixes_.keep(sequence->ids, sequence->n_cached, sequence->cache);
+    sequence->cache.clear();
+  }
   publish();
   for (const auto& sequence : ended) sequence->tell_stream();
   return true;
@@ -205,11 +280,20 @@ void Scheduler::publish() {
   counters_.n_kv_pages = n_pages;
   counters_.n_running = running_.size();
   counters_.n_waiting = waiting_.size();
+  counters_.n_prefix_pages = prefixes_.n_pages();
 }
 
 SchedulerStats Scheduler::stats() const {
-  return {counters_.n_steps,   counters_.n_tokens,  counters_.n_columns,
-          counters_.n_running, counters_.n_waiting, counters_.n_kv_pages};
+  return {.n_steps = counters_.n_steps,
+          .n_tokens = counters_.n_tokens,
+          .n_columns = counters_.n_columns,
+          .n_running = counters_.n_running,
+          .n_waiting = counters_.n_waiting,
+          .n_kv_pages = counters_.n_kv_pages,
+          .n_prefix_pages = counters_.n_prefix_pages,
+          .n_cached_tokens = counters_.n_cached_tokens,
+          .n_guessed_tokens = counters_.n_guessed_tokens,
+          .n_accepted_tokens = counters_.n_accepted_tokens};
 }
 
 }  // namespace starchat

@@ -1,5 +1,6 @@
-// Chooses what each step computes: one column for every decoding sequence, then chunks of the
-// prompts that wait, so that a long prompt never holds up those who are being answered.
+// Chooses what each step computes: one column for every decoding sequence, and guesses behind it
+// while columns are free, then chunks of the prompts that wait, so that a long prompt never holds
+// up those who are being answered. Beginnings that were computed before are not computed again.
 // No threads and no clock: the engine loop, or a test, calls step().
 #pragma once
 #include <atomic>
@@ -9,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
 #include "model/batch.hpp"
 
@@ -19,7 +21,8 @@ std::exception_ptr current_error();
 
 struct SchedulerStats {
   uint64_t n_steps, n_tokens, n_columns;  // since the start
-  uint64_t n_running, n_waiting, n_kv_pages;
+  uint64_t n_running, n_waiting, n_kv_pages, n_prefix_pages;
+  uint64_t n_cached_tokens, n_guessed_tokens, n_accepted_tokens;  // since the start
 };
 
 class Scheduler {
@@ -28,7 +31,10 @@ class Scheduler {
   // which nobody reads never keep others out.
   static constexpr int kMaxSequences = 64;
 
-  explicit Scheduler(ForwardPass& model, int max_sequences = kMaxSequences);
+  // prefix_cache_bytes: for beginnings that nobody is using. Negative: as much as one sequence of
+  // the whole context takes.
+  explicit Scheduler(ForwardPass& model, int max_sequences = kMaxSequences,
+                     int64_t prefix_cache_bytes = -1);
 
   void add(std::unique_ptr<Sequence> sequence);
   // Drops what was cancelled, admits what waits (first come, first served), computes one batch.
@@ -40,33 +46,41 @@ class Scheduler {
  private:
   struct Chunk {
     Sequence* sequence;
-    int n_columns;
+    int n_columns;  // guesses included
+    int n_guessed;
     int first_logits;  // its first row of logits, if it has any
   };
+
+  // Decoding reads every weight whatever the number of columns: so many cost about one step.
+  static constexpr int kFreeColumns = 16;
 
   void drop_cancelled();
   void admit();
   void schedule();
-  void place(Sequence& sequence, int n_columns);
+  void reuse_prefix(Sequence& sequence);
+  void place(Sequence& sequence, int n_columns, int max_guesses = 0);
   void compute();
   void take_logits(const Chunk& chunk);
   void take_evaluation(const Chunk& chunk);
-  void take_token(const Chunk& chunk);
+  void take_tokens(const Chunk& chunk);
   bool retire();
   void publish();
 
   ForwardPass& model_;
   const int max_sequences_;
+  PrefixCache prefixes_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
 
   Batch batch_;
   std::vector<Chunk> chunks_;          // of batch_, in its order
   std::vector<Sequence*> prefilling_;  // work space
+  std::vector<Sequence*> leaders_;     // those of them that wait for no other's page
   std::unique_ptr<float[]> logits_;    // (max_columns, n_vocab), touched as far as needed
 
   struct Counters {
-    std::atomic<uint64_t> n_steps, n_tokens, n_columns, n_running, n_waiting, n_kv_pages;
+    std::atomic<uint64_t> n_steps, n_tokens, n_columns, n_running, n_waiting, n_kv_pages,
+        n_prefix_pages, n_cached_tokens, n_guessed_tokens, n_accepted_tokens;
   };
   Counters counters_{};
 };

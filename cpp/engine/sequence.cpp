@@ -73,6 +73,7 @@ void Sequence::end(FinishReason reason, std::optional<int32_t> stop_token_id) {
 void Sequence::end(std::exception_ptr error) { error_ = std::move(error); }
 
 void Sequence::tell_stream() {
+  stream->set_counts(counts);
   if (error_)
     stream->fail(error_);
   else

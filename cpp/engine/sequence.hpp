@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/drafter.hpp"
 #include "engine/token_stream.hpp"
 #include "model/batch.hpp"
 #include "sampling/sampler.hpp"
@@ -45,6 +46,9 @@ class Sequence {
   int n_cached = 0;   // positions 0 .. n_cached-1 are in the cache
   KvSequence cache;
   Sampler sampler;
+  Drafter drafter;
+  std::vector<int32_t> guesses;  // behind ids, in the step that is being computed
+  StreamCounts counts;
   const std::shared_ptr<float[]> logits;  // of evaluations
   const std::shared_ptr<TokenStream> stream;
 

@@ -46,6 +46,16 @@ std::optional<int32_t> TokenStream::stop_token_id() {
   return tokens_.empty() ? stop_token_id_ : std::nullopt;
 }
 
+StreamCounts TokenStream::counts() {
+  const Lock lock(mutex_);
+  return counts_;
+}
+
+void TokenStream::set_counts(StreamCounts counts) {
+  const Lock lock(mutex_);
+  counts_ = counts;
+}
+
 bool TokenStream::has_room() {
   const Lock lock(mutex_);
   return tokens_.size() < kCapacity;

@@ -19,6 +19,13 @@ namespace starchat {
 
 enum class FinishReason { kStop, kLength, kCancelled };
 
+// What a sequence was spared so far, in tokens.
+struct StreamCounts {
+  int n_cached = 0;    // of the prompt, computed before by another
+  int n_guessed = 0;   // by look-up
+  int n_accepted = 0;  // of these
+};
+
 class TokenStream {
  public:
   static constexpr size_t kCapacity = 256;  // tokens
@@ -34,11 +41,13 @@ class TokenStream {
   void cancel();  // the end comes at once; the engine drops the sequence within one step
   std::optional<FinishReason> finish_reason();  // once drained
   std::optional<int32_t> stop_token_id();       // once drained
+  StreamCounts counts();
 
   // For the engine. Whatever comes after the end is ignored.
   bool has_room();
   bool has_ended();
   void push(SampledToken token);
+  void set_counts(StreamCounts counts);
   void finish(FinishReason reason, std::optional<int32_t> stop_token_id = {});
   void fail(std::exception_ptr error);
 
@@ -58,6 +67,7 @@ class TokenStream {
   std::optional<FinishReason> reason_;
   std::optional<int32_t> stop_token_id_;
   std::exception_ptr error_;
+  StreamCounts counts_;
   bool announced_ = false;
 };
 

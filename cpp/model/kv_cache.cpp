@@ -16,17 +16,23 @@ KvPool::Page KvPool::allocate() {
   const std::lock_guard lock(mutex_);
   if (free_.empty()) {
     free_.reserve(arenas_.size() + 1);  // release() must not throw
-    arenas_.emplace_back(page_bytes());
-    free_.push_back(reinterpret_cast<Page>(arenas_.back().data()));
+    arenas_.emplace_back(kHeaderBytes + page_bytes());
+    free_.push_back(reinterpret_cast<Page>(arenas_.back().data() + kHeaderBytes));
   }
   const Page page = free_.back();
   free_.pop_back();
+  n_holders(page) = 1;
   return page;
+}
+
+void KvPool::retain(Page page) {
+  const std::lock_guard lock(mutex_);
+  ++n_holders(page);
 }
 
 void KvPool::release(Page page) {
   const std::lock_guard lock(mutex_);
-  free_.push_back(page);
+  if (--n_holders(page) == 0) free_.push_back(page);
 }
 
 KvSequence::KvSequence(KvSequence&& other) noexcept
@@ -43,6 +49,11 @@ void KvSequence::reserve(int n_tokens) {
       throw;
     }
   }
+}
+
+void KvSequence::share(KvPool::Page page) {
+  pages_.push_back(page);
+  pool_->retain(page);
 }
 
 void KvSequence::clear() {

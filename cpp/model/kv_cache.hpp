@@ -1,5 +1,6 @@
 // KV cache in pages of 32 positions, f16. A page holds every layer of its positions, so a
-// sequence's memory grows page by page and returns to the pool as a whole.
+// sequence's memory grows page by page. Pages are counted: sequences that begin alike share theirs,
+// which is safe because a page that is full is never written again.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -23,7 +24,8 @@ class KvPool {
 
   KvPool(KvShape shape, int n_ctx);
 
-  Page allocate();  // throws OutOfMemoryError
+  Page allocate();  // held once; throws OutOfMemoryError
+  void retain(Page page);
   void release(Page page);
 
   // K of one layer and head: tiles (2, head_dim, 16 positions). V: rows (32, head_dim_padded).
@@ -42,6 +44,12 @@ class KvPool {
   int n_ctx_;
   int v_row_elements_;
   size_t head_elements_, page_elements_;
+
+  static constexpr size_t kHeaderBytes = 64;  // in front of each page: how many hold it
+  static uint64_t& n_holders(Page page) {
+    return *reinterpret_cast<uint64_t*>(reinterpret_cast<std::byte*>(page) - kHeaderBytes);
+  }
+
   std::mutex mutex_;
   std::vector<Arena> arenas_;  // every page ever allocated
   std::vector<Page> free_;
@@ -55,7 +63,8 @@ class KvSequence {
   KvSequence(KvSequence&& other) noexcept;
   KvSequence& operator=(KvSequence&&) = delete;
 
-  void reserve(int n_tokens);  // room for positions 0 .. n_tokens-1; throws OutOfMemoryError
+  void reserve(int n_tokens);     // room for positions 0 .. n_tokens-1; throws OutOfMemoryError
+  void share(KvPool::Page page);  // appends a full page that others hold too
   void clear();
   const std::vector<KvPool::Page>& pages() const { return pages_; }
   const KvPool& pool() const { return *pool_; }

@@ -19,6 +19,7 @@ struct SamplingParams {
   std::map<int64_t, double> logit_bias;  // token id → what is added; -inf bans the token
   uint64_t seed = 0;
   std::vector<int64_t> stop_token_ids;
+  bool speculation = true;  // guess ahead; the tokens are the same without
   int64_t n_logprobs = -1;  // -1: none; n: the chosen token's and the n best
 
   void validate(int n_vocab) const;  // throws InvalidRequestError

@@ -34,6 +34,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float]
     seed: int  # 64 bits
     stop_token_ids: Sequence[int]
+    speculation: bool
     n_logprobs: int  # -1: none; n: chosen token and n best
     def __init__(self, **fields: Any) -> None: ...
 
@@ -60,6 +61,9 @@ class TokenStream:
         """None while tokens may come; "stop", "length" or "cancelled" once drained."""
     @property
     def stop_token_id(self) -> int | None: ...
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Prompt tokens computed before, guessed tokens, accepted guesses: so far."""
     def cancel(self) -> None:
         """End the sequence within one step; harmless when it has ended."""
 
@@ -70,6 +74,7 @@ class Engine:
         *,
         n_threads: int = 0,
         n_ctx: int = 0,
+        prefix_cache_bytes: int = -1,
         progress: Callable[[int, int], None] | None = None,
     ) -> None: ...
     @property
@@ -85,7 +90,7 @@ class Engine:
     ) -> TokenStream: ...
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]: ...
     def stats(self) -> dict[str, int]:
-        """Counters: steps, tokens, columns, running, waiting, kv_pages_used."""
+        """Counters: steps, tokens, columns, running, waiting, kv_pages_used and more."""
     def close(self) -> None:
         """Cancel every stream and join the engine's thread; harmless when closed."""
 

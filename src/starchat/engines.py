@@ -10,13 +10,21 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from . import _core
 from .errors import EngineClosedError
 
 Progress: TypeAlias = Callable[[int, int], None]
-_Key: TypeAlias = tuple[str, int, int, int, int]  # real path, mtime_ns, size, n_threads, n_ctx
+_Key: TypeAlias = tuple[str, int, int, "Settings"]  # real path, mtime_ns, size
+
+
+class Settings(NamedTuple):
+    """What an engine is made with beside its file; the defaults are the core's."""
+
+    n_threads: int = 0
+    n_ctx: int = 0
+    prefix_cache_bytes: int = -1
 
 
 class _Slot:
@@ -63,23 +71,23 @@ class Lease:
         self.release()
 
 
-def lease(path: str, *, n_threads: int, n_ctx: int, progress: Progress | None = None) -> Lease:
+def lease(path: str, settings: Settings, progress: Progress | None = None) -> Lease:
     """Return a share of the engine for this file and these settings, loading it if need be."""
-    slot = _take(_key(path, n_threads, n_ctx))
+    slot = _take(_key(path, settings))
     share = Lease(slot)  # gives the count back if loading fails
     with slot.loading:
         if slot.engine is None:
-            slot.engine = _core.Engine(path, n_threads=n_threads, n_ctx=n_ctx, progress=progress)
+            slot.engine = _core.Engine(path, progress=progress, **settings._asdict())
     return share
 
 
-def _key(path: str, n_threads: int, n_ctx: int) -> _Key:
+def _key(path: str, settings: Settings) -> _Key:
     real = os.path.realpath(path)
     try:
         status = os.stat(real)
     except (OSError, ValueError):  # the core says what is wrong with the path
-        return real, 0, 0, n_threads, n_ctx
-    return real, status.st_mtime_ns, status.st_size, n_threads, n_ctx
+        return real, 0, 0, settings
+    return real, status.st_mtime_ns, status.st_size, settings
 
 
 def _take(key: _Key) -> _Slot:

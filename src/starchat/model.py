@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
 from .chat import ChatTemplate, check_messages
-from .engines import Lease, lease
+from .engines import Lease, Settings, lease
 from .errors import FileAccessError, InvalidRequestError, UnsupportedFeatureError
 from .progress import LoadingBar
 from .pump import shared_pump
@@ -67,12 +67,15 @@ class StarChat:
         *,
         n_threads: int | None = None,
         n_ctx: int | None = None,
+        prefix_cache_bytes: int | None = None,
         progress: Callable[[int, int], None] | Literal[False] | None = None,
     ) -> StarChat:
         """Return the model in a ggml `starcoder` file, or the embedded one without a path.
 
         n_threads: of the computation, by default one for each physical core.
         n_ctx: tokens that prompt and reply may have together, by default what the file says.
+        prefix_cache_bytes: kept of finished prompts and replies, so that what begins alike is not
+        computed again; by default as much as one whole context takes, 0 keeps nothing.
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
         False shows nothing; a function is called with done and total bytes.
         The same file with the same settings is in memory once for the whole process.
@@ -88,12 +91,14 @@ class StarChat:
             raise FileAccessError(
                 f"{file}: this installation lacks the embedded model; give a path"
             )
-        threads, context = _setting("n_threads", n_threads), _setting("n_ctx", n_ctx)
+        settings = Settings(
+            _setting("n_threads", n_threads),
+            _setting("n_ctx", n_ctx),
+            _setting("prefix_cache_bytes", prefix_cache_bytes, default=-1, least=0),
+        )
         bar = LoadingBar(file) if progress is None else None
         try:
-            return cls(
-                lease(file, n_threads=threads, n_ctx=context, progress=bar or progress or None)
-            )
+            return cls(lease(file, settings, bar or progress or None))
         finally:
             if bar:
                 bar.close()
@@ -250,7 +255,8 @@ class StarChat:
     # ---- life -------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, int]:
-        """Return the engine's counters: steps, tokens, columns, running, waiting, kv_pages_used.
+        """Return the engine's counters: steps, tokens, columns, running, waiting,
+        kv_pages_used, prefix_pages, cached_tokens, guessed_tokens, accepted_tokens.
 
         They are of all who share the engine.
 
@@ -361,6 +367,7 @@ class StarChat:
             logit_bias=params.logit_bias,
             seed=_fresh_seed() if params.seed is None else params.seed,
             stop_token_ids=[*ends, *params.stop_token_ids],
+            speculation=params.speculation,
             n_logprobs=-1 if params.logprobs is None else params.logprobs,
         )
 
@@ -369,12 +376,14 @@ def _fresh_seed() -> int:
     return int.from_bytes(os.urandom(8), "little") >> 1  # 63 bits
 
 
-def _setting(name: str, value: Any) -> int:
-    """Return a count for the engine, where 0 is its own choice."""
+def _setting(name: str, value: Any, default: int = 0, least: int = 1) -> int:
+    """Return a count for the engine, or `default`, which stands for its own choice."""
     if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise InvalidRequestError(f"{name}: expected a positive integer or None, got {value!r}")
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidRequestError(
+            f"{name}: expected an integer of at least {least}, or None, got {value!r}"
+        )
     return value
 
 

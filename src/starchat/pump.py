@@ -65,6 +65,8 @@ def shared_pump() -> Pump:
     with _lock:
         if _shared is None:
             _shared = Pump()
+            # Here, so that it runs before the handler that the queue registered for itself.
+            atexit.register(_close_shared)
         return _shared
 
 
@@ -79,6 +81,5 @@ def _start_afresh() -> None:
     _shared = None  # its thread stayed in the parent
 
 
-atexit.register(_close_shared)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_afresh)

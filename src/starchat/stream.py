@@ -91,7 +91,7 @@ class Request:
         usage = None
         if finish_reason:
             n_tokens = sum(len(chunk.token_ids) for chunk in self._chunks) + len(token_ids)
-            usage = Usage(self._n_prompt_tokens, n_tokens)
+            usage = Usage(self._n_prompt_tokens, n_tokens, *self.tokens.counts)
         self.finish_reason = finish_reason
         chunk = Chunk(text, token_ids, logprobs, finish_reason, usage)
         self._chunks.append(chunk)

@@ -50,6 +50,10 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    # What was spared; it depends on what ran before, the reply does not.
+    cached_tokens: int = field(default=0, compare=False)  # of the prompt, computed before
+    guessed_tokens: int = field(default=0, compare=False)  # by look-up
+    accepted_tokens: int = field(default=0, compare=False)  # of the guessed ones
 
     @property
     def total_tokens(self) -> int:
@@ -127,6 +131,7 @@ class SamplingOptions(TypedDict, total=False):
     min_tokens: int | None
     ignore_eos: bool | None
     logprobs: int | None
+    speculation: bool | None
 
 
 def _refuse(name: str, expected: str, value: object) -> InvalidRequestError:
@@ -223,6 +228,7 @@ class SamplingParams:
     min_tokens: int = 0  # no stop id before; stop strings still count
     ignore_eos: bool = False  # only stop and stop_token_ids end the reply
     logprobs: int | None = None  # None: none; n: the chosen token and the n best
+    speculation: bool = True  # guess ahead by look-up: the tokens are the same, often sooner
 
     def __post_init__(self) -> None:
         """Check types, and bring the values into one form."""
@@ -259,4 +265,5 @@ _CHECKS |= {
     "min_tokens": _integer,
     "ignore_eos": _flag,
     "logprobs": _optional_integer,
+    "speculation": _flag,
 }

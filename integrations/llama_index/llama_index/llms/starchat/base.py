@@ -108,6 +108,9 @@ class StarChat(LLM):
     logprobs: int | None = Field(
         default=None, description="Report log probabilities, and those of the n best beside it."
     )
+    speculation: bool | None = Field(
+        default=None, description="Guess ahead by look-up; the tokens are the same without."
+    )
     allow_special: bool = Field(
         default=False,
         description="Whether a raw prompt's text may spell control tokens, such as <|user|>.",

@@ -64,7 +64,8 @@ def _details(part: Part) -> dict[str, Any]:
             "completion_tokens": part.usage.completion_tokens,
             "total_tokens": part.usage.total_tokens,
         }
-        raw |= {"finish_reason": part.finish_reason, "usage": usage}
+        spared = {"cached_tokens": part.usage.cached_tokens}
+        raw |= {"finish_reason": part.finish_reason, "usage": usage | spared}
         outcome = {"finish_reason": part.finish_reason, **usage}
     logprobs = [
         [

@@ -1,0 +1,44 @@
+#include "engine/drafter.hpp"
+
+#include <algorithm>
+
+namespace starchat {
+
+// Distinct for vocabularies of up to 2^21 tokens; beyond, a false match costs a wrong guess.
+uint64_t Drafter::key(std::span<const int32_t> ids, size_t end) {
+  uint64_t key = 0;
+  for (size_t i = end - kGram; i < end; ++i) key = key << 21 ^ static_cast<uint64_t>(ids[i]);
+  return key;
+}
+
+std::span<const int32_t> Drafter::guess(std::span<const int32_t> ids, int limit) {
+  if (ids.size() <= kGram || limit <= 0) return {};
+  for (; n_indexed_ < ids.size(); ++n_indexed_) {
+    next_[key(ids, n_indexed_)] = static_cast<int32_t>(n_indexed_);
+  }
+  if (n_to_skip_ > 0) {
+    --n_to_skip_;
+    return {};
+  }
+  const auto found = next_.find(key(ids, ids.size()));
+  if (found == next_.end()) return {};
+  const std::span<const int32_t> rest = ids.subspan(static_cast<size_t>(found->second));
+  return rest.first(std::min<size_t>(rest.size(), std::min(limit, length_)));
+}
+
+void Drafter::learn(int n_guessed, int n_right) {
+  if (n_guessed == 0) return;
+  if (n_right == n_guessed) {
+    length_ = std::min(2 * length_, kLongest);
+  } else if (2 * n_right < n_guessed) {
+    length_ = std::max(length_ / 2, 1);
+  }
+  if (n_right > 0) {
+    n_failures_ = 0;
+  } else {  // 0, 1, 3 … 31 steps without a guess
+    n_to_skip_ = (1 << n_failures_) - 1;
+    n_failures_ = std::min(n_failures_ + 1, 5);
+  }
+}
+
+}  // namespace starchat

@@ -1,0 +1,68 @@
+#include "engine/prefix_cache.hpp"
+
+#include <algorithm>
+
+namespace starchat {
+
+PrefixCache::PrefixCache(KvPool& pool, size_t budget_bytes)
+    : pool_(pool), max_pages_(budget_bytes / pool.page_bytes()) {}
+
+PrefixCache::PageIds PrefixCache::page_ids(std::span<const int32_t> ids, size_t page) {
+  PageIds result;
+  std::ranges::copy(ids.subspan(page * kPagePositions, kPagePositions), result.begin());
+  return result;
+}
+
+int PrefixCache::extend(std::span<const int32_t> ids, KvSequence& sequence) {
+  Node* node = &root_;
+  size_t n_pages = 0;
+  for (; n_pages < ids.size() / kPagePositions; ++n_pages) {
+    const auto child = node->children.find(page_ids(ids, n_pages));
+    if (child == node->children.end()) break;
+    node = child->second.get();
+    if (n_pages == sequence.pages().size()) sequence.share(node->page);
+  }
+  touch(node);
+  return static_cast<int>(sequence.pages().size()) * kPagePositions;
+}
+
+void PrefixCache::keep(std::span<const int32_t> ids, int n_cached, const KvSequence& sequence) {
+  if (max_pages_ == 0) return;
+  Node* node = &root_;
+  for (int page = 0; page < n_cached / kPagePositions; ++page) {
+    auto& child = node->children[page_ids(ids, page)];
+    if (!child) {
+      child = std::make_unique<Node>();
+      child->parent = node;
+      child->ids = page_ids(ids, page);
+      child->page = sequence.pages()[page];
+      child->use = by_use_.insert(by_use_.end(), child.get());
+      pool_.retain(child->page);
+    }
+    node = child.get();
+  }
+  touch(node);
+  while (by_use_.size() > max_pages_) forget_oldest();
+}
+
+// From the end of a beginning to its start, so that parents stand before their children.
+void PrefixCache::touch(Node* node) {
+  for (; node != &root_; node = node->parent) {
+    by_use_.splice(by_use_.begin(), by_use_, node->use);
+  }
+}
+
+void PrefixCache::forget_oldest() {
+  Node* node = by_use_.back();  // no children: they would stand behind it
+  by_use_.pop_back();
+  pool_.release(node->page);
+  node->parent->children.erase(PageIds(node->ids));
+}
+
+bool PrefixCache::clear() {
+  const bool had_any = !by_use_.empty();
+  while (!by_use_.empty()) forget_oldest();
+  return had_any;
+}
+
+}  // namespace starchat
