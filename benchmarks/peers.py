@@ -3,10 +3,10 @@
     python benchmarks/peers.py FILE.bin [--gguf FILE.gguf] [--peers PYTHON] [--rounds 3]
 
 FILE.bin and FILE.gguf come from random_model.py. PYTHON is an interpreter that has
-llama-cpp-python and ctransformers (their own environment, so that they disturb nobody); a peer
-that cannot run the file is reported and left out. Prints medians over the rounds, ratios, and
-decode as a share of the machine's read bandwidth, measured between the rounds. Peak memory is
-that of a process which does nothing else.
+llama-cpp-python and ctransformers (their own environment, so that they disturb nobody); without
+it starchat runs alone. A peer that cannot run the file is reported and left out.
+Prints medians over the rounds, ratios, and decode as a share of the machine's read bandwidth,
+measured between the rounds. Peak memory is that of a process which does nothing else.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
     parser.add_argument("--gguf", type=Path)
-    parser.add_argument("--peers", default=sys.executable)
+    parser.add_argument("--peers")
+    parser.add_argument("--skip", nargs="*", choices=RUNNERS, default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--ctx", type=int, default=2048)
@@ -142,9 +143,12 @@ def main() -> None:
         measure(arguments.measure, str(arguments.path), arguments)
         return
 
-    files = {"starchat": arguments.path, "ctransformers": arguments.path}
-    if arguments.gguf:
-        files["llama.cpp"] = arguments.gguf
+    files = {"starchat": arguments.path}
+    if arguments.peers:
+        files["ctransformers"] = arguments.path
+        if arguments.gguf:
+            files["llama.cpp"] = arguments.gguf
+    files = {name: path for name, path in files.items() if name not in arguments.skip}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
     bandwidths = []
     for _ in range(arguments.rounds):

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.progress import Progress
 
 from starchat.ggml_writer import TYPES, tensor_shapes, tile_multi_query, write_ggml
 
@@ -87,7 +90,9 @@ def folded_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     }
 
 
-def write_bin(path: Path, shape: Shape, type: str) -> None:
+def write_bin(
+    path: Path, shape: Shape, type: str, done: Callable[[], object] = lambda: None
+) -> None:
     """Write the ggml file, tiled and with lm_head, as the original converter did."""
 
     def source(name: str, dims: tuple[int, ...]) -> Any:
@@ -95,6 +100,7 @@ def write_bin(path: Path, shape: Shape, type: str) -> None:
             values = random_tensor(name, dims, type)
             if "/c_attn/" in name:
                 values = tile_multi_query(values, shape.n_head)
+            done()
             return [values]
 
         return rows
@@ -113,7 +119,9 @@ def write_bin(path: Path, shape: Shape, type: str) -> None:
     )
 
 
-def write_gguf(path: Path, shape: Shape, type: str) -> None:
+def write_gguf(
+    path: Path, shape: Shape, type: str, done: Callable[[], object] = lambda: None
+) -> None:
     """Write what llama.cpp reads: architecture `starcoder`, folded, the output matrix tied."""
     import gguf
 
@@ -175,6 +183,7 @@ def write_gguf(path: Path, shape: Shape, type: str) -> None:
     writer.write_ti_data_to_file()
     for name in names:
         writer.write_tensor_data(tensor(name)[0])
+        done()
     writer.close()
 
 
@@ -194,9 +203,12 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp")
     arguments = parser.parse_args()
-    write_bin(arguments.path, SHAPES[arguments.shape], arguments.type)
-    if arguments.gguf:
-        write_gguf(arguments.gguf, SHAPES[arguments.shape], arguments.type)
+    shape = SHAPES[arguments.shape]
+    with Progress() as progress:
+        for path, write in ((arguments.path, write_bin), (arguments.gguf, write_gguf)):
+            if path:
+                bar = progress.add_task(path.name, total=len(folded_shapes(shape)))
+                write(path, shape, arguments.type, partial(progress.advance, bar))
 
 
 if __name__ == "__main__":
