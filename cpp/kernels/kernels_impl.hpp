@@ -66,7 +66,7 @@ void quantized_columns(const StripProduct& p, int first, typename V::F (&sum)[kC
   for (int b = 0; b < p.n_blocks; ++b, x += p.tile_width) {
     const std::byte* record = p.strip + static_cast<size_t>(b / 2) * layout.record_bytes();
     const size_t half = b % 2;
-    if (kColumns <= 4 && half == 0) {
+    if (half == 0) {
       for (size_t i = 0; i < layout.record_bytes(); i += 64) {
         __builtin_prefetch(record + kAhead + i, 0, 3);
       }
@@ -79,6 +79,7 @@ void quantized_columns(const StripProduct& p, int first, typename V::F (&sum)[kC
     if constexpr (layout.has_min) {
       m = V::load_half(reinterpret_cast<const uint16_t*>(record + layout.m_offset() + half * 32));
     }
+#pragma GCC unroll 16  // keeps every sum in a register
     for (int c = 0; c < kColumns; ++c) {
       typename V::I start{};
       if constexpr (kOffsetLog2 >= 0) {
@@ -107,6 +108,7 @@ void float_columns(const StripProduct& p, int first, typename V::F (&sum)[kColum
       } else {
         w = V::load(reinterpret_cast<const float*>(weights));
       }
+#pragma GCC unroll 16
       for (int c = 0; c < kColumns; ++c) sum[c] = V::fma(w, V::set1(x[c * kBlock + k]), sum[c]);
     }
   }
@@ -207,6 +209,7 @@ void attend(const Attention& a, int first_head) {
     for (auto& s : score) s = V::set1(0.0f);
     for (int d = 0; d < a.head_dim; ++d) {
       const F key = V::load_half(k + static_cast<size_t>(d) * kLanes);
+#pragma GCC unroll 8
       for (int h = 0; h < kHeads; ++h) {
         score[h] = V::fma(key, V::set1(q[h * a.head_dim + d]), score[h]);
       }
@@ -238,6 +241,7 @@ void attend(const Attention& a, int first_head) {
       constexpr int kPage = 32;
       const F value = V::load_half(a.pages[j / kPage] + a.v_offset +
                                    static_cast<size_t>(j % kPage) * a.v_row_elements + d);
+#pragma GCC unroll 8
       for (int h = 0; h < kHeads; ++h) {
         sum[h] = V::fma(value, V::set1(scores[h * stride + j]), sum[h]);
       }
