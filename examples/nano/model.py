@@ -1,0 +1,189 @@
+"""GPTBigCode in plain PyTorch: learned absolute positions, multi-query attention, tied output.
+
+The same graph as the engine's (cpp/model). `tensors` gives the weights under the names of ggml
+`starcoder` files; `answer` is a small greedy decoder for scores during training.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Config:
+    """The model's sizes; n_inner is 4 · n_embd."""
+
+    n_vocab: int = 2048
+    n_ctx: int = 2048
+    n_embd: int = 256
+    n_head: int = 4
+    n_layer: int = 4
+    dropout: float = 0.1  # in training, of what is added to the residual stream
+
+    @property
+    def head_dim(self) -> int:
+        """Return the width of one head."""
+        return self.n_embd // self.n_head
+
+
+@dataclass
+class Cache:
+    """Keys and values of one layer so far: (n_rows, n_ctx, head_dim)."""
+
+    k: Tensor
+    v: Tensor
+
+
+class Block(nn.Module):
+    """One layer: attention with a single key and value head, then the feed-forward part."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        n_embd = config.n_embd
+        self.n_head = config.n_head
+        self.dropout = nn.Dropout(config.dropout)
+        self.head_dim = config.head_dim
+        self.ln_1 = nn.LayerNorm(n_embd, eps=1e-5)
+        self.c_attn = nn.Linear(n_embd, n_embd + 2 * config.head_dim)
+        self.c_proj = nn.Linear(n_embd, n_embd)
+        self.ln_2 = nn.LayerNorm(n_embd, eps=1e-5)
+        self.c_fc = nn.Linear(n_embd, 4 * n_embd)
+        self.mlp_proj = nn.Linear(4 * n_embd, n_embd)
+
+    def forward(self, x: Tensor, cache: Cache | None = None, position: int = 0) -> Tensor:
+        """Return x (n_rows, n_tokens, n_embd) after this layer."""
+        n_rows, n_tokens, n_embd = x.shape
+        qkv = self.c_attn(self.ln_1(x))
+        q, k, v = qkv.split((n_embd, self.head_dim, self.head_dim), dim=-1)
+        q = q.reshape(n_rows, n_tokens, self.n_head, self.head_dim)
+        if cache is not None:
+            end = position + n_tokens
+            cache.k[:, position:end] = k
+            cache.v[:, position:end] = v
+            k, v = cache.k[:, :end], cache.v[:, :end]
+        mixed = _attention(q, k, v).view(n_rows, n_tokens, n_embd)
+        x = x + self.dropout(self.c_proj(mixed))
+        inner = functional.gelu(self.c_fc(self.ln_2(x)), approximate="tanh")
+        out: Tensor = x + self.dropout(self.mlp_proj(inner))
+        return out
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return causal attention of q (n_rows, n_tokens, n_head, head_dim) to the one k and v."""
+    n_rows, n_tokens, n_head, head_dim = q.shape
+    if n_tokens > 512:  # too many scores to keep
+        q = q.transpose(1, 2)
+        k, v = k.unsqueeze(1).expand(q.shape), v.unsqueeze(1).expand(q.shape)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return mixed.transpose(1, 2).contiguous()
+    # All heads share k, so one matrix product serves them all: much faster on a CPU.
+    mask = _mask(n_tokens, k.shape[1], n_head, q.dtype).expand(n_rows, -1, -1)
+    rows = q.reshape(n_rows, n_tokens * n_head, head_dim)
+    scores = torch.baddbmm(mask, rows, k.transpose(1, 2), alpha=head_dim**-0.5)
+    return torch.softmax(scores, -1) @ v
+
+
+@functools.lru_cache(maxsize=4)
+def _mask(n_tokens: int, n_keys: int, n_head: int, dtype: torch.dtype) -> Tensor:
+    future = torch.full((n_tokens, n_keys), float("-inf"), dtype=dtype)
+    return future.triu(1 + n_keys - n_tokens).repeat_interleave(n_head, 0)
+
+
+class GPTBigCode(nn.Module):
+    """The whole model; its output matrix is the token embedding."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.dropout = nn.Dropout(config.dropout)
+        self.wte = nn.Embedding(config.n_vocab, config.n_embd)
+        self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "ln_" not in name:
+                scale = (2 * config.n_layer) ** -0.5 if "proj" in name else 1.0
+                nn.init.normal_(parameter, std=0.02 * scale)
+
+    def forward(
+        self, ids: Tensor, positions: Tensor, caches: Sequence[Cache] | None = None
+    ) -> Tensor:
+        """Return hidden states (n_rows, n_tokens, n_embd) of ids at their positions."""
+        x = self.dropout(self.wte(ids) + self.wpe(positions))
+        start = 0 if caches is None else int(positions[0, 0])
+        for i, block in enumerate(self.h):
+            x = block(x, None if caches is None else caches[i], start)
+        hidden: Tensor = self.ln_f(x)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return (…, n_vocab) logits of hidden states."""
+        return functional.linear(hidden, self.wte.weight)
+
+    def tensors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the weights under a file's names, with one K and one V head."""
+        names = {
+            "wte.weight": "wte",
+            "wpe.weight": "wpe",
+            "ln_f.weight": "ln_f/g",
+            "ln_f.bias": "ln_f/b",
+        }
+        parts = {"c_attn": "attn/c_attn", "c_proj": "attn/c_proj", "c_fc": "mlp/c_fc"}
+        parts |= {"mlp_proj": "mlp/c_proj", "ln_1": "ln_1", "ln_2": "ln_2"}
+        for i in range(self.config.n_layer):
+            for part, place in parts.items():
+                weight = "g" if part.startswith("ln") else "w"
+                names[f"h.{i}.{part}.weight"] = f"h{i}/{place}/{weight}"
+                names[f"h.{i}.{part}.bias"] = f"h{i}/{place}/b"
+        state = self.state_dict()
+        return {f"model/{name}": state[key].float().numpy() for key, name in names.items()}
+
+
+@torch.inference_mode()
+def answer(
+    model: GPTBigCode,
+    prompts: Sequence[Sequence[int]],
+    end: int,
+    max_tokens: int = 160,
+    temperature: float = 0.0,
+) -> list[list[int]]:
+    """Return each prompt's continuation up to `end`; all prompts go in step, a token at a time."""
+    config = model.config
+    longest = max(map(len, prompts))
+    n_steps = min(config.n_ctx, longest + max_tokens)
+    shape = (len(prompts), n_steps, config.head_dim)
+    caches = [Cache(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.n_layer)]
+    generator = torch.Generator().manual_seed(0)
+    replies: list[list[int]] = [[] for _ in prompts]
+    done = [False] * len(prompts)
+    ids = [prompt[0] for prompt in prompts]
+    for step in range(n_steps - 1):
+        position = torch.full((len(prompts), 1), step)
+        hidden = model(torch.tensor(ids).unsqueeze(1), position, caches)
+        logits = model.logits(hidden[:, -1]).float()
+        if temperature:
+            odds = torch.softmax(logits / temperature, dim=-1)
+            best = torch.multinomial(odds, 1, generator=generator)[:, 0].tolist()
+        else:
+            best = logits.argmax(dim=-1).tolist()
+        for row, prompt in enumerate(prompts):
+            if step + 1 < len(prompt):
+                ids[row] = prompt[step + 1]
+                continue
+            ids[row] = best[row]
+            done[row] = done[row] or best[row] == end
+            if not done[row]:
+                replies[row].append(best[row])
+        if all(done):
+            break
+    return replies

@@ -1,0 +1,113 @@
+"""Trains starchat-nano's byte-level BPE, laid out like StarCoder's vocabulary.
+
+Id 0 is <|endoftext|>, then the 256 bytes, then merges in order (a merged token's rank is its
+id), then the four role tokens. Digits stand alone; words follow GPT-2's pattern.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from dialogues import Dialogue, dialogue
+from filler import passage
+
+END_OF_TEXT = "<|endoftext|>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+N_VOCAB = 2048
+
+
+def train_tokenizer(seed: int = 0, n_dialogues: int = 12_000) -> tokenizers.Tokenizer:
+    """Train the tokenizer on generated dialogues and filler; the same seed, the same tokens."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=N_VOCAB - len(ROLES),
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(seed, n_dialogues), trainer)
+    tokenizer.add_special_tokens(list(ROLES))
+    if tokenizer.get_vocab_size() != N_VOCAB:
+        raise RuntimeError(f"{tokenizer.get_vocab_size()} tokens were trained, not {N_VOCAB}")
+    return tokenizer
+
+
+def _texts(seed: int, n_dialogues: int) -> Iterator[str]:
+    rng = random.Random(f"tokenizer {seed}")
+    for _ in range(n_dialogues):
+        yield from dialogue(rng).texts()
+        yield passage(rng, 60)
+
+
+class Encoder:
+    """Turns dialogues into ids as the engine does: text segments between role ids."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # "<|end|>" in a message is plain text
+        vocab = tokenizer.get_vocab()
+        self.system, self.user, self.assistant, self.end = (vocab[role] for role in ROLES)
+        self._cache: dict[str, list[int]] = {}
+
+    def text(self, text: str) -> list[int]:
+        """Encode plain text; the spelling of a control token in it stays plain text."""
+        ids = self._cache.get(text)
+        if ids is None:
+            ids = self._tokenizer.encode(text).ids
+            if len(self._cache) < 100_000:
+                self._cache[text] = ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of a reply's ids, without the newline after the role token."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text.removeprefix("\n")
+
+    def prompt(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """Encode (role, content) messages up to where the assistant's reply begins."""
+        ids, _ = self.dialogue(Dialogue(tuple(messages)))
+        return [*ids, self.assistant]
+
+    def dialogue(self, dialogue: Dialogue) -> tuple[list[int], list[bool]]:
+        """Encode a dialogue → ids, and which of them the model is to learn to write."""
+        ids: list[int] = []
+        learned: list[bool] = []
+        roles = {"system": self.system, "user": self.user, "assistant": self.assistant}
+        newline = self.text("\n")
+        for i, (role, content) in enumerate(dialogue.messages):
+            body = [*self.text("\n" + content), self.end]
+            ids += [roles[role], *body, *newline]
+            learns = role == "assistant" and i in dialogue.learned
+            learned += [False, *[learns] * len(body), *[False] * len(newline)]
+        return ids, learned
+
+
+def vocabulary(tokenizer: tokenizers.Tokenizer) -> list[bytes]:
+    """Return the raw bytes of every token in id order; control tokens as their text."""
+    vocab = tokenizer.get_vocab()
+    tokens = sorted(vocab, key=vocab.__getitem__)
+    byte_of = _bytes_of_characters()
+    control = {END_OF_TEXT, *ROLES}
+    return [
+        token.encode() if token in control else bytes(byte_of[character] for character in token)
+        for token in tokens
+    ]
+
+
+def _bytes_of_characters() -> dict[str, int]:
+    """Return GPT-2's alphabet: printable bytes stand for themselves, the others from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    shifted = {chr(0x100 + i): byte for i, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | shifted

@@ -1,0 +1,205 @@
+"""Trains starchat-nano from scratch on generated dialogues and writes its ggml q8_0 file.
+
+    python examples/nano/train.py train      # resumes from its checkpoint; under an hour on 2 cores
+    python examples/nano/train.py score      # the published questions, in PyTorch
+    python examples/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
+
+Step k sees the same batch in every run: it is made from (seed, k, shard). Needs torch, tokenizers, typer.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
+from torch import Tensor, distributed
+from torch.func import functional_call
+from torch.multiprocessing.spawn import spawn
+from torch.nn import functional
+
+from dialogues import dialogue
+from evaluate import evaluate, report
+from model import Config, GPTBigCode, answer
+from tokenizer import Encoder, train_tokenizer, vocabulary
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
+SEED = 2023
+N_STEPS = 4000
+N_SHARDS = 2
+SHARD_TOKENS = 2048
+LEARNING_RATE = 1.5e-3
+N_WARMUP = 150
+
+Folder = Annotated[Path, typer.Option(help="Where the checkpoint lies.")]
+FOLDER = Path("nano-training")
+app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
+
+
+def batch(encoder: Encoder, config: Config, step: int, shard: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, positions (n_rows, n_tokens) and the mask of learned targets of one shard.
+
+    Dialogues follow one another without gaps. Half of the rows begin at a random position, so
+    that every position is trained; some steps have rows of the full context and long prompts.
+    """
+    rng = random.Random(f"{SEED} {step}")  # all shards of a step have rows of one length
+    length, n_words = rng.choices(((256, 40), (1024, 200), (config.n_ctx, 500)), (85, 10, 5))[0]
+    rng = random.Random(f"{SEED} {step} {shard}")
+    rows, masks, starts = [], [], []
+    for _ in range(SHARD_TOKENS // length):
+        ids: list[int] = []
+        learned: list[bool] = []
+        while len(ids) <= length:
+            more, mask = encoder.dialogue(dialogue(rng, n_words))
+            ids += more
+            learned += mask
+        rows.append(ids[: length + 1])
+        masks.append(learned[1 : length + 1])
+        starts.append(rng.randint(0, config.n_ctx - length) if rng.random() < 0.5 else 0)
+    positions = torch.tensor(starts).unsqueeze(1) + torch.arange(length)
+    return torch.tensor(rows), positions, torch.tensor(masks)
+
+
+def learning_rate(step: int, n_steps: int) -> float:
+    """Return the rate of a step: a linear rise, then half a cosine down to zero."""
+    if step < N_WARMUP:
+        return LEARNING_RATE * (step + 1) / N_WARMUP
+    done = (step - N_WARMUP) / max(1, n_steps - N_WARMUP)
+    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@app.command()
+def train(folder: Folder = FOLDER, n_steps: int = N_STEPS, n_processes: int = N_SHARDS) -> None:
+    """Train, or go on where the checkpoint ends; one process per core, at most two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (path := folder / "tokenizer.json").exists():
+        train_tokenizer(SEED).save(str(path))
+    with tempfile.TemporaryDirectory() as meeting:
+        spawn(_train, (n_processes, f"file://{meeting}/meet", folder, n_steps), n_processes)
+
+
+def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int) -> None:
+    """Train in one process. Each takes its shards of a batch; gradients are summed."""
+    torch.set_num_threads(1)  # two threads wait for each other at every operation
+    torch.manual_seed(SEED)
+    distributed.init_process_group("gloo", meeting, rank=rank, world_size=n_processes)
+    encoder = Encoder(_tokenizer(folder))
+    model = GPTBigCode(Config())
+    decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and "wpe" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "wpe" in name]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
+    first, seconds = 0, 0.0
+    if (path := folder / "checkpoint.pt").exists():
+        state = torch.load(path)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, seconds = state["step"], state["seconds"]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    began = time.monotonic() - seconds
+    with Progress(*columns, TimeRemainingColumn(), disable=rank > 0) as progress:
+        task = progress.add_task("training", total=n_steps, completed=first)
+        for step in range(first, n_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, n_steps)
+            optimizer.zero_grad(set_to_none=True)
+            for shard in range(rank, N_SHARDS, n_processes):
+                torch.manual_seed(step * N_SHARDS + shard)  # for dropout
+                loss = _loss(model, *batch(encoder, model.config, step, shard))
+                (loss / N_SHARDS).backward()
+            _sum_gradients(model)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            progress.advance(task)
+            if rank > 0:
+                continue
+            if (step + 1) % 25 == 0:
+                seconds = time.monotonic() - began
+                progress.console.print(f"step {step + 1} loss {loss.item():.4f} {seconds:.0f} s")
+            if (step + 1) % 100 == 0 or step + 1 == n_steps:
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                state |= {"step": step + 1, "seconds": time.monotonic() - began}
+                torch.save(state, partial := folder / "checkpoint.partial")
+                partial.replace(path)
+    distributed.destroy_process_group()
+
+
+def _sum_gradients(model: GPTBigCode) -> None:
+    """Add up the gradients of all processes, in one exchange."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, summed in zip(gradients, flat.split(sizes), strict=True):
+        gradient.copy_(summed.view_as(gradient))
+
+
+def _loss(model: GPTBigCode, ids: Tensor, positions: Tensor, learned: Tensor) -> Tensor:
+    """Return the mean cross entropy of the learned targets; only those go through the output."""
+    half = {name: value.bfloat16() for name, value in model.named_parameters()}
+    hidden = functional_call(model, half, (ids[:, :-1], positions))
+    logits = functional.linear(hidden[learned], half["wte.weight"])
+    return functional.cross_entropy(logits.float(), ids[:, 1:][learned])
+
+
+def _load(folder: Path) -> tuple[GPTBigCode, Encoder]:
+    model = GPTBigCode(Config())
+    model.load_state_dict(torch.load(folder / "checkpoint.pt")["model"])
+    return model.eval(), Encoder(_tokenizer(folder))
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+@app.command()
+def score(folder: Folder = FOLDER, temperature: float = 0.0) -> None:
+    """Ask the published questions in PyTorch and run the answers."""
+    torch.set_num_threads(2)
+    model, encoder = _load(folder)
+
+    def ask(questions: Sequence[str]) -> list[str]:
+        prompts = [encoder.prompt([("system", ""), ("user", text)]) for text in questions]
+        replies = answer(model, prompts, encoder.end, temperature=temperature)
+        return [encoder.decode(reply) for reply in replies]
+
+    typer.echo(report(evaluate(ask)))
+
+
+@app.command()
+def export(folder: Folder = FOLDER, path: Path = MODEL) -> None:
+    """Write the ggml file, tiled like the original converter's."""
+    from starchat.ggml_writer import tile_multi_query, write_ggml
+
+    model, _ = _load(folder)
+    config = model.config
+    tensors = {
+        name: tile_multi_query(value, config.n_head) if "/c_attn/" in name else value
+        for name, value in model.tensors().items()
+    }
+    tensors["model/lm_head"] = tensors["model/wte"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_ggml(
+        path,
+        n_ctx=config.n_ctx,
+        n_embd=config.n_embd,
+        n_head=config.n_head,
+        n_layer=config.n_layer,
+        vocab=vocabulary(_tokenizer(folder)),
+        tensors=tensors,
+        type="q8_0",
+    )
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    app()
