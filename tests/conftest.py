@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from starchat import FileAccessError, StarChat
 from support.tiny_model import Shape, write_tiny
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background starts like this
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from starchat import CorruptFileError, NumericalError, StarChat
 from starchat._core import inspect, instruction_sets, testing
 from support.tiny_model import Shape, tiled, write_tiny
 
@@ -116,3 +117,43 @@ def test_an_impossible_instruction_set_is_refused(
     monkeypatch.setenv("STARCHAT_ISA", "mmx")
     with pytest.raises(UnsupportedFeatureError, match=r"STARCHAT_ISA=mmx: this machine .* can run"):
         testing.Forward(path)
+
+
+def overwrite(path: Path, tensor: str, at: int, value: bytes) -> None:
+    """Put bytes into a tensor's data."""
+    place = next(t for t in inspect(str(path))["tensors"] if t["name"] == tensor)
+    data = bytearray(path.read_bytes())
+    start = place["offset"] + at
+    data[start : start + len(value)] = value
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize(
+    "tensor",
+    ["wte", "wpe", "ln_f/g", "h1/ln_2/b", "h0/attn/c_attn/w", "h0/attn/c_attn/b", "h1/mlp/c_fc/w"],
+)
+def test_weights_that_are_not_finite_are_refused(
+    tmp_path: Path, tensor: str, type: str, value: float
+) -> None:
+    path = write_tiny(tmp_path / "tiny.bin", type, lm_head="absent").path
+    is_matrix = tensor.endswith("/w") or tensor == "wte"
+    half = is_matrix and type != "f32"  # a block begins with its f16 scale
+    bad = np.float16(value) if half else np.float32(value)
+    overwrite(path, f"model/{tensor}", 0, bad.tobytes())
+    with pytest.raises(CorruptFileError, match=f"model/{tensor}: holds values that are not finite"):
+        testing.Forward(str(path))
+
+
+@pytest.mark.parametrize("tensor", ["ln_f/g", "h0/ln_1/g", "h1/ln_2/b", "h1/mlp/c_fc/b"])
+@pytest.mark.parametrize("type", ["q4_0", "q8_0", "f16"])
+def test_overflow_is_an_error_on_every_instruction_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tensor: str, type: str
+) -> None:
+    path = write_tiny(tmp_path / "tiny.bin", type).path
+    overwrite(path, f"model/{tensor}", 0, np.float32([3e38] * 60).tobytes())
+    for isa in instruction_sets():
+        monkeypatch.setenv("STARCHAT_ISA", isa)
+        with StarChat.load(path) as model, pytest.raises(NumericalError, match="not finite"):
+            model.complete([5, 6, 7], max_tokens=3)

@@ -131,3 +131,25 @@ def test_attention(isa: str, n_heads: int, head_dim: int, n_positions: int) -> N
     out = testing.attention(isa, q, keys, values)
     assert normalised_error(out, weights @ values.astype(np.float64)) <= 1e-6
     assert same_bits(out, testing.attention("scalar", q, keys, values))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_stay_so(isa: str, type: str, value: float) -> None:
+    """8 bits have no NaN: it must come through all the same, in its own column only."""
+    matrix = testing.Matrix(isa, type, quantize(gaussian(16, 96), type))
+    x = gaussian(3, 96)
+    x[1, 40] = value
+    out = matrix.product(x)
+    assert not np.isfinite(out[1]).any()
+    assert np.isfinite(out[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_attention_passes_on_what_is_not_finite(isa: str, value: float) -> None:
+    keys = gaussian(40, 16)
+    keys[7, 3] = value  # infinite as f16
+    out = testing.attention(isa, np.full((2, 16), 0.5, np.float32), keys, gaussian(40, 16))
+    assert np.isnan(out).all()

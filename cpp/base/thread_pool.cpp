@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <utility>
 #ifdef __linux__
 #include <sched.h>
@@ -13,6 +14,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#include "base/errors.hpp"
 
 namespace starchat {
 
@@ -74,11 +77,30 @@ int available_cores() {
   return std::max(1, n_cores);
 }
 
-ThreadPool::ThreadPool(int n_threads) {
-  for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+std::thread start_thread(std::function<void()> body) {
+  try {
+    return std::thread(std::move(body));
+  } catch (const std::system_error& error) {
+    throw OutOfMemoryError("cannot start a thread: " + std::string(error.what()) +
+                           "; choose fewer n_threads, or raise this process's limits");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::ThreadPool(int n_threads) {
+  workers_.reserve(n_threads);
+  try {
+    for (int i = 1; i < n_threads; ++i) {
+      workers_.push_back(start_thread([this, i] { work(i); }));
+    }
+  } catch (...) {
+    join();
+    throw;
+  }
+}
+
+ThreadPool::~ThreadPool() { join(); }
+
+void ThreadPool::join() {
   stop_ = true;
   ++n_loops_;
   n_loops_.notify_all();

@@ -15,6 +15,9 @@ namespace starchat {
 // least 1.
 int available_cores();
 
+// Throws OutOfMemoryError where the machine gives no more threads.
+std::thread start_thread(std::function<void()> body);
+
 class ThreadPool {
  public:
   explicit ThreadPool(int n_threads);
@@ -39,6 +42,7 @@ class ThreadPool {
   static constexpr int32_t kClosed = -1;
 
   void work(int thread);
+  void join();
   void take_pieces(int thread);
 
   std::vector<std::thread> workers_;

@@ -8,6 +8,7 @@
 #include "base/arena.hpp"
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/waiting.hpp"
 #include "model/gpt_bigcode.hpp"
 
 namespace starchat {
@@ -58,7 +59,7 @@ class Matrix {
     for (int c = 0; c < n; ++c) tiles.set_column(kernels_, c, x.data(c, 0));
     std::vector<float> out(static_cast<size_t>(n) * padded);
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       matmul({kernels_, threads_}, matrix_, tiles, {}, false, out.data(), padded);
     }
     py::array_t<float> result({n, matrix_.n_rows});
@@ -107,7 +108,7 @@ class Forward {
     if (last_only) batch.logit_columns = {batch.n_columns() - 1};
     py::array_t<float> logits({batch.n_logits(), model_->n_vocab()});
     const std::span<float> out(logits.mutable_data(), logits.size());
-    const py::gil_scoped_release release;
+    const GilReleased released;
     model_->forward(batch, out);
     return logits;
   }
@@ -178,7 +179,7 @@ py::array_t<float> attention_of(const std::string& isa, const Floats& q, const F
 void bind_compute(py::module_& m) {
   py::class_<Forward>(m, "Forward")
       .def(py::init<const std::string&, int, int>(), py::arg("path"), py::arg("n_threads") = 0,
-           py::arg("n_ctx") = 0, py::call_guard<py::gil_scoped_release>())
+           py::arg("n_ctx") = 0, py::call_guard<GilReleased>())
       .def("run", &Forward::run, py::arg("token_ids"), py::arg("last_only") = false)
       .def("rewind", &Forward::rewind, py::arg("position"))
       .def_property_readonly("max_columns", &Forward::max_columns)

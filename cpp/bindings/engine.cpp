@@ -21,20 +21,24 @@ namespace {
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
                                int64_t prefix_cache_bytes, const py::object& progress) {
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
-  auto last = std::chrono::steady_clock::now();
-  const auto report = [&](uint64_t done, uint64_t total) {
-    const auto now = std::chrono::steady_clock::now();
-    if (progress.is_none() && now - last < std::chrono::milliseconds(50)) return;
-    last = now;
-    const py::gil_scoped_acquire acquire;
-    if (!progress.is_none()) progress(done, total);
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  };
-  const GilReleased released;
-  LoadedModel loaded = load_model(file, n_threads, n_ctx, report);
-  auto tokenizer = std::make_shared<Tokenizer>(std::move(loaded.vocabulary));
+  LoadedModel loaded;
+  std::shared_ptr<Tokenizer> tokenizer;
+  {
+    GilReleased released;
+    auto last = std::chrono::steady_clock::now();
+    const auto report = [&](uint64_t done, uint64_t total) {
+      const auto now = std::chrono::steady_clock::now();
+      if (progress.is_none() && now - last < std::chrono::milliseconds(50)) return;
+      last = now;
+      released.with_gil([&] {
+        if (!progress.is_none()) progress(done, total);
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      });
+    };
+    loaded = load_model(file, n_threads, n_ctx, report);
+    tokenizer = std::make_shared<Tokenizer>(std::move(loaded.vocabulary));
+  }
   ModelInfo info = loaded.model->info();
-  const py::gil_scoped_acquire acquire;
   return std::make_unique<PyEngine>(std::move(loaded.model), std::move(info), std::move(tokenizer),
                                     prefix_cache_bytes);
 }

@@ -9,6 +9,7 @@
 
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/waiting.hpp"
 #include "format/fold.hpp"
 #include "format/ggml_bin.hpp"
 #include "text/tokenizer.hpp"
@@ -77,7 +78,7 @@ py::dict inspect(const py::object& path_like) {
   std::shared_ptr<ModelFile> file;
   Unique unique{};
   {
-    py::gil_scoped_release release;
+    const GilReleased released;
     file = open_ggml(path);
     unique = count_unique(*file);
   }

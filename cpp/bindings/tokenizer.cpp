@@ -14,6 +14,7 @@
 
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/waiting.hpp"
 
 namespace py = pybind11;
 
@@ -36,7 +37,7 @@ std::vector<int32_t> encode(const Tokenizer& tokenizer,
                             const AllowSpecial& allow_special) {
   const py::bytes owner = as_bytes(text);
   const auto bytes = static_cast<std::string_view>(owner);
-  py::gil_scoped_release release;
+  const GilReleased released;
   return std::visit([&](const auto& allowed) { return tokenizer.encode(bytes, allowed); },
                     allow_special);
 }
@@ -45,7 +46,7 @@ std::vector<int32_t> encode(const Tokenizer& tokenizer,
 py::bytes decode(const Tokenizer& tokenizer, const std::vector<int64_t>& wide, bool skip_special) {
   std::string bytes;
   {
-    py::gil_scoped_release release;
+    const GilReleased released;
     std::vector<int32_t> ids;
     ids.reserve(wide.size());
     for (const int64_t id : wide) {
@@ -77,7 +78,7 @@ void bind_tokenizer(py::module_& m) {
              std::vector<std::string> tokens;
              tokens.reserve(vocabulary.size());
              for (const py::bytes& token : vocabulary) tokens.emplace_back(token);
-             py::gil_scoped_release release;
+             const GilReleased released;
              return std::make_shared<Tokenizer>(std::move(tokens));
            }),
            py::arg("vocabulary"))

@@ -17,17 +17,20 @@ namespace starchat {
 class GilReleased {
  public:
   GilReleased() : state_(PyEval_SaveThread()) {}
-  ~GilReleased() {
-    ++n_returning_;
-    if (is_ending_ && std::this_thread::get_id() != ending_thread_) {
-      --n_returning_;
-      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-    }
-    PyEval_RestoreThread(state_);
-    --n_returning_;
-  }
+  ~GilReleased() { take(); }
   GilReleased(const GilReleased&) = delete;
   GilReleased& operator=(const GilReleased&) = delete;
+
+  // Takes it for the time of a call.
+  template <class Call>
+  void with_gil(Call call) {
+    take();
+    struct Release {
+      PyThreadState*& state;
+      ~Release() { state = PyEval_SaveThread(); }
+    } release{state_};
+    call();
+  }
 
   // Called by the thread that ends the interpreter. Those who are waiting for the GIL get it first;
   // not for ever, since after a fork their number may be a thread's that stayed in the parent.
@@ -40,6 +43,16 @@ class GilReleased {
   }
 
  private:
+  void take() {
+    ++n_returning_;
+    if (is_ending_ && std::this_thread::get_id() != ending_thread_) {
+      --n_returning_;
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+    PyEval_RestoreThread(state_);
+    --n_returning_;
+  }
+
   PyThreadState* state_;
   inline static std::atomic<int> n_returning_ = 0;  // threads that are about to take the GIL
   inline static std::atomic<bool> is_ending_ = false;

@@ -5,13 +5,14 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "base/thread_pool.hpp"
 
 namespace starchat {
 
 EngineLoop::EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes)
     : model_(model),
       scheduler_(model, Scheduler::kMaxSequences, prefix_cache_bytes),
-      thread_([this] { run(); }) {}
+      thread_(start_thread([this] { run(); })) {}
 
 EngineLoop::~EngineLoop() { close(); }
 
@@ -67,8 +68,7 @@ void EngineLoop::close() {
 // Moves what was submitted to the scheduler; false once closed.
 bool EngineLoop::take_inbox() {
   const std::lock_guard lock(inbox_mutex_);
-  for (auto& sequence : inbox_) scheduler_.add(std::move(sequence));
-  inbox_.clear();
+  for (auto& sequence : std::exchange(inbox_, {})) scheduler_.add(std::move(sequence));
   return !closed_;
 }
 

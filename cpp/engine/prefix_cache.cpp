@@ -30,16 +30,17 @@ void PrefixCache::keep(std::span<const int32_t> ids, int n_cached, const KvSeque
   if (max_pages_ == 0) return;
   Node* node = &root_;
   for (int page = 0; page < n_cached / kPagePositions; ++page) {
-    auto& child = node->children[page_ids(ids, page)];
-    if (!child) {
-      child = std::make_unique<Node>();
-      child->parent = node;
-      child->ids = page_ids(ids, page);
-      child->page = sequence.pages()[page];
-      child->use = by_use_.insert(by_use_.end(), child.get());
-      pool_.retain(child->page);
+    const PageIds key = page_ids(ids, page);
+    auto child = node->children.find(key);
+    if (child == node->children.end()) {
+      auto fresh = std::make_unique<Node>(node, key, sequence.pages()[page]);
+      std::list<Node*> use{fresh.get()};
+      fresh->use = use.begin();
+      child = node->children.emplace(key, std::move(fresh)).first;
+      by_use_.splice(by_use_.end(), use);  // from here on nothing can fail
+      pool_.retain(child->second->page);
     }
-    node = child.get();
+    node = child->second.get();
   }
   touch(node);
   while (by_use_.size() > max_pages_) forget_oldest();

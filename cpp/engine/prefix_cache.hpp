@@ -34,9 +34,11 @@ class PrefixCache {
  private:
   using PageIds = std::array<int32_t, kPagePositions>;
   struct Node {
-    Node* parent = nullptr;
-    PageIds ids{};
-    KvPool::Page page = nullptr;
+    Node* parent;
+    PageIds ids;
+    KvPool::Page page;
+    Node(Node* parent, const PageIds& ids, KvPool::Page page)
+        : parent(parent), ids(ids), page(page) {}
     std::map<PageIds, std::unique_ptr<Node>> children;
     std::list<Node*>::iterator use;  // its place in by_use_
   };
@@ -47,7 +49,7 @@ class PrefixCache {
 
   KvPool& pool_;
   const size_t max_pages_;
-  Node root_;
+  Node root_{nullptr, {}, nullptr};
   std::list<Node*> by_use_;  // the latest first; a node always stands before its children
 };
 

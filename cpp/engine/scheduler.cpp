@@ -143,6 +143,14 @@ void Scheduler::reuse_prefix(Sequence& sequence) {
   sequence.counts.n_cached += sequence.n_cached - n_before;
 }
 
+void Scheduler::keep_prefix(const Sequence& sequence) {
+  if (sequence.is_evaluation()) return;
+  try {
+    prefixes_.keep(sequence.ids, sequence.n_cached, sequence.cache);
+  } catch (const std::bad_alloc&) {  // then it is computed again one day
+  }
+}
+
 void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
   sequence.guesses.clear();
   if (max_guesses > 0 && sequence.sampler.params().speculation) {
@@ -204,7 +212,7 @@ void Scheduler::take_logits(const Chunk& chunk) {
     take_evaluation(chunk);
     return;
   }
-  if (was_prefill) prefixes_.keep(sequence.ids, sequence.n_cached, sequence.cache);
+  if (was_prefill) keep_prefix(sequence);
   if (sequence.n_pending() == 0) take_tokens(chunk);
 }
 
@@ -265,8 +273,7 @@ bool Scheduler::retire() {
   take_ended(waiting_);
   if (ended.empty()) return false;
   for (const auto& sequence : ended) {
-    if (!sequence->is_evaluation())
-      prefixes_.keep(sequence->ids, sequence->n_cached, sequence->cache);
+    keep_prefix(*sequence);
     sequence->cache.clear();
   }
   publish();

@@ -58,6 +58,7 @@ class Scheduler {
   void admit();
   void schedule();
   void reuse_prefix(Sequence& sequence);
+  void keep_prefix(const Sequence& sequence);
   void place(Sequence& sequence, int n_columns, int max_guesses = 0);
   void compute();
   void take_logits(const Chunk& chunk);

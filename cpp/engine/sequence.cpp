@@ -29,8 +29,8 @@ void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int
 std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<const int64_t> prompt,
                                                const SamplingParams& params,
                                                std::shared_ptr<TokenStream> stream) {
-  params.validate(model.n_vocab());
   check_prompt(model, prompt, 1);
+  params.validate(model.n_vocab());
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   const int64_t room = model.n_ctx() - std::ssize(ids);
   const int max_ids = static_cast<int>(std::ssize(ids) + std::min(room, params.max_tokens));

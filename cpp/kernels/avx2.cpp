@@ -65,6 +65,14 @@ struct Avx2 {
     return {scale(x.low, shifted.low), scale(x.high, shifted.high)};
   }
 
+  static I as_int(F x) { return {_mm256_castps_si256(x.low), _mm256_castps_si256(x.high)}; }
+  static I max_int(I a, I b) {
+    return {_mm256_max_epi32(a.low, b.low), _mm256_max_epi32(a.high, b.high)};
+  }
+  static void store_int(int32_t* p, I x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.high);
+  }
   static I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
   template <int kBits>
   static I shift_left(I x) {

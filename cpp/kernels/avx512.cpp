@@ -44,6 +44,9 @@ struct Avx512 {
         _mm512_castps_si512(x), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
   }
 
+  static I as_int(F x) { return _mm512_castps_si512(x); }
+  static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
+  static void store_int(int32_t* p, I x) { _mm512_storeu_si512(p, x); }
   static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
   template <int kBits>
   static I shift_left(I x) {

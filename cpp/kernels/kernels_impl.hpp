@@ -30,6 +30,20 @@ float max_lanes(typename V::F x) {
   return lane[0];
 }
 
+// max |x| of 32 values, NaN if one of them is: as integers, magnitudes compare like their values,
+// and NaN is above infinity.
+template <class V>
+float max_magnitude(typename V::F low, typename V::F high) {
+  int32_t lane[kLanes];
+  V::store_int(lane, V::max_int(V::as_int(V::abs(low)), V::as_int(V::abs(high))));
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+  }
+  float largest;
+  __builtin_memcpy(&largest, lane, sizeof largest);
+  return largest;
+}
+
 // exp(x) by 2^n · p(r), |r| <= ln2/2; relative error below 2e-7. Clamped to [-86, 88].
 template <class V>
 typename V::F exp(typename V::F x) {
@@ -150,7 +164,11 @@ void quantize(const float* x, int n_blocks, ActivationBlock* out, int record_str
   using F = typename V::F;
   for (int b = 0; b < n_blocks; ++b, x += kBlock, out += record_stride) {
     const F low = V::load(x), high = V::load(x + kLanes);
-    const float largest = max_lanes<V>(V::max(V::abs(low), V::abs(high)));
+    const float largest = max_magnitude<V>(low, high);
+    if (!(largest <= 3e38f)) {  // overflow upstream must not look like a result
+      *out = {{}, __builtin_nanf(""), 0, __builtin_nanf("")};
+      continue;
+    }
     // Below 1e-30 the inverse would overflow, and nothing is lost.
     const float inverse = largest < 1e-30f ? 0.0f : 127.0f / largest;
     V::store_rounded(out->q, V::mul(low, V::set1(inverse)));
@@ -226,7 +244,8 @@ void attend(const Attention& a, int first_head) {
     for (size_t i = kLanes; i < stride; i += kLanes) largest = V::max(largest, V::load(row + i));
     const F shift = V::set1(max_lanes<V>(largest));
     for (size_t i = 0; i < stride; i += kLanes) {
-      V::store(row + i, exp<V>(V::sub(V::load(row + i), shift)));
+      const F score = V::load(row + i);  // times zero: exp alone would make a number of NaN
+      V::store(row + i, V::fma(score, V::set1(0.0f), exp<V>(V::sub(score, shift))));
     }
     for (size_t i = a.n_positions; i < stride; ++i) row[i] = 0.0f;
     F sum = V::set1(0.0f);

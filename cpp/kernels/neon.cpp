@@ -83,6 +83,18 @@ struct Neon {
     });
   }
 
+  static I as_int(const F& x) {
+    I out;
+    for (int i = 0; i < 4; ++i) out.part[i] = vreinterpretq_s32_f32(x.part[i]);
+    return out;
+  }
+  static I max_int(I a, const I& b) {
+    for (int i = 0; i < 4; ++i) a.part[i] = vmaxq_s32(a.part[i], b.part[i]);
+    return a;
+  }
+  static void store_int(int32_t* p, const I& x) {
+    for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, x.part[i]);
+  }
   static I set1_int(int32_t x) {
     const int32x4_t all = vdupq_n_s32(x);
     return {{all, all, all, all}};

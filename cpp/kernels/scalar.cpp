@@ -79,6 +79,14 @@ struct Scalar {
     });
   }
 
+  static I as_int(const F& x) { return std::bit_cast<I>(x); }
+  static I max_int(I a, const I& b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
+    return a;
+  }
+  static void store_int(int32_t* p, const I& x) {
+    for (int i = 0; i < kLanes; ++i) p[i] = x.lane[i];
+  }
   static I set1_int(int32_t x) {
     I out;
     for (int32_t& lane : out.lane) lane = x;

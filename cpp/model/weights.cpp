@@ -1,10 +1,13 @@
 #include "model/weights.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <memory>
 
+#include "base/errors.hpp"
 #include "format/fold.hpp"
 
 namespace starchat {
@@ -15,6 +18,17 @@ namespace {
 struct RowRange {
   int64_t first, count;
 };
+
+[[noreturn]] void fail_not_finite(const ModelFile& file, const std::string& tensor) {
+  throw CorruptFileError(file.path + ": " + tensor +
+                         ": holds values that are not finite; the file is damaged: download it "
+                         "again, or convert it again if it is your own");
+}
+
+void check_finite(const ModelFile& file, const std::string& tensor, std::span<const float> values) {
+  const auto is_finite = [](float value) { return std::isfinite(value); };
+  if (!std::ranges::all_of(values, is_finite)) fail_not_finite(file, tensor);
+}
 
 std::vector<float> read_vector(const ModelFile& file, const std::string& name,
                                const std::vector<RowRange>& ranges, size_t padded_size) {
@@ -28,6 +42,7 @@ std::vector<float> read_vector(const ModelFile& file, const std::string& name,
     dequantize_row(info.type, bytes.data(), values.data() + at, n);
     at += n;
   }
+  check_finite(file, name, values);
   return values;
 }
 
@@ -79,8 +94,10 @@ class Packer {
         const int64_t count = std::min<int64_t>(kStripRows, job.matrix->n_rows - first);
         rows.resize(count * row_bytes);
         read_rows(job, first, rows);
-        pack_strip(job.info->type, job.matrix->n_cols, rows,
-                   data + strip * job.matrix->strip_bytes());
+        std::byte* packed = data + strip * job.matrix->strip_bytes();
+        if (!pack_strip(job.info->type, job.matrix->n_cols, rows, packed)) {
+          fail_not_finite(file_, job.info->name);
+        }
         const uint64_t done = done_bytes_ += rows.size();
         if (thread == 0 && progress_) progress_(done, total_bytes_);
       }
@@ -129,6 +146,7 @@ bool PositionTable::fill(const ModelFile& file, int n_ctx, bool half) {
   for (int position = 0; position < n_ctx; ++position) {
     file.read(info.offset + position * info.row_bytes(), bytes);
     dequantize_row(info.type, bytes.data(), row.data(), row.size());
+    check_finite(file, info.name, row);
     const size_t first = static_cast<size_t>(position) * n_embd_;
     if (!half) {
       std::memcpy(rows_.data() + first * 4, row.data(), row.size() * 4);

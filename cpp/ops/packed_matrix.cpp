@@ -37,7 +37,14 @@ struct BlockPlace {
   int n_quads() const { return layout.bits == 8 ? 8 : 4; }
 };
 
-void pack_block(const std::byte* block, const BlockPlace& place) {
+bool is_finite_half(const std::byte* p) {
+  uint16_t half;
+  std::memcpy(&half, p, 2);
+  return (half & 0x7c00) != 0x7c00;
+}
+
+bool pack_block(const std::byte* block, const BlockPlace& place) {
+  const bool finite = is_finite_half(block) && (!place.layout.has_min || is_finite_half(block + 2));
   std::memcpy(place.d, block, 2);
   block += 2;
   if (place.layout.has_min) {
@@ -52,6 +59,7 @@ void pack_block(const std::byte* block, const BlockPlace& place) {
     block += 4;
   }
   for (int j = 0; j < place.n_quads(); ++j) std::memcpy(place.qs + 64 * j, block + 4 * j, 4);
+  return finite;
 }
 
 void unpack_block(const BlockPlace& place, std::byte* block) {
@@ -82,24 +90,30 @@ size_t PackedMatrix::strip_bytes() const {
   return static_cast<size_t>(n_cols) * kStripRows * float_bytes(type);
 }
 
-void pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, std::byte* strip) {
+bool pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, std::byte* strip) {
   const int n_blocks = n_cols / kBlock;
   const size_t row_bytes = n_blocks * block_bytes(type);
   const int n_rows = static_cast<int>(rows.size() / row_bytes);
+  bool finite = true;
   for (int row = 0; row < n_rows; ++row) {
     const std::byte* source = rows.data() + row * row_bytes;
     if (is_quantized(type)) {
       for (int b = 0; b < n_blocks; ++b, source += block_bytes(type)) {
-        pack_block(source, BlockPlace(type, strip, b, row));
+        finite &= pack_block(source, BlockPlace(type, strip, b, row));
       }
     } else {
       const size_t size = float_bytes(type);
       for (int k = 0; k < n_cols; ++k) {
-        std::memcpy(strip + (static_cast<size_t>(k) * kStripRows + row) * size, source + k * size,
-                    size);
+        const std::byte* weight = source + k * size;
+        std::memcpy(strip + (static_cast<size_t>(k) * kStripRows + row) * size, weight, size);
+        // The upper half of a float has its whole exponent: 8 bits from bit 7 on.
+        finite &= size == 2 ? is_finite_half(weight)
+                            : (std::to_integer<int>(weight[3]) & 0x7f) != 0x7f ||
+                                  (std::to_integer<int>(weight[2]) & 0x80) == 0;
       }
     }
   }
+  return finite;
 }
 
 void unpack_row(const PackedMatrix& matrix, int row, float* out) {

@@ -23,7 +23,8 @@ struct PackedMatrix {
 };
 
 // rows: up to 16 rows as the file stores them, one after the other; missing ones become zero.
-void pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, std::byte* strip);
+// Returns whether every weight, or the scale and minimum of its block, is finite.
+bool pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, std::byte* strip);
 
 // The floats of one row, exactly as dequantize_row gives them for the file's bytes.
 void unpack_row(const PackedMatrix& matrix, int row, float* out);
