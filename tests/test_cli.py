@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,7 +167,7 @@ def test_control_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
 
     path = tmp_path / "slow.bin"  # some seconds for the context: enough to be interrupted
     write_tiny(path, "q8_0", Shape(n_embd=256, n_layer=8, n_ctx=8192))
-    terminal = Terminal("chat", "-m", path, "--temperature", "3", "--top-k", "0", "--seed", "1")
+    terminal = Terminal("chat", "-m", path, "--temperature", "0")
     try:
         terminal.wait_for("> ")
         terminal.type("Hi\n")
@@ -208,12 +209,45 @@ def test_inspect_says_what_is_wrong(tiny_model_path: Path, tmp_path: Path) -> No
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("ctx", ["-5", "0", "1", "513"])
+def test_inspect_counts_memory_only_for_a_context_that_the_file_has(
+    tiny_model_path: Path, ctx: str
+) -> None:
+    result = run("inspect", tiny_model_path, "--ctx", ctx)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"error: --ctx: expected 2 to 512, the file's own; got {ctx}\n"
+
+
 def test_bench_measures_reading_and_writing(tiny_model_path: Path) -> None:
     options = ["--prompt-tokens", "32", "--tokens", "8", "--repeat", "2"]
     result = run("bench", "-m", tiny_model_path, *options)
     assert result.returncode == 0, result.stderr
     assert re.search(r"read the prompt +32 +[\d,.]+", result.stdout)
     assert re.search(r"write the reply +8 +[\d,.]+ .* GB/s", result.stdout)
+
+
+@pytest.mark.parametrize("option", ["--tokens", "--prompt-tokens"])
+def test_bench_refuses_what_the_context_does_not_hold(tiny_model_path: Path, option: str) -> None:
+    result = run("bench", "-m", tiny_model_path, option, "512")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"error: {option}: expected less than the context of 512 tokens, got 512\n"
+    )
+
+
+def test_bench_spares_no_work(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = []
+    complete = starchat.StarChat.complete
+
+    def remember(*arguments: Any, **options: Any) -> starchat.Completion:
+        replies.append(complete(*arguments, **options))
+        return replies[-1]
+
+    monkeypatch.setattr(starchat.StarChat, "complete", remember)
+    starchat.cli.bench(str(tiny_model_path), prompt_tokens=64, tokens=300, repeat=2)
+    assert [reply.usage.completion_tokens for reply in replies] == [1, 300] * 2
+    for reply in replies:
+        assert reply.usage.cached_tokens == reply.usage.guessed_tokens == 0
 
 
 # ---- the rest -------------------------------------------------------------------------------
@@ -229,6 +263,8 @@ def test_version() -> None:
         pytest.param(["chat", "Hi", "-m", "missing.bin"], "missing.bin", id="no-such-file"),
         pytest.param(["inspect", "."], "error: ", id="a-folder"),
         pytest.param(["chat"], "error: no question", id="nothing-on-stdin"),
+        pytest.param(["chat", "Hi", "--threads", "9" * 11], "n_threads: expected", id="threads"),
+        pytest.param(["chat", "Hi", "-m", "~/missing.bin"], str(Path.home()), id="home"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_1(arguments: list[str], sentence: str) -> None:
@@ -237,6 +273,33 @@ def test_errors_are_one_line_and_exit_code_1(arguments: list[str], sentence: str
     assert sentence in result.stderr
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        pytest.param("chat <&-", "no question: neither as an argument", id="no-stdin"),
+        pytest.param("complete <&-", "prompt has 0 tokens", id="no-stdin-to-complete"),
+        pytest.param("chat Hi >&-", "standard output is closed", id="no-stdout"),
+        pytest.param("chat Hi >/dev/full", "No space left on device", id="disk-full"),
+        pytest.param("--version >/dev/full", "No space left on device", id="disk-full-at-exit"),
+    ],
+)
+def test_a_shell_that_closed_or_filled_a_stream_gets_one_line(
+    tiny_model_path: Path, command: str, sentence: str
+) -> None:
+    name, _, rest = command.partition(" ")
+    model = "" if name.startswith("-") else f"-m '{tiny_model_path}'"
+    result = subprocess.run(
+        f"'{sys.executable}' -m starchat.cli {name} {model} {rest}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
 
 
 def test_wrong_options_are_refused_by_name(tiny_model_path: Path) -> None:

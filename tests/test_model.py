@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import gc
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -152,12 +154,50 @@ def test_a_failed_load_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["n_threads", "n_ctx"])
-@pytest.mark.parametrize("value", [0, -1, True, 1.5, "2"])
+@pytest.mark.parametrize(
+    "value", [0, -1, True, 1.5, "2", 2**31, pytest.param(10**5000, id="no-repr")]
+)
 def test_wrong_settings_are_refused(tiny_model_path: Path, name: str, value: Any) -> None:
     with pytest.raises(
-        InvalidRequestError, match=f"{name}: expected an integer of at least 1, or None"
+        InvalidRequestError, match=f"{name}: expected an integer of at least 1 and less than 2"
     ):
         StarChat.load(tiny_model_path, **{name: value})
+
+
+@pytest.mark.parametrize("value", [-1, 2**63])
+def test_a_wrong_prefix_cache_is_refused(tiny_model_path: Path, value: int) -> None:
+    with pytest.raises(InvalidRequestError, match="prefix_cache_bytes: expected an integer of at"):
+        StarChat.load(tiny_model_path, prefix_cache_bytes=value)
+
+
+def test_numpys_integers_are_settings(tiny_model_path: Path) -> None:
+    number: Any = np.int64(64)
+    with StarChat.load(tiny_model_path, n_ctx=number) as one:
+        assert one.info.n_ctx == 64
+
+
+@pytest.mark.parametrize("path", ["a\0b", b"a\0b", "\ud800"])
+def test_a_path_that_cannot_exist_is_refused(path: Any) -> None:
+    with pytest.raises(FileAccessError, match="no file can have this name; check the path"):
+        StarChat.load(path)
+
+
+@pytest.mark.parametrize("path", [5, True, ["a"]])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="path: expected a path or None, got"):
+        StarChat.load(path)
+
+
+@pytest.mark.parametrize("progress", [True, 0, "x", []])
+def test_progress_is_a_function_or_none_or_false(tiny_model_path: Path, progress: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="progress: expected a function, False or None"):
+        StarChat.load(tiny_model_path, progress=progress)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_model_is_not_copied(model: StarChat, duplicate: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"keep a starchat\.Loader"):
+        duplicate(model)
 
 
 def test_progress_is_told_until_all_is_done(tiny_model_path: Path) -> None:
@@ -287,6 +327,19 @@ def test_tokenize_and_detokenize(model: StarChat) -> None:
         model.tokenize(None)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", ["yes", None, 2, 0, [1], np.bool_(True)])
+def test_allow_special_is_a_flag_or_a_list_of_names(model: StarChat, value: Any) -> None:
+    for ask in (model.tokenize, lambda text, flag: model.complete(text, allow_special=flag)):
+        with pytest.raises(InvalidRequestError, match=r"allow_special(\[0\])?: expected"):
+            ask("<|end|>", value)
+
+
+def test_allow_special_allows_those_that_it_names(model: StarChat) -> None:
+    both = "<|end|><|user|>"
+    assert len(model.tokenize(both, ["<|end|>", "<|user|>"])) == 2
+    assert len(model.tokenize(both, ["<|end|>"])) == 1 + len(model.tokenize("<|user|>"))
+
+
 def test_logits_have_a_row_for_each_token(model: StarChat) -> None:
     logits = model.logits(model.tokenize("abc"))
     assert logits.shape == (3, model.info.n_vocab)
@@ -301,6 +354,13 @@ def test_infill_is_prefix_suffix_middle(model: StarChat) -> None:
     prompt = "<fim_prefix>def f(<fim_suffix>): pass<fim_middle>"
     expected = model.complete(prompt, allow_special=True, **GREEDY)
     assert model.infill("def f(", "): pass", **GREEDY) == expected
+    assert model.stream_infill("def f(", "): pass", **GREEDY).result() == expected
+    assert asyncio.run(model.ainfill("def f(", "): pass", **GREEDY)) == expected
+
+    async def read() -> Any:
+        return await model.astream_infill("def f(", "): pass", **GREEDY).result()
+
+    assert asyncio.run(read()) == expected
 
 
 def with_other_names(path: Path, tmp_path: Path, old: bytes, new: bytes) -> Path:

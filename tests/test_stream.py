@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import pickle
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -141,6 +143,28 @@ def test_the_engines_error_reaches_the_reader() -> None:
         stream.result()
 
 
+def test_a_token_before_an_error_is_not_lost() -> None:
+    stream, tokens = stream_of("a", finish_reason=None)
+    take = tokens.next
+
+    def take_and_fail() -> Any:
+        token = take()
+        tokens.fail(EngineClosedError("closed"))  # between next() and drain()
+        return token
+
+    tokens.next = take_and_fail  # type: ignore[method-assign]
+    assert next(stream).text == "a"
+    with pytest.raises(EngineClosedError, match="closed"):
+        next(stream)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickle.dumps])
+def test_a_stream_is_not_copied(duplicate: Callable[[Any], Any]) -> None:
+    stream, _ = stream_of("ab")
+    with pytest.raises(TypeError, match=r"keep its result\(\)"):
+        duplicate(stream)
+
+
 def test_a_dropped_stream_cancels_its_sequence() -> None:
     stream, tokens = stream_of("ab", finish_reason=None)
     del stream
@@ -242,6 +266,47 @@ async def test_two_readers_of_one_stream_are_refused(pump: Pump) -> None:
         await anext(stream)
     await stream.aclose()
     await reading
+
+
+async def test_other_tasks_have_their_turn_though_the_engine_is_ahead(pump: Pump) -> None:
+    stream = async_stream(pump, FakeTokens(BYTES.encode("ab"), "stop"))
+    turns = asyncio.create_task(asyncio.sleep(0))
+    await anext(stream)
+    await anext(stream, None)
+    assert turns.done()
+
+
+async def test_a_timeout_ends_a_reader_that_never_waits(pump: Pump) -> None:
+    tokens = FakeTokens(BYTES.encode("a"))
+    stream = async_stream(pump, tokens)
+
+    async def read() -> None:
+        async for _ in stream:
+            tokens.push(*BYTES.encode("a"))
+
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(read(), 0.05)
+    assert tokens.cancelled
+
+
+async def test_a_task_that_nobody_keeps_is_not_collected_while_it_waits(pump: Pump) -> None:
+    tokens = FakeTokens()
+    replies = []
+
+    async def read(stream: AsyncStream) -> None:
+        replies.append(await stream.result())
+
+    asyncio.create_task(read(async_stream(pump, tokens)))  # noqa: RUF006
+    for text in ("a", "b"):  # it waits again after the first
+        await asyncio.sleep(0.02)
+        gc.collect()
+        tokens.push(*BYTES.encode(text))
+    await asyncio.sleep(0.02)
+    gc.collect()
+    tokens.push(finish_reason="stop")
+    await asyncio.sleep(0.02)
+    assert [reply.text for reply in replies] == ["ab"]
+    assert not AsyncStream._waiting
 
 
 async def test_a_dropped_async_stream_cancels_its_sequence(pump: Pump) -> None:

@@ -49,6 +49,14 @@ def test_none_means_the_default(name: str) -> None:
         pytest.param({"logit_bias": [1]}, "logit_bias: expected a mapping", id="bias-list"),
         pytest.param({"logit_bias": {"1": 1.0}}, "logit_bias key: expected an integer"),
         pytest.param({"logit_bias": {1: "x"}}, r"logit_bias\[1\]: expected a number"),
+        pytest.param({"temperature": 10**400}, "temperature: expected a number that a float"),
+        pytest.param({"logit_bias": {1: 10**400}}, r"logit_bias\[1\]: expected a number that a"),
+        pytest.param({"max_tokens": 10**5000}, "max_tokens: expected an integer", id="no-repr"),
+        pytest.param({"stop": [10**5000]}, r"stop\[0\]: expected a string", id="no-repr-in-list"),
+        pytest.param({"seed": np.array([1, 2])}, "seed: expected an integer", id="seed-array"),
+        pytest.param({"stop": np.array(3)}, "stop: expected a string or a list", id="stop-array"),
+        pytest.param({"stop_token_ids": np.array(3)}, "stop_token_ids: expected a list of token"),
+        pytest.param({"stop_token_ids": np.array([[1]] * 2)}, r"stop_token_ids\[0\]: expected an"),
     ],
 )
 def test_refused_with_name_and_what_was_expected(options: dict[str, Any], sentence: str) -> None:
@@ -62,6 +70,7 @@ def test_numpy_numbers_are_numbers() -> None:
     )
     assert (params.top_k, params.top_p, params.seed) == (3, 0.5, 2**64 - 1)
     assert type(params.top_k) is int
+    assert SamplingParams(stop_token_ids=np.array([1, 2])).stop_token_ids == (1, 2)  # type: ignore[arg-type]
 
 
 def test_one_stop_string_needs_no_list() -> None:

@@ -2,7 +2,9 @@
 
 >>> from starchat import StarChat
 >>> model = StarChat.load()  # the embedded model; or the path of a file
->>> model.chat([{"role": "user", "content": "How do I sort a list in Python?"}]).text
+>>> question = {"role": "user", "content": "How do I sort a list in Python?"}
+>>> print(model.chat([question], temperature=0).text)
+You can sort a list in Python...
 """
 
 from .errors import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .errors import InvalidRequestError, UnsupportedFeatureError
-from .types import Messages, check_token_ids
+from .types import Messages, check_token_ids, shown
 
 _ROLES = ("system", "user", "assistant")
 _KEYS = ("role", "content", "token_ids")
@@ -77,18 +77,18 @@ def _check_message(where: str, message: Any) -> Turn:
         if key not in message:
             raise InvalidRequestError(f"{where}: {key} is missing")
     role, content = message["role"], message["content"]
-    if role == "tool":
+    if isinstance(role, str) and role == "tool":
         raise InvalidRequestError(f"{where}: the role 'tool' is not supported by this version")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRequestError(
-            f"{where}: unknown role {role!r}, expected one of {', '.join(_ROLES)}"
+            f"{where}: unknown role {shown(role)}, expected one of {', '.join(_ROLES)}"
         )
     if not isinstance(content, str):
-        raise InvalidRequestError(f"{where}: content must be a string, got {content!r:.80}")
+        raise InvalidRequestError(f"{where}: content must be a string, got {shown(content)}")
     for key in message:
         if key not in _KEYS or (key == "token_ids" and role != "assistant"):
             raise InvalidRequestError(
-                f"{where}: unknown key {key!r} in a message of the role {role}, "
+                f"{where}: unknown key {shown(key)} in a message of the role {role}, "
                 f"expected {', '.join(_KEYS[: 3 if role == 'assistant' else 2])}"
             )
     return Turn(role, content, check_token_ids(f"{where}.token_ids", message.get("token_ids", ())))

@@ -34,15 +34,37 @@ app = typer.Typer(
 
 ModelFile = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="FILE", help="A ggml .bin file. (default: embedded)"),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="FILE",
+        parser=os.path.expanduser,
+        help="A ggml .bin file. (default: the embedded model)",
+    ),
 ]
-MaxTokens = Annotated[int | None, typer.Option(help="Tokens at most. (default: the context)")]
-Temperature = Annotated[float | None, typer.Option(help="0 always takes the best. (default: 0.2)")]
-TopK = Annotated[int | None, typer.Option(help="Of the k best, 0: of all. (default: 50)")]
-TopP = Annotated[float | None, typer.Option(help="Of the likeliest share. (default: 0.95)")]
-Seed = Annotated[int | None, typer.Option(help="The same seed, the same answer.")]
-Threads = Annotated[int | None, typer.Option(help="To compute with. (default: one a core)")]
-Context = Annotated[int | None, typer.Option(help="Tokens in memory. (default: the file's)")]
+MaxTokens = Annotated[
+    int | None, typer.Option(help="End the answer after so many tokens. (default: context full)")
+]
+Temperature = Annotated[
+    float | None, typer.Option(help="Randomness; 0: always the likeliest token. (default: 0.2)")
+]
+TopK = Annotated[
+    int | None, typer.Option(help="Choose among the k likeliest tokens; 0: all. (default: 50)")
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(help="Choose among the likeliest tokens of this total share. (default: 0.95)"),
+]
+Seed = Annotated[
+    int | None, typer.Option(help="The same seed gives the same answer. (default: a new one)")
+]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads to compute with. (default: one for each core)")
+]
+Context = Annotated[
+    int | None,
+    typer.Option(help="Tokens that prompt and answer may have together. (default: the file's)"),
+]
 
 
 # ---- chat -----------------------------------------------------------------------------------
@@ -57,7 +79,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Run StarChat and StarCoder files on the CPU."""
@@ -65,9 +87,13 @@ def options(
 
 @app.command()
 def chat(
-    question: Annotated[str | None, typer.Argument(help="Ask this and leave; - reads it.")] = None,
+    question: Annotated[
+        str | None, typer.Argument(help="Answer this and exit; - takes it from standard input.")
+    ] = None,
     model: ModelFile = None,
-    system: Annotated[str, typer.Option(help="Who the assistant is.")] = "",
+    system: Annotated[
+        str, typer.Option(help="System message: who the assistant is, how it should answer.")
+    ] = "",
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -80,7 +106,7 @@ def chat(
     sampling = SamplingOptions(
         max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
-    if question == "-" or (question is None and not sys.stdin.isatty()):
+    if question == "-" or (question is None and not (sys.stdin and sys.stdin.isatty())):
         question = _read_stdin().strip()
         if not question:
             raise InvalidRequestError("no question: neither as an argument nor on standard input")
@@ -142,7 +168,7 @@ def _converse(dialogue: Dialogue) -> None:
             try:
                 dialogue.ask(question, interruptible=True)
             except StarChatError as error:
-                _report(error)
+                _report(str(error))
 
 
 # ---- complete -------------------------------------------------------------------------------
@@ -150,7 +176,9 @@ def _converse(dialogue: Dialogue) -> None:
 
 @app.command()
 def complete(
-    prompt: Annotated[str | None, typer.Argument(help="The text; - or none reads it.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text; - or nothing takes it from standard input.")
+    ] = None,
     model: ModelFile = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
@@ -177,15 +205,22 @@ def complete(
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(help="A model file.")],
-    ctx: Annotated[int | None, typer.Option(help="Count memory for this context.")] = None,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", parser=os.path.expanduser, help="A model file.")
+    ],
+    ctx: Annotated[
+        int | None, typer.Option(help="Show the memory for a context of so many tokens.")
+    ] = None,
 ) -> None:
     """Show what is in a file, and what is wrong with it, without loading its weights."""
     from rich.console import Console
 
     content = _core.inspect(file)
+    n_ctx = content["n_ctx"]
+    if ctx is not None and not 2 <= ctx <= n_ctx:
+        raise InvalidRequestError(f"--ctx: expected 2 to {n_ctx:,}, the file's own; got {ctx:,}")
     console = Console(highlight=False)
-    console.print(_overview(content, ctx or content["n_ctx"]))
+    console.print(_overview(content, n_ctx if ctx is None else ctx))
     console.print()
     console.print(_tensor_table(content["tensors"]))
 
@@ -263,9 +298,9 @@ def _plain(text: str) -> Any:
 @app.command()
 def bench(
     model: ModelFile = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 256,
-    tokens: Annotated[int, typer.Option(min=2, help="Length of the reply.")] = 64,
-    repeat: Annotated[int, typer.Option(min=1, help="Runs; the median counts.")] = 3,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 256,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of the answer.")] = 64,
+    repeat: Annotated[int, typer.Option(min=1, help="Measurements; the median is shown.")] = 3,
     threads: Threads = None,
     ctx: Context = None,
 ) -> None:
@@ -274,8 +309,15 @@ def bench(
     from rich.progress import Progress
     from rich.table import Table
 
-    with StarChat.load(model, n_threads=threads, n_ctx=ctx) as loaded:
+    # Nothing is spared: neither what was computed before nor what can be guessed.
+    with StarChat.load(model, n_threads=threads, n_ctx=ctx, prefix_cache_bytes=0) as loaded:
         info = loaded.info
+        for option, n_tokens in ("--prompt-tokens", prompt_tokens), ("--tokens", tokens):
+            if n_tokens >= info.n_ctx:
+                raise InvalidRequestError(
+                    f"{option}: expected less than the context of {info.n_ctx:,} tokens, "
+                    f"got {n_tokens:,}"
+                )
         with Progress(console=Console(stderr=True), transient=True) as bar:
             runs = [
                 _measure(loaded, prompt_tokens, tokens, run)
@@ -301,13 +343,14 @@ def bench(
 
 def _measure(model: StarChat, n_prompt: int, n_tokens: int, seed: int) -> tuple[float, float]:
     """Return tokens per second of prefill and of decoding."""
-    choose = random.Random(seed)  # a new prompt each time: nothing of it is computed already
+    choose = random.Random(seed)
     prompt = [choose.randrange(model.info.n_vocab) for _ in range(n_prompt)]
     start = time.perf_counter()
     model.complete(prompt, max_tokens=1, temperature=0)
     middle = time.perf_counter()
-    # n_tokens steps of one column
-    model.complete(prompt[-1:], max_tokens=n_tokens, temperature=0, ignore_eos=True)
+    model.complete(  # n_tokens steps of one column
+        prompt[-1:], max_tokens=n_tokens, temperature=0, ignore_eos=True, speculation=False
+    )
     return n_prompt / (middle - start), n_tokens / (time.perf_counter() - middle)
 
 
@@ -338,7 +381,7 @@ def _print_stream(stream: Stream, interruptible: bool = False) -> tuple[str, tup
 
 
 def _read_stdin() -> str:
-    return sys.stdin.buffer.read().decode("utf-8", "replace")
+    return sys.stdin.buffer.read().decode("utf-8", "replace") if sys.stdin else ""
 
 
 def _note(text: str) -> None:
@@ -347,22 +390,37 @@ def _note(text: str) -> None:
     Console(stderr=True, highlight=False, markup=False).print(_printable(text), style="dim")
 
 
-def _report(error: StarChatError) -> None:
+def _report(error: str) -> None:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"error: {_printable(str(error))}", style="red")
+    console.print(f"error: {_printable(error)}", style="red")
+
+
+def _fail(error: str) -> NoReturn:
+    _report(error)
+    sys.exit(1)
 
 
 def main() -> NoReturn:
     """Run the command and exit with its code."""
+    if sys.stdout is None:
+        _fail("standard output is closed: there is nowhere to print to")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an answer may hold what the terminal cannot
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told
     except StarChatError as error:
-        _report(error)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        # What could not be written is still in the buffer, and would fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+            sys.exit(1)
+        _fail(f"standard input or output: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

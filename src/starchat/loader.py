@@ -1,11 +1,12 @@
 """Models that are loaded on first use: what an adapter keeps instead of gigabytes.
 
 Constructing, copying and pickling a Loader is cheap. Loading again what the process already has
-costs nothing either: engines are shared (engines.py).
+costs nothing either: engines are shared (engines.py). A forked child starts with no models.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TypeAlias
 
@@ -23,8 +24,12 @@ class Loader:
 
     def __init__(self) -> None:
         """Load nothing yet."""
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         self._models: dict[_Key, StarChat] = {}
+        self._pid = os.getpid()  # last: threads of a child that come at once all begin afresh
 
     def __reduce__(self) -> tuple[type[Loader], tuple[()]]:
         """Copy and pickle without what is loaded."""
@@ -34,12 +39,16 @@ class Loader:
         self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
     ) -> StarChat | None:
         """Return the model if it is there; never waits."""
+        if self._pid != os.getpid():  # the models are the parent's, and so may the lock's holder be
+            self._start_afresh()
         return self._models.get((path, n_threads, n_ctx))
 
     def load(
         self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
     ) -> StarChat:
         """Return the model, loaded now if it was not; errors as those of StarChat.load."""
+        if model := self.loaded(path, n_threads, n_ctx):
+            return model  # without waiting for others that load
         with self._lock:
             model = self.loaded(path, n_threads, n_ctx)
             if model is None:

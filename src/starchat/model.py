@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
 from .chat import ChatTemplate, check_messages
@@ -27,7 +27,10 @@ from .types import (
     ModelInfo,
     SamplingOptions,
     SamplingParams,
+    check_allow_special,
+    check_integer,
     check_token_ids,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -86,15 +89,19 @@ class StarChat:
         >>> StarChat.load(n_ctx=512).info.n_ctx
         512
         """
-        file = _EMBEDDED if path is None else os.fsdecode(path)
+        file = _EMBEDDED if path is None else _file_name(path)
         if path is None and not os.path.exists(file):
             raise FileAccessError(
                 f"{file}: this installation lacks the embedded model; give a path"
             )
+        if not (progress is None or progress is False or callable(progress)):
+            raise InvalidRequestError(
+                f"progress: expected a function, False or None, got {shown(progress)}"
+            )
         settings = Settings(
             _setting("n_threads", n_threads),
             _setting("n_ctx", n_ctx),
-            _setting("prefix_cache_bytes", prefix_cache_bytes, default=-1, least=0),
+            _setting("prefix_cache_bytes", prefix_cache_bytes, default=-1, least=0, n_bits=63),
         )
         bar = LoadingBar(file) if progress is None else None
         try:
@@ -120,23 +127,32 @@ class StarChat:
     def stream_chat(self, messages: Messages, **sampling: Unpack[SamplingOptions]) -> Stream:
         """Return the assistant's next reply as it is written; errors are raised by this call.
 
-        >>> for chunk in StarChat.load().stream_chat([{"role": "user", "content": "Hello"}]):
+        >>> dialogue = [{"role": "user", "content": "Hello"}]
+        >>> for chunk in StarChat.load().stream_chat(dialogue, temperature=0):
         ...     print(chunk.text, end="", flush=True)
+        Hello...
         """
         return self._stream(self._chat_prompt(messages), sampling, is_chat=True)
 
     async def achat(self, messages: Messages, **sampling: Unpack[SamplingOptions]) -> Completion:
         """Return the assistant's next reply; cancelling the task ends it.
 
-        >>> asyncio.run(StarChat.load().achat([{"role": "user", "content": "Hello"}]))
+        >>> import asyncio
+        >>> dialogue = [{"role": "user", "content": "Hello"}]
+        >>> asyncio.run(StarChat.load().achat(dialogue, temperature=0)).text
+        'Hello...'
         """
         return await self.astream_chat(messages, **sampling).result()
 
     def astream_chat(self, messages: Messages, **sampling: Unpack[SamplingOptions]) -> AsyncStream:
         """Return the assistant's next reply as it is written, for `async for`; not a coroutine.
 
-        >>> async for chunk in model.astream_chat([{"role": "user", "content": "Hello"}]):
-        ...     print(chunk.text, end="", flush=True)
+        >>> import asyncio
+        >>> async def answer(dialogue):
+        ...     async for chunk in StarChat.load().astream_chat(dialogue, temperature=0):
+        ...         print(chunk.text, end="", flush=True)
+        >>> asyncio.run(answer([{"role": "user", "content": "Hello"}]))
+        Hello...
         """
         return self._astream(self._chat_prompt(messages), sampling, is_chat=True)
 
@@ -154,15 +170,16 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         *,
-        allow_special: bool = False,
+        allow_special: bool | Sequence[str] = False,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion:
-        """Return how a text, or a list of token ids, goes on.
+        r"""Return how a text, or a list of token ids, goes on.
 
-        Control tokens that are spelt out in the text are plain text unless `allow_special`.
+        Control tokens that are spelt out in the text are plain text, unless `allow_special` is
+        True or a list that names them.
 
-        >>> StarChat.load().complete("def add(a, b):", max_tokens=16).usage.completion_tokens
-        16
+        >>> StarChat.load().complete("def add(a, b):", max_tokens=16, temperature=0).text
+        '\n    return...'
         """
         return self.stream_complete(prompt, allow_special=allow_special, **sampling).result()
 
@@ -170,13 +187,14 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         *,
-        allow_special: bool = False,
+        allow_special: bool | Sequence[str] = False,
         **sampling: Unpack[SamplingOptions],
     ) -> Stream:
         """Return how a text goes on, as it is written; errors are raised by this call.
 
-        >>> for chunk in StarChat.load().stream_complete("def add(a, b):", max_tokens=16):
-        ...     print(chunk.text, end="", flush=True)
+        >>> stream = StarChat.load().stream_complete("def add(a, b):", max_tokens=16, temperature=0)
+        >>> sum(len(chunk.token_ids) for chunk in stream)
+        16
         """
         return self._stream(self._prompt(prompt, allow_special), sampling)
 
@@ -184,12 +202,15 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         *,
-        allow_special: bool = False,
+        allow_special: bool | Sequence[str] = False,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion:
-        """Return how a text goes on; cancelling the task ends it.
+        r"""Return how a text goes on; cancelling the task ends it.
 
-        >>> asyncio.run(StarChat.load().acomplete("def add(a, b):", max_tokens=16))
+        >>> import asyncio
+        >>> model = StarChat.load()
+        >>> asyncio.run(model.acomplete("def add(a, b):", max_tokens=16, temperature=0)).text
+        '\n    return...'
         """
         stream = self.astream_complete(prompt, allow_special=allow_special, **sampling)
         return await stream.result()
@@ -198,41 +219,76 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         *,
-        allow_special: bool = False,
+        allow_special: bool | Sequence[str] = False,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncStream:
         """Return how a text goes on, as it is written, for `async for`; not a coroutine.
 
-        >>> async for chunk in model.astream_complete("def add(a, b):", max_tokens=16):
-        ...     print(chunk.text, end="", flush=True)
+        >>> import asyncio
+        >>> async def n_tokens(prompt):
+        ...     stream = StarChat.load().astream_complete(prompt, max_tokens=16, temperature=0)
+        ...     return sum([len(chunk.token_ids) async for chunk in stream])
+        >>> asyncio.run(n_tokens("def add(a, b):"))
+        16
         """
         return self._astream(self._prompt(prompt, allow_special), sampling)
+
+    # ---- the middle of a text ---------------------------------------------------------------
 
     def infill(self, prefix: str, suffix: str, **sampling: Unpack[SamplingOptions]) -> Completion:
         r"""Return what belongs between two texts (Bavarian et al. 2022, prefix-suffix-middle).
 
-        Raises UnsupportedFeatureError where the vocabulary has no tokens for it.
+        Raises UnsupportedFeatureError where the vocabulary has no tokens for it, as the embedded
+        model's.
 
-        >>> starcoder = StarChat.load("starcoder-q4_0.bin")
-        >>> starcoder.infill("def add(a, b):\n    return ", "\n\nprint(add(1, 2))").text
+        >>> starcoder = StarChat.load("starcoder-q4_0.bin")  # doctest: +SKIP
+        >>> starcoder.infill("def add(a, b):\n    return ", "\n").text  # doctest: +SKIP
         'a + b'
         """
-        tokenizer = self._engine.tokenizer
-        start, middle, end = self._fim_tokens
-        prompt = [start, *tokenizer.encode(_text("prefix", prefix))]
-        prompt += [middle, *tokenizer.encode(_text("suffix", suffix)), end]
-        return self._stream(prompt, sampling).result()
+        return self.stream_infill(prefix, suffix, **sampling).result()
+
+    def stream_infill(
+        self, prefix: str, suffix: str, **sampling: Unpack[SamplingOptions]
+    ) -> Stream:
+        r"""Return what belongs between two texts, as it is written; errors as those of infill.
+
+        >>> for chunk in starcoder.stream_infill("def add(a, b):", "\n"):  # doctest: +SKIP
+        ...     print(chunk.text, end="", flush=True)
+        """
+        return self._stream(self._infill_prompt(prefix, suffix), sampling)
+
+    async def ainfill(
+        self, prefix: str, suffix: str, **sampling: Unpack[SamplingOptions]
+    ) -> Completion:
+        r"""Return what belongs between two texts; cancelling the task ends it.
+
+        >>> await starcoder.ainfill("def add(a, b):", "\n")  # doctest: +SKIP
+        """
+        return await self.astream_infill(prefix, suffix, **sampling).result()
+
+    def astream_infill(
+        self, prefix: str, suffix: str, **sampling: Unpack[SamplingOptions]
+    ) -> AsyncStream:
+        r"""Return what belongs between two texts, for `async for`; not a coroutine.
+
+        >>> async for chunk in starcoder.astream_infill("def add(a, b):", "\n"):  # doctest: +SKIP
+        ...     print(chunk.text, end="", flush=True)
+        """
+        return self._astream(self._infill_prompt(prefix, suffix), sampling)
 
     # ---- tokens -----------------------------------------------------------------------------
 
-    def tokenize(self, text: str, allow_special: bool = False) -> list[int]:
+    def tokenize(self, text: str, allow_special: bool | Sequence[str] = False) -> list[int]:
         """Return the token ids of a text; control tokens in it only count if `allow_special`.
+
+        A list allows those that it names, and no others.
 
         >>> model = StarChat.load()
         >>> model.detokenize(model.tokenize("naïve 🙂"))
         'naïve 🙂'
         """
-        return self._engine.tokenizer.encode(_text("text", text), allow_special)
+        allowed = check_allow_special(allow_special)
+        return self._engine.tokenizer.encode(_text("text", text), allowed)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens spelt out; U+FFFD for what is no UTF-8.
@@ -289,6 +345,13 @@ class StarChat:
         """Return one line with what the model is."""
         return f"<StarChat {self.info}>"
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            "a loaded model cannot be copied or pickled: keep a starchat.Loader, which can, and "
+            "loads where it is used"
+        )
+
     # ---- within -----------------------------------------------------------------------------
 
     @property
@@ -321,10 +384,19 @@ class StarChat:
         tokenizer = self._engine.tokenizer
         return self._template.render(check_messages(messages), tokenizer)
 
-    def _prompt(self, prompt: str | Sequence[int], allow_special: bool) -> Sequence[int]:
+    def _prompt(
+        self, prompt: str | Sequence[int], allow_special: bool | Sequence[str]
+    ) -> Sequence[int]:
+        allowed = check_allow_special(allow_special)
         if isinstance(prompt, str):
-            return self._engine.tokenizer.encode(prompt, allow_special)
+            return self._engine.tokenizer.encode(prompt, allowed)
         return check_token_ids("prompt", prompt, "a string or a list of token ids")
+
+    def _infill_prompt(self, prefix: str, suffix: str) -> list[int]:
+        encode = self._engine.tokenizer.encode
+        start, middle, end = self._fim_tokens
+        before, after = encode(_text("prefix", prefix)), encode(_text("suffix", suffix))
+        return [start, *before, middle, *after, end]
 
     def _stream(
         self, prompt: Sequence[int], options: SamplingOptions, is_chat: bool = False
@@ -376,15 +448,24 @@ def _fresh_seed() -> int:
     return int.from_bytes(os.urandom(8), "little") >> 1  # 63 bits
 
 
-def _setting(name: str, value: Any, default: int = 0, least: int = 1) -> int:
+def _file_name(path: Any) -> str:
+    try:
+        file = os.fsdecode(path)
+        if b"\0" not in os.fsencode(file):
+            return file
+    except TypeError:
+        raise InvalidRequestError(f"path: expected a path or None, got {shown(path)}") from None
+    except UnicodeEncodeError:  # a lone surrogate
+        pass
+    raise FileAccessError(f"{shown(path)}: no file can have this name; check the path")
+
+
+def _setting(name: str, value: Any, default: int = 0, least: int = 1, n_bits: int = 31) -> int:
     """Return a count for the engine, or `default`, which stands for its own choice."""
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidRequestError(
-            f"{name}: expected an integer of at least {least}, or None, got {value!r}"
-        )
-    return value
+    expected = f"an integer of at least {least} and less than 2**{n_bits}, or None"
+    return check_integer(name, value, expected, least, 2**n_bits - 1)
 
 
 def _text(name: str, value: Any) -> str:

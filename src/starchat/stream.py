@@ -7,11 +7,12 @@ Closing or dropping either ends the sequence within one step of the engine.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from . import _core
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, StarChatError
 from .text_stream import TextStream
 from .types import Chunk, Completion, FinishReason, TokenLogprob, Usage
 
@@ -126,14 +127,20 @@ class Request:
         """Cancel what nobody can read any more."""
         self.tokens.cancel()
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled, before a copy is half made."""
+        raise TypeError("a stream cannot be copied or pickled: keep its result()")
+
 
 class Stream(Iterator[Chunk]):
     """The chunks of a reply, as they come. For one reader; close() from any thread.
 
-    >>> model = StarChat.load()
-    >>> with model.stream_chat([{"role": "user", "content": "Hello"}], max_tokens=8) as stream:
+    >>> from starchat import StarChat
+    >>> dialogue = [{"role": "user", "content": "Hello"}]
+    >>> with StarChat.load().stream_chat(dialogue, temperature=0) as stream:
     ...     for chunk in stream:
-    ...         print(chunk.text, end="")
+    ...         print(chunk.text, end="", flush=True)
+    Hello...
     """
 
     def __init__(self, request: Request) -> None:
@@ -149,8 +156,10 @@ class Stream(Iterator[Chunk]):
         request = self._request
         while not request.ended:
             token = request.tokens.next()
-            fresh = request.tokens.drain()
-            if chunk := request.advance(fresh if token is None else [token, *fresh]):
+            fresh = [] if token is None else [token]
+            with suppress(StarChatError):  # raised again by the next call: first what came before
+                fresh += request.tokens.drain()
+            if chunk := request.advance(fresh):
                 return chunk
         raise StopIteration
 
@@ -184,10 +193,19 @@ class Stream(Iterator[Chunk]):
 class AsyncStream(AsyncIterator[Chunk]):
     """The chunks of a reply, as they come, for one task; cancelling it ends the reply.
 
-    >>> async with model.astream_chat([{"role": "user", "content": "Hello"}]) as stream:
-    ...     async for chunk in stream:
-    ...         print(chunk.text, end="")
+    >>> import asyncio
+    >>> from starchat import StarChat
+    >>> async def answer(dialogue):
+    ...     async with StarChat.load().astream_chat(dialogue, temperature=0) as stream:
+    ...         async for chunk in stream:
+    ...             print(chunk.text, end="", flush=True)
+    >>> asyncio.run(answer([{"role": "user", "content": "Hello"}]))
+    Hello...
     """
+
+    # Streams that wait, until their news come. A task that waits is held by the future it waits
+    # for alone, and that by the stream: without this a task that nobody keeps would be collected.
+    _waiting: ClassVar[set[AsyncStream]] = set()
 
     def __init__(self, request: Request) -> None:
         """Read `request`, whose news wake() tells."""
@@ -196,33 +214,39 @@ class AsyncStream(AsyncIterator[Chunk]):
 
     def wake(self) -> None:
         """Continue the waiting task, from any thread."""
+        self._waiting.discard(self)  # first, so that it cannot undo what a later wait has added
         waiter = self._waiter
         if waiter is not None:
-            try:
+            try:  # from here on the loop holds the waiter
                 waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
             except RuntimeError:  # the loop was closed, and its tasks with it
                 self._request.close()
 
     async def __anext__(self) -> Chunk:
         """Wait for the next chunk; errors as those of Stream."""
-        from asyncio import get_running_loop
+        from asyncio import get_running_loop, sleep
 
         request = self._request
         if self._waiter is not None:
             raise RuntimeError("this stream is already being read by another task")
+        loop = get_running_loop()
+        self._waiter = loop.create_future()
         try:
+            await sleep(0)  # the loop has its turn, however far ahead the engine is
             while not request.ended:
-                # First the waiter, then the look: news between the two are not missed.
-                self._waiter = get_running_loop().create_future()
                 if chunk := request.advance(request.tokens.drain()):
                     return chunk
                 if not request.ended:
+                    self._waiting.add(self)
                     await self._waiter
+                # First a waiter, then the next look: news between the two are not missed.
+                self._waiter = loop.create_future()
         except BaseException:  # the task was cancelled, or the engine failed
             request.close()
             raise
         finally:
             self._waiter = None
+            self._waiting.discard(self)
         raise StopAsyncIteration
 
     async def aclose(self) -> None:

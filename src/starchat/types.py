@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, Literal, TypeAlias, TypedDict
@@ -135,35 +135,50 @@ class SamplingOptions(TypedDict, total=False):
 
 
 def _refuse(name: str, expected: str, value: object) -> InvalidRequestError:
-    return InvalidRequestError(f"{name}: expected {expected}, got {value!r:.80}")
+    return InvalidRequestError(f"{name}: expected {expected}, got {shown(value)}")
 
 
-def _integer(name: str, value: Any) -> int:
+def shown(value: object) -> str:
+    """Return what an error message says of a value: the beginning of its repr."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # integers of more than 4,300 digits have no decimal form
+        return f"a value of type {type(value).__name__} that has no repr"
+
+
+def check_integer(
+    name: str,
+    value: Any,
+    expected: str = "an integer",
+    least: int = -(2**63),
+    most: int = 2**63 - 1,
+) -> int:
+    """Return an integer, numpy's too, as Python's; raise InvalidRequestError for all else."""
     try:
         number = operator.index(value)
     except TypeError:
         number = None
-    if number is None or isinstance(value, bool) or not -(2**63) <= number < 2**63:
-        raise _refuse(name, "an integer", value)
+    if number is None or isinstance(value, bool) or not least <= number <= most:
+        raise _refuse(name, expected, value)
     return number
 
 
 def _optional_integer(name: str, value: Any) -> int | None:
-    return None if value is None else _integer(name, value)
+    return None if value is None else check_integer(name, value)
 
 
 def _seed(name: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__") or not 0 <= value < 2**64:
-        raise _refuse(name, "an integer from 0 to 2**64 - 1, or None for a fresh one", value)
-    return operator.index(value)
+    expected = "an integer from 0 to 2**64 - 1, or None for a fresh one"
+    return None if value is None else check_integer(name, value, expected, 0, 2**64 - 1)
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise _refuse(name, "a number", value)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise _refuse(name, "a number that a float can hold", value) from None
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -173,23 +188,35 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _stop(name: str, value: Any) -> tuple[str, ...]:
-    stops = (value,) if isinstance(value, str) else value
-    if not isinstance(stops, Iterable) or isinstance(stops, (bytes, Mapping)):
-        raise _refuse(name, "a string or a list of strings", value)
-    stops = tuple(stops)
-    for index, stop in enumerate(stops):
-        if not isinstance(stop, str):
-            raise _refuse(f"{name}[{index}]", "a string", stop)
-        if not stop:
-            raise InvalidRequestError(f"{name}[{index}]: an empty string would stop everything")
+    stops = _strings(name, [value] if isinstance(value, str) else value, "a string or a list")
+    if "" in stops:
+        where = f"{name}[{stops.index('')}]"
+        raise InvalidRequestError(f"{where}: an empty string would stop everything")
     return stops
+
+
+def _strings(name: str, value: Any, expected: str) -> tuple[str, ...]:
+    strings = _items(name, value, f"{expected} of strings")
+    for index, string in enumerate(strings):
+        if not isinstance(string, str):
+            raise _refuse(f"{name}[{index}]", "a string", string)
+    return strings
+
+
+def _items(name: str, value: Any, expected: str) -> tuple[Any, ...]:
+    try:
+        if not isinstance(value, (str, bytes, Mapping)):
+            return tuple(value)
+    except TypeError:  # what numpy says of an array without dimensions, which has __iter__
+        pass
+    raise _refuse(name, expected, value)
 
 
 def _bias(name: str, value: Any) -> dict[int, float]:
     if not isinstance(value, Mapping):
         raise _refuse(name, "a mapping of token ids to numbers", value)
     return {
-        _integer(f"{name} key", token_id): _number(f"{name}[{token_id}]", bias)
+        check_integer(f"{name} key", token_id): _number(f"{name}[{token_id}]", bias)
         for token_id, bias in value.items()
     }
 
@@ -198,9 +225,15 @@ def check_token_ids(
     name: str, value: Any, expected: str = "a list of token ids"
 ) -> tuple[int, ...]:
     """Return token ids as a tuple; raise InvalidRequestError where they are no integers."""
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise _refuse(name, expected, value)
-    return tuple([_integer(f"{name}[{index}]", id) for index, id in enumerate(value)])
+    ids = _items(name, value, expected)
+    return tuple([check_integer(f"{name}[{index}]", id) for index, id in enumerate(ids)])
+
+
+def check_allow_special(value: Any) -> bool | tuple[str, ...]:
+    """Return a flag or the names of control tokens; raise InvalidRequestError for all else."""
+    if isinstance(value, bool):
+        return value
+    return _strings("allow_special", value, "True, False or a list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +290,12 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 _CHECKS |= {
     "max_tokens": _optional_integer,
-    "top_k": _integer,
+    "top_k": check_integer,
     "logit_bias": _bias,
     "seed": _seed,
     "stop": _stop,
     "stop_token_ids": check_token_ids,
-    "min_tokens": _integer,
+    "min_tokens": check_integer,
     "ignore_eos": _flag,
     "logprobs": _optional_integer,
     "speculation": _flag,

@@ -1,0 +1,36 @@
+"""What the documentation shows is what happens: docstrings, and the Python in README.md."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from starchat import StarChat
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+MODULES = ["", ".chat", ".ggml_writer", ".loader", ".model", ".stream", ".text_stream", ".types"]
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", MODULES, ids=lambda name: f"starchat{name}")
+def test_docstrings_show_what_happens(name: str, nano: StarChat) -> None:
+    module = importlib.import_module(f"starchat{name}")
+    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
+
+
+def test_every_way_of_asking_has_an_example() -> None:
+    public = [name for name in vars(StarChat) if not name.startswith("_")]
+    assert len(public) > 15
+    for name in public:
+        assert ">>> " in (getattr(StarChat, name).__doc__ or ""), name
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.splitlines()[0])
+def test_the_readmes_python_runs(code: str, nano: StarChat) -> None:
+    if re.search(r"^(from|import) (?!starchat\b)", code, re.MULTILINE):
+        pytest.skip("a fragment of a program with an adapter, which has tests of its own")
+    exec(code.replace("starchat-beta.ggmlv3.q4_0.bin", nano.info.file), {})  # stands for any file
