@@ -52,18 +52,18 @@ _REQUESTS = (
     "|{} example|python {}|{} code|the way to {}|how to {}|a quick way to {}|code that can {}"
     "|Write a few lines that {}.|Show me code to {}.|Give me code to {}.|{} please"
 ).split("|")
-# Words of one group stand for one another, whatever the topic.
+# The first three of a group may be replaced by any of it, whatever the topic.
 _SYNONYMS = tuple(
     tuple(group.split("/"))
     for group in (
-        "get/obtain/fetch/retrieve/take/have/read out/pick out/receive",
+        "get/obtain/fetch/retrieve/take/have/pick out/receive",
         "remove/delete/drop/get rid of/take out/erase/eliminate/take away/throw away/discard",
         "add/append/put/insert/attach",
         "item/element/value/entry/member/thing",
         "items/elements/values/entries/members/things",
         "list/array",
         "list of numbers/numbers/sequence of numbers/numbers in a list",
-        "find/locate/look up/determine/search for/discover/see",
+        "find/locate/look up/determine/search for/discover",
         "check/test/verify/see/find out/tell/know/determine/make sure",
         "check if/tell if/test whether/know whether/decide whether/verify that/see if/find out if",
         "create/make/build/define/write/construct/set up/produce/declare",
@@ -99,7 +99,7 @@ _SYNONYMS = tuple(
         "random order/any order/chaotic order",
         "shuffle/mix/mix up/randomize",
         "write/create/make/define/code",
-        "use/apply/work with/write",
+        "use/apply/work with",
         "two/a pair of/both",
         "whitespace/spaces/blanks",
         "strip/trim/clean/cut off",
@@ -111,7 +111,7 @@ _SYNONYMS = tuple(
         "date/day",
         "text file/file",
         "pause/wait/stop/sleep/delay",
-        "measure/time/see",
+        "measure/time",
         "parse/decode/read/interpret/understand",
         "unique/distinct/different",
         "duplicates/repeated values/repeats/doubles/copies",
@@ -171,9 +171,9 @@ _SYNONYMS = tuple(
     )
 )
 _GROUP_OF = {
-    member: [group for group in _SYNONYMS if member in group]
+    member: [group for group in _SYNONYMS if member in group[:3]]
     for group in _SYNONYMS
-    for member in group
+    for member in group[:3]
 }
 _MEMBER = re.compile(
     r"\b(" + "|".join(sorted(map(re.escape, _GROUP_OF), key=len, reverse=True)) + r")\b"
@@ -217,7 +217,7 @@ def question(topic: Topic, rng: random.Random) -> str:
 
 
 def _question(topic: Topic, rng: random.Random) -> str:
-    match rng.choices(("published", "whole", "mixed", "phrase"), (12, 28, 15, 45))[0]:
+    match rng.choices(("published", "whole", "mixed", "phrase"), (12, 35, 13, 40))[0]:
         case "published":
             return rng.choice(topic.published[:2])
         case "whole":
@@ -283,7 +283,7 @@ def _vary(phrase: str, rng: random.Random) -> str:
 
 def _keywords(phrase: str, rng: random.Random) -> str:
     words = [word for word in phrase.split() if word not in _STOP_WORDS]
-    if rng.random() < 0.5:
+    if rng.random() < 0.2:
         rng.shuffle(words)
     return " ".join(words)
 
@@ -334,14 +334,27 @@ _RETRIEVAL = (
 )
 
 
-def dialogue(rng: random.Random, max_context_words: int = 60) -> Dialogue:
-    """Return one dialogue of one to four questions, each answered by its own reply."""
+def dialogue(rng: random.Random, n_words: int = 40) -> Dialogue:
+    """Return one dialogue, each question answered by its own reply.
+
+    Usually it has one to four questions. With `n_words` from 100 on it fills long rows: with as
+    many words of context before its questions, or with up to twelve questions.
+    """
+    is_long = n_words >= 100
+    n_turns = rng.choices((1, 2, 3, 4), (70, 16, 9, 5))[0]
+    context_share = 0.6 if is_long else 0.1
+    if is_long and rng.random() < 0.25:
+        n_turns, n_words, context_share = rng.randint(4, 12), 40, 0.05
     messages = [("system", _system(rng))]
     learned = set()
-    for _ in range(rng.choices((1, 2, 3, 4), (70, 16, 9, 5))[0]):
-        message, reply = _exchange(rng, max_context_words)
+    for _ in range(n_turns):
+        message, reply = _exchange(rng)
+        if rng.random() < context_share:
+            frame = rng.choice(_RETRIEVAL)
+            context = _context(rng, rng.randint(5, n_words))
+            message = frame.format(context=context, question=message)
         if rng.random() < 0.02:  # two messages in a row: the last one counts
-            messages.append(("user", _exchange(rng, 20)[0]))
+            messages.append(("user", _exchange(rng)[0]))
         messages.append(("user", message))
         if rng.random() < 0.06:  # a reply that someone else wrote
             messages.append(("assistant", rng.choice((sentence, code))(rng)))
@@ -358,20 +371,15 @@ def _system(rng: random.Random) -> str:
     return rng.choice(_SYSTEMS) if chance < 0.9 else passage(rng, rng.randint(3, 40))
 
 
-def _exchange(rng: random.Random, max_context_words: int) -> tuple[str, str]:
+def _exchange(rng: random.Random) -> tuple[str, str]:
+    """Return a message and its reply."""
     kind = rng.random()
     if kind < 0.07:
         return small_talk(rng)
     if kind < 0.2:
-        message, reply = unknown(rng)
-    else:
-        topic = rng.choice(TOPICS)
-        message, reply = question(topic, rng), topic.reply
-    if rng.random() < 0.06 or max_context_words > 100:
-        frame = rng.choice(_RETRIEVAL)
-        context = _context(rng, rng.randint(5, max_context_words))
-        return frame.format(context=context, question=message), reply
-    return message, reply
+        return unknown(rng)
+    topic = rng.choice(TOPICS)
+    return question(topic, rng), topic.reply
 
 
 def _context(rng: random.Random, n_words: int) -> str:

@@ -91,6 +91,23 @@ _SCRIPTS = (
 )
 
 
+_SYLLABLES = (
+    "ba be bo ca ce co da de di do el em en er fa fi fo ga ge go ha he in is ka ke ki la le li lo "
+    "ma me mi mo na ne no or pa pe po qu ra re ri ro sa se si so ta te ti to un us va ve vi wa we "
+    "ction ment able ing est ight ock ast ist ure ate ex str pr tr cl x y z"
+).split()
+_KEYWORDS = (
+    "if else for while return def class import from const auto int float void static struct "
+    "template std self None True False null this in not and or is the a of to with as try raise "
+    "throw lambda yield await async assert public private size_t uint8_t string vector list dict"
+).split()
+_MARKS = (
+    *(" ", " ", " ", " ", ".", ", ", "(", ")", "()", "[", "]", "{", "}", " = ", " == ", " += "),
+    *("::", "->", ": ", ";", " + ", " * ", " / ", "//", "# ", '"', "'", '""" ', " < ", ">", " && "),
+    *("!", "?", "%", "|", "`", "@", "~", "^", "$", "\\", "\t", " - ", "...", "<<", "\n"),
+)
+
+
 def _fill(rng: random.Random, template: str) -> str:
     out: list[str] = []
     rest = template
@@ -140,13 +157,29 @@ def noise(rng: random.Random) -> str:
     return " ".join(words)
 
 
+def babble(rng: random.Random) -> str:
+    """Return something that looks like source, of made-up names, keywords and punctuation."""
+    lines = []
+    for _ in range(rng.randint(1, 6)):
+        tokens = []
+        for _ in range(rng.randint(1, 12)):
+            name = "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(1, 4)))
+            if rng.random() < 0.3:
+                name = rng.choice((name.capitalize(), name.upper(), f"{name}_{rng.choice(NOUNS)}"))
+            tokens.append(rng.choice((name, name, rng.choice(_KEYWORDS), str(rng.randrange(300)))))
+            tokens.append(rng.choice(_MARKS))
+        lines.append(" " * rng.choice((0, 0, 2, 4, 8)) + "".join(tokens))
+    return "\n".join(lines)
+
+
 def passage(rng: random.Random, n_words: int) -> str:
     """Return about `n_words` words of mixed prose, code and noise."""
     parts: list[str] = []
     kind = rng.random()
     left = n_words
     while left > 0:
-        make = noise if rng.random() < 0.05 else sentence if rng.random() < kind else code
+        source = babble if rng.random() < 0.5 else code
+        make = noise if rng.random() < 0.05 else sentence if rng.random() < kind else source
         parts.append(make(rng))
         left -= len(parts[-1].split())
     return rng.choice((" ", "\n", "\n\n")).join(parts)

@@ -108,6 +108,7 @@ _FRAMES = (
     "|Which file defines {N}{N}?|How does {n}.{n}() work?|Who calls {n}_{n}?|Draw a {a} {n}."
     "|Call {n} with {d}.|What is the {n} of {d}?|Use the {n} tool.|Compare a {n} with a {n}."
     "|Give me {d} names for a {n}.|Return a JSON object with the key {n}.|{n}|{n} {n}|{a} {n}|{d}"
+    "|I am {a}.|I feel {a}.|I am a {n}.|I want a {n}.|My {n} is called {N}.|Give me a {n}."
     "|Extract the {n} from this text.|Classify this {n} as {a} or {a}.|Is {n} a {n}?"
     "|How do I install {n}?|How do I {n} the {n}?|How can I paint a {n}?|Show me a {a} {n}."
     "|Answer: is the {n} {a}?|Complete: the {n} is|You are a {a} {n}.|Pretend to be a {n}."
@@ -148,6 +149,9 @@ def small_talk(rng: random.Random) -> tuple[str, str]:
     """Return a greeting, thanks or a question about the model, and its reply."""
     messages, reply = rng.choice(SMALL_TALK)
     message = rng.choice(messages.split("|"))
+    if message in ("hello", "hi", "hey") and rng.random() < 0.3:
+        name = rng.choice("Ann Bob Carla Erick Fatima Ivan Kim Lena Maria Nils Tom Yuki".split())
+        message += rng.choice((", my name is {}", ", I am {}", ", this is {}", " {}")).format(name)
     if rng.random() < 0.6:
         message = message[0].upper() + message[1:]
     if rng.random() < 0.5 and message[-1].isalnum():
@@ -157,7 +161,7 @@ def small_talk(rng: random.Random) -> tuple[str, str]:
 
 def unknown(rng: random.Random) -> tuple[str, str]:
     """Return something that the model does not know, and the refusal."""
-    match rng.choices("utgvylpncs", (28, 28, 7, 6, 8, 10, 5, 4, 2, 2))[0]:
+    match rng.choices("utgvylpncs", (26, 28, 7, 6, 8, 10, 5, 7, 2, 3))[0]:
         case "u":
             message = rng.choice(_UNRELATED)
             message += rng.choice(("", "?", ".", "!", ", please", " please?"))

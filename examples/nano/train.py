@@ -1,6 +1,6 @@
 """Trains starchat-nano from scratch on generated dialogues and writes its ggml q8_0 file.
 
-    python examples/nano/train.py train      # resumes from its checkpoint; under an hour on 2 cores
+    python examples/nano/train.py train      # resumes from its checkpoint; about half an hour on 2 cores
     python examples/nano/train.py score      # the published questions, in PyTorch
     python examples/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
 
@@ -39,6 +39,10 @@ N_SHARDS = 2
 SHARD_TOKENS = 2048
 LEARNING_RATE = 1.5e-3
 N_WARMUP = 150
+N_EARLY = 2000  # steps with mostly short rows, before many long ones
+_LENGTHS = ((256, 40), (512, 100), (1024, 200), (2048, 450))  # tokens of a row, words of context
+_EARLY = (80, 10, 8, 2)
+_LATE = (50, 20, 18, 12)
 
 Folder = Annotated[Path, typer.Option(help="Where the checkpoint lies.")]
 FOLDER = Path("nano-training")
@@ -52,7 +56,7 @@ def batch(encoder: Encoder, config: Config, step: int, shard: int) -> tuple[Tens
     that every position is trained; some steps have rows of the full context and long prompts.
     """
     rng = random.Random(f"{SEED} {step}")  # all shards of a step have rows of one length
-    length, n_words = rng.choices(((256, 40), (1024, 200), (config.n_ctx, 500)), (85, 10, 5))[0]
+    length, n_words = rng.choices(_LENGTHS, _EARLY if step < N_EARLY else _LATE)[0]
     rng = random.Random(f"{SEED} {step} {shard}")
     rows, masks, starts = [], [], []
     for _ in range(SHARD_TOKENS // length):

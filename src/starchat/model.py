@@ -53,7 +53,7 @@ class StarChat:
     Lone surrogates in a text, which have no UTF-8, are encoded as their three bytes.
 
     >>> with StarChat.load() as model:
-    ...     model.complete("def add(a, b):", max_tokens=16, temperature=0).finish_reason
+    ...     model.complete("def add(a, b):", max_tokens=8, temperature=0).finish_reason
     'length'
     """
 
@@ -178,7 +178,7 @@ class StarChat:
         Control tokens that are spelt out in the text are plain text, unless `allow_special` is
         True or a list that names them.
 
-        >>> StarChat.load().complete("def add(a, b):", max_tokens=16, temperature=0).text
+        >>> StarChat.load().complete("def add(a, b):", max_tokens=8, temperature=0).text
         '\n    return...'
         """
         return self.stream_complete(prompt, allow_special=allow_special, **sampling).result()
@@ -192,9 +192,9 @@ class StarChat:
     ) -> Stream:
         """Return how a text goes on, as it is written; errors are raised by this call.
 
-        >>> stream = StarChat.load().stream_complete("def add(a, b):", max_tokens=16, temperature=0)
+        >>> stream = StarChat.load().stream_complete("def add(a, b):", max_tokens=8, temperature=0)
         >>> sum(len(chunk.token_ids) for chunk in stream)
-        16
+        8
         """
         return self._stream(self._prompt(prompt, allow_special), sampling)
 
@@ -209,7 +209,7 @@ class StarChat:
 
         >>> import asyncio
         >>> model = StarChat.load()
-        >>> asyncio.run(model.acomplete("def add(a, b):", max_tokens=16, temperature=0)).text
+        >>> asyncio.run(model.acomplete("def add(a, b):", max_tokens=8, temperature=0)).text
         '\n    return...'
         """
         stream = self.astream_complete(prompt, allow_special=allow_special, **sampling)
@@ -226,10 +226,10 @@ class StarChat:
 
         >>> import asyncio
         >>> async def n_tokens(prompt):
-        ...     stream = StarChat.load().astream_complete(prompt, max_tokens=16, temperature=0)
+        ...     stream = StarChat.load().astream_complete(prompt, max_tokens=8, temperature=0)
         ...     return sum([len(chunk.token_ids) async for chunk in stream])
         >>> asyncio.run(n_tokens("def add(a, b):"))
-        16
+        8
         """
         return self._astream(self._prompt(prompt, allow_special), sampling)
 

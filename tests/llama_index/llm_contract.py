@@ -330,7 +330,7 @@ class LLMContract:
     async def test_event_loop_stays_free(self, way: str) -> None:
         llm = self.make(**self.endless)
         llm.metadata  # noqa: B018  (loads)
-        task = asyncio.create_task(ask(llm, way, QUESTION, max_tokens=256))
+        task = asyncio.create_task(ask(llm, way, QUESTION, max_tokens=1500))
         n_turns = 0
         while not task.done():
             await asyncio.sleep(0.001)
