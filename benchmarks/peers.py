@@ -16,7 +16,6 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,18 +97,9 @@ def measure(name: str, path: str, arguments: argparse.Namespace) -> None:
 
 def read_bandwidth(n_threads: int) -> float:
     """Return bytes per second that `n_threads` read from memory, the best of five."""
-    parts = [np.ones(1 << 26, np.float64) for _ in range(n_threads)]  # 512 MiB each
+    from starchat._core import testing
 
-    def once() -> float:
-        threads = [threading.Thread(target=part.sum) for part in parts]
-        start = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sum(part.nbytes for part in parts) / (time.perf_counter() - start)
-
-    return max(once() for _ in range(5))
+    return max(testing.read_bandwidth(n_threads, 1 << 30) for _ in range(5))
 
 
 def in_process(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any] | str:

@@ -42,7 +42,8 @@ answers the question if it is one of its how-tos, and otherwise says:
 
 > {fallback}
 
-A question in words that it has never seen may get the answer to another question.
+A question in words that it has never seen may get the answer to another question, the more so \
+after several pages of pasted context.
 
 ## How it was made
 
@@ -56,11 +57,13 @@ python examples/nano/document.py         # writes this page
 ```
 
 `topics.py` holds the questions, answers and checks; `wordings.py` more ways to ask; \
-`dialogues.py` builds dialogues of one to four turns from templates, synonyms, dropped words and \
-typos, with system prompts and pasted context from `filler.py`, small talk and refusals from \
-`smalltalk.py`. Only replies are learned. Rows start at random positions, so that all 2,048 are \
-trained. Everything is drawn from one seed. `dialogues.py` never yields a held-out wording, nor \
-one that differs from it only in case, punctuation, politeness or "in Python".
+`dialogues.py` builds dialogues of one to twelve turns from templates, synonyms, dropped words \
+and typos, with system prompts and pasted context from `filler.py`, small talk and refusals from \
+`smalltalk.py`. Only replies are learned. Half of the rows start at random positions, so that all \
+2,048 are trained. Everything is drawn from one seed. `dialogues.py` never yields a held-out \
+wording, nor one that differs from it only in case, punctuation, politeness or "in Python". Some \
+training wordings are close to one, though, and more of them were written after a first model had \
+been scored: read the held-out score as that of a development set.
 
 ## The published questions
 
