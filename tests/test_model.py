@@ -454,7 +454,8 @@ def test_a_forked_child_is_refused_the_parents_model_and_may_load_its_own(
 ) -> None:
     result = run(
         """
-        import asyncio, os, sys
+        import asyncio, os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork
         from starchat import ForkError, StarChat
         model = StarChat.load(sys.argv[1])
         asyncio.run(model.acomplete("a", max_tokens=2))  # starts the pump
