@@ -169,21 +169,21 @@ py::array_t<float> gelu_of(const std::string& isa, const Floats& x) {
 // q (n_heads, head_dim), keys and values (n_positions, head_dim) -> (n_heads, head_dim)
 py::array_t<float> attention_of(const std::string& isa, const Floats& q, const Floats& keys,
                                 const Floats& values) {
-  constexpr int kPage = 32;
   const Kernels& kernels = kernels_named(isa);
   const int n_heads = static_cast<int>(q.shape(0)), head_dim = static_cast<int>(q.shape(1));
   const int n = static_cast<int>(keys.shape(0)), v_row = (head_dim + 15) / 16 * 16;
-  const size_t k_elements = static_cast<size_t>(kPage) * head_dim;
-  std::vector<std::vector<uint16_t>> pages((n + kPage - 1) / kPage);
-  for (auto& page : pages) page.assign(k_elements + static_cast<size_t>(kPage) * v_row, 0x7e00);
+  const size_t k_elements = static_cast<size_t>(kPagePositions) * head_dim;
+  std::vector<std::vector<uint16_t>> pages((n + kPagePositions - 1) / kPagePositions);
+  for (auto& page : pages)
+    page.assign(k_elements + static_cast<size_t>(kPagePositions) * v_row, 0x7e00);
   std::vector<uint16_t> half(head_dim);
   for (int j = 0; j < n; ++j) {
-    uint16_t* page = pages[j / kPage].data();
+    uint16_t* page = pages[j / kPagePositions].data();
     kernels.to_half(keys.data(j, 0), head_dim, half.data());
     for (int d = 0; d < head_dim; ++d) {
-      page[(static_cast<size_t>(j % kPage / 16) * head_dim + d) * 16 + j % 16] = half[d];
+      page[(static_cast<size_t>(j % kPagePositions / 16) * head_dim + d) * 16 + j % 16] = half[d];
     }
-    kernels.to_half(values.data(j, 0), head_dim, page + k_elements + (j % kPage) * v_row);
+    kernels.to_half(values.data(j, 0), head_dim, page + k_elements + (j % kPagePositions) * v_row);
   }
   std::vector<const uint16_t*> pointers;
   for (const auto& page : pages) pointers.push_back(page.data());

@@ -12,9 +12,10 @@
 
 namespace starchat {
 
-inline constexpr int kStripRows = 16;    // output rows side by side in the lanes
-inline constexpr int kTileColumns = 16;  // activation columns that lie interleaved
-inline constexpr int kBlock = 32;        // weights of one row that share a scale
+inline constexpr int kStripRows = 16;      // output rows side by side in the lanes
+inline constexpr int kTileColumns = 16;    // activation columns that lie interleaved
+inline constexpr int kBlock = 32;          // weights of one row that share a scale
+inline constexpr int kPagePositions = 32;  // of a page of the KV cache: two tiles of 16 lanes
 
 // 32 activations as the second operand of a matrix product with quantized weights.
 struct ActivationBlock {

@@ -257,9 +257,8 @@ void attend(const Attention& a, int first_head) {
     F sum[kHeads];
     for (auto& s : sum) s = V::set1(0.0f);
     for (int j = 0; j < a.n_positions; ++j) {
-      constexpr int kPage = 32;
-      const F value = V::load_half(a.pages[j / kPage] + a.v_offset +
-                                   static_cast<size_t>(j % kPage) * a.v_row_elements + d);
+      const F value = V::load_half(a.pages[j / kPagePositions] + a.v_offset +
+                                   static_cast<size_t>(j % kPagePositions) * a.v_row_elements + d);
 #pragma GCC unroll 8
       for (int h = 0; h < kHeads; ++h) {
         sum[h] = V::fma(value, V::set1(scores[h * stride + j]), sum[h]);

@@ -9,14 +9,13 @@
 #include <vector>
 
 #include "base/arena.hpp"
+#include "kernels/kernels.hpp"
 
 namespace starchat {
 
 struct KvShape {
   int n_layer, n_kv_head, head_dim;
 };
-
-inline constexpr int kPagePositions = 32;  // two tiles of 16 lanes
 
 class KvPool {
  public:

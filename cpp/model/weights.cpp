@@ -53,7 +53,7 @@ class Packer {
       : file_(file), threads_(threads), progress_(progress) {}
 
   // First every matrix is planned, then the arena is made, then every matrix is packed.
-  PackedMatrix* plan(PackedMatrix& matrix, const std::string& name, std::vector<RowRange> ranges) {
+  void plan(PackedMatrix& matrix, const std::string& name, std::vector<RowRange> ranges) {
     const TensorInfo& info = file_.tensor(name);
     int64_t n_rows = 0;
     for (const RowRange& range : ranges) n_rows += range.count;
@@ -63,7 +63,6 @@ class Packer {
     jobs_.push_back({&matrix, &info, std::move(ranges)});
     size_bytes_ += matrix.size_bytes();
     total_bytes_ += n_rows * info.row_bytes();
-    return &matrix;
   }
 
   Arena pack() {
