@@ -50,13 +50,6 @@ struct Avx2 {
     _mm_storeu_si128(half, _mm256_cvtps_ph(x.low, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128(half + 1, _mm256_cvtps_ph(x.high, _MM_FROUND_TO_NEAREST_INT));
   }
-  static void store_rounded(int8_t* p, F x) {
-    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.low), _mm256_cvtps_epi32(x.high));
-    const __m256i ordered = _mm256_permute4x64_epi64(words, 0b11011000);
-    const __m128i bytes =
-        _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
-  }
   static F scale_by_power_of_two(F x, F shifted) {
     const auto scale = [](__m256 value, __m256 power) {
       return _mm256_castsi256_ps(_mm256_add_epi32(
@@ -69,9 +62,27 @@ struct Avx2 {
   static I max_int(I a, I b) {
     return {_mm256_max_epi32(a.low, b.low), _mm256_max_epi32(a.high, b.high)};
   }
-  static void store_int(int32_t* p, I x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.low);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.high);
+  static I add_int(I a, I b) {
+    return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+  }
+  static int32_t max_of(I x) {
+    const __m256i eight = _mm256_max_epi32(x.low, x.high);
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0b01001110));
+    return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0b10110001)));
+  }
+  static int32_t sum_of(I x) {
+    const __m256i eight = _mm256_add_epi32(x.low, x.high);
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0b01001110));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0b10110001)));
+  }
+  static I round(F x) { return {_mm256_cvtps_epi32(x.low), _mm256_cvtps_epi32(x.high)}; }
+  static void store_bytes(int8_t* p, I x) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.low, x.high), 0b11011000);
+    const __m128i bytes =
+        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
   }
   static I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
   template <int kBits>

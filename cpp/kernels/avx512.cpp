@@ -35,9 +35,6 @@ struct Avx512 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
-  static void store_rounded(int8_t* p, F x) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
-  }
   // x · 2^n, n in the low mantissa bits of `shifted`.
   static F scale_by_power_of_two(F x, F shifted) {
     return _mm512_castsi512_ps(_mm512_add_epi32(
@@ -46,7 +43,13 @@ struct Avx512 {
 
   static I as_int(F x) { return _mm512_castps_si512(x); }
   static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
-  static void store_int(int32_t* p, I x) { _mm512_storeu_si512(p, x); }
+  static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static int32_t max_of(I x) { return _mm512_reduce_max_epi32(x); }
+  static int32_t sum_of(I x) { return _mm512_reduce_add_epi32(x); }
+  static I round(F x) { return _mm512_cvtps_epi32(x); }  // nearest, ties to even
+  static void store_bytes(int8_t* p, I x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+  }
   static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
   template <int kBits>
   static I shift_left(I x) {

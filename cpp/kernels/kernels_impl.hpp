@@ -34,13 +34,9 @@ float max_lanes(typename V::F x) {
 // and NaN is above infinity.
 template <class V>
 float max_magnitude(typename V::F low, typename V::F high) {
-  int32_t lane[kLanes];
-  V::store_int(lane, V::max_int(V::as_int(V::abs(low)), V::as_int(V::abs(high))));
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-  }
+  const int32_t bits = V::max_of(V::max_int(V::as_int(V::abs(low)), V::as_int(V::abs(high))));
   float largest;
-  __builtin_memcpy(&largest, lane, sizeof largest);
+  __builtin_memcpy(&largest, &bits, sizeof largest);
   return largest;
 }
 
@@ -171,10 +167,11 @@ void quantize(const float* x, int n_blocks, ActivationBlock* out, int record_str
     }
     // Below 1e-30 the inverse would overflow, and nothing is lost.
     const float inverse = largest < 1e-30f ? 0.0f : 127.0f / largest;
-    V::store_rounded(out->q, V::mul(low, V::set1(inverse)));
-    V::store_rounded(out->q + kLanes, V::mul(high, V::set1(inverse)));
-    int32_t sum = 0;
-    for (const int8_t q : out->q) sum += q;
+    const auto q_low = V::round(V::mul(low, V::set1(inverse)));
+    const auto q_high = V::round(V::mul(high, V::set1(inverse)));
+    V::store_bytes(out->q, q_low);
+    V::store_bytes(out->q + kLanes, q_high);
+    const int32_t sum = V::sum_of(V::add_int(q_low, q_high));
     out->scale = largest < 1e-30f ? 0.0f : largest / 127.0f;
     out->minus_sum = -sum;
     out->scaled_sum = out->scale * static_cast<float>(sum);

@@ -69,13 +69,6 @@ struct Neon {
   static void store_half(uint16_t* p, const F& x) {
     for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.part[i])));
   }
-  static void store_rounded(int8_t* p, const F& x) {
-    const auto words = [&](int i) {
-      return vcombine_s16(vmovn_s32(vcvtnq_s32_f32(x.part[i])),
-                          vmovn_s32(vcvtnq_s32_f32(x.part[i + 1])));
-    };
-    vst1q_s8(p, vcombine_s8(vmovn_s16(words(0)), vmovn_s16(words(2))));
-  }
   static F scale_by_power_of_two(const F& x, const F& shifted) {
     return each([&](int i) {
       const int32x4_t power = vshlq_n_s32(vreinterpretq_s32_f32(shifted.part[i]), 23);
@@ -92,8 +85,26 @@ struct Neon {
     for (int i = 0; i < 4; ++i) a.part[i] = vmaxq_s32(a.part[i], b.part[i]);
     return a;
   }
-  static void store_int(int32_t* p, const I& x) {
-    for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, x.part[i]);
+  static I add_int(I a, const I& b) {
+    for (int i = 0; i < 4; ++i) a.part[i] = vaddq_s32(a.part[i], b.part[i]);
+    return a;
+  }
+  static int32_t max_of(const I& x) {
+    return vmaxvq_s32(vmaxq_s32(vmaxq_s32(x.part[0], x.part[1]), vmaxq_s32(x.part[2], x.part[3])));
+  }
+  static int32_t sum_of(const I& x) {
+    return vaddvq_s32(vaddq_s32(vaddq_s32(x.part[0], x.part[1]), vaddq_s32(x.part[2], x.part[3])));
+  }
+  static I round(const F& x) {
+    I out;
+    for (int i = 0; i < 4; ++i) out.part[i] = vcvtnq_s32_f32(x.part[i]);
+    return out;
+  }
+  static void store_bytes(int8_t* p, const I& x) {
+    const auto words = [&](int i) {
+      return vcombine_s16(vmovn_s32(x.part[i]), vmovn_s32(x.part[i + 1]));
+    };
+    vst1q_s8(p, vcombine_s8(vmovn_s16(words(0)), vmovn_s16(words(2))));
   }
   static I set1_int(int32_t x) {
     const int32x4_t all = vdupq_n_s32(x);

@@ -1,6 +1,8 @@
 // Plain C++: the readable twin that runs everywhere and that the other instruction sets equal.
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numeric>
 
 #include "kernels/kernels_impl.hpp"
 
@@ -66,12 +68,6 @@ struct Scalar {
   static void store_half(uint16_t* p, const F& x) {
     for (int i = 0; i < kLanes; ++i) p[i] = f32_to_f16(x.lane[i]);
   }
-  static void store_rounded(int8_t* p, const F& x) {
-    for (int i = 0; i < kLanes; ++i) {
-      const float rounded = x.lane[i] + 0x1.8p23f;  // nearest, ties to even
-      p[i] = static_cast<int8_t>(std::bit_cast<int32_t>(rounded));
-    }
-  }
   static F scale_by_power_of_two(const F& x, const F& shifted) {
     return each([&](int i) {
       const uint32_t power = std::bit_cast<uint32_t>(shifted.lane[i]) << 23;
@@ -84,8 +80,22 @@ struct Scalar {
     for (int i = 0; i < kLanes; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
     return a;
   }
-  static void store_int(int32_t* p, const I& x) {
-    for (int i = 0; i < kLanes; ++i) p[i] = x.lane[i];
+  static I add_int(I a, const I& b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] += b.lane[i];
+    return a;
+  }
+  static int32_t max_of(const I& x) { return *std::max_element(x.lane, x.lane + kLanes); }
+  static int32_t sum_of(const I& x) { return std::accumulate(x.lane, x.lane + kLanes, 0); }
+  static I round(const F& x) {
+    I out;
+    for (int i = 0; i < kLanes; ++i) {
+      const float rounded = x.lane[i] + 0x1.8p23f;  // nearest, ties to even
+      out.lane[i] = static_cast<int8_t>(std::bit_cast<int32_t>(rounded));
+    }
+    return out;
+  }
+  static void store_bytes(int8_t* p, const I& x) {
+    for (int i = 0; i < kLanes; ++i) p[i] = static_cast<int8_t>(x.lane[i]);
   }
   static I set1_int(int32_t x) {
     I out;

@@ -5,6 +5,10 @@
 
 namespace starchat {
 
+namespace {
+constexpr size_t kSlabBytes = size_t{8} << 20;  // whole huge pages: attention walks all of them
+}
+
 KvPool::KvPool(KvShape shape, int n_ctx)
     : shape_(shape),
       n_ctx_(n_ctx),
@@ -15,9 +19,14 @@ KvPool::KvPool(KvShape shape, int n_ctx)
 KvPool::Page KvPool::allocate() {
   const std::lock_guard lock(mutex_);
   if (free_.empty()) {
-    free_.reserve(arenas_.size() + 1);  // release() must not throw
-    arenas_.emplace_back(kHeaderBytes + page_bytes());
-    free_.push_back(reinterpret_cast<Page>(arenas_.back().data() + kHeaderBytes));
+    const size_t each = kHeaderBytes + page_bytes();
+    const size_t n_pages = std::clamp<size_t>(kSlabBytes / each, 1, n_ctx_ / kPagePositions + 1);
+    free_.reserve(n_pages_ + n_pages);  // release() must not throw
+    arenas_.emplace_back(n_pages * each);
+    n_pages_ += n_pages;
+    for (size_t i = n_pages; i-- > 0;) {
+      free_.push_back(reinterpret_cast<Page>(arenas_.back().data() + i * each + kHeaderBytes));
+    }
   }
   const Page page = free_.back();
   free_.pop_back();

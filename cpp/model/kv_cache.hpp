@@ -50,7 +50,8 @@ class KvPool {
   }
 
   std::mutex mutex_;
-  std::vector<Arena> arenas_;  // every page ever allocated
+  std::vector<Arena> arenas_;  // slabs of pages, every one ever allocated
+  size_t n_pages_ = 0;         // in them
   std::vector<Page> free_;
 };
 
