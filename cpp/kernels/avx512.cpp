@@ -14,6 +14,8 @@ struct Avx512 {
   struct Quads {
     __m512i q[8];
   };
+  static constexpr int kLanes = 16;
+  using Rows = Avx512;  // of a strip, for several columns
   static constexpr int kMaxColumns = 16;
   static constexpr bool kUnsignedBytes = true;  // VPDPBUSD wants unsigned weights
 

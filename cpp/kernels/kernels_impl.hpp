@@ -60,10 +60,10 @@ typename V::F exp(typename V::F x) {
   return V::scale_by_power_of_two(p, shifted);
 }
 
-// sum[c] += one strip x column c, blocks in order: an exact integer dot product, then one fma
-// with d·scale (and for *_1 types one with m·scaled_sum).
+// sum[c] += rows from `row` on of one strip x column c, as many as V has lanes, blocks in order: an
+// exact integer dot product, then one fma with d·scale (and for *_1 types one with m·scaled_sum).
 template <class V, TensorType kType, int kColumns>
-void quantized_columns(const StripProduct& p, int first, typename V::F (&sum)[kColumns]) {
+void quantized_columns(const StripProduct& p, int row, int first, typename V::F (&sum)[kColumns]) {
   using F = typename V::F;
   constexpr StripLayout layout = strip_layout(kType);
   constexpr int kOffsetLog2 = layout.has_min      ? -1
@@ -81,14 +81,13 @@ void quantized_columns(const StripProduct& p, int first, typename V::F (&sum)[kC
         __builtin_prefetch(record + kAhead + i, 0, 3);
       }
     }
-    const auto quads =
-        V::template unpack<layout.bits>(record + layout.qs_offset() + half * layout.qs_bytes(),
-                                        record + layout.qh_offset() + half * 64);
-    const F d = V::load_half(reinterpret_cast<const uint16_t*>(record + half * 32));
+    const auto quads = V::template unpack<layout.bits>(
+        record + layout.qs_offset() + half * layout.qs_bytes() + 4 * row,
+        record + layout.qh_offset() + half * 64 + 4 * row);
+    const auto* scales = reinterpret_cast<const uint16_t*>(record + half * 32) + row;
+    const F d = V::load_half(scales);
     F m{};
-    if constexpr (layout.has_min) {
-      m = V::load_half(reinterpret_cast<const uint16_t*>(record + layout.m_offset() + half * 32));
-    }
+    if constexpr (layout.has_min) m = V::load_half(scales + layout.m_offset() / 2);
 #pragma GCC unroll 16  // keeps every sum in a register
     for (int c = 0; c < kColumns; ++c) {
       typename V::I start{};
@@ -106,12 +105,12 @@ void quantized_columns(const StripProduct& p, int first, typename V::F (&sum)[kC
 
 // The same for unquantized weights: one fma per k.
 template <class V, TensorType kType, int kColumns>
-void float_columns(const StripProduct& p, int first, typename V::F (&sum)[kColumns]) {
+void float_columns(const StripProduct& p, int row, int first, typename V::F (&sum)[kColumns]) {
   constexpr size_t kElement = kType == TensorType::F16 ? 2 : 4;
   const float* x = reinterpret_cast<const float*>(p.columns) + static_cast<size_t>(first) * kBlock;
-  const std::byte* weights = p.strip;
+  const std::byte* weights = p.strip + row * kElement;
   for (int b = 0; b < p.n_blocks; ++b, x += static_cast<size_t>(p.tile_width) * kBlock) {
-    for (int k = 0; k < kBlock; ++k, weights += kLanes * kElement) {
+    for (int k = 0; k < kBlock; ++k, weights += kStripRows * kElement) {
       typename V::F w;
       if constexpr (kType == TensorType::F16) {
         w = V::load_half(reinterpret_cast<const uint16_t*>(weights));
@@ -126,18 +125,20 @@ void float_columns(const StripProduct& p, int first, typename V::F (&sum)[kColum
 
 template <class V, TensorType kType, int kColumns>
 void strip_columns(const StripProduct& p, int first) {
-  typename V::F sum[kColumns];
-  for (auto& s : sum) s = V::set1(0.0f);
-  if constexpr (is_quantized(kType)) {
-    quantized_columns<V, kType, kColumns>(p, first, sum);
-  } else {
-    float_columns<V, kType, kColumns>(p, first, sum);
-  }
-  for (int c = 0; c < kColumns; ++c) {
-    float* out = p.out + static_cast<size_t>(first + c) * p.out_stride;
-    if (p.bias != nullptr) sum[c] = V::add(sum[c], V::load(p.bias));
-    if (p.accumulate) sum[c] = V::add(sum[c], V::load(out));
-    V::store(out, sum[c]);
+  for (int row = 0; row < kStripRows; row += V::kLanes) {
+    typename V::F sum[kColumns];
+    for (auto& s : sum) s = V::set1(0.0f);
+    if constexpr (is_quantized(kType)) {
+      quantized_columns<V, kType, kColumns>(p, row, first, sum);
+    } else {
+      float_columns<V, kType, kColumns>(p, row, first, sum);
+    }
+    for (int c = 0; c < kColumns; ++c) {
+      float* out = p.out + static_cast<size_t>(first + c) * p.out_stride + row;
+      if (p.bias != nullptr) sum[c] = V::add(sum[c], V::load(p.bias + row));
+      if (p.accumulate) sum[c] = V::add(sum[c], V::load(out));
+      V::store(out, sum[c]);
+    }
   }
 }
 
@@ -150,7 +151,7 @@ void strip_product(const StripProduct& p) {
   if constexpr (V::kMaxColumns >= 8) {
     for (; c + 8 <= p.n_columns; c += 8) strip_columns<V, kType, 8>(p, c);
   }
-  for (; c + 4 <= p.n_columns; c += 4) strip_columns<V, kType, 4>(p, c);
+  for (; c + 4 <= p.n_columns; c += 4) strip_columns<typename V::Rows, kType, 4>(p, c);
   for (; c + 2 <= p.n_columns; c += 2) strip_columns<V, kType, 2>(p, c);
   for (; c < p.n_columns; ++c) strip_columns<V, kType, 1>(p, c);
 }

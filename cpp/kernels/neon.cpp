@@ -17,6 +17,8 @@ struct Neon {
   struct Quads {
     int8x16_t q[8][4];
   };
+  static constexpr int kLanes = 16;
+  using Rows = Neon;  // of a strip, for several columns
   static constexpr int kMaxColumns = 4;
   static constexpr bool kUnsignedBytes = false;
 

@@ -19,6 +19,8 @@ struct Scalar {
   struct Quads {
     int8_t q[8][kLanes][4];  // quad, row, k
   };
+  static constexpr int kLanes = 16;
+  using Rows = Scalar;  // of a strip, for several columns
   static constexpr int kMaxColumns = 4;
   static constexpr bool kUnsignedBytes = false;
 

@@ -1,0 +1,79 @@
+// A vocabulary of twice the lanes from one with H::kLanes: every operation on a low and a high
+// register.
+#pragma once
+#include <cstdint>
+
+namespace starchat {
+namespace {
+
+template <class H>
+struct Twice {
+  struct F {
+    typename H::F low, high;
+  };
+  struct I {
+    typename H::I low, high;
+  };
+  struct Quads {
+    typename H::Quads low, high;
+  };
+  static constexpr int kLanes = 2 * H::kLanes;
+  static constexpr bool kUnsignedBytes = H::kUnsignedBytes;
+
+  static F load(const float* p) { return {H::load(p), H::load(p + H::kLanes)}; }
+  static void store(float* p, F x) {
+    H::store(p, x.low);
+    H::store(p + H::kLanes, x.high);
+  }
+  static F set1(float x) { return {H::set1(x), H::set1(x)}; }
+  static F add(F a, F b) { return {H::add(a.low, b.low), H::add(a.high, b.high)}; }
+  static F sub(F a, F b) { return {H::sub(a.low, b.low), H::sub(a.high, b.high)}; }
+  static F mul(F a, F b) { return {H::mul(a.low, b.low), H::mul(a.high, b.high)}; }
+  static F div(F a, F b) { return {H::div(a.low, b.low), H::div(a.high, b.high)}; }
+  static F fma(F a, F b, F c) {
+    return {H::fma(a.low, b.low, c.low), H::fma(a.high, b.high, c.high)};
+  }
+  static F max(F a, F b) { return {H::max(a.low, b.low), H::max(a.high, b.high)}; }
+  static F min(F a, F b) { return {H::min(a.low, b.low), H::min(a.high, b.high)}; }
+  static F abs(F x) { return {H::abs(x.low), H::abs(x.high)}; }
+  static F load_half(const uint16_t* p) { return {H::load_half(p), H::load_half(p + H::kLanes)}; }
+  static void store_half(uint16_t* p, F x) {
+    H::store_half(p, x.low);
+    H::store_half(p + H::kLanes, x.high);
+  }
+  static F scale_by_power_of_two(F x, F shifted) {
+    return {H::scale_by_power_of_two(x.low, shifted.low),
+            H::scale_by_power_of_two(x.high, shifted.high)};
+  }
+
+  static I as_int(F x) { return {H::as_int(x.low), H::as_int(x.high)}; }
+  static I max_int(I a, I b) { return {H::max_int(a.low, b.low), H::max_int(a.high, b.high)}; }
+  static I add_int(I a, I b) { return {H::add_int(a.low, b.low), H::add_int(a.high, b.high)}; }
+  static int32_t max_of(I x) { return H::max_of(H::max_int(x.low, x.high)); }
+  static int32_t sum_of(I x) { return H::sum_of(H::add_int(x.low, x.high)); }
+  static I round(F x) { return {H::round(x.low), H::round(x.high)}; }
+  static void store_bytes(int8_t* p, I x) {
+    H::store_bytes(p, x.low);
+    H::store_bytes(p + H::kLanes, x.high);
+  }
+  static I set1_int(int32_t x) { return {H::set1_int(x), H::set1_int(x)}; }
+  template <int kBits>
+  static I shift_left(I x) {
+    return {H::template shift_left<kBits>(x.low), H::template shift_left<kBits>(x.high)};
+  }
+  static F to_float(I x) { return {H::to_float(x.low), H::to_float(x.high)}; }
+
+  template <int kBits>
+  static Quads unpack(const std::byte* qs, const std::byte* qh) {
+    return {H::template unpack<kBits>(qs, qh),
+            H::template unpack<kBits>(qs + 4 * H::kLanes, qh + 4 * H::kLanes)};
+  }
+  template <int kBits>
+  static I dot(I start, const Quads& quads, const int8_t* q) {
+    return {H::template dot<kBits>(start.low, quads.low, q),
+            H::template dot<kBits>(start.high, quads.high, q)};
+  }
+};
+
+}  // namespace
+}  // namespace starchat
