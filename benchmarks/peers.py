@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from environment import BUILDS, PeersUnavailable, default_directory, peers_python
+from kernels import giga
 from machine import Limits, Result, new_result, warn_if_busy, write_result
 from random_model import SHAPES, folded_shapes, write_bin, write_gguf
 from rich.console import Console
@@ -87,8 +88,9 @@ def needs_gguf(arguments: argparse.Namespace) -> bool:
 
 
 def n_positions(arguments: argparse.Namespace) -> int:
-    """Return the context that the longest measurement fills."""
-    return max(arguments.prefill + [n + arguments.steps for n in arguments.context])
+    """Return the context that every engine loads with: --ctx, or what the longest one fills."""
+    longest: int = max(arguments.prefill + [n + arguments.steps for n in arguments.context])
+    return max(longest, arguments.ctx)
 
 
 def work(path: Path) -> dict[str, Any]:
@@ -107,6 +109,7 @@ def run_engine(
     python = sys.executable if engine == "starchat" else str(arguments.peers)
     command = [python, str(Path(__file__).with_name("runner.py")), engine, str(path)]
     command += ["--threads", str(arguments.threads), "--steps", str(arguments.steps)]
+    command += ["--ctx", str(n_positions(arguments))]
     command += ["--prefill", *map(str, arguments.prefill)]
     command += ["--context", *map(str, arguments.context)]
     variables = dict(os.environ)
@@ -203,8 +206,8 @@ def measure(arguments: argparse.Namespace) -> Result:
             found = inspect(bin_path)
             if found["n_ctx"] < n_positions(arguments):
                 raise Refused(
-                    f"{bin_path}: has {found['n_ctx']:,} positions, the longest measurement fills "
-                    f"{n_positions(arguments):,}: lower --prefill, --context or --steps"
+                    f"{bin_path}: has {found['n_ctx']:,} positions, {n_positions(arguments):,} are "
+                    "wanted: lower --prefill, --context, --steps or --ctx"
                 )
             with Progress(console=Console(stderr=True), transient=True) as progress:
                 name = found["weight_type"]
@@ -287,6 +290,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prefill", nargs="*", type=positive, default=[256, 512])
     parser.add_argument("--context", nargs="*", type=positive, default=[64])
     parser.add_argument("--steps", type=positive, default=32, help="tokens decoded at each context")
+    parser.add_argument(
+        "--ctx", type=positive, default=1, help="load with so many positions, where more than used"
+    )
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--skip", nargs="*", choices=ENGINES[1:], default=[], help="leave out")
@@ -336,8 +342,7 @@ def main() -> None:
         if "starchat" not in found["engines"]:
             fail(f"starchat cannot run {found['type']}: {found['failures']['starchat']}")
         samples = found["limits"]["read_bandwidth"][str(arguments.threads)]
-        bandwidth = Spread.of([sample / 1e9 for sample in samples])
-        console.print(f"\nread bandwidth, {arguments.threads} threads: {bandwidth} GB/s")
+        console.print(f"\nread bandwidth, {arguments.threads} threads: {giga(samples)} GB/s")
         console.print(table(found, arguments.threads))
 
 

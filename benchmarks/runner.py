@@ -1,6 +1,6 @@
 """One engine in a process of its own: load, prefill, decode; what it finds goes to stdout as JSON.
 
-    python runner.py ENGINE FILE --threads 2 --prefill 256 512 --context 64 --steps 32
+    python runner.py ENGINE FILE --threads 2 --ctx 512 --prefill 256 480 --context 64 --steps 32
 
 Runs under the peers' interpreter too, so it imports nothing but the engine. Every line is an
 object: {"done": tokens} on the way, the figures at the end.
@@ -122,13 +122,13 @@ def main() -> None:
     parser.add_argument("engine", choices=RUNNERS)
     parser.add_argument("path")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ctx", type=int, required=True, help="positions to load with")
     parser.add_argument("--prefill", type=int, nargs="*", default=[256])
     parser.add_argument("--context", type=int, nargs="*", default=[64])
     parser.add_argument("--steps", type=int, default=32)
     arguments = parser.parse_args()
-    n_ctx = max(arguments.prefill + [n + arguments.steps for n in arguments.context])
     start = time.perf_counter()
-    runner = RUNNERS[arguments.engine](arguments.path, arguments.threads, n_ctx)
+    runner = RUNNERS[arguments.engine](arguments.path, arguments.threads, arguments.ctx)
     load_s = time.perf_counter() - start
     speeds = measure(runner, arguments.prefill, arguments.context, arguments.steps)
     tell(load_s=load_s, peak_bytes=peak_bytes(), **speeds, **runner.extra)
