@@ -226,7 +226,7 @@ def main() -> None:
     result = measure(arguments)
     write_result(result, arguments.json)
     console = Console(highlight=False)
-    console.width = max(console.width, 100)
+    console.width = max(console.width, 112)
     console.print(limits_text(result["limits"]))
     console.print(table(result))
 

@@ -62,10 +62,15 @@ def command_line(argv: Sequence[str]) -> str:
     return shlex.join(words)
 
 
+def is_busy(result: Result) -> bool:
+    """Whether other programs were running when it began."""
+    return float(result["machine"]["load"]) > _BUSY
+
+
 def warn_if_busy(result: Result) -> None:
-    """Say on stderr that other programs are running, where they are."""
-    load = result["machine"]["load"]
-    if load > _BUSY:
+    """Say so on stderr."""
+    if is_busy(result):
+        load = result["machine"]["load"]
         print(
             f"warning: the machine is busy (load {load}): figures will be low and scattered",
             file=sys.stderr,

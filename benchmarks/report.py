@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels import Case, giga, limits_text
-from machine import Result
+from machine import Result, is_busy
 from peers import shares
 from roofline import roofline
 from spread import Spread, digits
@@ -41,10 +41,11 @@ class ReportError(Exception):
 def source(result: Result) -> str:
     """Return the line that every group of figures ends with."""
     machine = result["machine"]
+    busy = f"; the machine was busy, load {machine['load']}" if is_busy(result) else ""
     return (
         f"`{result['command']}`, {result['date']}, {machine['processor']}, {machine['cores']} "
         f"cores, {machine['memory_bytes'] / 1e9:.0f} GB, {machine['system']}, starchat "
-        f"{machine['starchat']}."
+        f"{machine['starchat']}{busy}."
     )
 
 
