@@ -63,7 +63,8 @@ class Case:
         peak: float = max(peaks[team])
         if self.kernel == "attention":  # its keys and values stay in the processor's caches
             return peak
-        return min(peak, max(limits["read_bandwidth"][team]) * self.macs / self.bytes)
+        bandwidth: float = max(limits["read_bandwidth"][team])
+        return min(peak, bandwidth * self.macs / self.bytes)
 
 
 #: a case, and what measures it once

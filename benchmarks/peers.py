@@ -24,15 +24,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from comparison import Figures, table
 from environment import BUILDS, PeersUnavailable, default_directory, peers_python
 from kernels import giga
 from machine import Limits, Result, new_result, warn_if_busy, write_result
 from random_model import SHAPES, folded_shapes, write_bin, write_gguf
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from runner import RUNNERS
-from spread import Spread, digits
 
 from starchat import StarChatError
 from starchat._core import inspect, instruction_sets
@@ -40,14 +39,10 @@ from starchat.ggml_writer import TYPES
 
 QUANTIZED = [type for type in TYPES if type.startswith("q")]
 ENGINES = tuple(RUNNERS)
-Figures = dict[str, Any]
 
 
 class Refused(Exception):
     """What was asked for cannot be measured: why, and what to do."""
-
-
-# ---- what is measured -----------------------------------------------------------------------
 
 
 @contextmanager
@@ -90,7 +85,7 @@ def needs_gguf(arguments: argparse.Namespace) -> bool:
 def n_positions(arguments: argparse.Namespace) -> int:
     """Return the context that every engine loads with: --ctx, or what the longest one fills."""
     longest: int = max(arguments.prefill + [n + arguments.steps for n in arguments.context])
-    return max(longest, arguments.ctx)
+    return int(max(longest, arguments.ctx))
 
 
 def work(path: Path) -> dict[str, Any]:
@@ -215,64 +210,6 @@ def measure(arguments: argparse.Namespace) -> Result:
     return result
 
 
-# ---- what is shown --------------------------------------------------------------------------
-
-
-def shares(found: Figures, n_threads: int) -> dict[str, dict[str, Spread]]:
-    """Return our speed as a share of the limit: prefill of multiply-adds, decode of bandwidth."""
-    ours, team = found["engines"]["starchat"], str(n_threads)
-    peak = found["limits"]["multiply_peak"][f"{found['isa']}/int8"][team]
-    bandwidth = found["limits"]["read_bandwidth"][team]
-    return {
-        "prefill": {
-            length: Spread.ratio(speeds, peak, found["macs_per_token"])
-            for length, speeds in ours["prefill"].items()
-        },
-        "decode": {
-            context: Spread.ratio(speeds, bandwidth, ours["weight_bytes"][0])
-            for context, speeds in ours["decode"].items()
-        },
-    }
-
-
-def table(found: Figures, n_threads: int) -> Table:
-    """Return a row for each engine, then the ratios and the shares of the limits."""
-    ours = found["engines"]["starchat"]
-    lengths, contexts = [*ours["prefill"]], [*ours["decode"]]
-    shown = Table(title=found["type"], title_justify="left", box=None, pad_edge=False)
-    shown.add_column("tokens/s")
-    for title in (
-        *("load s", "peak GB"),
-        *(f"prefill {n}" for n in lengths),
-        *(f"decode at {n}" for n in contexts),
-    ):
-        shown.add_column(title, justify="right")
-    for engine, figures in found["engines"].items():
-        shown.add_row(
-            engine,
-            digits(Spread.of(figures["load_s"]).median),
-            digits(Spread.of(figures["peak_bytes"]).median / 1e9),
-            *(str(Spread.of(figures["prefill"][n])) for n in lengths),
-            *(str(Spread.of(figures["decode"][n])) for n in contexts),
-        )
-    for engine, figures in found["engines"].items():
-        if engine != "starchat":
-            shown.add_row(
-                f"ours / {engine}",
-                *("", ""),
-                *(str(Spread.ratio(ours["prefill"][n], figures["prefill"][n])) for n in lengths),
-                *(str(Spread.ratio(ours["decode"][n], figures["decode"][n])) for n in contexts),
-            )
-    share = shares(found, n_threads)
-    shown.add_row(
-        "share of limit",
-        *("", ""),
-        *(share["prefill"][n].percent() for n in lengths),
-        *(share["decode"][n].percent() for n in contexts),
-    )
-    return shown
-
-
 # ---- the command line -----------------------------------------------------------------------
 
 
@@ -331,7 +268,7 @@ def main() -> None:
         if {*ENGINES[1:]} - {*arguments.skip} and not arguments.peers:
             arguments.peers = peers_python(arguments.environment, arguments.isa)
         result = measure(arguments)
-    except (Refused, PeersUnavailable, StarChatError) as error:
+    except (Refused, PeersUnavailable, StarChatError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from comparison import shares
 from kernels import Case, giga, limits_text
 from machine import Result, is_busy
-from peers import shares
 from roofline import roofline
 from spread import Spread, digits
 

@@ -20,6 +20,7 @@ from starchat.errors import InvalidRequestError, UnsupportedFeatureError
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
+import comparison  # noqa: E402
 import environment  # noqa: E402
 import kernels  # noqa: E402
 import machine  # noqa: E402
@@ -246,7 +247,7 @@ def test_a_built_environment_is_used_again_and_one_of_other_options_is_not(
 
 
 def test_ratios_and_shares_are_made_within_a_round() -> None:
-    share = peers.shares(peers_result()["types"][0], 2)
+    share = comparison.shares(peers_result()["types"][0], 2)
     # 400e9 of 1000e9, 200e9 of 800e9; 10e9 of 20e9, 12e9 of 16e9
     assert share["prefill"]["512"] == Spread(0.325, 0.25, 0.4)
     assert share["decode"]["64"] == Spread(0.625, 0.5, 0.75)
