@@ -1,175 +1,297 @@
 """starchat beside llama.cpp and ctransformers: the same random weights, in alternation, one run.
 
-    python benchmarks/peers.py FILE.bin [--gguf FILE.gguf] [--peers PYTHON] [--rounds 3]
+    python benchmarks/peers.py santacoder --types q4_0 q8_0 --prefill 512 --context 64 4096
+    python benchmarks/peers.py FILE.bin --gguf FILE.gguf
 
-FILE.bin and FILE.gguf come from random_model.py. PYTHON is an interpreter that has
-llama-cpp-python and ctransformers (their own environment, so that they disturb nobody); without
-it starchat runs alone. A peer that cannot run the file is reported and left out.
-Prints medians over the rounds, ratios, and decode as a share of the machine's read bandwidth,
-measured between the rounds. Peak memory is that of a process which does nothing else.
+Given a shape it writes the weights itself, with as many positions as are measured. The peers live
+in an environment of their own, built on first use, or in the one whose interpreter --peers names.
+Every engine runs in a fresh process, so that its peak memory is its own; read bandwidth and
+multiply-add peak are measured before each round. Ratios and shares are made within a round.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import numpy as np
+from comparison import Figures, table
+from environment import BUILDS, PeersUnavailable, default_directory, peers_python
+from kernels import giga
+from machine import Limits, Result, new_result, warn_if_busy, write_result
+from random_model import SHAPES, folded_shapes, write_bin, write_gguf
+from rich.console import Console
+from rich.progress import Progress
+from runner import RUNNERS
 
+from starchat import StarChatError
+from starchat._core import inspect, instruction_sets
+from starchat.ggml_writer import TYPES
 
-def run_starchat(path: str, n_threads: int, n_ctx: int) -> tuple[Callable[[list[int]], None], int]:
-    """Return a function that feeds token ids, and the resident weight bytes."""
-    from starchat._core import testing
-
-    model = testing.Forward(path, n_threads, n_ctx)
-
-    def feed(ids: list[int]) -> None:
-        for start in range(0, len(ids), model.max_columns):
-            model.run(ids[start : start + model.max_columns], last_only=True)
-
-    return feed, model.weight_bytes
-
-
-def run_llama_cpp(path: str, n_threads: int, n_ctx: int) -> tuple[Callable[[list[int]], None], int]:
-    """The same, by llama-cpp-python."""
-    from llama_cpp import Llama
-
-    model = Llama(path, n_ctx=n_ctx, n_threads=n_threads, n_threads_batch=n_threads, verbose=False)
-    return model.eval, 0
+QUANTIZED = [type for type in TYPES if type.startswith("q")]
+ENGINES = tuple(RUNNERS)
 
 
-def run_ctransformers(
-    path: str, n_threads: int, n_ctx: int
-) -> tuple[Callable[[list[int]], None], int]:
-    """The same, by ctransformers."""
-    from ctransformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        path, model_type="starcoder", context_length=n_ctx, threads=n_threads, batch_size=64
-    )
-    return model.eval, 0
+class Refused(Exception):
+    """What was asked for cannot be measured: why, and what to do."""
 
 
-RUNNERS = {
-    "starchat": run_starchat,
-    "llama.cpp": run_llama_cpp,
-    "ctransformers": run_ctransformers,
-}
+@contextmanager
+def weights(arguments: argparse.Namespace, type: str) -> Iterator[tuple[Path, Path | None]]:
+    """Give the .bin and the .gguf file; write them where a shape was named."""
+    if arguments.model not in SHAPES:
+        yield Path(arguments.model).expanduser(), arguments.gguf
+        return
+    shape = replace(SHAPES[arguments.model], n_ctx=n_positions(arguments))
+    stem = f"{arguments.model}-{type}-{shape.n_ctx}"
+    with tempfile.TemporaryDirectory(dir=_made(arguments.environment.parent)) as scratch:
+        folder = _made(arguments.weights or Path(scratch))
+        paths = folder / f"{stem}.bin", folder / f"{stem}.gguf"
+        writers = [write_bin, write_gguf][: 2 if needs_gguf(arguments) else 1]
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            for path, write in zip(paths, writers, strict=False):
+                if path.exists():
+                    continue
+                bar = progress.add_task(f"writing {path.name}", total=len(folded_shapes(shape)))
+                part = path.with_suffix(".part")
+                try:
+                    write(part, shape, type, partial(progress.advance, bar))
+                    part.rename(path)
+                except OSError as error:
+                    raise Refused(
+                        f"{path}: {error.strerror}: choose --weights elsewhere"
+                    ) from error
+                except ImportError as error:
+                    raise Refused(f"{error}: llama.cpp's file needs `pip install gguf`") from error
+                finally:
+                    part.unlink(missing_ok=True)
+        yield paths[0], paths[1] if len(writers) == 2 else None
 
 
-def measure(name: str, path: str, arguments: argparse.Namespace) -> None:
-    """Load, prefill, decode; print the figures as one JSON line (in a process of its own)."""
-    start = time.perf_counter()
-    feed, weight_bytes = RUNNERS[name](path, arguments.threads, arguments.ctx)
-    load_s = time.perf_counter() - start
-    random = np.random.default_rng(0)
-    prompt = random.integers(1, 400, arguments.prefill).tolist()
-    feed(prompt[:8])
-    start = time.perf_counter()
-    feed(prompt)
-    prefill_s = time.perf_counter() - start
-    steps = []
-    for _ in range(arguments.decode):
-        start = time.perf_counter()
-        feed([7])
-        steps.append(time.perf_counter() - start)
-    peak = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
-    figures = {
-        "load_s": load_s,
-        "prefill": arguments.prefill / prefill_s,
-        "decode": 1 / statistics.median(steps),
-        "peak_bytes": peak,
-        "weight_bytes": weight_bytes,
-    }
-    print(json.dumps(figures))
+def needs_gguf(arguments: argparse.Namespace) -> bool:
+    """Whether llama.cpp takes part."""
+    return "llama.cpp" not in arguments.skip
 
 
-def read_bandwidth(n_threads: int) -> float:
-    """Return bytes per second that `n_threads` read from memory, the best of five."""
-    from starchat._core import testing
+def n_positions(arguments: argparse.Namespace) -> int:
+    """Return the context that every engine loads with: --ctx, or what the longest one fills."""
+    longest: int = max(arguments.prefill + [n + arguments.steps for n in arguments.context])
+    return int(max(longest, arguments.ctx))
 
-    return max(testing.read_bandwidth(n_threads, 1 << 30) for _ in range(5))
+
+def work(path: Path) -> dict[str, Any]:
+    """Return multiply-adds of a prompt's token, and the file's positions, from its header."""
+    content: dict[str, Any] = inspect(str(path))
+    width, n_head = content["n_embd"], content["n_head"]
+    kv_width = content["n_kv_head"] * (width // n_head)
+    per_layer = width * (width + 2 * kv_width) + width * width + 8 * width * width
+    return {"macs_per_token": content["n_layer"] * per_layer, "n_ctx": content["n_ctx"]}
 
 
-def in_process(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any] | str:
+def run_engine(
+    engine: str, path: Path, arguments: argparse.Namespace, done: Callable[[int], object]
+) -> Figures | str:
     """Measure in a fresh process; the last line of its complaint where it fails."""
-    python = sys.executable if name == "starchat" else arguments.peers
-    options = [f"--{key}={getattr(arguments, key)}" for key in ("threads", "ctx", "prefill")]
-    command = [python, __file__, str(path), *options, f"--decode={arguments.decode}"]
-    result = subprocess.run([*command, "--measure", name], capture_output=True, text=True)
-    if result.returncode:
-        complaint = result.stderr.strip().splitlines()
-        return complaint[-1] if complaint else f"died with signal {-result.returncode}"
-    figures: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    python = sys.executable if engine == "starchat" else str(arguments.peers)
+    command = [python, str(Path(__file__).with_name("runner.py")), engine, str(path)]
+    command += ["--threads", str(arguments.threads), "--steps", str(arguments.steps)]
+    command += ["--ctx", str(n_positions(arguments))]
+    command += ["--prefill", *map(str, arguments.prefill)]
+    command += ["--context", *map(str, arguments.context)]
+    variables = dict(os.environ)
+    if arguments.isa != "native":
+        variables["STARCHAT_ISA"] = arguments.isa
+    figures: Figures = {}
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as complaints,
+        subprocess.Popen(
+            command, env=variables, stdout=subprocess.PIPE, stderr=complaints, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith("{"):
+                    figures = json.loads(line)
+                    done(figures.get("done", 0))
+        except BaseException:
+            process.kill()
+            raise
+        code = process.wait()
+        complaints.seek(0)
+        lines = complaints.read().strip().splitlines()
+    if code or "load_s" not in figures:
+        died = f"died with signal {-code}" if code < 0 else f"ended with code {code}"
+        return lines[-1][:200] if lines and code >= 0 else died
     return figures
 
 
-def main() -> None:
-    """Run every peer in turn, some rounds, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--gguf", type=Path)
-    parser.add_argument("--peers")
-    parser.add_argument("--skip", nargs="*", choices=RUNNERS, default=[])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ctx", type=int, default=2048)
-    parser.add_argument("--prefill", type=int, default=256)
-    parser.add_argument("--decode", type=int, default=32)
-    parser.add_argument("--measure", choices=RUNNERS)
-    arguments = parser.parse_args()
-    if arguments.measure:
-        measure(arguments.measure, str(arguments.path), arguments)
-        return
-
-    files = {"starchat": arguments.path}
-    if arguments.peers:
-        files["ctransformers"] = arguments.path
-        if arguments.gguf:
-            files["llama.cpp"] = arguments.gguf
-    files = {name: path for name, path in files.items() if name not in arguments.skip}
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
-    bandwidths = []
-    for _ in range(arguments.rounds):
-        bandwidths.append(read_bandwidth(arguments.threads))
-        for name in [*files]:
-            figures = in_process(name, files[name], arguments)
+def measure_type(
+    type: str, arguments: argparse.Namespace, files: dict[str, Path], progress: Progress
+) -> Figures:
+    """Run every engine in turn, some rounds, each round beginning with another one."""
+    ours = "avx2" if arguments.isa == "avx2" else instruction_sets()[-1]
+    limits = Limits([1, arguments.threads], [ours])
+    rounds: dict[str, list[Figures]] = {engine: [] for engine in files}
+    failures: dict[str, str] = {}
+    lengths = {*arguments.prefill, *arguments.context}
+    n_tokens = sum(lengths) + len(arguments.context) * arguments.steps
+    bar = progress.add_task(type, total=arguments.rounds * len(files) * n_tokens)
+    for i in range(arguments.rounds):
+        limits.sample()
+        order = [*files][i % len(files) :] + [*files][: i % len(files)]
+        for engine in order:
+            if engine in failures:
+                continue
+            progress.update(bar, description=f"{type}: {engine}, round {i + 1}")
+            figures = run_engine(engine, files[engine], arguments, partial(progress.advance, bar))
             if isinstance(figures, str):
-                print(f"{name}: cannot run this file: {figures}")
-                del files[name]
+                failures[engine] = figures
+                progress.console.print(f"{engine} is left out of {type}: {figures}", markup=False)
             else:
-                rounds[name].append(figures)
+                rounds[engine].append(figures)
+    progress.remove_task(bar)
+    return {
+        "type": type,
+        "isa": ours,
+        "limits": limits.samples,
+        "failures": failures,
+        "engines": {
+            engine: gather(found) for engine, found in rounds.items() if engine not in failures
+        },
+    } | work(files["starchat"])
 
-    bandwidth = statistics.median(bandwidths)
-    spread = " ".join(f"{value / 1e9:.1f}" for value in bandwidths)
-    print(f"read bandwidth, {arguments.threads} threads: {bandwidth / 1e9:.1f} GB/s ({spread})")
-    ours = {
-        key: statistics.median(r[key] for r in rounds["starchat"]) for key in rounds["starchat"][0]
+
+def gather(rounds: list[Figures]) -> Figures:
+    """Turn a list of figures into figures that are lists.
+
+    >>> gather([{"load_s": 1.0, "decode": {"64": 9.0}}, {"load_s": 1.5, "decode": {"64": 8.0}}])
+    {'load_s': [1.0, 1.5], 'decode': {'64': [9.0, 8.0]}}
+    """
+    return {
+        key: gather([found[key] for found in rounds])
+        if isinstance(value, dict)
+        else [found[key] for found in rounds]
+        for key, value in rounds[0].items()
     }
-    limit = bandwidth / ours["weight_bytes"]
-    print(f"{'':14}{'load s':>8}{'peak GB':>9}{'prefill/s':>11}{'decode/s':>10}   ours/theirs")
-    for name, figures in rounds.items():
-        if not figures:
-            continue
-        row = {key: statistics.median(r[key] for r in figures) for key in figures[0]}
-        ratios = f"{ours['prefill'] / row['prefill']:.2f} {ours['decode'] / row['decode']:.2f}"
-        decodes = " ".join(f"{r['decode']:.2f}" for r in figures)
-        print(
-            f"{name:14}{row['load_s']:8.1f}{row['peak_bytes'] / 1e9:9.2f}{row['prefill']:11.1f}"
-            f"{row['decode']:10.2f}   {ratios}   decode {decodes}"
-        )
-    print(f"starchat decodes at {ours['decode'] / limit:.0%} of bandwidth / weight bytes")
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Measure every type."""
+    result = new_result("peers")
+    warn_if_busy(result)
+    result |= {"threads": arguments.threads, "model": Path(arguments.model).name}
+    result |= {"build": arguments.isa, "types": []}
+    for type in arguments.types:
+        with weights(arguments, type) as (bin_path, gguf_path):
+            files = {"starchat": bin_path, "ctransformers": bin_path}
+            if gguf_path:
+                files["llama.cpp"] = gguf_path
+            files = {name: files[name] for name in ENGINES if name in files}
+            files = {name: path for name, path in files.items() if name not in arguments.skip}
+            found = inspect(bin_path)
+            if found["n_ctx"] < n_positions(arguments):
+                raise Refused(
+                    f"{bin_path}: has {found['n_ctx']:,} positions, {n_positions(arguments):,} are "
+                    "wanted: lower --prefill, --context, --steps or --ctx"
+                )
+            with Progress(console=Console(stderr=True), transient=True) as progress:
+                name = found["weight_type"]
+                result["types"].append(measure_type(name, arguments, files, progress))
+    return result
+
+
+# ---- the command line -----------------------------------------------------------------------
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help=f"a .bin file, or one of {', '.join(SHAPES)}")
+    parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp, with a .bin")
+    parser.add_argument(
+        "--types", nargs="+", default=["q4_0"], metavar="TYPE", help="for a shape; or `all`"
+    )
+    parser.add_argument("--isa", choices=BUILDS, default="native", help="for ours and llama.cpp")
+    parser.add_argument("--prefill", nargs="*", type=positive, default=[256, 512])
+    parser.add_argument("--context", nargs="*", type=positive, default=[64])
+    parser.add_argument("--steps", type=positive, default=32, help="tokens decoded at each context")
+    parser.add_argument(
+        "--ctx", type=positive, default=1, help="load with so many positions, where more than used"
+    )
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--skip", nargs="*", choices=ENGINES[1:], default=[], help="leave out")
+    parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter that has them")
+    parser.add_argument("--environment", type=Path, metavar="DIR", help="where to build the peers")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="keep a shape's files there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    arguments = parser.parse_args(argv)
+    arguments.environment = arguments.environment or default_directory(arguments.isa)
+    if arguments.model in SHAPES:
+        arguments.types = QUANTIZED if arguments.types == ["all"] else arguments.types
+        if unknown := {*arguments.types} - {*TYPES}:
+            parser.error(f"--types: {unknown.pop()}: expected {', '.join(TYPES)} or all")
+        if arguments.gguf:
+            parser.error("--gguf goes with a .bin file: a shape's files are written here")
+    else:
+        arguments.types = arguments.types[:1]
+        if not arguments.gguf:
+            arguments.skip = [*arguments.skip, "llama.cpp"]
+    if not arguments.prefill + arguments.context:
+        parser.error("nothing to measure: both --prefill and --context are empty")
+    return arguments
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+    return int(text)
+
+
+def main() -> None:
+    """Prepare, measure, print the tables, write the file."""
+    arguments = parse()
+    try:
+        if {*ENGINES[1:]} - {*arguments.skip} and not arguments.peers:
+            arguments.peers = peers_python(arguments.environment, arguments.isa)
+        result = measure(arguments)
+    except (Refused, PeersUnavailable, StarChatError, OSError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    write_result(result, arguments.json)
+    console = Console(highlight=False)
+    console.width = max(console.width, 120)
+    for found in result["types"]:
+        if "starchat" not in found["engines"]:
+            fail(f"starchat cannot run {found['type']}: {found['failures']['starchat']}")
+        samples = found["limits"]["read_bandwidth"][str(arguments.threads)]
+        console.print(f"\nread bandwidth, {arguments.threads} threads: {giga(samples)} GB/s")
+        console.print(table(found, arguments.threads))
+
+
+def fail(error: str) -> NoReturn:
+    """Say what went wrong in one line."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ CPP_ROOMS["bindings"] = {*CPP_ROOMS}
 #: floors of src/starchat from the top; a module imports only from floors below its own
 FLOORS = [
     {"__init__", "cli"},
-    {"loader"},
+    {"loader", "speed"},
     {"model"},
     {"stream", "engines", "progress"},
     {"pump", "chat", "text_stream"},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import select
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 import starchat.cli
+import starchat.speed
 
 COMMAND = [sys.executable, "-m", "starchat.cli"]
 GREEDY = ["--temperature", "0", "--max-tokens", "12"]
@@ -224,6 +227,36 @@ def test_bench_measures_reading_and_writing(tiny_model_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert re.search(r"read the prompt +32 +[\d,.]+", result.stdout)
     assert re.search(r"write the reply +8 +[\d,.]+ .* GB/s", result.stdout)
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_bench_as_json_has_every_measurement_and_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from support.tiny_model import Shape, write_tiny
+
+    path = write_tiny(tmp_path / "tiny.q8_0.bin", "q8_0", Shape(n_ctx=64)).path
+    monkeypatch.setattr(starchat.speed, "_CACHED_BYTES", 0)
+    starchat.cli.bench(str(path), prompt_tokens=32, tokens=8, repeat=2, json=True, threads=1)
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"]["n_threads"] == 1
+    for phase in found["prefill"], found["decode"]:
+        assert len(phase["tokens_per_s"]) == len(phase["limits"]) == 2
+        shares = [
+            speed * phase["work_per_token"] / limit
+            for speed, limit in zip(phase["tokens_per_s"], phase["limits"], strict=True)
+        ]
+        assert phase["share"] == pytest.approx(statistics.median(shares))
+    # c_attn 64 x (64 + 2·16), c_proj 64 x 64, the MLP twice 64 x 256; two layers
+    assert found["prefill"]["work_per_token"] == 2 * (64 * 96 + 64 * 64 + 2 * 64 * 256)
+    assert found["decode"]["work_per_token"] == found["model"]["weight_bytes"]
+
+
+def test_bench_gives_no_share_of_memory_to_weights_that_caches_hold(tiny_model_path: Path) -> None:
+    result = run("bench", "-m", tiny_model_path, "--tokens", "8", "--repeat", "1", "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    decode = json.loads(result.stdout)["decode"]
+    assert (decode["limits"], decode["limit"], decode["share"]) == ([], None, None)
 
 
 @pytest.mark.parametrize("option", ["--tokens", "--prompt-tokens"])

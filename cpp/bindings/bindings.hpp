@@ -9,6 +9,7 @@ void bind_errors(pybind11::module_& m);
 void bind_tokenizer(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
 void bind_compute(pybind11::module_& testing);  // a part of testing
+void bind_timing(pybind11::module_& testing);   // another
 void bind_testing(pybind11::module_& m);
 void bind_format(pybind11::module_& m);
 

@@ -3,24 +3,18 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <atomic>
-#include <chrono>
 #include <cstring>
 
 #include "base/arena.hpp"
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/kernels_named.hpp"
 #include "bindings/waiting.hpp"
 #include "model/gpt_bigcode.hpp"
 
 namespace starchat {
 
 namespace py = pybind11;
-
-namespace {
-
-using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
-using Bytes = py::array_t<uint8_t, py::array::c_style>;
 
 const Kernels& kernels_named(const std::string& isa) {
   if (const Kernels* kernels = find_kernels(isa)) return *kernels;
@@ -34,7 +28,12 @@ TensorType type_named(const std::string& name) {
   throw InvalidRequestError("type " + name + ": unknown");
 }
 
-// A packed matrix and its team, so that a benchmark times the product alone.
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Bytes = py::array_t<uint8_t, py::array::c_style>;
+
+// A packed matrix and its team, so that a test asks for many products.
 class Matrix {
  public:
   Matrix(const std::string& isa, const std::string& type, const Bytes& rows, int n_threads)
@@ -125,32 +124,6 @@ class Forward {
   int position_ = 0;
 };
 
-// Bytes per second that a team reads from memory, with nothing else to do: what decoding is
-// measured against.
-double read_bandwidth(int n_threads, size_t size_bytes) {
-  const GilReleased released;
-  ThreadPool threads(n_threads);
-  const Arena arena(size_bytes);
-  auto* words = reinterpret_cast<uint64_t*>(arena.data());
-  constexpr int64_t kPiece = 1 << 18;  // words
-  const auto n_words = static_cast<int64_t>(size_bytes / sizeof(uint64_t));
-  std::atomic<uint64_t> total = 0;
-  const auto read = [&](int64_t begin, int64_t end, int) {
-    uint64_t sums[16] = {};
-    for (int64_t i = begin; i + 16 <= end; i += 16) {
-      __builtin_prefetch(words + i + 256);
-      __builtin_prefetch(words + i + 264);
-      for (int k = 0; k < 16; ++k) sums[k] += words[i + k];
-    }
-    for (const uint64_t sum : sums) total += sum;
-  };
-  std::memset(words, 1, size_bytes);
-  const auto start = std::chrono::steady_clock::now();
-  threads.parallel_for(n_words, kPiece, read);
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  return static_cast<double>(size_bytes) / elapsed.count();
-}
-
 py::array_t<float> layer_norm_of(const std::string& isa, const Floats& x, const Floats& gain,
                                  const Floats& bias) {
   py::array_t<float> out(x.shape(0));
@@ -218,7 +191,6 @@ void bind_compute(py::module_& m) {
       .def("product", &Matrix::product, py::arg("x"))
       .def("row", &Matrix::row, py::arg("index"))
       .def_property_readonly("size_bytes", &Matrix::size_bytes);
-  m.def("read_bandwidth", &read_bandwidth, py::arg("n_threads"), py::arg("size_bytes"));
   m.def("layer_norm", &layer_norm_of, py::arg("isa"), py::arg("x"), py::arg("gain"),
         py::arg("bias"));
   m.def("gelu", &gelu_of, py::arg("isa"), py::arg("x"));

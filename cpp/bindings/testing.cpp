@@ -164,6 +164,7 @@ std::unique_ptr<PyEngine> fake_engine(int n_vocab, int n_ctx, int max_columns, d
 void bind_testing(py::module_& m) {
   py::module_ testing = m.def_submodule("testing", "Seams for the tests of this repository.");
   bind_compute(testing);
+  bind_timing(testing);
   testing.def("sample", &sample, py::arg("logits"), py::arg("params"),
               py::arg("prompt") = py::list(), py::arg("output") = py::list());
   testing.def("candidates", &candidates, py::arg("logits"), py::arg("params"),

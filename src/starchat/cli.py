@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import random
 import re
 import statistics
 import sys
-import time
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, _core
+from . import __version__, _core, speed
 from .errors import InvalidRequestError, StarChatError
 from .model import StarChat
 from .stream import Stream
@@ -301,13 +299,13 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 256,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of the answer.")] = 64,
     repeat: Annotated[int, typer.Option(min=1, help="Measurements; the median is shown.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print every measurement as JSON.")] = False,
     threads: Threads = None,
     ctx: Context = None,
 ) -> None:
-    """Measure how fast a model reads and writes on this machine."""
+    """Measure how fast a model reads and writes, and how near that is to this machine's limits."""
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
     # Nothing is spared: neither what was computed before nor what can be guessed.
     with StarChat.load(model, n_threads=threads, n_ctx=ctx, prefix_cache_bytes=0) as loaded:
@@ -318,40 +316,41 @@ def bench(
                     f"{option}: expected less than the context of {info.n_ctx:,} tokens, "
                     f"got {n_tokens:,}"
                 )
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            runs = [
-                _measure(loaded, prompt_tokens, tokens, run)
-                for run in bar.track(range(repeat), description="measuring")
-            ]
-    _note(str(info))
+        stderr = Console(stderr=True)
+        with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+            task = bar.add_task("measuring", total=3 * repeat)
+            measured = speed.measure(
+                loaded, prompt_tokens, tokens, repeat, lambda: bar.advance(task)
+            )
+    if json:
+        print(measured.to_json())
+    else:
+        _note(str(info))
+        Console(highlight=False).print(_speed_table(measured))
+
+
+def _speed_table(measured: speed.Speed) -> Any:
+    from rich.table import Table
+
     table = Table("", box=None, pad_edge=False, header_style="bold")
-    for title in ("tokens", "tok/s", "spread", "weights read"):
+    for title in ("tokens", "tok/s", "spread", "rate", "limit", "share"):
         table.add_column(title, justify="right")
-    for name, n_tokens, speeds in zip(
-        ("read the prompt", "write the reply"),
-        (prompt_tokens, tokens),
-        zip(*runs, strict=True),
-        strict=True,
-    ):
-        speed = statistics.median(speeds)
-        # Writing reads every weight once for each token, reading a prompt once for many.
-        volume = f"{speed * info.weight_bytes / 1e9:,.1f} GB/s" if name.startswith("w") else ""
-        spread = f"{min(speeds):,.1f}-{max(speeds):,.1f}"
-        table.add_row(name, f"{n_tokens:,}", f"{speed:,.1f}", spread, volume)
-    Console(highlight=False).print(table)
+    for name, phase in ("read the prompt", measured.prefill), ("write the reply", measured.decode):
+        limit, share, speeds = phase.limit, phase.share, phase.tokens_per_s
+        table.add_row(
+            name,
+            f"{phase.n_tokens:,}",
+            _short(statistics.median(speeds)),
+            f"{_short(min(speeds))}-{_short(max(speeds))}",
+            f"{_short(phase.rate / 1e9)} {phase.unit}",
+            "" if limit is None else f"{_short(limit / 1e9)} {phase.unit}",
+            "" if share is None else f"{share:.0%}",
+        )
+    return table
 
 
-def _measure(model: StarChat, n_prompt: int, n_tokens: int, seed: int) -> tuple[float, float]:
-    """Return tokens per second of prefill and of decoding."""
-    choose = random.Random(seed)
-    prompt = [choose.randrange(model.info.n_vocab) for _ in range(n_prompt)]
-    start = time.perf_counter()
-    model.complete(prompt, max_tokens=1, temperature=0)
-    middle = time.perf_counter()
-    model.complete(  # n_tokens steps of one column
-        prompt[-1:], max_tokens=n_tokens, temperature=0, ignore_eos=True, speculation=False
-    )
-    return n_prompt / (middle - start), n_tokens / (time.perf_counter() - middle)
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
 
 
 # ---- the two ends ---------------------------------------------------------------------------

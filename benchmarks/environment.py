@@ -1,0 +1,130 @@
+"""A virtual environment of its own for the peers: llama.cpp from source, ctransformers' wheel.
+
+Built once and kept; a build that was cut short, or of other versions, is built again. What pip
+and the compiler say goes to a file beside it, their progress to a bar.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+LLAMA_CPP = "llama-cpp-python==0.3.36"
+CTRANSFORMERS = "ctransformers==0.2.27"
+
+#: instruction set → CMake's options for llama.cpp
+BUILDS = {
+    "native": "",  # whatever this machine has
+    "avx2": "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON "
+    "-DGGML_BMI2=ON -DGGML_AVX512=OFF",
+}
+_NO_NETWORK = re.compile(
+    r"NewConnectionError|name resolution|ConnectTimeout|ProxyError|No matching distribution"
+)
+_STEP = re.compile(r"^\s*\[(\d+)/(\d+)\] ")  # ninja's
+
+
+class PeersUnavailable(Exception):
+    """The peers cannot be built: what is missing, and what to do."""
+
+
+def default_directory(isa: str) -> Path:
+    """Return where the environment for an instruction set is kept."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "starchat-bench" / isa
+
+
+def peers_python(directory: Path, isa: str) -> Path:
+    """Return the environment's interpreter; build the environment where it is not there yet.
+
+    Raises PeersUnavailable.
+    """
+    python = directory / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    wanted = {"packages": [LLAMA_CPP, CTRANSFORMERS], "cmake": BUILDS[isa]}
+    record = directory / "built.json"
+    if python.exists() and record.exists() and json.loads(record.read_text()) == wanted:
+        return python
+    if not any(
+        shutil.which(name) for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name
+    ):
+        raise PeersUnavailable(
+            "llama.cpp is built from source and there is no C++ compiler: install g++ or clang++, "
+            "set CXX, or name an interpreter that has the peers by --peers"
+        )
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        venv.create(directory, with_pip=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PeersUnavailable(f"{directory}: no virtual environment: {error}") from error
+    log = directory / "build.log"
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("building llama.cpp (some minutes)", total=None)
+        options = os.environ | {"CMAKE_ARGS": BUILDS[isa]}
+        source = ["-v", "--no-cache-dir", "--no-binary", "llama-cpp-python", LLAMA_CPP]
+        _pip(
+            python,
+            source,
+            log,
+            options,
+            lambda done, n: progress.update(bar, completed=done, total=n),
+        )
+        progress.update(bar, description="installing ctransformers", total=None)
+        try:
+            _pip(python, [CTRANSFORMERS], log, dict(os.environ))
+        except PeersUnavailable as error:  # it has wheels for few machines, and is no must
+            print(f"ctransformers is left out: {error}", file=sys.stderr)
+    record.write_text(json.dumps(wanted))
+    return python
+
+
+def _pip(
+    python: Path,
+    arguments: list[str],
+    log: Path,
+    variables: dict[str, str],
+    step: Callable[[int, int], object] = lambda done, total: None,
+) -> None:
+    """Install; tell each step of a build that the output shows."""
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    with (
+        log.open("a") as file,
+        subprocess.Popen(
+            command,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            if match := _STEP.match(line):
+                step(int(match[1]), int(match[2]))
+    if process.returncode:
+        raise PeersUnavailable(_reason(log.read_text(errors="replace"), log))
+
+
+def _reason(output: str, log: Path) -> str:
+    """Return one sentence for what pip said.
+
+    >>> _reason("ERROR: No matching distribution found for x", Path("build.log"))
+    'pip reaches no package index: check the network, or name an interpreter by --peers (build.log)'
+    """
+    if _NO_NETWORK.search(output):
+        what = "pip reaches no package index: check the network, or name an interpreter by --peers"
+    else:
+        errors = [line.strip() for line in output.splitlines() if "error" in line.lower()]
+        what = f"the build failed: {errors[-1] if errors else 'no reason given'}"
+    return f"{what} ({log})"

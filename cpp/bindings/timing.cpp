@@ -1,0 +1,175 @@
+// Seconds that a kernel takes, without Python's part in it, and what the machine could do at best:
+// for benchmarks. Operands are random bytes that are finite in every format; time does not depend
+// on more.
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "base/arena.hpp"
+#include "base/errors.hpp"
+#include "base/peaks.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/kernels_named.hpp"
+#include "bindings/waiting.hpp"
+#include "ops/ops.hpp"
+
+namespace starchat {
+
+namespace py = pybind11;
+
+namespace {
+
+// The body is repeated until the clock's grain and a first cold call no longer count.
+template <class Body>
+double seconds_per_call(const Body& body) {
+  constexpr double kEnough = 5e-3;
+  for (int64_t n = 1;; n *= 4) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t i = 0; i < n; ++i) body();
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    if (elapsed.count() >= kEnough) return elapsed.count() / static_cast<double>(n);
+  }
+}
+
+// As f16 and as f32 of 1e-14 to 0.1 in magnitude, whichever bytes lie side by side.
+void fill(std::byte* data, size_t size_bytes) {
+  uint64_t state = 1;
+  for (size_t i = 0; i < size_bytes; i += sizeof state) {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    const uint64_t word = (state & 0x8787878787878787) | 0x2828282828282828;
+    std::memcpy(data + i, &word, std::min(sizeof word, size_bytes - i));
+  }
+}
+
+std::vector<float> random_floats(size_t n) {
+  std::vector<float> values(n);
+  fill(reinterpret_cast<std::byte*>(values.data()), n * sizeof(float));
+  return values;
+}
+
+// Several matrices of one shape, one after the other, as a model has them: where they are larger
+// than the caches together, weights come from memory.
+class MatmulTimer {
+ public:
+  MatmulTimer(const std::string& isa, const std::string& type, int n_rows, int n_cols,
+              int n_matrices, int n_threads)
+      : kernels_(kernels_named(isa)),
+        threads_(n_threads),
+        matrix_{.type = type_named(type), .n_rows = n_rows, .n_cols = n_cols},
+        n_matrices_(n_matrices),
+        arena_(matrix_.size_bytes() * n_matrices) {
+    fill(arena_.data(), arena_.size_bytes());
+  }
+
+  // Of one product with n_columns columns, the mean over every matrix.
+  double seconds(int n_columns) {
+    const GilReleased released;
+    ActivationTiles tiles(n_columns, matrix_.n_cols);
+    tiles.shape(matrix_.type, n_columns, matrix_.n_cols);
+    const std::vector<float> x = random_floats(matrix_.n_cols);
+    for (int c = 0; c < n_columns; ++c) tiles.set_column(kernels_, c, x.data());
+    const size_t stride = matrix_.n_padded_rows();
+    std::vector<float> out(n_columns * stride);
+    const double all = seconds_per_call([&] {
+      for (int i = 0; i < n_matrices_; ++i) {
+        matrix_.data = arena_.data() + i * matrix_.size_bytes();
+        matmul({kernels_, threads_}, matrix_, tiles, {}, false, out.data(), stride);
+      }
+    });
+    return all / n_matrices_;
+  }
+
+  size_t matrix_bytes() const { return matrix_.size_bytes(); }
+
+ private:
+  const Kernels& kernels_;
+  ThreadPool threads_;
+  PackedMatrix matrix_;
+  int n_matrices_;
+  Arena arena_;
+};
+
+// The last n_columns of n_positions attend to all before them, by one thread.
+double attention_seconds(const std::string& isa, int n_heads, int head_dim, int n_positions,
+                         int n_columns) {
+  const Kernels& kernels = kernels_named(isa);
+  const GilReleased released;
+  const int v_row = (head_dim + kStripRows - 1) / kStripRows * kStripRows;
+  const size_t k_elements = static_cast<size_t>(kPagePositions) * head_dim;
+  const size_t page_elements = k_elements + static_cast<size_t>(kPagePositions) * v_row;
+  const int n_pages = (n_positions + kPagePositions - 1) / kPagePositions;
+  const Arena cache(n_pages * page_elements * sizeof(uint16_t));
+  fill(cache.data(), cache.size_bytes());
+  std::vector<const uint16_t*> pages;
+  for (int i = 0; i < n_pages; ++i) {
+    pages.push_back(reinterpret_cast<const uint16_t*>(cache.data()) + i * page_elements);
+  }
+  const size_t width = static_cast<size_t>(n_heads) * head_dim;
+  const std::vector<float> q = random_floats(n_columns * width);
+  std::vector<float> out(q.size());
+  std::vector<float> scores(static_cast<size_t>(n_heads) * (n_positions + kStripRows));
+  return seconds_per_call([&] {
+    for (int c = 0; c < n_columns; ++c) {
+      kernels.attention({.q = q.data() + c * width,
+                         .n_heads = n_heads,
+                         .head_dim = head_dim,
+                         .pages = pages.data(),
+                         .k_offset = 0,
+                         .v_offset = k_elements,
+                         .v_row_elements = v_row,
+                         .n_positions = n_positions - n_columns + c + 1,
+                         .scores = scores.data(),
+                         .out = out.data() + c * width});
+    }
+  });
+}
+
+double quantize_seconds(const std::string& isa, int n) {
+  const Kernels& kernels = kernels_named(isa);
+  const std::vector<float> x = random_floats(n);
+  std::vector<ActivationBlock> out(n / kBlock);
+  return seconds_per_call([&] { kernels.quantize(x.data(), n / kBlock, out.data(), 1); });
+}
+
+double layer_norm_seconds(const std::string& isa, int n) {
+  const Kernels& kernels = kernels_named(isa);
+  const std::vector<float> x = random_floats(n), gain(n, 1.0f), bias(n);
+  std::vector<float> out(n);
+  return seconds_per_call(
+      [&] { kernels.layer_norm(x.data(), gain.data(), bias.data(), n, out.data()); });
+}
+
+double gelu_seconds(const std::string& isa, int n) {
+  const Kernels& kernels = kernels_named(isa);
+  std::vector<float> x(n, 16.0f);  // its own image: what is computed in place stays the same
+  return seconds_per_call([&] { kernels.gelu(x.data(), n); });
+}
+
+double multiply_peak_of(const std::string& isa, const std::string& operands, int n_threads) {
+  kernels_named(isa);  // this machine has it
+  const GilReleased released;
+  return multiply_peak(isa, operands, n_threads);
+}
+
+}  // namespace
+
+void bind_timing(py::module_& m) {
+  py::class_<MatmulTimer>(m, "MatmulTimer")
+      .def(py::init<const std::string&, const std::string&, int, int, int, int>(), py::arg("isa"),
+           py::arg("type"), py::arg("n_rows"), py::arg("n_cols"), py::arg("n_matrices"),
+           py::arg("n_threads"), py::call_guard<GilReleased>())
+      .def("seconds", &MatmulTimer::seconds, py::arg("n_columns"))
+      .def_property_readonly("matrix_bytes", &MatmulTimer::matrix_bytes);
+  m.def("attention_seconds", &attention_seconds, py::arg("isa"), py::arg("n_heads"),
+        py::arg("head_dim"), py::arg("n_positions"), py::arg("n_columns"));
+  m.def("quantize_seconds", &quantize_seconds, py::arg("isa"), py::arg("n"));
+  m.def("layer_norm_seconds", &layer_norm_seconds, py::arg("isa"), py::arg("n"));
+  m.def("gelu_seconds", &gelu_seconds, py::arg("isa"), py::arg("n"));
+  m.def("read_bandwidth", &read_bandwidth, py::arg("n_threads"), py::arg("size_bytes"),
+        py::call_guard<GilReleased>());
+  m.def("multiply_peak", &multiply_peak_of, py::arg("isa"), py::arg("operands"),
+        py::arg("n_threads") = 1);
+  m.def("clock_hz", &clock_hz, py::call_guard<GilReleased>());
+}
+
+}  // namespace starchat
