@@ -118,6 +118,10 @@ struct Avx2Half {
     }
     return start;
   }
+  template <int kBits, int kColumns>
+  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
+    for (int c = 0; c < kColumns; ++c) sum[c] = dot<kBits>(sum[c], quads, x[c].q);
+  }
 };
 
 struct Avx2 : Twice<Avx2Half> {

@@ -88,14 +88,17 @@ struct Avx512 {
     return quads;
   }
 
-  template <int kBits>
-  static I dot(I start, const Quads& quads, const int8_t* q) {
+  template <int kBits, int kColumns>
+  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
+#pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
-      int32_t four;
-      __builtin_memcpy(&four, q + 4 * j, 4);
-      start = _mm512_dpbusd_epi32(start, quads.q[j], _mm512_set1_epi32(four));
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) {
+        int32_t four;
+        __builtin_memcpy(&four, x[c].q + 4 * j, 4);
+        sum[c] = _mm512_dpbusd_epi32(sum[c], quads.q[j], _mm512_set1_epi32(four));
+      }
     }
-    return start;
   }
 };
 

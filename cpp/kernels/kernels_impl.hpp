@@ -88,17 +88,28 @@ void quantized_columns(const StripProduct& p, int row, int first, typename V::F 
     const F d = V::load_half(scales);
     F m{};
     if constexpr (layout.has_min) m = V::load_half(scales + layout.m_offset() / 2);
-#pragma GCC unroll 16  // keeps every sum in a register
-    for (int c = 0; c < kColumns; ++c) {
-      typename V::I start{};
-      if constexpr (kOffsetLog2 >= 0) {
-        start = V::template shift_left<kOffsetLog2>(V::set1_int(x[c].minus_sum));
-      } else {
-        start = V::set1_int(0);
+    constexpr int kGroup = kColumns % 4 == 0 ? 4 : kColumns;  // none waits for another's latency
+#pragma GCC unroll 16                                         // keeps every sum in a register
+    for (int at = 0; at < kColumns; at += kGroup) {
+      const ActivationBlock* group = x + at;
+      typename V::I dot[kGroup];
+#pragma GCC unroll 4
+      for (int c = 0; c < kGroup; ++c) {
+        if constexpr (kOffsetLog2 >= 0) {
+          dot[c] = V::template shift_left<kOffsetLog2>(V::set1_int(group[c].minus_sum));
+        } else {
+          dot[c] = V::set1_int(0);
+        }
       }
-      const auto dot = V::template dot<layout.bits>(start, quads, x[c].q);
-      sum[c] = V::fma(V::to_float(dot), V::mul(d, V::set1(x[c].scale)), sum[c]);
-      if constexpr (layout.has_min) sum[c] = V::fma(m, V::set1(x[c].scaled_sum), sum[c]);
+      V::template add_dots<layout.bits>(dot, quads, group);
+#pragma GCC unroll 4
+      for (int c = 0; c < kGroup; ++c) {
+        F& total = sum[at + c];
+        total = V::fma(V::to_float(dot[c]), V::mul(d, V::set1(group[c].scale)), total);
+        if constexpr (layout.has_min) {
+          total = V::fma(m, V::set1(group[c].scaled_sum), total);
+        }
+      }
     }
   }
 }

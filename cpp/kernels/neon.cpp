@@ -149,17 +149,18 @@ struct Neon {
     return quads;
   }
 
-  template <int kBits>
-  static I dot(I start, const Quads& quads, const int8_t* q) {
+  template <int kBits, int kColumns>
+  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
     for (int j = 0; j < 8; ++j) {
-      int32_t four;
-      __builtin_memcpy(&four, q + 4 * j, 4);
-      const int8x16_t repeated = vreinterpretq_s8_s32(vdupq_n_s32(four));
-      for (int i = 0; i < 4; ++i) {
-        start.part[i] = vdotq_s32(start.part[i], quads.q[j][i], repeated);
+      for (int c = 0; c < kColumns; ++c) {
+        int32_t four;
+        __builtin_memcpy(&four, x[c].q + 4 * j, 4);
+        const int8x16_t repeated = vreinterpretq_s8_s32(vdupq_n_s32(four));
+        for (int i = 0; i < 4; ++i) {
+          sum[c].part[i] = vdotq_s32(sum[c].part[i], quads.q[j][i], repeated);
+        }
       }
     }
-    return start;
   }
 };
 

@@ -134,14 +134,15 @@ struct Scalar {
     return quads;
   }
 
-  template <int kBits>
-  static I dot(I start, const Quads& quads, const int8_t* q) {
-    for (int j = 0; j < 8; ++j) {
-      for (int row = 0; row < kLanes; ++row) {
-        for (int t = 0; t < 4; ++t) start.lane[row] += quads.q[j][row][t] * q[4 * j + t];
+  template <int kBits, int kColumns>
+  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
+    for (int c = 0; c < kColumns; ++c) {
+      for (int j = 0; j < 8; ++j) {
+        for (int row = 0; row < kLanes; ++row) {
+          for (int t = 0; t < 4; ++t) sum[c].lane[row] += quads.q[j][row][t] * x[c].q[4 * j + t];
+        }
       }
     }
-    return start;
   }
 };
 

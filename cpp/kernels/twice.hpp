@@ -1,7 +1,10 @@
 // A vocabulary of twice the lanes from one with H::kLanes: every operation on a low and a high
 // register.
 #pragma once
+#include <cstddef>
 #include <cstdint>
+
+#include "kernels/kernels.hpp"
 
 namespace starchat {
 namespace {
@@ -68,10 +71,16 @@ struct Twice {
     return {H::template unpack<kBits>(qs, qh),
             H::template unpack<kBits>(qs + 4 * H::kLanes, qh + 4 * H::kLanes)};
   }
-  template <int kBits>
-  static I dot(I start, const Quads& quads, const int8_t* q) {
-    return {H::template dot<kBits>(start.low, quads.low, q),
-            H::template dot<kBits>(start.high, quads.high, q)};
+  template <int kBits, int kColumns>
+  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
+    typename H::I low[kColumns], high[kColumns];
+    for (int c = 0; c < kColumns; ++c) {
+      low[c] = sum[c].low;
+      high[c] = sum[c].high;
+    }
+    H::template add_dots<kBits>(low, quads.low, x);
+    H::template add_dots<kBits>(high, quads.high, x);
+    for (int c = 0; c < kColumns; ++c) sum[c] = {low[c], high[c]};
   }
 };
 
