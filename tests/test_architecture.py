@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -101,4 +102,29 @@ def test_importing_starchat_imports_no_framework_and_no_command_line() -> None:
     unwanted = [*FRAMEWORKS, "typer", "rich"]
     code = f"import sys, starchat; print([m for m in {unwanted} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "adapter"),
+    [
+        ("langchain_core.language_models", "langchain_starchat"),
+        ("llama_index.core.llms.llm", "llama_index.llms.starchat"),
+    ],
+)
+def test_importing_an_adapter_imports_no_more_of_the_framework(base: str, adapter: str) -> None:
+    pytest.importorskip(base)
+    code = f"""
+        import importlib, sys
+        module = importlib.import_module({base!r})
+        if hasattr(module, "BaseChatModel"):  # its names load on first use
+            module.BaseChatModel, module.BaseLLM
+        before = set(sys.modules)
+        import {adapter}
+        print([name for name in sys.modules if name not in before and not name.startswith(
+            ("starchat", {adapter!r})) and name not in sys.stdlib_module_names])
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
     assert result.stdout.strip() == "[]", result.stderr

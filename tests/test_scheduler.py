@@ -67,6 +67,89 @@ def test_a_long_prompt_never_starves_decoding() -> None:
         assert newcomer.drain() == []
 
 
+@settings(deadline=None, max_examples=50)
+@given(
+    read_ms=st.floats(0.01, 100),
+    column_ms=st.floats(0.01, 10),
+    n_streams=st.integers(1, 16),
+    n_quiet=st.integers(1, 9),
+)
+def test_a_long_prompt_stretches_no_step_beyond_four(
+    read_ms: float, column_ms: float, n_streams: int, n_quiet: int
+) -> None:
+    scheduler = testing.Scheduler(max_columns=256, n_ctx=1000)
+
+    def step() -> tuple[int, float]:
+        """Play a machine that reads all weights in read_ms, then calculates."""
+        scheduler.step()
+        n_columns = sum(n for _, n in scheduler.runs)
+        took_ms = read_ms + column_ms * n_columns
+        scheduler.took(took_ms / 1e3)
+        return n_columns, took_ms
+
+    params = SamplingParams(max_tokens=900, speculation=False)
+    streams = [scheduler.add([id] * 9, params) for id in range(n_streams)]
+    step()
+    for _ in range(n_quiet):
+        step()
+    n_columns, normal_ms = step()
+    assert n_columns == n_streams
+    newcomer = scheduler.add([60] * 900, SamplingParams(max_tokens=1))
+    n_steps, widths = 0, []
+    while not newcomer.drain():
+        for stream in streams:
+            stream.drain()
+        n_columns, took_ms = step()
+        assert took_ms <= 4 * normal_ms * 1.001
+        assert n_columns > n_streams, "the prompt goes on"
+        widths.append(n_columns)
+        n_steps += 1
+    # Nor is the machine left idle: it calculates as long as it reads, or as all streams take.
+    if n_steps > 12:
+        assert max(widths) * column_ms >= read_ms or max(widths) >= 3 * n_streams
+
+
+def test_a_failed_step_says_nothing_about_the_machine() -> None:
+    scheduler = testing.Scheduler(max_columns=256, n_ctx=1000)
+
+    def width_of_a_mixed_step() -> int:
+        chatty = scheduler.add([1], SamplingParams(max_tokens=99, speculation=False))
+        for _ in range(3):
+            scheduler.step()
+            scheduler.took(0.010)
+        late = scheduler.add([2] * 900, SamplingParams(max_tokens=1))
+        scheduler.step()
+        width = sum(n for _, n in scheduler.runs)
+        chatty.cancel()
+        late.cancel()
+        return width
+
+    def prefill(id: int, seconds: float) -> None:
+        stream = scheduler.add([id] * 256, SamplingParams(max_tokens=1))
+        scheduler.step()
+        scheduler.took(seconds)
+        stream.cancel()
+
+    prefill(3, 0.256)
+    width = width_of_a_mixed_step()
+    assert 24 <= width <= 30, "three times the ten columns that take as long as reading"
+    scheduler.fail_next("NumericalError")
+    prefill(4, 1e-6)
+    assert width_of_a_mixed_step() <= width
+
+
+def test_a_prompt_that_nobody_waits_for_is_computed_in_wide_steps() -> None:
+    scheduler = testing.Scheduler(max_columns=256, n_ctx=1000)
+    for id in range(3):
+        stream = scheduler.add([id] * 400, SamplingParams(max_tokens=9))
+        scheduler.step()
+        assert scheduler.runs == [(0, 256)]
+        scheduler.took(9.0)
+        while scheduler.step():
+            scheduler.took(0.1)
+        assert len(stream.drain()) == 9
+
+
 def test_prompts_share_what_decoding_leaves() -> None:
     scheduler = testing.Scheduler(max_columns=16)
     prompts = [[1], [2] * 60, [3] * 4, [4] * 60]

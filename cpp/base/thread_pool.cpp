@@ -40,14 +40,15 @@ inline void pause() {
 #endif
 }
 
-// Waits until `value` differs from `old`: a short spin, then a futex.
+// Waits until `value` differs from `old`: a short spin, then a futex. Whether the spin was enough.
 template <typename T>
-void wait_while(std::atomic<T>& value, T old) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
+bool wait_while(std::atomic<T>& value, T old, int n_spins = kSpins) {
+  for (int i = 0; i < n_spins; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return true;
     pause();
   }
   value.wait(old, std::memory_order_acquire);
+  return false;
 }
 
 }  // namespace
@@ -130,8 +131,12 @@ void ThreadPool::parallel_for(int64_t n_items, int64_t grain, const Body& body) 
 
 void ThreadPool::work(int thread) {
   uint32_t seen = 0;
+  // Where loops are far apart, as a small model's are, spinning in between only takes a core away
+  // from those who read its tokens: it is tried again now and then.
+  int n_in_vain = 0;
   while (!stop_) {
-    wait_while(n_loops_, seen);
+    const bool spins = n_in_vain < 8 || n_in_vain % 64 == 0;
+    n_in_vain = wait_while(n_loops_, seen, spins ? kSpins : 1) ? 0 : n_in_vain + 1;
     seen = n_loops_;
     take_pieces(thread);
   }

@@ -105,6 +105,7 @@ class PyScheduler {
     model_.runs.clear();
     return scheduler_.step();
   }
+  void took(double seconds) { scheduler_.took(seconds); }
   void fail_next(const std::string& error) { model_.fail_next = error; }
   const std::vector<std::pair<int, int>>& runs() const { return model_.runs; }
   uint64_t n_rings() { return bell_->n_rings(); }
@@ -179,6 +180,7 @@ void bind_testing(py::module_& m) {
            py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1)
       .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"))
       .def("step", &PyScheduler::step)
+      .def("took", &PyScheduler::took, py::arg("seconds"))
       .def("fail_next", &PyScheduler::fail_next)
       .def("stats", &PyScheduler::stats)
       .def_property_readonly("runs", &PyScheduler::runs)

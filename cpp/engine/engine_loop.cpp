@@ -1,5 +1,6 @@
 #include "engine/engine_loop.hpp"
 
+#include <chrono>
 #include <new>
 #include <string>
 #include <utility>
@@ -73,11 +74,16 @@ bool EngineLoop::take_inbox() {
 }
 
 void EngineLoop::run() {
+  using Clock = std::chrono::steady_clock;
   for (;;) {
     const uint64_t seen = bell_->n_rings();
     try {
       if (!take_inbox()) break;
-      if (!scheduler_.step()) bell_->wait(seen);
+      const auto begin = Clock::now();
+      if (scheduler_.step())
+        scheduler_.took(std::chrono::duration<double>(Clock::now() - begin).count());
+      else
+        bell_->wait(seen);
     } catch (...) {
       scheduler_.fail_all(current_error());
     }

@@ -71,6 +71,10 @@ bool Scheduler::step() {
   return progressed;
 }
 
+void Scheduler::took(double seconds) {
+  if (batch_.n_columns() > 0) pace_.learn(batch_.n_columns(), only_decodes_, seconds);
+}
+
 void Scheduler::fail_all(std::exception_ptr error) {
   for (auto& sequence : running_) sequence->end(error);
   for (auto& sequence : waiting_) sequence->end(error);
@@ -102,7 +106,11 @@ void Scheduler::schedule() {
   const auto is_ready = [](const auto& s) { return s->is_decoding() && s->stream->has_room(); };
   const int n_decoding =
       std::min(static_cast<int>(std::ranges::count_if(running_, is_ready)), max_sequences_);
-  const int n_free = std::min(kFreeColumns, model_.max_columns() / 2) - n_decoding;
+  only_decodes_ = std::ranges::all_of(running_, [](const auto& s) { return s->is_decoding(); });
+  const bool is_mixed = n_decoding > 0 && !only_decodes_;
+  const int n_columns = is_mixed ? std::min(model_.max_columns(), pace_.most_columns(n_decoding))
+                                 : model_.max_columns();
+  const int n_free = std::min(kFreeColumns, n_columns / 2) - n_decoding;
   size_t next_turn = 0;  // where the next step begins, when not all could be placed
   for (size_t i = 0, n = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
@@ -125,8 +133,8 @@ void Scheduler::schedule() {
   }
   // An equal share of what is left for each prompt; what one does not need goes to the later ones.
   for (size_t i = 0; i < leaders_.size(); ++i) {
-    const int n_left = model_.max_columns() - batch_.n_columns();
-    if (n_left == 0) break;
+    const int n_left = n_columns - batch_.n_columns();
+    if (n_left <= 0) break;
     const int n_sharing = static_cast<int>(leaders_.size() - i);
     const int share = (n_left + n_sharing - 1) / n_sharing;
     place(*leaders_[i], std::min(share, leaders_[i]->n_pending()));
@@ -193,6 +201,7 @@ void Scheduler::compute() {
     // Which of them is to blame is unknown, and none of their caches can be relied on.
     const std::exception_ptr error = current_error();
     for (const Chunk& chunk : chunks_) chunk.sequence->end(error);
+    batch_.clear();  // how long it took says nothing
     return;
   }
   for (const Chunk& chunk : chunks_) {

@@ -1,7 +1,7 @@
 // Chooses what each step computes: one column for every decoding sequence, and guesses behind it
 // while columns are free, then chunks of the prompts that wait, so that a long prompt never holds
 // up those who are being answered. Beginnings that were computed before are not computed again.
-// No threads and no clock: the engine loop, or a test, calls step().
+// No threads and no clock: the engine loop, or a test, calls step() and took().
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/pace.hpp"
 #include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
 #include "model/batch.hpp"
@@ -40,6 +41,8 @@ class Scheduler {
   // Drops what was cancelled, admits what waits (first come, first served), computes one batch.
   // False when there was nothing to do: then only add(), a cancellation or a reader change that.
   bool step();
+  // How long the last step took: while others decode, prompts are cut so that no step takes long.
+  void took(double seconds);
   void fail_all(std::exception_ptr error);
   SchedulerStats stats() const;  // from any thread
 
@@ -70,6 +73,8 @@ class Scheduler {
   ForwardPass& model_;
   const int max_sequences_;
   PrefixCache prefixes_;
+  Pace pace_;
+  bool only_decodes_ = false;  // the last step
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
 

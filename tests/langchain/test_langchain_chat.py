@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import os
 import pickle
 import threading
 import time
@@ -370,6 +371,42 @@ async def test_sixteen_tasks_get_the_answers_that_each_gets_alone(chat: ChatStar
     together = await asyncio.gather(*[chat.ainvoke(question) for question in questions])
     assert [message.text for message in together] == alone
     assert [message.text for message in chat.batch(questions)] == alone
+
+
+@pytest.mark.parametrize("is_chain", [False, True], ids=["model", "chain"])
+def test_a_batch_asks_all_at_once(is_chain: bool) -> None:
+    n = min(32, (os.cpu_count() or 1) + 4) + 1  # more than the threads of a default executor
+    together = threading.Barrier(n, timeout=30)
+
+    class Watched(ChatStarChat):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            together.wait()
+            return super()._generate(*args, **kwargs)
+
+    model = Watched(max_tokens=1)
+    runnable: Runnable[Any, Any] = (
+        ChatPromptTemplate.from_template("{it}") | model if is_chain else model
+    )
+    assert len(runnable.batch([{"it": "Hello"} if is_chain else "Hello"] * n)) == n
+
+
+def test_a_batch_keeps_to_max_concurrency() -> None:
+    n_running, most = 0, 0
+    lock = threading.Lock()
+
+    class Watched(ChatStarChat):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            nonlocal n_running, most
+            with lock:
+                n_running += 1
+                most = max(most, n_running)
+            time.sleep(0.01)
+            with lock:
+                n_running -= 1
+            return super()._generate(*args, **kwargs)
+
+    Watched(max_tokens=1).batch(["Hello"] * 6, {"max_concurrency": 2})
+    assert most == 2
 
 
 def test_construction_loads_nothing(loads_seen: list[threading.Thread]) -> None:

@@ -10,15 +10,19 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, ModelProfile
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list
 
 from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import to_ai_message, to_generation_chunks, to_starchat
 from langchain_starchat.settings import StarChatSettings
 from starchat import Completion, InvalidRequestError, Message, StarChat
+
+_MOST_AT_ONCE = 64  # as many as the engine computes together
 
 
 class ChatStarChat(StarChatSettings, BaseChatModel):
@@ -138,6 +142,26 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         if tools:
             raise InvalidRequestError("tools cannot be counted: this model does not call any")
         return self._model().count_tokens(self._dialogue(messages)) if messages else 0
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer all inputs together, as `Runnable.batch` does.
+
+        Its default of a few more threads than cores would leave columns of a step empty, so
+        `max_concurrency` is 64 unless the config says otherwise.
+        """
+        default = RunnableConfig(max_concurrency=_MOST_AT_ONCE)
+        configs = [
+            default | own if own.get("max_concurrency") is None else own
+            for own in get_config_list(config, len(inputs))
+        ]
+        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def _generate(
         self,
