@@ -8,7 +8,7 @@ namespace starchat {
 namespace {
 // Below this much work a loop is not worth waking the team.
 constexpr int64_t kSmallElements = 1 << 15;
-constexpr int64_t kSmallWeightBytes = 1 << 19;
+constexpr int64_t kSmallWeightBytes = 1 << 20;
 
 int64_t grain_for(int64_t n_items, int64_t total, int64_t small, int n_threads) {
   if (total <= small) return n_items;

@@ -306,6 +306,8 @@ class StarChat:
         >>> model.logits(model.tokenize("import os")).shape[1] == model.info.n_vocab
         True
         """
+        import numpy  # noqa: F401  (the core would import it, too late while Python is ending)
+
         return self._engine.logits(check_token_ids("token_ids", token_ids))
 
     # ---- life -------------------------------------------------------------------------------
