@@ -160,18 +160,20 @@ py::array_t<float> attention_of(const std::string& isa, const Floats& q, const F
   }
   std::vector<const uint16_t*> pointers;
   for (const auto& page : pages) pointers.push_back(page.data());
-  std::vector<float> scores(static_cast<size_t>(n_heads) * ((n + 15) / 16 * 16));
   py::array_t<float> out({n_heads, head_dim});
-  kernels.attention({.q = q.data(),
-                     .n_heads = n_heads,
-                     .head_dim = head_dim,
-                     .pages = pointers.data(),
-                     .k_offset = 0,
-                     .v_offset = k_elements,
-                     .v_row_elements = v_row,
-                     .n_positions = n,
-                     .scores = scores.data(),
-                     .out = out.mutable_data()});
+  Attention a{.q = q.data(),
+              .n_heads = n_heads,
+              .head_dim = head_dim,
+              .pages = pointers.data(),
+              .k_offset = 0,
+              .v_offset = k_elements,
+              .v_row_elements = v_row,
+              .n_positions = n,
+              .scratch = nullptr,
+              .out = out.mutable_data()};
+  std::vector<float> scratch(a.scratch_elements());
+  a.scratch = scratch.data();
+  attend(kernels, a);
   return out;
 }
 

@@ -107,19 +107,24 @@ double attention_seconds(const std::string& isa, int n_heads, int head_dim, int 
   const size_t width = static_cast<size_t>(n_heads) * head_dim;
   const std::vector<float> q = random_floats(n_columns * width);
   std::vector<float> out(q.size());
-  std::vector<float> scores(static_cast<size_t>(n_heads) * (n_positions + kStripRows));
+  Attention a{.q = nullptr,
+              .n_heads = n_heads,
+              .head_dim = head_dim,
+              .pages = pages.data(),
+              .k_offset = 0,
+              .v_offset = k_elements,
+              .v_row_elements = v_row,
+              .n_positions = n_positions,
+              .scratch = nullptr,
+              .out = nullptr};
+  std::vector<float> scratch(a.scratch_elements());
+  a.scratch = scratch.data();
   return seconds_per_call([&] {
     for (int c = 0; c < n_columns; ++c) {
-      kernels.attention({.q = q.data() + c * width,
-                         .n_heads = n_heads,
-                         .head_dim = head_dim,
-                         .pages = pages.data(),
-                         .k_offset = 0,
-                         .v_offset = k_elements,
-                         .v_row_elements = v_row,
-                         .n_positions = n_positions - n_columns + c + 1,
-                         .scores = scores.data(),
-                         .out = out.data() + c * width});
+      a.q = q.data() + c * width;
+      a.out = out.data() + c * width;
+      a.n_positions = n_positions - n_columns + c + 1;
+      attend(kernels, a);
     }
   });
 }

@@ -17,6 +17,7 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   using Rows = Avx512;  // of a strip, for several columns
   static constexpr int kMaxColumns = 16;
+  static constexpr int kTiles = 2;  // of keys or values that one pass of attention takes
   static constexpr bool kUnsignedBytes = true;  // VPDPBUSD wants unsigned weights
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }

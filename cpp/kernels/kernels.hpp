@@ -71,7 +71,9 @@ struct StripProduct {
   size_t out_stride;
 };
 
-// Softmax attention of one position's query heads that share a key head.
+// Softmax attention of one position's query heads that share a key head, in three parts that a
+// team may split: scores by pages, weights by heads, means by dimensions. Each part reads the pages
+// once for all heads.
 struct Attention {
   const float* q;  // (n_heads, head_dim), scaled already
   int n_heads, head_dim;
@@ -79,8 +81,16 @@ struct Attention {
   size_t k_offset, v_offset;     // of this layer and key head within a page
   int v_row_elements;            // head_dim rounded up to whole vectors
   int n_positions;               // cached, this one included
-  float* scores;                 // scratch (n_heads, n_positions rounded up to 16)
+  float* scratch;                // scratch_elements()
   float* out;                    // (n_heads, head_dim)
+
+  int n_pages() const { return (n_positions + kPagePositions - 1) / kPagePositions; }
+  size_t score_stride() const { return static_cast<size_t>(n_pages()) * kPagePositions; }
+  // Sums of values (n_heads, v_row_elements), inverse sums of weights (n_heads), scores.
+  float* sums() const { return scratch; }
+  float* inverse_sums() const { return sums() + static_cast<size_t>(n_heads) * v_row_elements; }
+  float* scores() const { return inverse_sums() + n_heads; }
+  size_t scratch_elements() const { return n_heads * (v_row_elements + 1 + score_stride()); }
 };
 
 struct Kernels {
@@ -89,9 +99,18 @@ struct Kernels {
   void (*quantize)(const float* x, int n_blocks, ActivationBlock* out, int record_stride);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);
   void (*gelu)(float* x, int n);  // in place, tanh approximation; n a multiple of 16
-  void (*attention)(const Attention&);
-  void (*to_half)(const float* x, int n, uint16_t* out);  // round to nearest even
+  void (*attention_scores)(const Attention&, int first_page, int end_page);
+  void (*attention_weights)(const Attention&, int first_head, int end_head);
+  void (*attention_means)(const Attention&, int first_dim, int end_dim);  // multiples of 16
+  void (*to_half)(const float* x, int n, uint16_t* out);                  // round to nearest even
 };
+
+// All of it, in the caller's thread.
+inline void attend(const Kernels& kernels, const Attention& a) {
+  kernels.attention_scores(a, 0, a.n_pages());
+  kernels.attention_weights(a, 0, a.n_heads);
+  kernels.attention_means(a, 0, a.v_row_elements);
+}
 
 // Those that this machine can run, the best last.
 std::vector<std::string> available_instruction_sets();

@@ -13,7 +13,7 @@ namespace starchat {
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr int kHeadGroup = 8;  // query heads of one attention task
+constexpr int64_t kTeamWork = 1 << 19;  // multiply-adds of one column that are worth three loops
 
 // A step should stay short, so that others get their turn and cancelling is prompt: fewer
 // columns for larger models.
@@ -72,8 +72,13 @@ GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Pr
       logits_(static_cast<size_t>(kTileColumns) * weights_.lm_head.n_padded_rows()),
       half_(static_cast<size_t>(2) * info_.n_kv_head * head_dim_) {
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
-  const size_t score_elements = static_cast<size_t>(info_.n_ctx + 15) / 16 * 16;
-  scratch_per_thread_ = std::max<size_t>(info_.n_embd, kHeadGroup * (score_elements + head_dim_));
+  const int heads_per_kv = info_.n_head / info_.n_kv_head;
+  Attention largest{};
+  largest.n_heads = heads_per_kv;
+  largest.v_row_elements = kv_pool_.v_row_elements();
+  largest.n_positions = info_.n_ctx;
+  scratch_per_thread_ = std::max<size_t>(
+      info_.n_embd, static_cast<size_t>(heads_per_kv) * head_dim_ + largest.scratch_elements());
   scratch_.resize(scratch_per_thread_ * threads_.n_threads());
 }
 
@@ -139,35 +144,51 @@ void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
 
 void GptBigCode::attention(const Batch& batch, int layer) {
   const size_t stride = weights_.layers[layer].c_attn.weight.n_padded_rows();
-  const int heads_per_kv = info_.n_head / info_.n_kv_head;
-  const int n_groups = (heads_per_kv + kHeadGroup - 1) / kHeadGroup;
+  const int heads_per_kv = info_.n_head / info_.n_kv_head, n = heads_per_kv * head_dim_;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
-  const int64_t n_tasks = static_cast<int64_t>(batch.n_columns()) * info_.n_kv_head * n_groups;
-
-  threads_.parallel_for(n_tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+  const auto prepare = [&](int64_t task, int thread) {
+    const int kv_head = static_cast<int>(task % info_.n_kv_head);
+    const int column = static_cast<int>(task / info_.n_kv_head);
     float* q = scratch_.data() + thread * scratch_per_thread_;
-    for (int64_t task = begin; task < end; ++task) {
-      const int group = static_cast<int>(task % n_groups);
-      const int kv_head = static_cast<int>(task / n_groups % info_.n_kv_head);
-      const int column = static_cast<int>(task / n_groups / info_.n_kv_head);
-      const int n_heads = std::min(kHeadGroup, heads_per_kv - group * kHeadGroup);
-      const size_t first =
-          static_cast<size_t>(kv_head * heads_per_kv + group * kHeadGroup) * head_dim_;
-      const float* unscaled = qkv_.data() + column * stride + first;
-      for (int i = 0; i < n_heads * head_dim_; ++i) q[i] = unscaled[i] * scale;
-      kernels_.attention(
-          {.q = q,
-           .n_heads = n_heads,
-           .head_dim = head_dim_,
-           .pages = batch.caches[column]->pages().data(),
-           .k_offset = kv_pool_.k_offset(layer, kv_head),
-           .v_offset = kv_pool_.v_offset(layer, kv_head),
-           .v_row_elements = kv_pool_.v_row_elements(),
-           .n_positions = batch.positions[column] + 1,
-           .scores = q + kHeadGroup * head_dim_,
-           .out = mixed_.data() + static_cast<size_t>(column) * info_.n_embd + first});
+    const float* unscaled = qkv_.data() + column * stride + static_cast<size_t>(kv_head) * n;
+    for (int i = 0; i < n; ++i) q[i] = unscaled[i] * scale;
+    return Attention{.q = q,
+                     .n_heads = heads_per_kv,
+                     .head_dim = head_dim_,
+                     .pages = batch.caches[column]->pages().data(),
+                     .k_offset = kv_pool_.k_offset(layer, kv_head),
+                     .v_offset = kv_pool_.v_offset(layer, kv_head),
+                     .v_row_elements = kv_pool_.v_row_elements(),
+                     .n_positions = batch.positions[column] + 1,
+                     .scratch = q + n,
+                     .out = mixed_.data() + static_cast<size_t>(column) * info_.n_embd +
+                            size_t{1} * kv_head * n};
+  };
+  const int64_t n_tasks = static_cast<int64_t>(batch.n_columns()) * info_.n_kv_head;
+  const int n_threads = threads_.n_threads();
+  if (n_tasks >= n_threads) {
+    threads_.parallel_for(n_tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+      for (int64_t task = begin; task < end; ++task) attend(kernels_, prepare(task, thread));
+    });
+    return;
+  }
+  for (int64_t task = 0; task < n_tasks; ++task) {  // few columns: the team shares each
+    const Attention a = prepare(task, 0);
+    if (int64_t{1} * n * a.n_positions < kTeamWork) {
+      attend(kernels_, a);
+      continue;
     }
-  });
+    const auto share = [&](int n_items, int unit, const auto& part) {
+      const int n_units = (n_items + unit - 1) / unit;
+      const int64_t grain = std::max(1, n_units / (4 * n_threads));
+      threads_.parallel_for(n_units, grain, [&](int64_t begin, int64_t end, int) {
+        part(a, static_cast<int>(begin) * unit, std::min(static_cast<int>(end) * unit, n_items));
+      });
+    };
+    share(a.n_pages(), 1, kernels_.attention_scores);
+    share(a.n_heads, 1, kernels_.attention_weights);
+    share(a.v_row_elements, 32, kernels_.attention_means);
+  }
 }
 
 void GptBigCode::output(const Batch& batch, std::span<float> logits) {

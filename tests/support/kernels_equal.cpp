@@ -107,21 +107,24 @@ void compare_attention(const Kernels& best, const Kernels& scalar) {
     pointers.push_back(page.data());
   }
   const auto q = gaussian(kHeads * kDim);
-  const auto attend = [&](const Kernels& kernels) {
-    std::vector<float> scores(kHeads * 80), out(kHeads * kDim);
-    kernels.attention({.q = q.data(),
-                       .n_heads = kHeads,
-                       .head_dim = kDim,
-                       .pages = pointers.data(),
-                       .k_offset = 0,
-                       .v_offset = kPage * kDim,
-                       .v_row_elements = kRow,
-                       .n_positions = kPositions,
-                       .scores = scores.data(),
-                       .out = out.data()});
+  const auto result_of = [&](const Kernels& kernels) {
+    std::vector<float> out(kHeads * kDim);
+    Attention a{.q = q.data(),
+                .n_heads = kHeads,
+                .head_dim = kDim,
+                .pages = pointers.data(),
+                .k_offset = 0,
+                .v_offset = kPage * kDim,
+                .v_row_elements = kRow,
+                .n_positions = kPositions,
+                .scratch = nullptr,
+                .out = out.data()};
+    std::vector<float> scratch(a.scratch_elements());
+    a.scratch = scratch.data();
+    attend(kernels, a);
     return out;
   };
-  check("attention", attend(best), attend(scalar));
+  check("attention", result_of(best), result_of(scalar));
 }
 
 }  // namespace
