@@ -27,6 +27,7 @@ CPP_ROOMS = {
     "format": {"base", "quant"},
     "model": {"base", "quant", "kernels", "ops", "format"},
     "sampling": {"base"},
+    "grammar": {"base", "text", "sampling"},
     "engine": {"base", "sampling", "model"},
 }
 CPP_ROOMS["bindings"] = {*CPP_ROOMS}
@@ -37,7 +38,7 @@ FLOORS = [
     {"loader", "speed"},
     {"model"},
     {"stream", "engines", "progress"},
-    {"pump", "chat", "text_stream"},
+    {"pump", "chat", "text_stream", "constraint"},
     {"types"},
     {"errors", "_core", "ggml_writer"},
 ]

@@ -28,14 +28,21 @@ void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int
 
 std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<const int64_t> prompt,
                                                const SamplingParams& params,
-                                               std::shared_ptr<TokenStream> stream) {
+                                               std::shared_ptr<TokenStream> stream,
+                                               Guidance guidance) {
   check_prompt(model, prompt, 1);
   params.validate(model.n_vocab());
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   const int64_t room = model.n_ctx() - std::ssize(ids);
   const int max_ids = static_cast<int>(std::ssize(ids) + std::min(room, params.max_tokens));
-  return std::unique_ptr<Sequence>(
+  std::unique_ptr<Sequence> sequence(
       new Sequence(model, std::move(ids), max_ids, params, nullptr, std::move(stream)));
+  if (guidance.constraint) {
+    const std::vector<int32_t> lead(guidance.lead.begin(), guidance.lead.end());
+    sequence->sampler.constrain(std::move(guidance.constraint), lead, model.n_vocab());
+    sequence->append_forced();
+  }
+  return sequence;
 }
 
 void Sequence::check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt) {
@@ -64,6 +71,33 @@ Sequence::Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
       stream(std::move(stream)) {}
 
 Sequence::~Sequence() { stream->finish(FinishReason::kCancelled); }
+
+void Sequence::append(SampledToken token) {
+  push(std::move(token));
+  append_forced();
+}
+
+// Logprobs need logits: there, forced ids are chosen one by one.
+void Sequence::append_forced() {
+  while (!has_ended() && sampler.params().n_logprobs < 0 && !sampler.forced().empty()) {
+    SampledToken token;
+    token.id = sampler.forced().front();
+    sampler.remember(token.id);
+    ++counts.n_forced;
+    push(std::move(token));
+  }
+  if (!has_ended() && sampler.is_complete()) end(FinishReason::kStop);
+}
+
+void Sequence::push(SampledToken token) {
+  if (sampler.is_stop(token.id)) {
+    end(FinishReason::kStop, token.id);
+    return;
+  }
+  ids.push_back(token.id);
+  stream->push(std::move(token));
+  if (n_ids() == max_ids) end(sampler.is_complete() ? FinishReason::kStop : FinishReason::kLength);
+}
 
 void Sequence::end(FinishReason reason, std::optional<int32_t> stop_token_id) {
   reason_ = reason;
