@@ -7,9 +7,16 @@
 #include <iterator>
 
 #include "base/errors.hpp"
+#include "base/grouped.hpp"
+#include "base/thread_pool.hpp"
 
 namespace starchat {
 namespace {
+
+constexpr size_t kMaxBytes = 1 << 22;
+// llguidance compiles by recursion, at worst some 700 bytes deep for each byte of the text:
+// terminals that each name the next one.
+constexpr size_t kStackBytes = 16 << 20, kStackBytesPerByte = 1 << 10;
 
 // ---- the C interface, as documented in llguidance.h (1.0 and later) ----
 
@@ -83,10 +90,10 @@ struct Library {
   void* handle_;
 };
 
-// What llguidance says, without the dumps of its state behind it.
+// What llguidance says, without the dumps behind it: <state>, <backtrace>.
 std::string shortened(const char* error) {
   std::string text = error ? error : "unknown error";
-  text = text.substr(0, text.find("\n<state>"));
+  text = text.substr(0, text.find("\n<"));
   constexpr size_t kMost = 400;
   if (text.size() > kMost) {
     size_t end = kMost;
@@ -255,7 +262,13 @@ Grammar GrammarCompiler::compile(const std::string& kind, const std::string& tex
       return found->grammar;
     }
   }
-  const Grammar grammar(std::make_shared<Grammar::Compiled>(vocabulary_, kind, text));
+  if (text.size() > kMaxBytes)
+    throw ConstraintError("has " + grouped(text.size()) + " bytes, expected at most " +
+                          grouped(kMaxBytes) + ": simplify it");
+  std::shared_ptr<const Grammar::Compiled> compiled;
+  run_on_stack(kStackBytes + kStackBytesPerByte * text.size(),
+               [&] { compiled = std::make_shared<Grammar::Compiled>(vocabulary_, kind, text); });
+  const Grammar grammar(std::move(compiled));
   if (text.size() > kMaxKeptBytes) return grammar;
   const std::lock_guard lock(mutex_);
   kept_.remove_if(is_same);  // compiled by another thread meanwhile

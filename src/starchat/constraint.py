@@ -61,7 +61,7 @@ class Constraint:
         UnsupportedFeatureError without llguidance.
         """
         try:
-            return engine.compile(_library(), self.kind, self.text)
+            return engine.compile(library(), self.kind, self.text)
         except ConstraintError as error:
             raise ConstraintError(f"{self.keyword}: {error}") from None
 
@@ -100,7 +100,7 @@ def _lark(text: str) -> str:
     """Return Lark as it is, and GBNF, which has rules of the form `name ::= …`, as Lark."""
     if "::=" not in text:
         return text
-    _library()
+    library()
     try:
         return str(importlib.import_module("llguidance.gbnf_to_lark").any_to_lark(text))
     except Exception as error:  # whatever its parser stumbles over
@@ -119,7 +119,7 @@ def _text(where: str, value: object) -> str:
     return value
 
 
-def _library() -> str:
+def library() -> str:
     """Return the path of llguidance's shared object."""
     try:
         path = importlib.import_module("llguidance._lib").__file__
