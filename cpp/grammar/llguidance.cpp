@@ -94,6 +94,7 @@ struct Library {
 std::string shortened(const char* error) {
   std::string text = error ? error : "unknown error";
   text = text.substr(0, text.find("\n<"));
+  if (text.starts_with("panic: ")) text.replace(0, 5, "llguidance gave up");
   constexpr size_t kMost = 400;
   if (text.size() > kMost) {
     size_t end = kMost;

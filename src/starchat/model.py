@@ -47,10 +47,13 @@ _END_TOKENS = ("<|end|>", "<|endoftext|>")
 class StarChat:
     """A model in memory. Any number of threads and tasks may ask it at the same time.
 
-    Keywords of the asking methods are the fields of SamplingParams. They raise
-    InvalidRequestError for a message, token or parameter that cannot be served,
-    ContextLengthError for a prompt that does not fit, EngineClosedError after close(), ForkError
-    in a forked child, and NumericalError where the file's weights are broken.
+    Keywords of the asking methods are the fields of SamplingParams, and at most one constraint:
+    json_schema (a dict, or True for any object), regex, grammar (Lark or GBNF), or choice (a list
+    of strings); docs/constraints.md has the details. They raise InvalidRequestError for a message,
+    token or parameter that cannot be served, ConstraintError for a constraint,
+    UnsupportedFeatureError where llguidance is missing for it, ContextLengthError for a prompt
+    that does not fit, EngineClosedError after close(), ForkError in a forked child, and
+    NumericalError where the file's weights are broken.
 
     Lone surrogates in a text, which have no UTF-8, are encoded as their three bytes.
 
@@ -123,6 +126,8 @@ class StarChat:
         >>> reply = model.chat([{"role": "user", "content": "How do I sort a list in Python?"}])
         >>> "sort" in reply.text
         True
+        >>> model.chat([{"role": "user", "content": "Hello"}], regex="(bye|Hello)!{2}").text
+        'Hello!!'
         """
         return self.stream_chat(messages, **options).result()
 
