@@ -484,8 +484,12 @@ def test_a_dead_end_in_the_middle_ends_only_that_request(tiny: StarChat) -> None
 def test_a_vocabulary_without_the_bytes_is_a_dead_end() -> None:
     tokenizer = Tokenizer([b"a", b"b", b"<|end|>"])
     scheduler = testing.Scheduler(n_vocab=3)
-    with pytest.raises(ConstraintError, match="needs bytes that no token"):
-        scheduler.add([0], SamplingParams(), compiled(tokenizer, regex="x+"))
+    dead = compiled(tokenizer, regex="x+")
+    for params, lead in ((SamplingParams(), []), (SamplingParams(n_logprobs=0), [0, 1])):
+        with pytest.raises(ConstraintError, match="needs bytes that no token"):
+            scheduler.add([0], params, dead, lead)
+    with pytest.raises(InvalidRequestError, match="lead token 1: expected an id from 0 to 2"):
+        scheduler.add([0], SamplingParams(), compiled(tokenizer, regex="a"), [0, 3])
     stream = scheduler.add([0], SamplingParams(), compiled(tokenizer, regex="[ab]x+"))
     beside = scheduler.add([0], SamplingParams(max_tokens=9))
     while scheduler.step():

@@ -19,7 +19,7 @@ std::unique_ptr<float[]> make_logits(const ForwardPass& model) {
 // Whether the leader is about to compute the page that this prompt needs next.
 bool awaits(const Sequence& sequence, const Sequence& leader) {
   if (sequence.is_evaluation() || leader.is_evaluation()) return false;
-  if (leader.n_cached < sequence.n_cached) return false;
+  if (leader.n_cached < sequence.n_cached || leader.n_cached >= leader.n_prompt) return false;
   const auto common = std::ranges::mismatch(leader.ids, sequence.ids).in2 - sequence.ids.begin();
   const auto shareable = std::min<int64_t>(common, sequence.n_prompt - 1);
   return shareable / kPagePositions * kPagePositions > sequence.n_cached;
@@ -161,7 +161,8 @@ void Scheduler::keep_prefix(const Sequence& sequence) {
   }
 }
 
-// Fills the sequence's guesses; what is forced and what is not allowed need no guessing.
+// Fills the sequence's guesses: forced ids that wait for their logprobs, or what the drafter says,
+// as far as the constraint allows it.
 void Scheduler::guess(Sequence& sequence, int limit) {
   sequence.guesses.clear();
   // Each guess that is right is followed by one more token: leave it its place.

@@ -23,8 +23,7 @@ std::exception_ptr current_error();
 struct SchedulerStats {
   uint64_t n_steps, n_tokens, n_columns;  // since the start
   uint64_t n_running, n_waiting, n_kv_pages, n_prefix_pages;
-  uint64_t n_cached_tokens, n_guessed_tokens, n_accepted_tokens,
-      n_forced_tokens;  // since the start
+  uint64_t n_cached_tokens, n_guessed_tokens, n_accepted_tokens, n_forced_tokens;  // likewise
 };
 
 class Scheduler {

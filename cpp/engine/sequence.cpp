@@ -10,6 +10,13 @@
 namespace starchat {
 namespace {
 
+void check_ids(const ForwardPass& model, const std::string& name, std::span<const int64_t> ids) {
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= model.n_vocab())
+      throw InvalidRequestError(name + " token " + grouped(i) + ": expected an id from 0 to " +
+                                grouped(model.n_vocab() - 1) + ", got " + grouped(ids[i]));
+}
+
 // n_new: tokens that must still fit behind the prompt.
 void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int n_new) {
   const int64_t n = std::ssize(prompt), n_ctx = model.n_ctx();
@@ -18,10 +25,7 @@ void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int
     throw ContextLengthError("prompt has " + grouped(n) + " tokens, the context holds " +
                              grouped(n_ctx) + (n_new ? " with at least one new token" : "") +
                              ": shorten it by " + grouped(n + n_new - n_ctx));
-  for (int64_t i = 0; i < n; ++i)
-    if (prompt[i] < 0 || prompt[i] >= model.n_vocab())
-      throw InvalidRequestError("prompt token " + grouped(i) + ": expected an id from 0 to " +
-                                grouped(model.n_vocab() - 1) + ", got " + grouped(prompt[i]));
+  check_ids(model, "prompt", prompt);
 }
 
 }  // namespace
@@ -38,6 +42,7 @@ std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<con
   std::unique_ptr<Sequence> sequence(
       new Sequence(model, std::move(ids), max_ids, params, nullptr, std::move(stream)));
   if (guidance.constraint) {
+    check_ids(model, "lead", guidance.lead);
     const std::vector<int32_t> lead(guidance.lead.begin(), guidance.lead.end());
     sequence->sampler.constrain(std::move(guidance.constraint), lead, model.n_vocab());
     sequence->append_forced();
@@ -83,8 +88,9 @@ void Sequence::append_forced() {
     SampledToken token;
     token.id = sampler.forced().front();
     sampler.remember(token.id);
-    ++counts.n_forced;
+    const auto n_before = ids.size();
     push(std::move(token));
+    counts.n_forced += static_cast<int>(ids.size() - n_before);  // none for a stop id
   }
   if (!has_ended() && sampler.is_complete()) end(FinishReason::kStop);
 }

@@ -270,11 +270,14 @@ Grammar GrammarCompiler::compile(const std::string& kind, const std::string& tex
   run_on_stack(kStackBytes + kStackBytesPerByte * text.size(),
                [&] { compiled = std::make_shared<Grammar::Compiled>(vocabulary_, kind, text); });
   const Grammar grammar(std::move(compiled));
-  if (text.size() > kMaxKeptBytes) return grammar;
   const std::lock_guard lock(mutex_);
   kept_.remove_if(is_same);  // compiled by another thread meanwhile
   kept_.push_front({kind, text, grammar});
-  if (kept_.size() > kMaxKept) kept_.pop_back();
+  size_t n = 0, n_bytes = 0;
+  kept_.remove_if([&](const Kept& kept) {
+    n_bytes += kept.text.size();
+    return ++n > kMaxKept || n_bytes > kMaxKeptBytes;
+  });
   return grammar;
 }
 

@@ -41,7 +41,7 @@ class GrammarCompiler {
     Grammar grammar;
   };
   static constexpr size_t kMaxKept = 32;
-  static constexpr size_t kMaxKeptBytes = 1 << 18;  // of text; a compiled grammar is far larger
+  static constexpr size_t kMaxKeptBytes = 1 << 20;  // of text: compiled it is some 50 times that
 
   friend struct Grammar::Compiled;
   const std::shared_ptr<const Vocabulary> vocabulary_;

@@ -56,9 +56,12 @@ void Sampler::constrain(std::unique_ptr<Constraint> constraint, std::span<const 
                         int n_vocab) {
   constraint_ = std::move(constraint);
   allowed_.assign((n_vocab + 31) / 32, 0);
+  look_ahead();  // what allows nothing is refused here, whatever leads to it
+  if (lead.empty()) return;
   forced_.assign(lead.begin(), lead.end());
+  n_forced_used_ = 0;
   n_lead_ = lead.size();
-  if (forced_.empty()) look_ahead();
+  is_complete_ = false;
 }
 
 void Sampler::remember(int32_t id) {
