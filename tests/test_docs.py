@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: docstrings, and the Python in README.md."""
+"""What the documentation shows is what happens: docstrings, README.md and docs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ import pytest
 
 from starchat import StarChat
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-MODULES = ["", ".chat", ".ggml_writer", ".loader", ".model", ".stream", ".text_stream", ".types"]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = [
+    "",
+    ".chat",
+    ".constraint",
+    ".ggml_writer",
+    ".loader",
+    ".model",
+    ".stream",
+    ".text_stream",
+    ".types",
+]
+TEXTS = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/constraints.md")]
+BLOCKS = re.findall(r"^```python\n(.*?)^```", "\n".join(TEXTS), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", MODULES, ids=lambda name: f"starchat{name}")
@@ -30,7 +41,7 @@ def test_every_way_of_asking_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.splitlines()[0])
-def test_the_readmes_python_runs(code: str, nano: StarChat) -> None:
+def test_the_documentations_python_runs(code: str, nano: StarChat) -> None:
     if re.search(r"^(from|import) (?!starchat\b)", code, re.MULTILINE):
         pytest.skip("a fragment of a program with an adapter, which has tests of its own")
     exec(code.replace("starchat-beta.ggmlv3.q4_0.bin", nano.info.file), {})  # stands for any file

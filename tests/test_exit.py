@@ -15,6 +15,7 @@ BUSY = {
     "loading": "StarChat.load(sys.argv[1], n_ctx=next(sizes))",
     "evaluating": "model.logits([5] * 300)",
     "chatting": "model.complete('a', ignore_eos=True)",
+    "following": "model.complete('a', regex=f'[a-z]{{{next(sizes)}}}')",
 }
 
 

@@ -49,7 +49,7 @@ def test_the_next_turn_computes_only_what_is_new() -> None:
     assert scheduler.runs[0] == (n_kept, len(turn) - n_kept)
     assert second.counts[0] == n_kept
     finish(scheduler, second)
-    assert first.counts == (0, 0, 0)
+    assert first.counts == (0, 0, 0, 0)
 
 
 def test_the_last_id_of_a_prompt_is_always_computed() -> None:
@@ -152,7 +152,7 @@ def test_text_that_quotes_itself_takes_few_steps() -> None:
         n_steps += 1
         ids += [token.id for token in stream.drain()]
     assert ids == alone(prompt, 20, max_tokens=200, temperature=0)
-    _, n_guessed, n_accepted = stream.counts
+    _, n_guessed, n_accepted, _ = stream.counts
     assert n_accepted == 200 - n_steps and n_steps < 120 and n_guessed >= n_accepted
 
 
@@ -160,7 +160,7 @@ def test_text_that_quotes_nothing_is_hardly_guessed() -> None:
     scheduler = testing.Scheduler(n_vocab=8)  # trigrams recur by chance
     stream = scheduler.add([1], SamplingParams(max_tokens=200, temperature=5.0, top_k=0, top_p=1))
     finish(scheduler, stream)
-    _, n_guessed, _ = stream.counts
+    _, n_guessed, *_ = stream.counts
     assert n_guessed <= 60
 
 
@@ -169,7 +169,7 @@ def test_off_switch() -> None:
     params = SamplingParams(max_tokens=100, temperature=0, speculation=False)
     stream = scheduler.add(list(range(20)), params)
     finish(scheduler, stream)
-    assert stream.counts == (0, 0, 0)
+    assert stream.counts == (0, 0, 0, 0)
 
 
 def test_a_stop_id_within_a_guess_ends_there() -> None:

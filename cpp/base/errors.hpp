@@ -27,6 +27,7 @@ STARCHAT_ERROR(UnsupportedFormatError,
 STARCHAT_ERROR(CorruptFileError, ModelFileError);  // cut, altered or hostile: download it again
 STARCHAT_ERROR(InvalidRequestError, Error);  // a parameter, token or message that cannot be served
 STARCHAT_ERROR(ContextLengthError, InvalidRequestError);  // prompt longer than the context
+STARCHAT_ERROR(ConstraintError, InvalidRequestError);     // a grammar that cannot be followed
 STARCHAT_ERROR(UnsupportedFeatureError, Error);  // this machine or this vocabulary cannot do it
 STARCHAT_ERROR(EngineClosedError, Error);        // used after close()
 STARCHAT_ERROR(ForkError, Error);                // used in a forked child

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -9,6 +10,7 @@
 #include <system_error>
 #include <utility>
 #ifdef __linux__
+#include <pthread.h>
 #include <sched.h>
 #endif
 #if defined(__x86_64__)
@@ -85,6 +87,35 @@ std::thread start_thread(std::function<void()> body) {
     throw OutOfMemoryError("cannot start a thread: " + std::string(error.what()) +
                            "; choose fewer n_threads, or raise this process's limits");
   }
+}
+
+void run_on_stack(size_t stack_bytes, const std::function<void()>& body) {
+  struct Call {
+    const std::function<void()>& body;
+    std::exception_ptr error;
+  } call{body, {}};
+  const auto run = [](void* argument) -> void* {
+    auto& call = *static_cast<Call*>(argument);
+    try {
+      call.body();
+    } catch (...) {
+      call.error = std::current_exception();
+    }
+    return nullptr;
+  };
+  constexpr size_t kPage = 1 << 16;  // of any machine
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, (stack_bytes + kPage - 1) / kPage * kPage);
+  pthread_t thread;
+  const int failure = pthread_create(&thread, &attributes, run, &call);
+  pthread_attr_destroy(&attributes);
+  if (failure)
+    throw OutOfMemoryError("cannot start a thread with a stack of " +
+                           std::to_string(stack_bytes >> 20) + " MiB: " + std::strerror(failure) +
+                           "; raise this process's limits");
+  pthread_join(thread, nullptr);
+  if (call.error) std::rethrow_exception(call.error);
 }
 
 ThreadPool::ThreadPool(int n_threads) {

@@ -18,6 +18,10 @@ int available_cores();
 // Throws OutOfMemoryError where the machine gives no more threads.
 std::thread start_thread(std::function<void()> body);
 
+// Calls body in a thread with a stack of that size, and waits for it. Rethrows what it throws;
+// OutOfMemoryError as above. Memory is only taken as far as the stack grows.
+void run_on_stack(size_t stack_bytes, const std::function<void()>& body);
+
 class ThreadPool {
  public:
   explicit ThreadPool(int n_threads);

@@ -77,11 +77,27 @@ py::dict PyEngine::info() const {
 
 std::unique_ptr<PyTokenStream> PyEngine::submit(const std::vector<int64_t>& token_ids,
                                                 const SamplingParams& params,
-                                                const PyReadyQueue* ready, int64_t key) {
+                                                const PyReadyQueue* ready, int64_t key,
+                                                const Grammar* grammar,
+                                                const std::vector<int64_t>& lead) {
   EngineLoop& loop = (*core_)->loop;
   auto queue = ready ? ready->get() : nullptr;
   const GilReleased released;
-  return std::make_unique<PyTokenStream>(loop.submit(token_ids, params, std::move(queue), key));
+  Guidance guidance;
+  if (grammar) guidance = {grammar->start(), lead};
+  return std::make_unique<PyTokenStream>(
+      loop.submit(token_ids, params, std::move(queue), key, std::move(guidance)));
+}
+
+Grammar PyEngine::compile(const std::string& library, const std::string& kind,
+                          const std::string& text) {
+  core_->get();  // in a forked child, another thread may hold the mutex for ever
+  const GilReleased released;
+  {
+    const std::lock_guard lock(grammars_mutex_);
+    if (!grammars_) grammars_ = std::make_unique<GrammarCompiler>(library, tokenizer_);
+  }
+  return grammars_->compile(kind, text);
 }
 
 py::array_t<float> PyEngine::logits(const std::vector<int64_t>& token_ids) {
@@ -116,6 +132,7 @@ py::dict PyEngine::stats() {
   result["cached_tokens"] = stats.n_cached_tokens;
   result["guessed_tokens"] = stats.n_guessed_tokens;
   result["accepted_tokens"] = stats.n_accepted_tokens;
+  result["forced_tokens"] = stats.n_forced_tokens;
   return result;
 }
 
@@ -129,6 +146,7 @@ void PyEngine::close() {
 void bind_engine(py::module_& m) {
   bind_sampling_params(m);
   bind_token_stream(m);
+  py::class_<Grammar>(m, "Grammar", "A compiled constraint of one engine's vocabulary.");
   py::class_<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
       .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
            py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
@@ -138,9 +156,14 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("info", &PyEngine::info, "What was loaded.")
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
       .def("submit", &PyEngine::submit, py::arg("token_ids"), py::arg("params"),
-           py::arg("ready") = py::none(), py::arg("key") = 0,
-           "Start a sequence and return its stream. Raises InvalidRequestError for what cannot\n"
-           "be served, ContextLengthError, EngineClosedError and ForkError.")
+           py::arg("ready") = py::none(), py::arg("key") = 0, py::arg("grammar") = py::none(),
+           py::arg("lead") = py::list(),
+           "Start a sequence and return its stream. With a grammar the reply is `lead`, and then\n"
+           "what the grammar allows. Raises InvalidRequestError for what cannot be served,\n"
+           "ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
+      .def("compile", &PyEngine::compile, py::arg("library"), py::arg("kind"), py::arg("text"),
+           "Return a grammar, compiled by llguidance's shared object `library` or kept from\n"
+           "before; kind is \"json_schema\", \"regex\" or \"lark\". Raises ConstraintError.")
       .def("logits", &PyEngine::logits, py::arg("token_ids"),
            "Return the logits of every position, float32 (n_tokens, n_vocab).")
       .def("stats", &PyEngine::stats, "Return counters of the scheduler.")

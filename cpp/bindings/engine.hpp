@@ -4,12 +4,15 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "bindings/token_stream.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/process_bound.hpp"
+#include "grammar/llguidance.hpp"
 #include "model/model_info.hpp"
 #include "text/tokenizer.hpp"
 
@@ -25,7 +28,9 @@ class PyEngine {
   std::shared_ptr<Tokenizer> tokenizer() const { return tokenizer_; }
   std::unique_ptr<PyTokenStream> submit(const std::vector<int64_t>& token_ids,
                                         const SamplingParams& params, const PyReadyQueue* ready,
-                                        int64_t key);
+                                        int64_t key, const Grammar* grammar,
+                                        const std::vector<int64_t>& lead);
+  Grammar compile(const std::string& library, const std::string& kind, const std::string& text);
   pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids);
   pybind11::dict stats();
   void close();
@@ -40,7 +45,9 @@ class PyEngine {
 
   ModelInfo info_;
   std::shared_ptr<Tokenizer> tokenizer_;
-  std::optional<ProcessBound<Core>> core_;  // there until the destructor takes it away
+  std::mutex grammars_mutex_;
+  std::unique_ptr<GrammarCompiler> grammars_;  // made when the first constraint comes
+  std::optional<ProcessBound<Core>> core_;     // there until the destructor takes it away
 };
 
 }  // namespace starchat

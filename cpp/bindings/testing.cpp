@@ -95,9 +95,12 @@ class PyScheduler {
         scheduler_(model_, max_sequences, prefix_cache_bytes) {}
 
   std::unique_ptr<PyTokenStream> add(const std::vector<int64_t>& prompt,
-                                     const SamplingParams& params) {
+                                     const SamplingParams& params, const Grammar* grammar,
+                                     const std::vector<int64_t>& lead) {
     auto stream = std::make_shared<TokenStream>(bell_);
-    scheduler_.add(Sequence::generation(model_, prompt, params, stream));
+    Guidance guidance;
+    if (grammar) guidance = {grammar->start(), lead};
+    scheduler_.add(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
     return std::make_unique<PyTokenStream>(std::move(stream));
   }
 
@@ -124,6 +127,23 @@ class PyScheduler {
   FakeModel model_;
   std::shared_ptr<Doorbell> bell_ = std::make_shared<Doorbell>();
   Scheduler scheduler_;
+};
+
+// A constraint by itself, at work in the reply's first token.
+class PyConstraint {
+ public:
+  PyConstraint(const Tokenizer& tokenizer, const Grammar& grammar)
+      : mask_((tokenizer.size() + 31) / 32), constraint_(grammar.start()) {}
+
+  bool fill_mask() { return constraint_->fill_mask(mask_); }
+  bool allows(uint32_t id) const { return mask_.at(id / 32) >> id % 32 & 1; }
+  void accept(int32_t id) { constraint_->accept(id); }
+  std::vector<int32_t> forced() { return constraint_->forced(); }
+  size_t n_allowed(const std::vector<int32_t>& ids) { return constraint_->n_allowed(ids); }
+
+ private:
+  std::vector<uint32_t> mask_;
+  std::unique_ptr<Constraint> constraint_;
 };
 
 Sampler sampler_after(const SamplingParams& params, const std::vector<int32_t>& prompt,
@@ -173,12 +193,24 @@ void bind_testing(py::module_& m) {
   testing.def("engine", &fake_engine, py::kw_only(), py::arg("n_vocab") = 64,
               py::arg("n_ctx") = 256, py::arg("max_columns") = 16, py::arg("step_s") = 0.0,
               py::arg("nan_id") = -1);
+  py::class_<GrammarCompiler>(testing, "GrammarCompiler")
+      .def(py::init<const std::string&, std::shared_ptr<Tokenizer>>(), py::arg("library"),
+           py::arg("tokenizer"))
+      .def("compile", &GrammarCompiler::compile, py::arg("kind"), py::arg("text"));
+  py::class_<PyConstraint>(testing, "Constraint")
+      .def(py::init<const Tokenizer&, const Grammar&>(), py::arg("tokenizer"), py::arg("grammar"))
+      .def("fill_mask", &PyConstraint::fill_mask, "Whether the text may end here.")
+      .def("allows", &PyConstraint::allows, py::arg("id"), "In the mask that was filled last.")
+      .def("accept", &PyConstraint::accept)
+      .def("forced", &PyConstraint::forced)
+      .def("n_allowed", &PyConstraint::n_allowed);
   py::class_<PyScheduler>(testing, "Scheduler")
       .def(py::init<int, int, int, int, int, int, int, int64_t>(), py::kw_only(),
            py::arg("n_vocab") = 64, py::arg("n_ctx") = 256, py::arg("max_columns") = 16,
            py::arg("max_sequences") = 64, py::arg("nan_id") = -1, py::arg("head_dim") = 2,
            py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1)
-      .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"))
+      .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"),
+           py::arg("grammar") = py::none(), py::arg("lead") = py::list())
       .def("step", &PyScheduler::step)
       .def("took", &PyScheduler::took, py::arg("seconds"))
       .def("fail_next", &PyScheduler::fail_next)

@@ -53,9 +53,9 @@ std::optional<std::string> PyTokenStream::finish_reason() const {
   return "cancelled";
 }
 
-std::tuple<int, int, int> PyTokenStream::counts() const {
+std::tuple<int, int, int, int> PyTokenStream::counts() const {
   const StreamCounts counts = stream_->counts();
-  return {counts.n_cached, counts.n_guessed, counts.n_accepted};
+  return {counts.n_cached, counts.n_guessed, counts.n_accepted, counts.n_forced};
 }
 
 void bind_token_stream(py::module_& m) {
@@ -86,8 +86,8 @@ void bind_token_stream(py::module_& m) {
       .def_property_readonly("stop_token_id", &PyTokenStream::stop_token_id,
                              "The stop id that ended the sequence, once drained, or None.")
       .def_property_readonly("counts", &PyTokenStream::counts,
-                             "Tokens of the prompt that were computed before, guessed ones, and "
-                             "accepted guesses.")
+                             "Tokens of the prompt that were computed before, guessed ones, "
+                             "accepted guesses, and tokens that the constraint forced.")
       .def("cancel", &PyTokenStream::cancel,
            "End the sequence within one step; harmless when it has ended.");
 }

@@ -37,7 +37,7 @@ class PyTokenStream {
   void cancel();
   std::optional<std::string> finish_reason() const;
   std::optional<int32_t> stop_token_id() const { return stream_->stop_token_id(); }
-  std::tuple<int, int, int> counts() const;
+  std::tuple<int, int, int, int> counts() const;
 
  private:
   ProcessBound<TokenStream> stream_;

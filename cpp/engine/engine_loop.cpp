@@ -19,9 +19,10 @@ EngineLoop::~EngineLoop() { close(); }
 
 std::shared_ptr<TokenStream> EngineLoop::submit(std::span<const int64_t> prompt,
                                                 const SamplingParams& params,
-                                                std::shared_ptr<ReadyQueue> ready, int64_t key) {
+                                                std::shared_ptr<ReadyQueue> ready, int64_t key,
+                                                Guidance guidance) {
   auto stream = std::make_shared<TokenStream>(bell_, std::move(ready), key);
-  enqueue(Sequence::generation(model_, prompt, params, stream));
+  enqueue(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
   return stream;
 }
 

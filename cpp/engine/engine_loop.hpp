@@ -28,7 +28,8 @@ class EngineLoop {
   // From any thread. Throw InvalidRequestError, ContextLengthError, EngineClosedError;
   // evaluate() also OutOfMemoryError.
   std::shared_ptr<TokenStream> submit(std::span<const int64_t> prompt, const SamplingParams& params,
-                                      std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0);
+                                      std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0,
+                                      Guidance guidance = {});
   Evaluation evaluate(std::span<const int64_t> prompt);
   SchedulerStats stats();
   void close();  // ends every stream with EngineClosedError, within one step

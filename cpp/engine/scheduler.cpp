@@ -19,7 +19,7 @@ std::unique_ptr<float[]> make_logits(const ForwardPass& model) {
 // Whether the leader is about to compute the page that this prompt needs next.
 bool awaits(const Sequence& sequence, const Sequence& leader) {
   if (sequence.is_evaluation() || leader.is_evaluation()) return false;
-  if (leader.n_cached < sequence.n_cached) return false;
+  if (leader.n_cached < sequence.n_cached || leader.n_cached >= leader.n_prompt) return false;
   const auto common = std::ranges::mismatch(leader.ids, sequence.ids).in2 - sequence.ids.begin();
   const auto shareable = std::min<int64_t>(common, sequence.n_prompt - 1);
   return shareable / kPagePositions * kPagePositions > sequence.n_cached;
@@ -53,6 +53,8 @@ Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache
       logits_(make_logits(model)) {}
 
 void Scheduler::add(std::unique_ptr<Sequence> sequence) {
+  counters_.n_tokens += sequence->counts.n_forced;
+  counters_.n_forced_tokens += sequence->counts.n_forced;
   waiting_.push_back(std::move(sequence));
   publish();
 }
@@ -114,14 +116,13 @@ void Scheduler::schedule() {
   size_t next_turn = 0;  // where the next step begins, when not all could be placed
   for (size_t i = 0, n = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
-    if (!sequence.is_decoding()) {
+    if (!sequence.stream->has_room()) continue;
+    if (!sequence.is_decoding())
       prefilling_.push_back(&sequence);
-    } else if (sequence.stream->has_room()) {
-      if (static_cast<int>(n++) < n_decoding)
-        place(sequence, 1, std::max(0, n_free) / n_decoding);
-      else if (next_turn == 0)
-        next_turn = i;
-    }
+    else if (static_cast<int>(n++) < n_decoding)
+      place(sequence, 1, std::max(0, n_free) / n_decoding);
+    else if (next_turn == 0)
+      next_turn = i;
   }
   std::rotate(running_.begin(), running_.begin() + next_turn, running_.end());
 
@@ -142,7 +143,8 @@ void Scheduler::schedule() {
 }
 
 void Scheduler::reuse_prefix(Sequence& sequence) {
-  if (sequence.is_evaluation() || sequence.n_cached % kPagePositions != 0) return;
+  if (sequence.is_evaluation() || sequence.n_cached >= sequence.n_prompt) return;
+  if (sequence.n_cached % kPagePositions != 0) return;
   const int n_before = sequence.n_cached;
   // The last id is computed in any case: its logits are wanted.
   const std::span<const int32_t> ids(sequence.ids.data(), sequence.n_prompt - 1);
@@ -159,17 +161,26 @@ void Scheduler::keep_prefix(const Sequence& sequence) {
   }
 }
 
-void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
+// Fills the sequence's guesses: forced ids that wait for their logprobs, or what the drafter says,
+// as far as the constraint allows it.
+void Scheduler::guess(Sequence& sequence, int limit) {
   sequence.guesses.clear();
-  if (max_guesses > 0 && sequence.sampler.params().speculation) {
-    // Each guess that is right is followed by one more token: leave it its place.
-    const auto guesses = sequence.drafter.guess(
-        sequence.ids, std::min(max_guesses, sequence.max_ids - sequence.n_ids() - 1));
-    sequence.guesses.assign(guesses.begin(), guesses.end());
-  }
-  const int n_guessed = static_cast<int>(sequence.guesses.size());
-  n_columns += n_guessed;
+  // Each guess that is right is followed by one more token: leave it its place.
+  limit = std::min(limit, sequence.max_ids - sequence.n_ids() - 1);
+  if (limit <= 0 || !sequence.sampler.params().speculation) return;
+  auto guesses = sequence.sampler.forced();
+  if (guesses.empty()) guesses = sequence.drafter.guess(sequence.ids, limit);
+  guesses = guesses.first(std::min<size_t>(guesses.size(), limit));
+  guesses = guesses.first(sequence.sampler.n_allowed(guesses));
+  sequence.guesses.assign(guesses.begin(), guesses.end());
+}
+
+void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
+  int n_guessed = 0;
   try {
+    guess(sequence, max_guesses);
+    n_guessed = static_cast<int>(sequence.guesses.size());
+    n_columns += n_guessed;
     try {
       sequence.cache.reserve(sequence.n_cached + n_columns);
     } catch (const OutOfMemoryError&) {
@@ -237,35 +248,30 @@ void Scheduler::take_evaluation(const Chunk& chunk) {
 }
 
 // Samples behind the last id; while that gives what was guessed, behind the guess as well. Every
-// token is sampled from the logits that it would have had without guessing.
+// token is sampled from the logits and the mask that it would have had without guessing.
 void Scheduler::take_tokens(const Chunk& chunk) {
   Sequence& sequence = *chunk.sequence;
   const size_t n_vocab = model_.n_vocab();
-  float* row = logits_.get() + chunk.first_logits * n_vocab;
+  const int n_forced = sequence.counts.n_forced;
   int n_right = 0;
-  for (;; row += n_vocab) {
-    SampledToken token = sequence.sampler.sample({row, n_vocab});
-    ++counters_.n_tokens;
-    if (sequence.sampler.is_stop(token.id)) {
-      sequence.end(FinishReason::kStop, token.id);
-      break;
-    }
-    const int32_t id = token.id;
-    sequence.ids.push_back(id);
-    sequence.stream->push(std::move(token));
-    if (sequence.n_ids() == sequence.max_ids) {
-      sequence.end(FinishReason::kLength);
-      break;
-    }
-    if (n_right == chunk.n_guessed || sequence.guesses[n_right] != id) break;
-    ++n_right;
-    ++sequence.n_cached;
+  for (bool as_guessed = true; as_guessed && !sequence.has_ended();) {
+    float* row = logits_.get() + (chunk.first_logits + n_right) * n_vocab;
+    const auto n_known = sequence.ids.size();
+    sequence.append(sequence.sampler.sample({row, n_vocab}));
+    const auto added = std::span(sequence.ids).subspan(n_known);
+    const auto guesses = std::span(sequence.guesses).subspan(n_right);
+    const auto n_same = std::ranges::mismatch(added, guesses).in1 - added.begin();
+    counters_.n_tokens += std::max<size_t>(added.size(), 1);  // a stop id is not added
+    n_right += n_same;
+    sequence.n_cached += n_same;
+    as_guessed = n_same == std::ssize(added);
   }
   sequence.drafter.learn(chunk.n_guessed, n_right);
   sequence.counts.n_guessed += chunk.n_guessed;
   sequence.counts.n_accepted += n_right;
   counters_.n_guessed_tokens += chunk.n_guessed;
   counters_.n_accepted_tokens += n_right;
+  counters_.n_forced_tokens += sequence.counts.n_forced - n_forced;
   sequence.stream->set_counts(sequence.counts);
 }
 
@@ -309,7 +315,8 @@ SchedulerStats Scheduler::stats() const {
           .n_prefix_pages = counters_.n_prefix_pages,
           .n_cached_tokens = counters_.n_cached_tokens,
           .n_guessed_tokens = counters_.n_guessed_tokens,
-          .n_accepted_tokens = counters_.n_accepted_tokens};
+          .n_accepted_tokens = counters_.n_accepted_tokens,
+          .n_forced_tokens = counters_.n_forced_tokens};
 }
 
 }  // namespace starchat

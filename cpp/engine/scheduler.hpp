@@ -23,7 +23,7 @@ std::exception_ptr current_error();
 struct SchedulerStats {
   uint64_t n_steps, n_tokens, n_columns;  // since the start
   uint64_t n_running, n_waiting, n_kv_pages, n_prefix_pages;
-  uint64_t n_cached_tokens, n_guessed_tokens, n_accepted_tokens;  // since the start
+  uint64_t n_cached_tokens, n_guessed_tokens, n_accepted_tokens, n_forced_tokens;  // likewise
 };
 
 class Scheduler {
@@ -62,6 +62,7 @@ class Scheduler {
   void schedule();
   void reuse_prefix(Sequence& sequence);
   void keep_prefix(const Sequence& sequence);
+  void guess(Sequence& sequence, int limit);
   void place(Sequence& sequence, int n_columns, int max_guesses = 0);
   void compute();
   void take_logits(const Chunk& chunk);
@@ -86,7 +87,7 @@ class Scheduler {
 
   struct Counters {
     std::atomic<uint64_t> n_steps, n_tokens, n_columns, n_running, n_waiting, n_kv_pages,
-        n_prefix_pages, n_cached_tokens, n_guessed_tokens, n_accepted_tokens;
+        n_prefix_pages, n_cached_tokens, n_guessed_tokens, n_accepted_tokens, n_forced_tokens;
   };
   Counters counters_{};
 };

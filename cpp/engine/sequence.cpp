@@ -10,6 +10,13 @@
 namespace starchat {
 namespace {
 
+void check_ids(const ForwardPass& model, const std::string& name, std::span<const int64_t> ids) {
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= model.n_vocab())
+      throw InvalidRequestError(name + " token " + grouped(i) + ": expected an id from 0 to " +
+                                grouped(model.n_vocab() - 1) + ", got " + grouped(ids[i]));
+}
+
 // n_new: tokens that must still fit behind the prompt.
 void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int n_new) {
   const int64_t n = std::ssize(prompt), n_ctx = model.n_ctx();
@@ -18,24 +25,29 @@ void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int
     throw ContextLengthError("prompt has " + grouped(n) + " tokens, the context holds " +
                              grouped(n_ctx) + (n_new ? " with at least one new token" : "") +
                              ": shorten it by " + grouped(n + n_new - n_ctx));
-  for (int64_t i = 0; i < n; ++i)
-    if (prompt[i] < 0 || prompt[i] >= model.n_vocab())
-      throw InvalidRequestError("prompt token " + grouped(i) + ": expected an id from 0 to " +
-                                grouped(model.n_vocab() - 1) + ", got " + grouped(prompt[i]));
+  check_ids(model, "prompt", prompt);
 }
 
 }  // namespace
 
 std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<const int64_t> prompt,
                                                const SamplingParams& params,
-                                               std::shared_ptr<TokenStream> stream) {
+                                               std::shared_ptr<TokenStream> stream,
+                                               Guidance guidance) {
   check_prompt(model, prompt, 1);
   params.validate(model.n_vocab());
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   const int64_t room = model.n_ctx() - std::ssize(ids);
   const int max_ids = static_cast<int>(std::ssize(ids) + std::min(room, params.max_tokens));
-  return std::unique_ptr<Sequence>(
+  std::unique_ptr<Sequence> sequence(
       new Sequence(model, std::move(ids), max_ids, params, nullptr, std::move(stream)));
+  if (guidance.constraint) {
+    check_ids(model, "lead", guidance.lead);
+    const std::vector<int32_t> lead(guidance.lead.begin(), guidance.lead.end());
+    sequence->sampler.constrain(std::move(guidance.constraint), lead, model.n_vocab());
+    sequence->append_forced();
+  }
+  return sequence;
 }
 
 void Sequence::check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt) {
@@ -64,6 +76,34 @@ Sequence::Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
       stream(std::move(stream)) {}
 
 Sequence::~Sequence() { stream->finish(FinishReason::kCancelled); }
+
+void Sequence::append(SampledToken token) {
+  push(std::move(token));
+  append_forced();
+}
+
+// Logprobs need logits: there, forced ids are chosen one by one.
+void Sequence::append_forced() {
+  while (!has_ended() && sampler.params().n_logprobs < 0 && !sampler.forced().empty()) {
+    SampledToken token;
+    token.id = sampler.forced().front();
+    sampler.remember(token.id);
+    const auto n_before = ids.size();
+    push(std::move(token));
+    counts.n_forced += static_cast<int>(ids.size() - n_before);  // none for a stop id
+  }
+  if (!has_ended() && sampler.is_complete()) end(FinishReason::kStop);
+}
+
+void Sequence::push(SampledToken token) {
+  if (sampler.is_stop(token.id)) {
+    end(FinishReason::kStop, token.id);
+    return;
+  }
+  ids.push_back(token.id);
+  stream->push(std::move(token));
+  if (n_ids() == max_ids) end(sampler.is_complete() ? FinishReason::kStop : FinishReason::kLength);
+}
 
 void Sequence::end(FinishReason reason, std::optional<int32_t> stop_token_id) {
   reason_ = reason;

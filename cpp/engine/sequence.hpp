@@ -15,12 +15,19 @@
 
 namespace starchat {
 
+// What a reply begins with, and what it may say behind that.
+struct Guidance {
+  std::unique_ptr<Constraint> constraint;  // none: anything, and no lead
+  std::vector<int64_t> lead;
+};
+
 class Sequence {
  public:
   // All throw InvalidRequestError or ContextLengthError for what the model cannot serve.
   static std::unique_ptr<Sequence> generation(ForwardPass& model, std::span<const int64_t> prompt,
                                               const SamplingParams& params,
-                                              std::shared_ptr<TokenStream> stream);
+                                              std::shared_ptr<TokenStream> stream,
+                                              Guidance guidance = {});
   static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);
   // logits: (prompt.size(), n_vocab), filled chunk by chunk.
   static std::unique_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
@@ -32,7 +39,10 @@ class Sequence {
   int n_ids() const { return static_cast<int>(ids.size()); }
   int n_pending() const { return n_ids() - n_cached; }  // columns still to be computed
   bool is_evaluation() const { return logits != nullptr; }
-  bool is_decoding() const { return n_cached >= n_prompt; }  // one column gives one token
+  bool is_decoding() const { return n_cached >= n_prompt && n_pending() <= 1; }  // column by column
+
+  // Adds a chosen token and those that are forced behind it, or notes that it ends the reply.
+  void append(SampledToken token);
 
   // Notes how this ended; the scheduler frees the cache before it tells the stream.
   void end(FinishReason reason, std::optional<int32_t> stop_token_id = {});
@@ -56,6 +66,9 @@ class Sequence {
   std::optional<FinishReason> reason_;
   std::optional<int32_t> stop_token_id_;
   std::exception_ptr error_;
+
+  void append_forced();
+  void push(SampledToken token);
 
   Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
            const SamplingParams& params, std::shared_ptr<float[]> logits,

@@ -24,6 +24,7 @@ struct StreamCounts {
   int n_cached = 0;    // of the prompt, computed before by another
   int n_guessed = 0;   // by look-up
   int n_accepted = 0;  // of these
+  int n_forced = 0;    // of the reply: the constraint left no choice
 };
 
 class TokenStream {

@@ -52,9 +52,52 @@ bool Sampler::is_stop(int32_t id) const {
   return std::ranges::find(params_.stop_token_ids, id) != params_.stop_token_ids.end();
 }
 
+void Sampler::constrain(std::unique_ptr<Constraint> constraint, std::span<const int32_t> lead,
+                        int n_vocab) {
+  constraint_ = std::move(constraint);
+  allowed_.assign((n_vocab + 31) / 32, 0);
+  look_ahead();  // what allows nothing is refused here, whatever leads to it
+  if (lead.empty()) return;
+  forced_.assign(lead.begin(), lead.end());
+  n_forced_used_ = 0;
+  n_lead_ = lead.size();
+  is_complete_ = false;
+}
+
 void Sampler::remember(int32_t id) {
   ++n_generated_;
   if (has_penalties_) ++counts_[id];
+  if (!constraint_ || is_stop(id)) return;
+  if (n_lead_ > 0)
+    --n_lead_;
+  else
+    constraint_->accept(id);
+  if (n_forced_used_ < forced_.size()) ++n_forced_used_;
+  if (forced().empty()) look_ahead();
+}
+
+// Finds out what may come next: forced ids, up to one that logit_bias bans, or a choice.
+void Sampler::look_ahead() {
+  const auto is_banned = [&](int32_t id) {
+    const auto bias = params_.logit_bias.find(id);
+    return bias != params_.logit_bias.end() && bias->second < -FLT_MAX;
+  };
+  n_forced_used_ = 0;
+  forced_ = constraint_->forced();
+  forced_.erase(std::ranges::find_if(forced_, is_banned), forced_.end());
+  if (!forced_.empty()) return;
+
+  const bool may_end = constraint_->fill_mask(allowed_);
+  const bool is_empty = std::ranges::none_of(allowed_, [](uint32_t word) { return word != 0; });
+  is_complete_ = is_empty && may_end;
+  if (is_empty && !may_end) throw ConstraintError(kDeadEnd);
+  if (may_end)
+    for (const int64_t id : params_.stop_token_ids) allowed_[id / 32] |= uint32_t{1} << id % 32;
+}
+
+size_t Sampler::n_allowed(std::span<const int32_t> ids) {
+  const bool is_free = !constraint_ || n_lead_ > 0 || ids.empty();
+  return is_free ? ids.size() : constraint_->n_allowed(ids);
 }
 
 SampledToken Sampler::sample(std::span<float> logits) {
@@ -68,8 +111,9 @@ SampledToken Sampler::sample(std::span<float> logits) {
     for (const Candidate& candidate : candidates_)
       token.top_logprobs.emplace_back(candidate.id, candidate.logit - log_normalizer);
   }
-  prepare(logits);
-  if (params_.temperature == 0) {
+  if (!forced().empty()) {
+    token.id = forced().front();
+  } else if (prepare(logits); params_.temperature == 0) {
     token.id = argmax(logits);
   } else {
     narrow(logits);
@@ -118,7 +162,6 @@ void Sampler::scan(std::span<const float> logits) {
         "the sequence drives this model beyond its numbers");
 }
 
-// A constraint mask belongs at the end of this: it is one more reason to set a logit to -inf.
 bool Sampler::adjust(std::span<float> logits) {
   // Limited to what a float holds, so that no sum overflows to +inf.
   const auto narrowed = [](double logit) {
@@ -135,15 +178,24 @@ bool Sampler::adjust(std::span<float> logits) {
   const bool masks_stop = n_generated_ < params_.min_tokens && !params_.stop_token_ids.empty();
   if (masks_stop)
     for (const int64_t id : params_.stop_token_ids) logits[id] = -kInfinity;
-  return masks_stop || !counts_.empty() || !params_.logit_bias.empty();
+  if (constraint_) {
+    for (size_t i = 0; i < logits.size(); i += 32) {
+      const uint32_t word = allowed_[i / 32];
+      if (word == ~uint32_t{0}) continue;
+      const size_t n = std::min<size_t>(32, logits.size() - i);
+      for (size_t j = 0; j < n; ++j) logits[i + j] = word >> j & 1 ? logits[i + j] : -kInfinity;
+    }
+  }
+  return masks_stop || constraint_ || !counts_.empty() || !params_.logit_bias.empty();
 }
 
 // Applies everything that changes single logits; expects scan() to have run.
 void Sampler::prepare(std::span<float> logits) {
   if (!adjust(logits)) return;
   if (std::ranges::none_of(logits, [](float logit) { return logit > -kInfinity; }))
-    throw InvalidRequestError(
-        "logit_bias and min_tokens mask every token of the vocabulary: leave at least one");
+    throw InvalidRequestError(std::string("logit_bias and min_tokens mask every token ") +
+                              (constraint_ ? "that the constraint allows" : "of the vocabulary") +
+                              ": leave at least one");
   scan(logits);
 }
 

@@ -1,15 +1,17 @@
 // Logits → token id, one Sampler per sequence: logit_bias → repetition penalty (prompt and output)
-// → frequency and presence penalties (output) → min_tokens → greedy, or temperature → top_k →
-// top_p → min_p → draw. The same seed draws the same tokens on every machine: fixed order of
-// sums, ties to the lowest id, no libm.
+// → frequency and presence penalties (output) → min_tokens → constraint → greedy, or temperature →
+// top_k → top_p → min_p → draw. The same seed draws the same tokens on every machine: fixed order
+// of sums, ties to the lowest id, no libm.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "sampling/constraint.hpp"
 #include "sampling/params.hpp"
 #include "sampling/random.hpp"
 
@@ -32,6 +34,12 @@ class Sampler {
  public:
   Sampler(SamplingParams params, std::span<const int32_t> prompt);
 
+  // From now on the output is `lead`, and then what the constraint allows. Stop ids may be chosen
+  // where it may end, and where they are text that it allows. Throws ConstraintError where it
+  // allows nothing, as do the members below once it has failed.
+  void constrain(std::unique_ptr<Constraint> constraint, std::span<const int32_t> lead,
+                 int n_vocab);
+
   // Chooses the next token and remembers it. Overwrites logits. Throws NumericalError for NaN and
   // +inf, InvalidRequestError when every token is masked.
   SampledToken sample(std::span<float> logits);
@@ -41,11 +49,19 @@ class Sampler {
 
   void remember(int32_t id);  // a token of the output
   bool is_stop(int32_t id) const;
+
+  // The ids that come next whatever the logits are: sample() chooses nothing else, and who needs
+  // no logprobs may remember() them without logits.
+  std::span<const int32_t> forced() const { return std::span(forced_).subspan(n_forced_used_); }
+  bool is_complete() const { return is_complete_; }  // nothing may follow
+  size_t n_allowed(std::span<const int32_t> ids);    // in a row, by the constraint
+
   const SamplingParams& params() const { return params_; }
 
  private:
   void scan(std::span<const float> logits);
   bool adjust(std::span<float> logits);
+  void look_ahead();
   void prepare(std::span<float> logits);
   void select_best(std::span<const float> logits, size_t k);
   void narrow(std::span<const float> logits);
@@ -57,6 +73,12 @@ class Sampler {
   bool has_penalties_;
   int64_t n_generated_ = 0;
   std::unordered_map<int32_t, int64_t> counts_;  // seen id → times in the output (0: prompt only)
+
+  std::unique_ptr<Constraint> constraint_;
+  std::vector<uint32_t> allowed_;  // one bit per id, stop ids included; unless ids are forced
+  std::vector<int32_t> forced_;
+  size_t n_forced_used_ = 0, n_lead_ = 0;  // n_lead_: ids to come that the constraint never sees
+  bool is_complete_ = false;
 
   float best_ = 0;                       // the highest logit
   std::vector<float> block_best_;        // of every kBlock logits

@@ -8,6 +8,7 @@ You can sort a list in Python...
 """
 
 from .errors import (
+    ConstraintError,
     ContextLengthError,
     CorruptFileError,
     EngineClosedError,
@@ -31,6 +32,7 @@ from .types import (
     Message,
     Messages,
     ModelInfo,
+    ReplyOptions,
     Role,
     SamplingOptions,
     SamplingParams,
@@ -44,6 +46,7 @@ __all__ = [
     "AsyncStream",
     "Chunk",
     "Completion",
+    "ConstraintError",
     "ContextLengthError",
     "CorruptFileError",
     "EngineClosedError",
@@ -58,6 +61,7 @@ __all__ = [
     "ModelInfo",
     "NumericalError",
     "OutOfMemoryError",
+    "ReplyOptions",
     "Role",
     "SamplingOptions",
     "SamplingParams",

@@ -62,10 +62,13 @@ class TokenStream:
     @property
     def stop_token_id(self) -> int | None: ...
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """Prompt tokens computed before, guessed tokens, accepted guesses: so far."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """Prompt tokens computed before, guessed, accepted and forced tokens: so far."""
     def cancel(self) -> None:
         """End the sequence within one step; harmless when it has ended."""
+
+class Grammar:
+    """A compiled constraint of one engine's vocabulary."""
 
 class Engine:
     def __init__(
@@ -87,7 +90,10 @@ class Engine:
         params: SamplingParams,
         ready: ReadyQueue | None = None,
         key: int = 0,
+        grammar: Grammar | None = None,
+        lead: Sequence[int] = (),
     ) -> TokenStream: ...
+    def compile(self, library: str, kind: str, text: str) -> Grammar: ...
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]: ...
     def stats(self) -> dict[str, int]:
         """Counters: steps, tokens, columns, running, waiting, kv_pages_used and more."""

@@ -6,7 +6,8 @@ StarChatError
 │   ├── UnsupportedFormatError     another format or version: convert it, or use another tool
 │   └── CorruptFileError           cut, altered or hostile: download it again
 ├── InvalidRequestError            (ValueError) a message, token or parameter that cannot be served
-│   └── ContextLengthError         the prompt does not fit into the context
+│   ├── ContextLengthError         the prompt does not fit into the context
+│   └── ConstraintError            a schema, regex or grammar is wrong, unsupported or too complex
 ├── UnsupportedFeatureError        this machine or this vocabulary cannot do it
 ├── EngineClosedError              the model was used after close()
 ├── ForkError                      the model was used in a forked child process
@@ -43,6 +44,10 @@ class InvalidRequestError(StarChatError, ValueError):
 
 class ContextLengthError(InvalidRequestError):
     """The prompt does not fit into the model's context."""
+
+
+class ConstraintError(InvalidRequestError):
+    """A schema, regex or grammar is wrong, unsatisfiable, unsupported or too complex."""
 
 
 class UnsupportedFeatureError(StarChatError):

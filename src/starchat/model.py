@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
 from .chat import ChatTemplate, check_messages
+from .constraint import Constraint
 from .engines import Lease, Settings, lease
 from .errors import FileAccessError, InvalidRequestError, UnsupportedFeatureError
 from .progress import LoadingBar
@@ -22,10 +23,11 @@ from .pump import shared_pump
 from .stream import AsyncStream, Request, Stream
 from .text_stream import TextStream
 from .types import (
+    CONSTRAINTS,
     Completion,
     Messages,
     ModelInfo,
-    SamplingOptions,
+    ReplyOptions,
     SamplingParams,
     check_allow_special,
     check_integer,
@@ -45,10 +47,13 @@ _END_TOKENS = ("<|end|>", "<|endoftext|>")
 class StarChat:
     """A model in memory. Any number of threads and tasks may ask it at the same time.
 
-    Keywords of the asking methods are the fields of SamplingParams. They raise
-    InvalidRequestError for a message, token or parameter that cannot be served,
-    ContextLengthError for a prompt that does not fit, EngineClosedError after close(), ForkError
-    in a forked child, and NumericalError where the file's weights are broken.
+    Keywords of the asking methods are the fields of SamplingParams, and at most one constraint:
+    json_schema (a dict, or True for any object), regex, grammar (Lark or GBNF), or choice (a list
+    of strings); docs/constraints.md has the details. They raise InvalidRequestError for a message,
+    token or parameter that cannot be served, ConstraintError for a constraint,
+    UnsupportedFeatureError where llguidance is missing for it, ContextLengthError for a prompt
+    that does not fit, EngineClosedError after close(), ForkError in a forked child, and
+    NumericalError where the file's weights are broken.
 
     Lone surrogates in a text, which have no UTF-8, are encoded as their three bytes.
 
@@ -112,7 +117,7 @@ class StarChat:
 
     # ---- dialogue ---------------------------------------------------------------------------
 
-    def chat(self, messages: Messages, **sampling: Unpack[SamplingOptions]) -> Completion:
+    def chat(self, messages: Messages, **options: Unpack[ReplyOptions]) -> Completion:
         """Return the assistant's next reply in a dialogue.
 
         Raises UnsupportedFeatureError where the vocabulary has no role tokens.
@@ -121,10 +126,12 @@ class StarChat:
         >>> reply = model.chat([{"role": "user", "content": "How do I sort a list in Python?"}])
         >>> "sort" in reply.text
         True
+        >>> model.chat([{"role": "user", "content": "Hello"}], regex="(bye|Hello)!{2}").text
+        'Hello!!'
         """
-        return self.stream_chat(messages, **sampling).result()
+        return self.stream_chat(messages, **options).result()
 
-    def stream_chat(self, messages: Messages, **sampling: Unpack[SamplingOptions]) -> Stream:
+    def stream_chat(self, messages: Messages, **options: Unpack[ReplyOptions]) -> Stream:
         """Return the assistant's next reply as it is written; errors are raised by this call.
 
         >>> dialogue = [{"role": "user", "content": "Hello"}]
@@ -132,9 +139,9 @@ class StarChat:
         ...     print(chunk.text, end="", flush=True)
         Hello...
         """
-        return self._stream(self._chat_prompt(messages), sampling, is_chat=True)
+        return self._stream(self._chat_prompt(messages), options, is_chat=True)
 
-    async def achat(self, messages: Messages, **sampling: Unpack[SamplingOptions]) -> Completion:
+    async def achat(self, messages: Messages, **options: Unpack[ReplyOptions]) -> Completion:
         """Return the assistant's next reply; cancelling the task ends it.
 
         >>> import asyncio
@@ -142,9 +149,9 @@ class StarChat:
         >>> asyncio.run(StarChat.load().achat(dialogue, temperature=0)).text
         'Hello...'
         """
-        return await self.astream_chat(messages, **sampling).result()
+        return await self.astream_chat(messages, **options).result()
 
-    def astream_chat(self, messages: Messages, **sampling: Unpack[SamplingOptions]) -> AsyncStream:
+    def astream_chat(self, messages: Messages, **options: Unpack[ReplyOptions]) -> AsyncStream:
         """Return the assistant's next reply as it is written, for `async for`; not a coroutine.
 
         >>> import asyncio
@@ -154,7 +161,7 @@ class StarChat:
         >>> asyncio.run(answer([{"role": "user", "content": "Hello"}]))
         Hello...
         """
-        return self._astream(self._chat_prompt(messages), sampling, is_chat=True)
+        return self._astream(self._chat_prompt(messages), options, is_chat=True)
 
     def count_tokens(self, messages: Messages) -> int:
         """Return how many tokens a dialogue takes as a prompt, its frame included.
@@ -171,7 +178,7 @@ class StarChat:
         prompt: str | Sequence[int],
         *,
         allow_special: bool | Sequence[str] = False,
-        **sampling: Unpack[SamplingOptions],
+        **options: Unpack[ReplyOptions],
     ) -> Completion:
         r"""Return how a text, or a list of token ids, goes on.
 
@@ -181,14 +188,14 @@ class StarChat:
         >>> StarChat.load().complete("def add(a, b):", max_tokens=8, temperature=0).text
         '\n    return...'
         """
-        return self.stream_complete(prompt, allow_special=allow_special, **sampling).result()
+        return self.stream_complete(prompt, allow_special=allow_special, **options).result()
 
     def stream_complete(
         self,
         prompt: str | Sequence[int],
         *,
         allow_special: bool | Sequence[str] = False,
-        **sampling: Unpack[SamplingOptions],
+        **options: Unpack[ReplyOptions],
     ) -> Stream:
         """Return how a text goes on, as it is written; errors are raised by this call.
 
@@ -196,14 +203,14 @@ class StarChat:
         >>> sum(len(chunk.token_ids) for chunk in stream)
         8
         """
-        return self._stream(self._prompt(prompt, allow_special), sampling)
+        return self._stream(self._prompt(prompt, allow_special), options)
 
     async def acomplete(
         self,
         prompt: str | Sequence[int],
         *,
         allow_special: bool | Sequence[str] = False,
-        **sampling: Unpack[SamplingOptions],
+        **options: Unpack[ReplyOptions],
     ) -> Completion:
         r"""Return how a text goes on; cancelling the task ends it.
 
@@ -212,7 +219,7 @@ class StarChat:
         >>> asyncio.run(model.acomplete("def add(a, b):", max_tokens=8, temperature=0)).text
         '\n    return...'
         """
-        stream = self.astream_complete(prompt, allow_special=allow_special, **sampling)
+        stream = self.astream_complete(prompt, allow_special=allow_special, **options)
         return await stream.result()
 
     def astream_complete(
@@ -220,7 +227,7 @@ class StarChat:
         prompt: str | Sequence[int],
         *,
         allow_special: bool | Sequence[str] = False,
-        **sampling: Unpack[SamplingOptions],
+        **options: Unpack[ReplyOptions],
     ) -> AsyncStream:
         """Return how a text goes on, as it is written, for `async for`; not a coroutine.
 
@@ -231,11 +238,11 @@ class StarChat:
         >>> asyncio.run(n_tokens("def add(a, b):"))
         8
         """
-        return self._astream(self._prompt(prompt, allow_special), sampling)
+        return self._astream(self._prompt(prompt, allow_special), options)
 
     # ---- the middle of a text ---------------------------------------------------------------
 
-    def infill(self, prefix: str, suffix: str, **sampling: Unpack[SamplingOptions]) -> Completion:
+    def infill(self, prefix: str, suffix: str, **options: Unpack[ReplyOptions]) -> Completion:
         r"""Return what belongs between two texts (Bavarian et al. 2022, prefix-suffix-middle).
 
         Raises UnsupportedFeatureError where the vocabulary has no tokens for it, as the embedded
@@ -245,36 +252,34 @@ class StarChat:
         >>> starcoder.infill("def add(a, b):\n    return ", "\n").text  # doctest: +SKIP
         'a + b'
         """
-        return self.stream_infill(prefix, suffix, **sampling).result()
+        return self.stream_infill(prefix, suffix, **options).result()
 
-    def stream_infill(
-        self, prefix: str, suffix: str, **sampling: Unpack[SamplingOptions]
-    ) -> Stream:
+    def stream_infill(self, prefix: str, suffix: str, **options: Unpack[ReplyOptions]) -> Stream:
         r"""Return what belongs between two texts, as it is written; errors as those of infill.
 
         >>> for chunk in starcoder.stream_infill("def add(a, b):", "\n"):  # doctest: +SKIP
         ...     print(chunk.text, end="", flush=True)
         """
-        return self._stream(self._infill_prompt(prefix, suffix), sampling)
+        return self._stream(self._infill_prompt(prefix, suffix), options)
 
     async def ainfill(
-        self, prefix: str, suffix: str, **sampling: Unpack[SamplingOptions]
+        self, prefix: str, suffix: str, **options: Unpack[ReplyOptions]
     ) -> Completion:
         r"""Return what belongs between two texts; cancelling the task ends it.
 
         >>> await starcoder.ainfill("def add(a, b):", "\n")  # doctest: +SKIP
         """
-        return await self.astream_infill(prefix, suffix, **sampling).result()
+        return await self.astream_infill(prefix, suffix, **options).result()
 
     def astream_infill(
-        self, prefix: str, suffix: str, **sampling: Unpack[SamplingOptions]
+        self, prefix: str, suffix: str, **options: Unpack[ReplyOptions]
     ) -> AsyncStream:
         r"""Return what belongs between two texts, for `async for`; not a coroutine.
 
         >>> async for chunk in starcoder.astream_infill("def add(a, b):", "\n"):  # doctest: +SKIP
         ...     print(chunk.text, end="", flush=True)
         """
-        return self._astream(self._infill_prompt(prefix, suffix), sampling)
+        return self._astream(self._infill_prompt(prefix, suffix), options)
 
     # ---- tokens -----------------------------------------------------------------------------
 
@@ -401,23 +406,38 @@ class StarChat:
         return [start, *before, middle, *after, end]
 
     def _stream(
-        self, prompt: Sequence[int], options: SamplingOptions, is_chat: bool = False
+        self, prompt: Sequence[int], options: ReplyOptions, is_chat: bool = False
     ) -> Stream:
-        params = SamplingParams.from_options(options)
-        tokens = self._engine.submit(prompt, self._core_params(params, len(prompt)))
+        params, grammar = self._params_and_grammar(options)
+        core_params = self._core_params(params, len(prompt))
+        lead = self._lead(grammar, is_chat)
+        tokens = self._engine.submit(prompt, core_params, grammar=grammar, lead=lead)
         return Stream(self._request(tokens, params, len(prompt), is_chat))
 
     def _astream(
-        self, prompt: Sequence[int], options: SamplingOptions, is_chat: bool = False
+        self, prompt: Sequence[int], options: ReplyOptions, is_chat: bool = False
     ) -> AsyncStream:
-        params = SamplingParams.from_options(options)
+        params, grammar = self._params_and_grammar(options)
         pump = shared_pump()
         key = pump.new_key()
         core_params = self._core_params(params, len(prompt))
-        tokens = self._engine.submit(prompt, core_params, pump.queue, key)
+        lead = self._lead(grammar, is_chat)
+        tokens = self._engine.submit(prompt, core_params, pump.queue, key, grammar, lead)
         stream = AsyncStream(self._request(tokens, params, len(prompt), is_chat))
         pump.attach(key, stream)
         return stream
+
+    def _params_and_grammar(
+        self, options: ReplyOptions
+    ) -> tuple[SamplingParams, _core.Grammar | None]:
+        sampling = {name: value for name, value in options.items() if name not in CONSTRAINTS}
+        params = SamplingParams.from_options(sampling)
+        constraint = Constraint.from_options(options)
+        return params, constraint.compile(self._engine) if constraint else None
+
+    def _lead(self, grammar: _core.Grammar | None, is_chat: bool) -> list[int]:
+        """Return what a constrained reply begins with: in a dialogue, the role's line ends."""
+        return self._engine.tokenizer.encode("\n") if grammar and is_chat else []
 
     def _request(
         self, tokens: _core.TokenStream, params: SamplingParams, n_prompt: int, is_chat: bool

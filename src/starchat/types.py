@@ -54,6 +54,7 @@ class Usage:
     cached_tokens: int = field(default=0, compare=False)  # of the prompt, computed before
     guessed_tokens: int = field(default=0, compare=False)  # by look-up
     accepted_tokens: int = field(default=0, compare=False)  # of the guessed ones
+    forced_tokens: int = field(default=0, compare=False)  # of the reply: a constraint's only way on
 
     @property
     def total_tokens(self) -> int:
@@ -132,6 +133,18 @@ class SamplingOptions(TypedDict, total=False):
     ignore_eos: bool | None
     logprobs: int | None
     speculation: bool | None
+
+
+class ReplyOptions(SamplingOptions, total=False):
+    """The keywords of every asking method: sampling, and at most one constraint."""
+
+    json_schema: Mapping[str, Any] | Literal[True] | None  # True: any JSON object
+    regex: str | None
+    grammar: str | None  # Lark or GBNF
+    choice: Sequence[str] | None
+
+
+CONSTRAINTS = ("json_schema", "regex", "grammar", "choice")
 
 
 def _refuse(name: str, expected: str, value: object) -> InvalidRequestError:
@@ -279,7 +292,7 @@ class SamplingParams:
         """
         for name in options:
             if name not in _CHECKS:
-                near = difflib.get_close_matches(name, _CHECKS, n=1)
+                near = difflib.get_close_matches(name, [*_CHECKS, *CONSTRAINTS], n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_CHECKS)}"
                 raise InvalidRequestError(f"unknown sampling parameter {name!r}: {hint}")
         return cls(**{name: value for name, value in options.items() if value is not None})

@@ -96,7 +96,7 @@ class FakeTokens:
     def finish_reason(self) -> str | None:
         return None if self._tokens else self._finish_reason
 
-    counts = (0, 0, 0)
+    counts = (0, 0, 0, 0)
 
     def cancel(self) -> None:
         self.cancelled = True

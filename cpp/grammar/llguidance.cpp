@@ -1,0 +1,284 @@
+#include "grammar/llguidance.hpp"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+
+#include "base/errors.hpp"
+#include "base/grouped.hpp"
+#include "base/thread_pool.hpp"
+
+namespace starchat {
+namespace {
+
+constexpr size_t kMaxBytes = 1 << 22;
+// llguidance compiles by recursion, at worst some 700 bytes deep for each byte of the text:
+// terminals that each name the next one.
+constexpr size_t kStackBytes = 16 << 20, kStackBytesPerByte = 1 << 10;
+
+// ---- the C interface, as documented in llguidance.h (1.0 and later) ----
+
+struct LlgTokenizer;
+struct LlgMatcher;
+
+using LlgTokenize = size_t(const void* user, const uint8_t* bytes, size_t n_bytes, uint32_t* tokens,
+                           size_t n_tokens);
+
+struct LlgTokenizerInit {
+  uint32_t vocab_size;
+  uint32_t tok_eos;
+  const uint32_t* token_lens;
+  const uint8_t* token_bytes;
+  const char* tokenizer_json;
+  bool tokenize_assumes_string;
+  LlgTokenize* tokenize_fn;
+  bool use_approximate_greedy_tokenize_fn;
+  const void* tokenize_user_data;
+  const char* const* slices;
+  void* added_later[32];
+};
+
+struct LlgConstraintInit {
+  const LlgTokenizer* tokenizer;
+  uint32_t log_buffer_level;
+  uint32_t log_stderr_level;
+  bool ff_tokens_ok;
+  bool backtrack_ok;
+  alignas(8) unsigned char limits[512];  // more than any version fills
+};
+
+struct Library {
+  LlgTokenizer* (*new_tokenizer)(const LlgTokenizerInit*, char* error, size_t n_error);
+  void (*free_tokenizer)(LlgTokenizer*);
+  void (*set_defaults)(LlgConstraintInit*, const LlgTokenizer*);
+  LlgMatcher* (*new_matcher)(const LlgConstraintInit*, const char* kind, const char* text);
+  LlgMatcher* (*clone_matcher)(const LlgMatcher*);
+  void (*free_matcher)(LlgMatcher*);
+  const char* (*get_error)(LlgMatcher*);
+  int32_t (*consume_tokens)(LlgMatcher*, const uint32_t*, size_t);
+  int32_t (*compute_mask_into)(LlgMatcher*, uint32_t* mask, size_t n_bytes);
+  int32_t (*compute_ff_tokens)(LlgMatcher*, uint32_t* tokens, size_t n_tokens);
+  int32_t (*validate_tokens)(LlgMatcher*, const uint32_t*, size_t);
+
+  // It stays open for good: threads may still be in it when the process ends.
+  explicit Library(const std::string& path) : handle_(dlopen(path.c_str(), RTLD_NOW)) {
+    if (!handle_) throw UnsupportedFeatureError(path + ": cannot be opened: " + dlerror());
+    find(path, new_tokenizer, "llg_new_tokenizer");
+    find(path, free_tokenizer, "llg_free_tokenizer");
+    find(path, set_defaults, "llg_constraint_init_set_defaults");
+    find(path, new_matcher, "llg_new_matcher");
+    find(path, clone_matcher, "llg_clone_matcher");
+    find(path, free_matcher, "llg_free_matcher");
+    find(path, get_error, "llg_matcher_get_error");
+    find(path, consume_tokens, "llg_matcher_consume_tokens");
+    find(path, compute_mask_into, "llg_matcher_compute_mask_into");
+    find(path, compute_ff_tokens, "llg_matcher_compute_ff_tokens");
+    find(path, validate_tokens, "llg_matcher_validate_tokens");
+  }
+
+ private:
+  template <class Function>
+  void find(const std::string& path, Function*& function, const char* name) {
+    function = reinterpret_cast<Function*>(dlsym(handle_, name));
+    if (!function)
+      throw UnsupportedFeatureError(path + ": has no function " + name +
+                                    ": install a release of llguidance from 1.3 to below 2");
+  }
+
+  void* handle_;
+};
+
+// What llguidance says, without the dumps behind it: <state>, <backtrace>.
+std::string shortened(const char* error) {
+  std::string text = error ? error : "unknown error";
+  text = text.substr(0, text.find("\n<"));
+  if (text.starts_with("panic: ")) text.replace(0, 5, "llguidance gave up");
+  constexpr size_t kMost = 400;
+  if (text.size() > kMost) {
+    size_t end = kMost;
+    while (end > 0 && (text[end] & 0xc0) == 0x80) --end;  // not within a character
+    text = text.substr(0, end) + " …";
+  }
+  while (!text.empty() && std::strchr(" \n\r\t", text.back())) text.pop_back();
+  return text;
+}
+
+size_t tokenize(const void* tokenizer, const uint8_t* bytes, size_t n_bytes, uint32_t* tokens,
+                size_t n_tokens) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes), n_bytes);
+  try {
+    const auto ids = static_cast<const Tokenizer*>(tokenizer)->encode(text);
+    std::copy_n(ids.begin(), std::min(ids.size(), n_tokens), tokens);
+    return ids.size();
+  } catch (...) {  // no memory; nothing may be thrown through foreign frames
+    return 0;
+  }
+}
+
+}  // namespace
+
+// The library, and what it knows of one vocabulary: its tokens, and behind them one that stands for
+// the end of the text. Control tokens are marked by a first byte FF and never match text.
+struct GrammarCompiler::Vocabulary {
+  Vocabulary(const std::string& path, std::shared_ptr<const Tokenizer> vocabulary)
+      : library(path), n_vocab(static_cast<uint32_t>(vocabulary->size())), keeps(vocabulary) {
+    std::vector<uint32_t> lengths;
+    std::string bytes;
+    const auto add = [&](std::string_view token, bool is_special) {
+      if (is_special) bytes += '\xff';
+      bytes += token;
+      lengths.push_back(static_cast<uint32_t>(token.size() + is_special));
+    };
+    for (int32_t id = 0; id < vocabulary->size(); ++id)
+      add(vocabulary->token_bytes(id), vocabulary->is_special(id));
+    add("<|end of text|>", true);
+
+    LlgTokenizerInit init{};
+    init.vocab_size = n_vocab + 1;
+    init.tok_eos = n_vocab;
+    init.token_lens = lengths.data();
+    init.token_bytes = reinterpret_cast<const uint8_t*>(bytes.data());
+    init.tokenize_fn = &tokenize;
+    init.tokenize_user_data = vocabulary.get();
+    char error[500] = "";
+    tokenizer = library.new_tokenizer(&init, error, sizeof error);
+    if (!tokenizer)
+      throw UnsupportedFeatureError("llguidance cannot use this file's vocabulary: " +
+                                    shortened(error));
+  }
+  ~Vocabulary() { library.free_tokenizer(tokenizer); }
+
+  const Library library;
+  const uint32_t n_vocab;
+  const std::shared_ptr<const Tokenizer> keeps;  // tokenize() reads it
+  LlgTokenizer* tokenizer;
+};
+
+namespace {
+
+// One matcher and what it stands on.
+class LlguidanceConstraint : public Constraint {
+ public:
+  LlguidanceConstraint(std::shared_ptr<const void> keeps, const Library& library, uint32_t n_vocab,
+                       LlgMatcher* matcher)
+      : keeps_(std::move(keeps)),
+        library_(library),
+        n_vocab_(n_vocab),
+        matcher_(matcher),
+        mask_(n_vocab / 32 + 1) {}
+  ~LlguidanceConstraint() override { library_.free_matcher(matcher_); }
+
+  void accept(int32_t id) override {
+    const auto token = static_cast<uint32_t>(id);
+    check(library_.consume_tokens(matcher_, &token, 1));
+  }
+
+  bool fill_mask(std::span<uint32_t> mask) override {
+    check(library_.compute_mask_into(matcher_, mask_.data(), mask_.size() * sizeof(uint32_t)));
+    uint32_t& last = mask_.back();
+    const uint32_t end = uint32_t{1} << n_vocab_ % 32;
+    const bool may_end = last & end;
+    last &= end - 1;
+    std::copy_n(mask_.begin(), std::min(mask.size(), mask_.size()), mask.begin());
+    return may_end;
+  }
+
+  std::vector<int32_t> forced() override {
+    uint32_t tokens[256];
+    const int32_t n = library_.compute_ff_tokens(matcher_, tokens, std::size(tokens));
+    check(n);
+    const auto end = std::find(tokens, tokens + n, n_vocab_);
+    return {tokens, end};
+  }
+
+  size_t n_allowed(std::span<const int32_t> ids) override {
+    const int32_t n = library_.validate_tokens(
+        matcher_, reinterpret_cast<const uint32_t*>(ids.data()), ids.size());
+    check(n);
+    return static_cast<size_t>(n);
+  }
+
+ private:
+  void check(int32_t result) const {
+    if (result >= 0) return;
+    const std::string reason = shortened(library_.get_error(matcher_));
+    if (reason.starts_with("NoExtension")) throw ConstraintError(kDeadEnd);
+    throw ConstraintError("the constraint cannot be followed any further: " + reason +
+                          ": simplify it");
+  }
+
+  const std::shared_ptr<const void> keeps_;
+  const Library& library_;
+  const uint32_t n_vocab_;
+  LlgMatcher* const matcher_;
+  std::vector<uint32_t> mask_;  // one bit longer than the engine's
+};
+
+}  // namespace
+
+struct Grammar::Compiled {
+  Compiled(std::shared_ptr<const GrammarCompiler::Vocabulary> words, const std::string& kind,
+           const std::string& text)
+      : vocabulary(std::move(words)) {
+    LlgConstraintInit init{};
+    vocabulary->library.set_defaults(&init, vocabulary->tokenizer);
+    init.log_stderr_level = 0;
+    matcher = vocabulary->library.new_matcher(&init, kind.c_str(), text.c_str());
+    if (const char* error = vocabulary->library.get_error(matcher)) {
+      const std::string reason = shortened(error);
+      vocabulary->library.free_matcher(matcher);
+      throw ConstraintError(reason);
+    }
+  }
+  ~Compiled() { vocabulary->library.free_matcher(matcher); }
+
+  const std::shared_ptr<const GrammarCompiler::Vocabulary> vocabulary;
+  LlgMatcher* matcher;  // nothing accepted yet
+  mutable std::mutex copying;
+};
+
+std::unique_ptr<Constraint> Grammar::start() const {
+  const auto& vocabulary = *compiled_->vocabulary;
+  const std::lock_guard lock(compiled_->copying);
+  return std::make_unique<LlguidanceConstraint>(
+      compiled_->vocabulary, vocabulary.library, vocabulary.n_vocab,
+      vocabulary.library.clone_matcher(compiled_->matcher));
+}
+
+GrammarCompiler::GrammarCompiler(const std::string& library,
+                                 std::shared_ptr<const Tokenizer> tokenizer)
+    : vocabulary_(std::make_shared<Vocabulary>(library, std::move(tokenizer))) {}
+
+GrammarCompiler::~GrammarCompiler() = default;
+
+Grammar GrammarCompiler::compile(const std::string& kind, const std::string& text) {
+  const auto is_same = [&](const Kept& kept) { return kept.kind == kind && kept.text == text; };
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::ranges::find_if(kept_, is_same);
+    if (found != kept_.end()) {
+      kept_.splice(kept_.begin(), kept_, found);
+      return found->grammar;
+    }
+  }
+  if (text.size() > kMaxBytes)
+    throw ConstraintError("has " + grouped(text.size()) + " bytes, expected at most " +
+                          grouped(kMaxBytes) + ": simplify it");
+  std::shared_ptr<const Grammar::Compiled> compiled;
+  run_on_stack(kStackBytes + kStackBytesPerByte * text.size(),
+               [&] { compiled = std::make_shared<Grammar::Compiled>(vocabulary_, kind, text); });
+  const Grammar grammar(std::move(compiled));
+  const std::lock_guard lock(mutex_);
+  kept_.remove_if(is_same);  // compiled by another thread meanwhile
+  kept_.push_front({kind, text, grammar});
+  size_t n = 0, n_bytes = 0;
+  kept_.remove_if([&](const Kept& kept) {
+    n_bytes += kept.text.size();
+    return ++n > kMaxKept || n_bytes > kMaxKeptBytes;
+  });
+  return grammar;
+}
+
+}  // namespace starchat

@@ -1,0 +1,132 @@
+r"""What a reply may say: a JSON Schema, regular expression, grammar or list → a compiled grammar.
+
+llguidance (the extra `starchat[grammar]`) compiles it; the core follows it (cpp/grammar). JSON
+comes out on one line as json.dumps writes it: ", " and ": ", and no other white space.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from . import _core
+from .errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError
+from .types import CONSTRAINTS, shown
+
+_JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A checked constraint; `keyword` is what the caller gave it as.
+
+    >>> Constraint.from_options({"choice": ["yes", "no"]}).text
+    'start: "yes" | "no"'
+    """
+
+    keyword: str
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Constraint | None:
+        """Return the one constraint among a call's keywords, None where there is none.
+
+        Raises InvalidRequestError for more than one and for a wrong type, ConstraintError for
+        what cannot be a constraint.
+        """
+        given = [name for name in CONSTRAINTS if options.get(name) is not None]
+        if not given:
+            return None
+        if len(given) > 1:
+            raise InvalidRequestError(f"{' and '.join(given)}: expected at most one constraint")
+        name = given[0]
+        value = options[name]
+        if name == "json_schema":
+            return cls(name, "json_schema", json_text(value))
+        if name == "choice":
+            return cls(name, "lark", _choice(value))
+        text = _text(name, value)
+        if name == "regex":
+            return cls(name, "regex", text)
+        return cls(name, "lark", _lark(text))
+
+    def compile(self, engine: _core.Engine) -> _core.Grammar:
+        """Return the grammar for an engine's vocabulary; the latest ones are kept.
+
+        Raises ConstraintError where it is wrong, unsatisfiable or unsupported, and
+        UnsupportedFeatureError without llguidance.
+        """
+        try:
+            return engine.compile(library(), self.kind, self.text)
+        except ConstraintError as error:
+            raise ConstraintError(f"{self.keyword}: {error}") from None
+
+
+def json_text(schema: object, where: str = "json_schema") -> str:
+    """Return a schema as the JSON that llguidance compiles, also behind `%json` in a grammar.
+
+    True stands for any object.
+
+    >>> json.loads(json_text({"type": "integer"}))["type"]
+    'integer'
+    """
+    if schema is True:
+        schema = {"type": "object"}
+    if not isinstance(schema, Mapping):
+        raise InvalidRequestError(
+            f"{where}: expected a JSON Schema as a dict, or True for any object, "
+            f"got {shown(schema)}"
+        )
+    try:
+        return json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConstraintError(f"{where}: the schema is no JSON: {error}") from error
+
+
+def _choice(value: object) -> str:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or not value:
+        raise InvalidRequestError(
+            f"choice: expected a list of at least one string, got {shown(value)}"
+        )
+    texts = [_text(f"choice[{index}]", text) for index, text in enumerate(value)]
+    return "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+
+
+def _lark(text: str) -> str:
+    """Return Lark as it is, and GBNF, which has rules of the form `name ::= …`, as Lark."""
+    if "::=" not in text:
+        return text
+    library()
+    try:
+        return str(importlib.import_module("llguidance.gbnf_to_lark").any_to_lark(text))
+    except Exception as error:  # whatever its parser stumbles over
+        raise ConstraintError(f"grammar: this GBNF cannot be read: {error}") from error
+
+
+def _text(where: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequestError(f"{where}: expected a string, got {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConstraintError(f"{where}: has a lone surrogate, which no text can hold") from None
+    if "\0" in value and not where.startswith("choice"):
+        raise ConstraintError(f"{where}: has a NUL character: write it as an escape")
+    return value
+
+
+def library() -> str:
+    """Return the path of llguidance's shared object."""
+    try:
+        path = importlib.import_module("llguidance._lib").__file__
+    except ImportError as error:
+        raise UnsupportedFeatureError(
+            "constraints need llguidance, which cannot be imported: "
+            f'pip install "starchat[grammar]" ({error})'
+        ) from error
+    assert path is not None  # it is an extension module
+    return path
