@@ -37,6 +37,8 @@ from .types import (
     SamplingOptions,
     SamplingParams,
     TokenLogprob,
+    ToolCall,
+    ToolCallChunk,
     Usage,
 )
 
@@ -69,6 +71,8 @@ __all__ = [
     "StarChatError",
     "Stream",
     "TokenLogprob",
+    "ToolCall",
+    "ToolCallChunk",
     "UnsupportedFeatureError",
     "UnsupportedFormatError",
     "Usage",

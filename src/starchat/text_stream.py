@@ -8,54 +8,47 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from typing import Protocol
 
 
-class TextStream:
-    r"""Decodes one reply piece by piece.
+class UntilStop:
+    """Passes text on, piece by piece, up to the first stop string.
 
-    A stop string ends the text where it is first complete; of two that end at the same
-    character, the longer one. Bytes that are no UTF-8 become U+FFFD.
+    It is the one that is first complete; of two that end at the same character, the longer one.
 
-    >>> stream = TextStream(stop=["\n\n"])
-    >>> stream.feed(b"a\n"), stream.feed(b"\nb"), stream.stopped
-    ('a', '', True)
+    >>> text = UntilStop(["##"])
+    >>> text.feed("a#"), text.feed("b#"), text.feed("#c"), text.rest
+    ('a', '#b', '', 'c')
     """
 
-    def __init__(self, stop: Sequence[str] = (), *, drop_newline: bool = False) -> None:
-        """Stop at any of `stop`; leave out one newline at the very start if `drop_newline`."""
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    def __init__(self, stop: Sequence[str]) -> None:
+        """Stop at any of `stop`."""
         self._stop = tuple(stop)
-        self._drop_newline = drop_newline
-        self._held = ""  # decoded, not given out: a suffix that some stop string begins with
+        self._held = ""  # a suffix of the text that some stop string begins with
         self.stopped = False
+        self.rest = ""  # of the piece that brought the stop string, what follows this
 
-    def feed(self, piece: bytes) -> str:
-        """Return the text that `piece` settles; "" once stopped."""
-        return self._settle(self._decode(piece))
-
-    def finish(self) -> str:
-        """Return everything that waited; the end of the bytes."""
-        text = self._settle(self._decode(b"", True))
-        held, self._held = self._held, ""
-        return text + held
-
-    def _settle(self, fresh: str) -> str:
-        if self.stopped or not fresh:
+    def feed(self, text: str) -> str:
+        """Return the text that `text` settles; "" once stopped."""
+        if self.stopped or not text:
             return ""
-        if self._drop_newline:
-            fresh = fresh.removeprefix("\n")
-            self._drop_newline = False
-        text = self._held + fresh
+        text = self._held + text
         matches = [
             (start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0
         ]
         if matches:
+            end, start = min(matches)
             self.stopped = True
-            self._held = ""
-            return text[: min(matches)[1]]
+            self._held, self.rest = "", text[end:]
+            return text[:start]
         n_held = self._n_held(text)
         self._held = text[len(text) - n_held :]
         return text[: len(text) - n_held]
+
+    def finish(self) -> str:
+        """Return what waited."""
+        held, self._held = self._held, ""
+        return held
 
     def _n_held(self, text: str) -> int:
         """Return the length of the longest suffix that is a prefix of a stop string."""
@@ -64,3 +57,66 @@ class TextStream:
             if any(stop.startswith(text[-length:]) for stop in self._stop):
                 return length
         return 0
+
+
+class CallFilter(Protocol):
+    """What takes tool calls out of a reply's text (call_reader.py)."""
+
+    @property
+    def began(self) -> bool:
+        """Whether a call has begun: no text will follow."""
+
+    def feed(self, text: str, /) -> str:
+        """Return the free text that `text` settles."""
+
+    def finish(self) -> str:
+        """Return the free text that waited."""
+
+
+class TextStream:
+    r"""Decodes one reply piece by piece.
+
+    Bytes that are no UTF-8 become U+FFFD. Stop strings are looked for in free text, not in calls.
+
+    >>> stream = TextStream(stop=["\n\n"])
+    >>> stream.feed(b"a\n"), stream.feed(b"\nb"), stream.stopped
+    ('a', '', True)
+    """
+
+    def __init__(
+        self,
+        stop: Sequence[str] = (),
+        *,
+        drop_newline: bool = False,
+        calls: CallFilter | None = None,
+    ) -> None:
+        """Stop at any of `stop`; leave out one newline at the very start if `drop_newline`."""
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._text = UntilStop(stop)
+        self._drop_newline = drop_newline
+        self._calls = calls
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._text.stopped
+
+    def feed(self, piece: bytes) -> str:
+        """Return the text that `piece` settles; "" once stopped."""
+        return self._settle(self._decode(piece))
+
+    def finish(self) -> str:
+        """Return everything that waited; the end of the bytes."""
+        text = self._settle(self._decode(b"", True))
+        if self._calls:
+            text += self._text.feed(self._calls.finish())
+        return text + self._text.finish()
+
+    def _settle(self, fresh: str) -> str:
+        if fresh and self._drop_newline:
+            fresh = fresh.removeprefix("\n")
+            self._drop_newline = False
+        if not self._calls:
+            return self._text.feed(fresh)
+        text = self._text.feed(self._calls.feed(fresh))
+        return text + self._text.finish() if self._calls.began else text

@@ -15,8 +15,27 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from .errors import InvalidRequestError
 
-Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length"]
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for; `id` is unique, and what the tool's answer refers to."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallChunk:
+    """A piece of a streamed call: first id and name, then pieces of the arguments' JSON."""
+
+    index: int  # of the call in its reply
+    id: str | None
+    name: str | None
+    arguments: str
 
 
 class _Turn(TypedDict):
@@ -25,9 +44,15 @@ class _Turn(TypedDict):
 
 
 class Message(_Turn, total=False):
-    """One turn of a dialogue; an assistant's may carry the ids that were generated for it."""
+    """One turn of a dialogue; an assistant's may carry the ids that were generated for it.
+
+    The answer of a tool has the role "tool" and the id of the call that it answers.
+    """
 
     token_ids: Sequence[int]
+    tool_calls: Sequence[ToolCall | Mapping[str, object]]  # an assistant's: id, name, arguments
+    tool_call_id: str
+    name: str  # of the tool
 
 
 #: What chat methods accept: Messages, or any mappings with the same keys.
@@ -71,17 +96,19 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    tool_calls: tuple[ToolCallChunk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A whole reply."""
 
-    text: str
+    text: str  # without the calls
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
