@@ -38,7 +38,10 @@ FLOORS = [
     {"loader", "speed"},
     {"model"},
     {"stream", "engines", "progress"},
-    {"pump", "chat", "text_stream", "constraint"},
+    {"pump", "chat"},
+    {"call_reader"},
+    {"tools"},
+    {"constraint", "parameters", "text_stream"},
     {"types"},
     {"errors", "_core", "ggml_writer"},
 ]

@@ -14,13 +14,16 @@ from starchat import StarChat
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [
     "",
+    ".call_reader",
     ".chat",
     ".constraint",
     ".ggml_writer",
     ".loader",
     ".model",
+    ".parameters",
     ".stream",
     ".text_stream",
+    ".tools",
     ".types",
 ]
 TEXTS = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/constraints.md")]

@@ -1,7 +1,8 @@
 r"""Messages → token ids by StarChat's dialogue template.
 
 <|system|>\n…<|end|>\n<|user|>\n…<|end|>\n<|assistant|>: the roles are inserted as ids, so what a
-message says can never end its own turn. Refuses roles and contents that the template cannot hold.
+message says can never end its own turn. The form of tools, calls and results within the turns is
+that of tools.py. Refuses roles and contents that the template cannot hold.
 """
 
 from __future__ import annotations
@@ -10,11 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .call_reader import restated
 from .errors import InvalidRequestError, UnsupportedFeatureError
-from .types import Messages, check_token_ids, shown
+from .tools import Toolbox, call_line, plain_text, reply_text, result_line
+from .types import Messages, ToolCall, check_token_ids, shown
 
-_ROLES = ("system", "user", "assistant")
-_KEYS = ("role", "content", "token_ids")
+_KEYS = {
+    "system": ("role", "content"),
+    "user": ("role", "content"),
+    "assistant": ("role", "content", "token_ids", "tool_calls"),
+    "tool": ("role", "content", "tool_call_id", "name"),
+}
+_ROLES = ("system", "user", "assistant")  # that have a token
 
 
 class Tokenizer(Protocol):
@@ -32,18 +40,19 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One checked message; `token_ids` are those generated for it, where the caller kept them."""
+    """What stands between a role and its end; `token_ids` are those generated for it, if kept."""
 
     role: str
     content: str
     token_ids: tuple[int, ...] = ()
 
 
-def check_messages(messages: Messages) -> list[Turn]:
+def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Turn]:
     """Return the turns of a dialogue, with the one system turn first, empty where none is given.
 
-    Several system messages at the start are joined by a blank line. Turns of the same role may
-    follow each other. The messages themselves are left as they are.
+    Several system messages at the start are joined by a blank line; the tools follow them. Turns
+    of the same role may follow each other; what tools answered to one turn of the assistant is
+    one turn of the user, in the order of the calls. The messages themselves are left as they are.
 
     Raises InvalidRequestError.
 
@@ -57,18 +66,33 @@ def check_messages(messages: Messages) -> list[Turn]:
         )
     if not messages:
         raise InvalidRequestError("messages: the list is empty, expected at least one message")
-    turns = [_check_message(f"messages[{i}]", message) for i, message in enumerate(messages)]
-    n_system = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
-    for index, turn in enumerate(turns[n_system:], n_system):
-        if turn.role == "system":
-            raise InvalidRequestError(
-                f"messages[{index}]: a system message must stand before all others"
-            )
-    system = "\n\n".join(turn.content for turn in turns[:n_system])
-    return [Turn("system", system), *turns[n_system:]]
+    system: list[str] = []
+    turns: list[Turn] = []
+    asked = _Asked([])
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        role, content = _check_message(where, message)
+        if role == "tool":
+            asked.answer(where, message, content)
+            continue
+        turns += asked.turns()
+        asked = _Asked([])
+        if role == "assistant":
+            asked = _Asked(_check_calls(f"{where}.tool_calls", message.get("tool_calls", ())))
+            ids = check_token_ids(f"{where}.token_ids", message.get("token_ids", ()))
+            turns.append(Turn(role, reply_text(content, asked.lines(where)), ids))
+        elif role == "user":
+            turns.append(Turn(role, plain_text(content)))
+        elif turns:
+            raise InvalidRequestError(f"{where}: a system message must stand before all others")
+        else:
+            system.append(content)
+    first = "\n\n".join(system)
+    return [Turn("system", tools.system_text(first) if tools else first), *turns, *asked.turns()]
 
 
-def _check_message(where: str, message: Any) -> Turn:
+def _check_message(where: str, message: Any) -> tuple[str, str]:
+    """Return role and content."""
     if not isinstance(message, Mapping):
         raise InvalidRequestError(
             f"{where}: expected a mapping with role and content, got {type(message).__name__}"
@@ -77,21 +101,90 @@ def _check_message(where: str, message: Any) -> Turn:
         if key not in message:
             raise InvalidRequestError(f"{where}: {key} is missing")
     role, content = message["role"], message["content"]
-    if isinstance(role, str) and role == "tool":
-        raise InvalidRequestError(f"{where}: the role 'tool' is not supported by this version")
-    if not isinstance(role, str) or role not in _ROLES:
+    if not isinstance(role, str) or role not in _KEYS:
         raise InvalidRequestError(
-            f"{where}: unknown role {shown(role)}, expected one of {', '.join(_ROLES)}"
+            f"{where}: unknown role {shown(role)}, expected one of {', '.join(_KEYS)}"
         )
     if not isinstance(content, str):
         raise InvalidRequestError(f"{where}: content must be a string, got {shown(content)}")
     for key in message:
-        if key not in _KEYS or (key == "token_ids" and role != "assistant"):
+        if key not in _KEYS[role]:
             raise InvalidRequestError(
                 f"{where}: unknown key {shown(key)} in a message of the role {role}, "
-                f"expected {', '.join(_KEYS[: 3 if role == 'assistant' else 2])}"
+                f"expected {', '.join(_KEYS[role])}"
             )
-    return Turn(role, content, check_token_ids(f"{where}.token_ids", message.get("token_ids", ())))
+    return role, content
+
+
+def _check_calls(where: str, calls: Any) -> list[ToolCall]:
+    """Return the calls of a message, given as ToolCalls or as mappings."""
+    if isinstance(calls, (str, bytes, Mapping)) or not isinstance(calls, Sequence):
+        raise InvalidRequestError(f"{where}: expected a list of calls, got {shown(calls)}")
+    return [_check_call(f"{where}[{index}]", call) for index, call in enumerate(calls)]
+
+
+def _check_call(where: str, call: Any) -> ToolCall:
+    if isinstance(call, Mapping) and call.keys() == {"id", "name", "arguments"}:
+        call = ToolCall(**call)
+    if not isinstance(call, ToolCall):
+        raise InvalidRequestError(
+            f"{where}: expected a mapping with id, name and arguments, got {shown(call)}"
+        )
+    for key in ("id", "name"):
+        if not isinstance(value := getattr(call, key), str) or not value:
+            raise InvalidRequestError(
+                f"{where}: {key} must be a string, and not empty, got {shown(value)}"
+            )
+    if not isinstance(call.arguments, Mapping):
+        raise InvalidRequestError(
+            f"{where}: arguments must be a mapping, got {shown(call.arguments)}"
+        )
+    return call
+
+
+class _Asked:
+    """The calls of one turn of the assistant, and what tools answered to them."""
+
+    def __init__(self, calls: Sequence[ToolCall]) -> None:
+        self._calls = calls
+        self._answers: dict[str, str] = {}  # by the id of the call
+
+    def lines(self, where: str) -> list[str]:
+        """Return the lines that call."""
+        ids = [call.id for call in self._calls]
+        for index, call in enumerate(self._calls):
+            if call.id in ids[:index]:
+                raise InvalidRequestError(f"{where}: two calls have the id {shown(call.id)}")
+        return [
+            call_line(f"{where}.tool_calls[{index}]", call.name, dict(call.arguments))
+            for index, call in enumerate(self._calls)
+        ]
+
+    def answer(self, where: str, message: Mapping[str, Any], content: str) -> None:
+        """Take the answer of a tool."""
+        if "tool_call_id" not in message:
+            raise InvalidRequestError(f"{where}: tool_call_id is missing")
+        id = message["tool_call_id"]
+        call = next((call for call in self._calls if call.id == id), None)
+        if call is None:
+            known = ", ".join([shown(call.id) for call in self._calls]) or "none"
+            raise InvalidRequestError(
+                f"{where}: answers the call {shown(id)}, but the calls of the assistant's turn "
+                f"before it are: {known}"
+            )
+        if call.id in self._answers:
+            raise InvalidRequestError(f"{where}: a second answer to the call {shown(id)}")
+        if message.get("name") not in (None, call.name):
+            raise InvalidRequestError(
+                f"{where}: name is {shown(message['name'])}, but the call {shown(id)} is one of "
+                f"{shown(call.name)}"
+            )
+        self._answers[call.id] = result_line(where, call.name, content)
+
+    def turns(self) -> list[Turn]:
+        """Return the one turn that holds all answers, none without any."""
+        lines = [self._answers[call.id] for call in self._calls if call.id in self._answers]
+        return [Turn("user", "\n".join(lines))] if lines else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +227,6 @@ class ChatTemplate:
         """
         if turn.token_ids:
             text = tokenizer.decode(turn.token_ids, skip_special=True).decode("utf-8", "replace")
-            if text.removeprefix("\n") == turn.content:
+            if restated(text.removeprefix("\n")) == turn.content:
                 return turn.token_ids
         return tokenizer.encode("\n" + turn.content)

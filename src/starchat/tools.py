@@ -1,0 +1,276 @@
+r"""Tools: their definitions, the one form in which a dialogue shows them, and its grammar.
+
+A call is a line <tool_call>{"name": …, "arguments": …}, an answer a line <tool_result>{"name": …,
+"result": …}. Both are JSON on one line, so that no data can begin a line of its own, and plain
+text cannot begin a line with these words. docs/tools.md explains the form.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import InvalidRequestError
+from .parameters import Schema, enforced_parameters, shown_parameters
+from .types import shown
+
+CALL = "<tool_call>"
+RESULT = "<tool_result>"
+
+_KEYS = ("name", "description", "parameters", "strict")
+_CHOICES = ("auto", "any", "required", "none")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MARKED = re.compile(f"(?m)^(?= *(?:{CALL}|{RESULT}))")
+_SEPARATORS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+# ---- the form -------------------------------------------------------------------------------
+
+
+def to_json(where: str, value: object) -> str:
+    r"""Return a value as JSON on one line, U+FFFD for lone surrogates.
+
+    Raises InvalidRequestError for what has no JSON, naming `where`.
+
+    >>> to_json("result", "1\n<|end|>")
+    '"1\\n<|end|>"'
+    """
+    return _SURROGATE.sub("\ufffd", _dump(where, value))
+
+
+def _dump(where: str, value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{where}: cannot be written as JSON: {error}") from error
+
+
+def plain_text(text: str) -> str:
+    r"""Return what a dialogue shows of plain text: lines that look like tools' are indented.
+
+    By one blank more than they had, so that different texts stay different.
+
+    >>> plain_text("See:\n<tool_call>{}")
+    'See:\n <tool_call>{}'
+    """
+    return _MARKED.sub(" ", text)
+
+
+def call_line(where: str, name: str, arguments: Mapping[str, Any]) -> str:
+    """Return the line that calls a tool.
+
+    >>> call_line("call", "add", {"a": 1})
+    '<tool_call>{"name": "add", "arguments": {"a": 1}}'
+    """
+    return CALL + to_json(where, {"name": name, "arguments": arguments})
+
+
+def result_line(where: str, name: str, result: str) -> str:
+    """Return the line that holds what a tool answered.
+
+    >>> result_line("result", "add", "3")
+    '<tool_result>{"name": "add", "result": "3"}'
+    """
+    return RESULT + to_json(where, {"name": name, "result": result})
+
+
+def reply_text(text: str, call_lines: Sequence[str]) -> str:
+    r"""Return what an assistant's turn holds: its text, if any, and then its calls.
+
+    >>> reply_text("Let me see.", ['<tool_call>{"name": "now", "arguments": {}}'])
+    'Let me see.\n<tool_call>{"name": "now", "arguments": {}}'
+    """
+    return "\n".join([*([plain_text(text)] if text else []), *call_lines])
+
+
+# ---- definitions ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A checked definition."""
+
+    name: str
+    line: str  # tells the model of it
+    arguments: Schema  # of the object that a call must give it
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """The tools of one request, and how the reply may use them."""
+
+    told: tuple[Tool, ...]  # in the prompt
+    allowed: tuple[Tool, ...]  # in the reply
+    choice: Literal["auto", "any", "none"]  # one that is forced is "any" of one
+    parallel: bool
+
+    @classmethod
+    def check(cls, tools: object, choice: object = "auto", parallel: object = True) -> Toolbox:
+        """Return checked tools; raise InvalidRequestError, naming the tool that is wrong.
+
+        >>> Toolbox.check([{"name": "now"}], "required").choice
+        'any'
+        """
+        if not isinstance(parallel, bool):
+            raise InvalidRequestError(
+                f"parallel_tool_calls: expected True or False, got {shown(parallel)}"
+            )
+        found = check_tools(tools)
+        if choice in ("none", "auto") and (choice == "none" or not found):
+            return cls((), (), "none", parallel)
+        if choice == "auto":
+            return cls(found, found, "auto", parallel)
+        allowed = found if choice in ("any", "required") else _named(found, choice)
+        if not allowed:
+            raise InvalidRequestError(
+                f"tool_choice: {choice!r} needs at least one tool, but tools is empty"
+            )
+        return cls(found, allowed, "any", parallel)
+
+    def system_text(self, system: str) -> str:
+        """Return what the system turn holds: the caller's text, and the tools."""
+        if not self.told:
+            return system
+        lines = ["Tools:", *[tool.line for tool in self.told]]
+        lines += ["To call tools, reply with one line for each call:"]
+        lines += [CALL + '{"name": "…", "arguments": {…}}']
+        return "\n\n".join([*([system] if system else []), "\n".join(lines)])
+
+
+def _named(tools: tuple[Tool, ...], name: object) -> tuple[Tool, ...]:
+    found = tuple([tool for tool in tools if tool.name == name])
+    if not found:
+        known = ", ".join([shown(tool.name) for tool in tools]) or "none is given"
+        raise InvalidRequestError(
+            f"tool_choice: expected {', '.join(map(repr, _CHOICES))} or the name of a tool "
+            f"({known}), got {shown(name)}"
+        )
+    return found
+
+
+def check_tools(tools: object) -> tuple[Tool, ...]:
+    """Return the tools of definitions, each plain or in OpenAI's {"type": "function", …}.
+
+    Raises InvalidRequestError.
+
+    >>> check_tools([{"type": "function", "function": {"name": "now"}}])[0].name
+    'now'
+    """
+    if tools is None:
+        return ()
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
+        raise InvalidRequestError(
+            f"tools: expected a list of {{'name': …, 'parameters': …}}, got {shown(tools)}"
+        )
+    checked: dict[str, Tool] = {}
+    for index, definition in enumerate(tools):
+        tool = _check_tool(f"tools[{index}]", definition)
+        if tool.name in checked:
+            raise InvalidRequestError(f"tools[{index}]: a second tool named {shown(tool.name)}")
+        checked[tool.name] = tool
+    return tuple(checked.values())
+
+
+def _check_tool(where: str, definition: Any) -> Tool:
+    if isinstance(definition, Mapping) and "function" in definition:
+        if definition.keys() != {"type", "function"} or definition["type"] != "function":
+            raise InvalidRequestError(
+                f"{where}: expected {{'type': 'function', 'function': {{…}}}}, "
+                f"got {shown(definition)}"
+            )
+        definition, where = definition["function"], f"{where}.function"
+    if not isinstance(definition, Mapping):
+        raise InvalidRequestError(f"{where}: expected a mapping, got {shown(definition)}")
+    for key in definition:
+        if key not in _KEYS:
+            raise InvalidRequestError(
+                f"{where}: unknown key {shown(key)}, expected {', '.join(_KEYS)}"
+            )
+    name, description = definition.get("name"), definition.get("description") or ""
+    if not isinstance(name, str) or not name or _SURROGATE.search(name):
+        raise InvalidRequestError(
+            f"{where}.name: expected a string, not empty and without lone surrogates, "
+            f"got {shown(name)}"
+        )
+    where = f"{where} ({shown(name)})"
+    if not isinstance(description, str):
+        raise InvalidRequestError(
+            f"{where}: description must be a string, got {shown(description)}"
+        )
+    told: dict[str, Any] = {"name": name} | ({"description": description} if description else {})
+    parameters = _check_parameters(where, definition.get("parameters"))
+    try:
+        told["parameters"] = shown_parameters(parameters)
+        return Tool(name, to_json(where, told), enforced_parameters(parameters))
+    except RecursionError:
+        raise InvalidRequestError(f"{where}.parameters: nested too deeply") from None
+
+
+def _check_parameters(where: str, parameters: Any) -> Schema:
+    """Return a schema as plain data of its own, that of no arguments for None."""
+    if parameters is None:
+        return {"type": "object", "properties": {}}
+    where = f"{where}.parameters"
+    if not isinstance(parameters, Mapping):
+        raise InvalidRequestError(f"{where}: expected a JSON Schema, got {shown(parameters)}")
+    text = _dump(where, dict(parameters))
+    if _SURROGATE.search(text):
+        raise InvalidRequestError(f"{where}: a lone surrogate in it has no UTF-8")
+    schema: Schema = json.loads(text)
+    types = schema.get("type", "object")
+    if types != "object" and not (isinstance(types, list) and "object" in types):
+        raise InvalidRequestError(
+            f"{where}: arguments are an object, so type must be 'object', got {shown(types)}"
+        )
+    return schema
+
+
+# ---- the grammar ----------------------------------------------------------------------------
+
+_ANY_TEXT = "/(?s:.*)/"
+_NO_MARKER = f"~/(?s:.*){CALL}(?s:.*)/"
+
+
+def reply_grammar(toolbox: Toolbox) -> str:
+    r"""Return the Lark grammar (llguidance's dialect) of the replies that tools allow.
+
+    "any": one call or more. "auto": text, or calls, or text and then calls. "none": text in which
+    nothing looks like a call. A newline before the reply is the template's.
+
+    >>> print(reply_grammar(Toolbox.check([{"name": "now"}], "any", False)))
+    start: "\n" call
+    call: "<tool_call>" body
+    body: body_0
+    body_0: "{\"name\": \"now\", \"arguments\": " arguments_0 "}"
+    arguments_0: %json {"type": "object", "properties": {}, "additionalProperties": false, ...}
+    """
+    more = ' ("\\n" call)*' if toolbox.parallel else ""
+    text = f"TEXT: {_ANY_TEXT} & {_NO_MARKER}"
+    if toolbox.choice == "none":
+        return f"start: TEXT\n{text}"
+    lines = [f'start: "\\n" call{more}']
+    if toolbox.choice == "auto":
+        # One terminal up to where the call begins: whether a line is text or the beginning of
+        # a call shows only at its end, and a lexer does not go back.
+        lines = [
+            f"start: TEXT | FIRST body{more}",
+            text,
+            f"FIRST: /((?s:.*)\\n)?{CALL}/ & ~/(?s:.*){CALL}(?s:.+)/",
+        ]
+    if toolbox.choice == "any" or more:
+        lines.append(f"call: {_literal(CALL)} body")
+    lines.append("body: " + " | ".join([f"body_{i}" for i in range(len(toolbox.allowed))]))
+    for index, tool in enumerate(toolbox.allowed):
+        head = f'{{"name": {json.dumps(tool.name, ensure_ascii=False)}, "arguments": '
+        schema = {**tool.arguments, "x-guidance": _SEPARATORS}
+        lines.append(f'body_{index}: {_literal(head)} arguments_{index} "}}"')
+        lines.append(f"arguments_{index}: %json {json.dumps(schema)}")
+    return "\n".join(lines)
+
+
+def _literal(text: str) -> str:
+    """Return a Lark string of exactly this text; in ASCII, which has no exceptions."""
+    return json.dumps(text)
