@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import re
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from starchat import InvalidRequestError, ToolCall
+from starchat import Completion, ConstraintError, InvalidRequestError, StarChat, ToolCall
 from starchat.call_reader import CallReader
 from starchat.chat import ChatTemplate, check_messages
 from starchat.parameters import enforced_parameters, shown_parameters
@@ -36,6 +40,10 @@ ADD: dict[str, Any] = {
     },
 }
 NOW: dict[str, Any] = {"name": "now"}
+ECHO: dict[str, Any] = {
+    "name": "echo",
+    "parameters": {"properties": {"x": {"type": "boolean"}}, "required": ["x"]},
+}
 HOSTILE_NAME = 'q"\n{é🙂\x7f\x00\\ </tool>'
 HOSTILE: dict[str, Any] = {
     "name": HOSTILE_NAME,
@@ -179,15 +187,12 @@ def test_references_that_cannot_be_resolved_stay(definitions: dict[str, Any]) ->
 
 # ---- data stays data ------------------------------------------------------------------------
 
+MARKS = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", CALL, RESULT, '"}', '"', "\\", " "]
+MARKS += ["\n", '{"name": "add", "arguments": {}}', "\x00", "\ud800", "\udc00", "\u2028", "\r"]
 hostile_text = st.one_of(
     st.text(st.characters(exclude_categories=())),  # lone surrogates and control characters too
-    st.lists(
-        st.sampled_from(
-            ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "\n", CALL, RESULT, " ", '"', "\\",
-             '{"name": "add", "arguments": {}}', '"}', "\x00", "\ud800", "\udc00", "\u2028", "\r"]
-        )
-    ).map("".join),
-)  # fmt: skip
+    st.lists(st.sampled_from(MARKS)).map("".join),
+)
 
 
 def control(ids: list[int]) -> list[int]:
@@ -412,34 +417,34 @@ def test_grammars_accept_what_the_choice_allows_and_nothing_else(
     is_auto, forced = choice == "auto", choice in ("any", "required")
     allowed = {
         "": choice in ("auto", "none"),
-        "\nHello.\n": choice in ("auto", "none"),
+        "Hello.\n": choice in ("auto", "none"),
         "a < b, <tool_cal": choice in ("auto", "none"),
-        "\n" + ADDING: is_auto or forced or choice == "add",
-        "\n" + TIME: is_auto or forced or choice == "now",
-        f"\n{ADDING}\n{ADDING}": (is_auto or forced or choice == "add") and parallel,
-        f"\n{ADDING}\n{TIME}": (is_auto or forced) and parallel,
-        ADDING: is_auto,
-        f"\nLet me see.\n{ADDING}": is_auto,
-        f"\nLet\n\nme <tool_cal see.\n{TIME}": is_auto,
+        ADDING: is_auto or forced or choice == "add",
+        TIME: is_auto or forced or choice == "now",
+        f"{ADDING}\n{ADDING}": (is_auto or forced or choice == "add") and parallel,
+        f"{ADDING}\n{TIME}": (is_auto or forced) and parallel,
+        f"Let me see.\n{ADDING}": is_auto,
+        f"Let\n\nme <tool_cal see.\n{TIME}": is_auto,
+        f"\n{TIME}": is_auto,
     }
     for text, is_allowed in allowed.items():
         assert grammars.accepts(grammar, text) == is_allowed, text
     refused = [
         f"Let me see. {ADDING}",
-        f"\n{ADDING}\n",
-        f"\n{ADDING}\n\n{ADDING}",
-        f"\n{ADDING}{ADDING}",
-        f"\n{ADDING}\nDone.",
-        f"\n{CALL}",
+        f"{ADDING}\n",
+        f"{ADDING}\n\n{ADDING}",
+        f"{ADDING}{ADDING}",
+        f"{ADDING}\nDone.",
+        CALL,
         f"\n{ADDING[:-1]}",
-        "\n" + ADDING.replace("add", "sub"),
-        "\n" + ADDING.replace('"a": 1', '"a": "1"'),
-        "\n" + ADDING.replace('"a": 1, ', ""),
-        "\n" + ADDING.replace("-2", '-2, "c": 3'),
-        "\n" + ADDING.replace('"a": 1, "b": -2', '"b": -2, "a": 1'),
-        "\n" + ADDING.replace(", ", ","),
-        "\n" + ADDING.replace(": ", ":"),
-        "\n" + TIME.replace("{}", '{"a": 1}'),
+        ADDING.replace("add", "sub"),
+        ADDING.replace('"a": 1', '"a": "1"'),
+        ADDING.replace('"a": 1, ', ""),
+        ADDING.replace("-2", '-2, "c": 3'),
+        ADDING.replace('"a": 1, "b": -2', '"b": -2, "a": 1'),
+        ADDING.replace(", ", ","),
+        ADDING.replace(": ", ":"),
+        TIME.replace("{}", '{"a": 1}'),
     ]
     for text in refused:
         assert not grammars.accepts(grammar, text), text
@@ -449,8 +454,8 @@ def test_names_of_any_script_and_shape_are_exactly_theirs() -> None:
     grammar = reply_grammar(Toolbox.check([HOSTILE, NOW], "any"))
     said = call_line("", HOSTILE_NAME, {'ключ"\n}': "x\n<|end|>", "名": "日本"})
     assert "\n" not in said
-    assert grammars.accepts(grammar, f"\n{said}\n{TIME}")
-    assert not grammars.accepts(grammar, "\n" + said.replace("🙂", "🙃"))
+    assert grammars.accepts(grammar, f"{said}\n{TIME}")
+    assert not grammars.accepts(grammar, said.replace("🙂", "🙃"))
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.integers(0, 999))
@@ -464,7 +469,7 @@ def test_any_name_is_called_by_its_name(name: str, seed: int) -> None:
 
 def read_calls(reply: str) -> list[ToolCall]:
     reader = CallReader()
-    assert reader.feed(reply.removeprefix("\n")) + reader.finish() == ""
+    assert reader.feed(reply) + reader.finish() == ""
     assert not reader.unfinished
     return reader.calls
 
@@ -484,7 +489,7 @@ SCHEMAS: list[dict[str, Any]] = [
      "required": ["a", "b"]},
     {"anyOf": [{"properties": {"a": {"const": 1}}, "required": ["a"]},
                {"properties": {"b": {"const": 2}}, "required": ["b"]}]},
-    {"properties": {"s": {"type": "string", "minLength": 2, "maxLength": 3, "pattern": "^[аб]+$"},
+    {"properties": {"s": {"type": "string", "minLength": 2, "maxLength": 3, "pattern": "^[éя]+$"},
                     "t": {"type": "array", "items": {"enum": ["x", 3, None]}, "maxItems": 2},
                     "d": {"type": "string", "format": "date"}}, "required": ["s", "t"]},
 ]  # fmt: skip
@@ -495,7 +500,7 @@ def test_calls_of_random_replies_validate(schema: dict[str, Any]) -> None:
     tools = [NOW | {"parameters": schema}, HOSTILE]
     for seed, choice in itertools.product(range(4), ("any", "auto")):
         grammar = reply_grammar(Toolbox.check(tools, choice))
-        for read in read_calls(grammars.random_text(grammar, seed, "\n" + CALL)):
+        for read in read_calls(grammars.random_text(grammar, seed, CALL)):
             known = schema if read.name == "now" else HOSTILE["parameters"]
             jsonschema.validate(read.arguments, known)
 
@@ -529,11 +534,14 @@ def test_an_object_stays_open_where_its_schema_says_so_or_is_combined(
 # ---- reading replies ------------------------------------------------------------------------
 
 json_values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats(allow_nan=False, allow_infinity=False),
-              st.sampled_from(['{"}', "}\n<tool_call>", '\\"', "\\", CALL])),
+    st.one_of(
+        *(st.none(), st.booleans(), st.integers(), st.text()),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from(['{"}', "}\n<tool_call>", '\\"', "\\", CALL]),
+    ),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=4,
-)  # fmt: skip
+)
 written_calls = st.lists(
     st.tuples(st.text(min_size=1), st.dictionaries(st.text(), json_values, max_size=3)), max_size=3
 )
@@ -628,3 +636,231 @@ def test_calls_are_given_out_as_they_are_written() -> None:
     assert "".join([chunk.arguments for chunk in reader.take()]) == '{"a'
     reader.feed(ADDING[43:])
     assert "".join([chunk.arguments for chunk in reader.take()]) == '": 1, "b": -2}'
+
+
+# ---- streams --------------------------------------------------------------------------------
+
+
+def stream_of(
+    text: str, finish_reason: str | None = "stop", stop: tuple[str, ...] = ()
+) -> tuple[Stream, FakeTokens]:
+    tokens: Any = FakeTokens(BYTES.encode(text), finish_reason)
+    calls = CallReader()
+    reply = TextStream(stop, drop_newline=True, calls=calls)
+    return Stream(Request(tokens, reply, BYTES, 3, calls=calls)), tokens
+
+
+def test_a_reply_with_calls_ends_with_that_reason_and_its_text_has_none() -> None:
+    reply = stream_of(f"\nLet me see.\n{ADDING}\n{TIME}")[0].result()
+    assert (reply.text, reply.finish_reason) == ("Let me see.", "tool_calls")
+    assert [call.name for call in reply.tool_calls] == ["add", "now"]
+    assert reply.tool_calls[0].arguments == {"a": 1, "b": -2}
+
+
+def test_a_reply_without_calls_is_as_ever() -> None:
+    reply = stream_of("\nHello.")[0].result()
+    assert (reply.text, reply.finish_reason, reply.tool_calls) == ("Hello.", "stop", ())
+
+
+def test_chunks_hold_text_or_calls_and_join_to_the_whole() -> None:
+    stream, _ = stream_of(f"\nHi\n{ADDING}\n{TIME}")
+    chunks = list(stream)
+    assert "".join([chunk.text for chunk in chunks]) == "Hi"
+    pieces = [piece for chunk in chunks for piece in chunk.tool_calls]
+    assert [(p.index, p.name) for p in pieces if p.id] == [(0, "add"), (1, "now")]
+    assert "".join([p.arguments for p in pieces if p.index == 0]) == '{"a": 1, "b": -2}'
+    ids = tuple([id for chunk in chunks for id in chunk.token_ids])
+    assert (ids, chunks[-1].finish_reason) == (stream.result().token_ids, "tool_calls")
+
+
+def test_calls_stream_while_they_are_written() -> None:
+    stream, tokens = stream_of(f"\n{ADDING[:43]}", finish_reason=None)
+    pieces = []
+    while tokens._tokens:
+        pieces += next(stream).tool_calls
+    assert (pieces[0].name, "".join([piece.arguments for piece in pieces])) == ("add", '{"a')
+
+
+@pytest.mark.parametrize("end", [len(CALL), len(TIME) // 2, len(TIME) - 1])
+def test_a_reply_cut_within_a_call_has_the_whole_ones_only(end: int) -> None:
+    reply = stream_of(f"\n{ADDING}\n{TIME[:end]}", "length")[0].result()
+    assert (reply.finish_reason, reply.text) == ("length", "")
+    assert [call.name for call in reply.tool_calls] == ["add"]
+
+
+def test_a_call_that_no_stop_token_should_have_ended_is_no_call() -> None:
+    reply = stream_of(f"\n{TIME[:-1]}", "stop")[0].result()
+    assert (reply.finish_reason, reply.tool_calls) == ("length", ())
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "n_calls"),
+    [
+        pytest.param("see", "Let me ", 0, id="in-text"),
+        pytest.param("add", "Let me see.", 1, id="in-a-call"),
+        pytest.param("\n", "Let me see.", 1, id="the-line-break-before-a-call"),
+        pytest.param(".\n<tool", "Let me see.", 1, id="across-the-border"),
+        pytest.param("see.?", "Let me see.", 1, id="begun-at-the-border"),
+    ],
+)
+def test_stop_strings_end_text_and_never_a_call(stop: str, text: str, n_calls: int) -> None:
+    stream, tokens = stream_of(f"\nLet me see.\n{ADDING}", stop=(stop,))
+    reply = stream.result()
+    assert (reply.text, len(reply.tool_calls)) == (text, n_calls)
+    assert reply.finish_reason == ("tool_calls" if n_calls else "stop")
+    assert tokens.cancelled == (not n_calls)
+
+
+def test_a_stream_that_is_closed_within_a_call_ends_the_sequence() -> None:
+    stream, tokens = stream_of(f"\n{ADDING[:43]}", finish_reason=None)
+    with stream:
+        while not next(stream).tool_calls:
+            pass
+    assert tokens.cancelled
+    with pytest.raises(InvalidRequestError, match="closed before its end"):
+        stream.result()
+
+
+def test_after_a_stop_string_there_are_no_calls_even_in_one_piece() -> None:
+    reader = CallReader()
+    text = TextStream(["see"], calls=reader)
+    assert text.feed(f"Let me see.\n{ADDING}".encode()) + text.finish() == "Let me "
+    assert text.stopped
+
+
+# ---- the model ------------------------------------------------------------------------------
+
+QUESTION = [user("What is 3 + 4?")]
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 200}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_path: Path) -> Iterator[StarChat]:
+    with StarChat.load(tiny_model_path) as model:
+        yield model
+
+
+@pytest.mark.parametrize("choice", ["any", "required", "now", HOSTILE_NAME])
+def test_a_model_that_knows_nothing_calls_tools_when_it_must(model: StarChat, choice: str) -> None:
+    tools = [NOW, HOSTILE]
+    for seed in range(4):
+        reply = model.chat(
+            QUESTION, tools=tools, tool_choice=choice, temperature=2, seed=seed, max_tokens=300
+        )
+        assert reply.text == ""
+        assert reply.finish_reason in ("tool_calls", "length")
+        for read in reply.tool_calls:
+            assert read.name in (
+                [choice] if choice not in ("any", "required") else ["now", HOSTILE_NAME]
+            )
+            (known,) = [tool for tool in tools if tool["name"] == read.name]
+            jsonschema.validate(read.arguments, known.get("parameters", {"maxProperties": 0}))
+
+
+def test_one_call_at_most_where_calls_are_not_parallel(model: StarChat) -> None:
+    reply = model.chat(
+        QUESTION, tools=[NOW], tool_choice="any", parallel_tool_calls=False, **GREEDY
+    )
+    assert [read.name for read in reply.tool_calls] == ["now"]
+    assert reply.finish_reason == "tool_calls"
+    assert reply.usage.forced_tokens == reply.usage.completion_tokens  # there was no choice
+
+
+def test_a_budget_that_ends_within_a_call_is_length(model: StarChat) -> None:
+    reply = model.chat(QUESTION, tools=[NOW], tool_choice="any", max_tokens=20)
+    assert (reply.finish_reason, reply.text, reply.tool_calls) == ("length", "", ())
+
+
+def test_auto_lets_the_model_decide_and_never_gives_out_a_marker(model: StarChat) -> None:
+    for seed in range(4):
+        reply = model.chat(QUESTION, tools=[NOW], temperature=2, seed=seed, max_tokens=60)
+        assert CALL not in reply.text and reply.finish_reason in ("stop", "length", "tool_calls")
+
+
+def test_all_ways_of_chatting_give_the_same_calls(model: StarChat) -> None:
+    options: dict[str, Any] = {"tools": [ADD, NOW], "tool_choice": "any", **GREEDY}
+
+    def said(reply: Completion) -> Any:
+        calls = [(read.name, read.arguments) for read in reply.tool_calls]
+        return reply.text, reply.token_ids, reply.finish_reason, calls
+
+    stream = model.stream_chat(QUESTION, **options)
+    chunks = list(stream)
+    expected = said(model.chat(QUESTION, **options))
+    assert said(stream.result()) == expected
+    assert said(asyncio.run(model.achat(QUESTION, **options))) == expected
+    pieces = [piece for chunk in chunks for piece in chunk.tool_calls]
+    for index, read in enumerate(stream.result().tool_calls):
+        mine = [piece for piece in pieces if piece.index == index]
+        assert (mine[0].id, mine[0].name, mine[0].arguments) == (read.id, read.name, "")
+        assert json.loads("".join([piece.arguments for piece in mine])) == read.arguments
+
+
+def test_requests_with_tools_at_once_give_what_each_gives_alone(model: StarChat) -> None:
+    def ask(seed: int) -> Any:
+        choice = ["auto", "any", "none", "now"][seed % 4]
+        reply = model.chat(
+            [user(f"What is {seed} + {seed}?")], tools=[ADD, NOW], tool_choice=choice,
+            temperature=1, seed=seed, max_tokens=40,
+        )  # fmt: skip
+        return reply.token_ids, [(read.name, read.arguments) for read in reply.tool_calls]
+
+    alone = [ask(seed) for seed in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(ask, range(16))) == alone
+
+
+def test_a_reply_and_its_results_go_back_as_they_came(model: StarChat) -> None:
+    options: dict[str, Any] = {"tools": [ECHO], "tool_choice": "any", "parallel_tool_calls": False}
+    reply = model.chat(QUESTION, **options, **GREEDY)
+    (read,) = reply.tool_calls
+    after = [*QUESTION, assistant(reply.text, read), result("noon", read.id)]
+    kept = [*QUESTION, assistant(reply.text, read, token_ids=reply.token_ids), *after[2:]]
+    assert model.count_tokens(kept, [ECHO]) == model.count_tokens(after, [ECHO])
+    again = model.chat(kept, tools=[ECHO], max_tokens=3)
+    assert again.usage.prompt_tokens == model.count_tokens(kept, [ECHO])
+    assert again.usage.cached_tokens > model.count_tokens(QUESTION, [ECHO]) - 1
+
+
+def test_without_tools_to_call_nothing_is_said_of_tools(model: StarChat) -> None:
+    plain = model.count_tokens(QUESTION)
+    assert model.count_tokens(QUESTION, [ADD]) > plain == model.count_tokens(QUESTION, [])
+    reply = model.chat(QUESTION, tools=[ADD], tool_choice="none", max_tokens=4)
+    assert reply.usage.prompt_tokens == plain
+
+
+@pytest.mark.parametrize(
+    ("schema", "sentence"),
+    [
+        ({"uniqueItems": True}, r"tool 'bad': parameters: Unimplemented keys: \[\"uniqueItems"),
+        ({"format": "nonsense"}, "tool 'bad': parameters: Unknown format: nonsense"),
+        ({"type": "integer", "minimum": 2, "maximum": 1}, "tool 'bad': parameters: Unsatisfiable"),
+        ({"$ref": "#/$defs/Missing"}, "tool 'bad': parameters: Pointer"),
+        ({"$ref": "https://example.com/schema"}, "tool 'bad': parameters: "),
+        ({"type": "nonsense"}, "tool 'bad': parameters: Invalid type: nonsense"),
+    ],
+    ids=lambda value: json.dumps(value)[:30],
+)
+def test_a_schema_that_cannot_be_enforced_is_refused_and_its_tool_named(
+    model: StarChat, schema: dict[str, Any], sentence: str
+) -> None:
+    parameters = {"type": "object", "properties": {"x": schema}, "required": ["x"]}
+    tools = [NOW, {"name": "bad", "parameters": parameters}]
+    for ask in (model.chat, model.stream_chat, model.astream_chat):
+        with pytest.raises(ConstraintError, match=sentence):
+            ask(QUESTION, tools=tools)
+    assert model.chat(QUESTION, tools=tools, tool_choice="now", max_tokens=4)  # not allowed
+
+
+def test_tools_and_another_constraint_exclude_each_other(model: StarChat) -> None:
+    with pytest.raises(InvalidRequestError, match="regex and tools: expected one of them, or"):
+        model.chat(QUESTION, tools=[NOW], regex="a+")
+    assert re.fullmatch(
+        "a+", model.chat(QUESTION, tools=[NOW], tool_choice="none", regex="a+", max_tokens=5).text
+    )
+
+
+def test_only_chats_know_tools(model: StarChat) -> None:
+    ask: Any = model.complete
+    with pytest.raises(InvalidRequestError, match="tools: only the chat methods know tools"):
+        ask("a", tools=[NOW])

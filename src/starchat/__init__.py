@@ -26,6 +26,7 @@ from .loader import Loader
 from .model import StarChat
 from .stream import AsyncStream, Stream
 from .types import (
+    ChatOptions,
     Chunk,
     Completion,
     FinishReason,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncStream",
+    "ChatOptions",
     "Chunk",
     "Completion",
     "ConstraintError",

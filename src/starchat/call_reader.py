@@ -58,6 +58,11 @@ class CallReader:
         """Whether the reply ends within a call, or one that cannot be read."""
         return self.began and (self._read != self._read_next or bool(self._rest))
 
+    @property
+    def has_fresh(self) -> bool:
+        """Whether take() has something to give."""
+        return bool(self._fresh)
+
     def feed(self, text: str) -> str:
         """Return the free text that `text` settles."""
         free = ""

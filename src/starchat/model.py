@@ -7,13 +7,14 @@ streams; every other way of asking reads such a stream to its end.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
+from .call_reader import CallReader
 from .chat import ChatTemplate, check_messages
 from .constraint import Constraint
 from .engines import Lease, Settings, lease
@@ -22,8 +23,11 @@ from .progress import LoadingBar
 from .pump import shared_pump
 from .stream import AsyncStream, Request, Stream
 from .text_stream import TextStream
+from .tools import Toolbox
 from .types import (
     CONSTRAINTS,
+    TOOLS,
+    ChatOptions,
     Completion,
     Messages,
     ModelInfo,
@@ -117,7 +121,7 @@ class StarChat:
 
     # ---- dialogue ---------------------------------------------------------------------------
 
-    def chat(self, messages: Messages, **options: Unpack[ReplyOptions]) -> Completion:
+    def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Completion:
         """Return the assistant's next reply in a dialogue.
 
         Raises UnsupportedFeatureError where the vocabulary has no role tokens.
@@ -131,7 +135,7 @@ class StarChat:
         """
         return self.stream_chat(messages, **options).result()
 
-    def stream_chat(self, messages: Messages, **options: Unpack[ReplyOptions]) -> Stream:
+    def stream_chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Stream:
         """Return the assistant's next reply as it is written; errors are raised by this call.
 
         >>> dialogue = [{"role": "user", "content": "Hello"}]
@@ -139,9 +143,10 @@ class StarChat:
         ...     print(chunk.text, end="", flush=True)
         Hello...
         """
-        return self._stream(self._chat_prompt(messages), options, is_chat=True)
+        tools = Toolbox.from_options(options)
+        return self._stream(self._chat_prompt(messages, tools), options, tools)
 
-    async def achat(self, messages: Messages, **options: Unpack[ReplyOptions]) -> Completion:
+    async def achat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Completion:
         """Return the assistant's next reply; cancelling the task ends it.
 
         >>> import asyncio
@@ -151,7 +156,7 @@ class StarChat:
         """
         return await self.astream_chat(messages, **options).result()
 
-    def astream_chat(self, messages: Messages, **options: Unpack[ReplyOptions]) -> AsyncStream:
+    def astream_chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncStream:
         """Return the assistant's next reply as it is written, for `async for`; not a coroutine.
 
         >>> import asyncio
@@ -161,15 +166,18 @@ class StarChat:
         >>> asyncio.run(answer([{"role": "user", "content": "Hello"}]))
         Hello...
         """
-        return self._astream(self._chat_prompt(messages), options, is_chat=True)
+        tools = Toolbox.from_options(options)
+        return self._astream(self._chat_prompt(messages, tools), options, tools)
 
-    def count_tokens(self, messages: Messages) -> int:
-        """Return how many tokens a dialogue takes as a prompt, its frame included.
+    def count_tokens(
+        self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> int:
+        """Return how many tokens a dialogue takes as a prompt, its frame and tools included.
 
         >>> StarChat.load().count_tokens([{"role": "user", "content": "Hello"}]) > 8
         True
         """
-        return len(self._chat_prompt(messages))
+        return len(self._chat_prompt(messages, Toolbox.check(tools)))
 
     # ---- raw text ---------------------------------------------------------------------------
 
@@ -387,9 +395,9 @@ class StarChat:
             "<fim_middle>: infill needs a StarCoder or SantaCoder file"
         )
 
-    def _chat_prompt(self, messages: Messages) -> list[int]:
+    def _chat_prompt(self, messages: Messages, tools: Toolbox) -> list[int]:
         tokenizer = self._engine.tokenizer
-        return self._template.render(check_messages(messages), tokenizer)
+        return self._template.render(check_messages(messages, tools), tokenizer)
 
     def _prompt(
         self, prompt: str | Sequence[int], allow_special: bool | Sequence[str]
@@ -406,44 +414,56 @@ class StarChat:
         return [start, *before, middle, *after, end]
 
     def _stream(
-        self, prompt: Sequence[int], options: ReplyOptions, is_chat: bool = False
+        self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> Stream:
-        params, grammar = self._params_and_grammar(options)
+        params, grammar = self._params_and_grammar(options, tools)
         core_params = self._core_params(params, len(prompt))
-        lead = self._lead(grammar, is_chat)
+        lead = self._lead(grammar, tools)
         tokens = self._engine.submit(prompt, core_params, grammar=grammar, lead=lead)
-        return Stream(self._request(tokens, params, len(prompt), is_chat))
+        return Stream(self._request(tokens, params, len(prompt), tools))
 
     def _astream(
-        self, prompt: Sequence[int], options: ReplyOptions, is_chat: bool = False
+        self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> AsyncStream:
-        params, grammar = self._params_and_grammar(options)
+        params, grammar = self._params_and_grammar(options, tools)
         pump = shared_pump()
         key = pump.new_key()
         core_params = self._core_params(params, len(prompt))
-        lead = self._lead(grammar, is_chat)
+        lead = self._lead(grammar, tools)
         tokens = self._engine.submit(prompt, core_params, pump.queue, key, grammar, lead)
-        stream = AsyncStream(self._request(tokens, params, len(prompt), is_chat))
+        stream = AsyncStream(self._request(tokens, params, len(prompt), tools))
         pump.attach(key, stream)
         return stream
 
     def _params_and_grammar(
-        self, options: ReplyOptions
+        self, options: Mapping[str, Any], tools: Toolbox | None
     ) -> tuple[SamplingParams, _core.Grammar | None]:
-        sampling = {name: value for name, value in options.items() if name not in CONSTRAINTS}
-        params = SamplingParams.from_options(sampling)
+        """Return what the engine follows; `tools` is None where there is no dialogue."""
+        others = (*CONSTRAINTS, *TOOLS) if tools else CONSTRAINTS
+        params = SamplingParams.from_options({k: v for k, v in options.items() if k not in others})
         constraint = Constraint.from_options(options)
-        return params, constraint.compile(self._engine) if constraint else None
+        if constraint and tools and tools.allowed:
+            raise InvalidRequestError(
+                f"{constraint.keyword} and tools: expected one of them, or tool_choice='none'"
+            )
+        if constraint:
+            return params, constraint.compile(self._engine)
+        return params, tools.compile(self._engine) if tools else None
 
-    def _lead(self, grammar: _core.Grammar | None, is_chat: bool) -> list[int]:
+    def _lead(self, grammar: _core.Grammar | None, tools: Toolbox | None) -> list[int]:
         """Return what a constrained reply begins with: in a dialogue, the role's line ends."""
-        return self._engine.tokenizer.encode("\n") if grammar and is_chat else []
+        return self._engine.tokenizer.encode("\n") if grammar and tools else []
 
     def _request(
-        self, tokens: _core.TokenStream, params: SamplingParams, n_prompt: int, is_chat: bool
+        self,
+        tokens: _core.TokenStream,
+        params: SamplingParams,
+        n_prompt: int,
+        tools: Toolbox | None,
     ) -> Request:
-        text = TextStream(params.stop, drop_newline=is_chat)
-        return Request(tokens, text, self._engine.tokenizer, n_prompt, owner=self._lease)
+        calls = CallReader() if tools and tools.allowed else None
+        text = TextStream(params.stop, drop_newline=tools is not None, calls=calls)
+        return Request(tokens, text, self._engine.tokenizer, n_prompt, self._lease, calls)
 
     def _core_params(self, params: SamplingParams, n_prompt: int) -> _core.SamplingParams:
         room = max(1, self.info.n_ctx - n_prompt)

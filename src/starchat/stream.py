@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from . import _core
+from .call_reader import CallReader
 from .errors import InvalidRequestError, StarChatError
 from .text_stream import TextStream
 from .types import Chunk, Completion, FinishReason, TokenLogprob, Usage
@@ -43,8 +44,12 @@ class Request:
         vocabulary: Vocabulary,
         n_prompt_tokens: int,
         owner: object = None,
+        calls: CallReader | None = None,
     ) -> None:
-        """Turn `tokens` into chunks; `owner`, which keeps the engine open, lives as long."""
+        """Turn `tokens` into chunks; `owner`, which keeps the engine open, lives as long.
+
+        calls: the reader that `text` gives the reply to, where it may call tools.
+        """
         self.tokens = tokens
         self.closed = False
         self.finish_reason: FinishReason | None = None
@@ -52,6 +57,7 @@ class Request:
         self._vocabulary = vocabulary
         self._n_prompt_tokens = n_prompt_tokens
         self._owner = owner
+        self._calls = calls
         self._chunks: list[Chunk] = []
         self._pending: list[_core.Token] = []  # in no chunk yet: their text waits
 
@@ -74,14 +80,19 @@ class Request:
                 return self._chunk(text, "stop")
         reason = self.tokens.finish_reason
         if reason is None:
-            return self._chunk(text) if text else None
+            return self._chunk(text) if text or (self._calls and self._calls.has_fresh) else None
         if reason == "cancelled":
             self.closed = True
             return None
         text += self._text.finish()
-        return self._chunk(
-            text, "length" if reason == "length" and not self._text.stopped else "stop"
-        )
+        return self._chunk(text, self._end(reason))
+
+    def _end(self, reason: str) -> FinishReason:
+        if self._text.stopped:
+            return "stop"
+        if reason == "length" or (self._calls and self._calls.unfinished):
+            return "length"
+        return "tool_calls" if self._calls and self._calls.calls else "stop"
 
     def _chunk(self, text: str, finish_reason: FinishReason | None = None) -> Chunk:
         token_ids = tuple([token.id for token in self._pending])
@@ -94,7 +105,8 @@ class Request:
             n_tokens = sum(len(chunk.token_ids) for chunk in self._chunks) + len(token_ids)
             usage = Usage(self._n_prompt_tokens, n_tokens, *self.tokens.counts)
         self.finish_reason = finish_reason
-        chunk = Chunk(text, token_ids, logprobs, finish_reason, usage)
+        calls = self._calls.take() if self._calls and not self._text.stopped else ()
+        chunk = Chunk(text, token_ids, logprobs, finish_reason, usage, calls)
         self._chunks.append(chunk)
         return chunk
 
@@ -116,6 +128,7 @@ class Request:
             last.finish_reason,
             last.usage,
             tuple([logprob for chunk in self._chunks for logprob in chunk.logprobs]),
+            tuple(self._calls.calls) if self._calls and not self._text.stopped else (),
         )
 
     def close(self) -> None:

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import InvalidRequestError
+from . import _core
+from .constraint import Constraint, json_text
+from .errors import ConstraintError, InvalidRequestError
 from .parameters import Schema, enforced_parameters, shown_parameters
-from .types import shown
+from .types import TOOLS, shown
 
 CALL = "<tool_call>"
 RESULT = "<tool_result>"
@@ -24,7 +26,6 @@ _KEYS = ("name", "description", "parameters", "strict")
 _CHOICES = ("auto", "any", "required", "none")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKED = re.compile(f"(?m)^(?= *(?:{CALL}|{RESULT}))")
-_SEPARATORS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 # ---- the form -------------------------------------------------------------------------------
@@ -95,49 +96,75 @@ class Tool:
 
     name: str
     line: str  # tells the model of it
-    arguments: Schema  # of the object that a call must give it
+    schema: str  # of a call's arguments, as JSON for the grammar
 
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
     """The tools of one request, and how the reply may use them."""
 
-    told: tuple[Tool, ...]  # in the prompt
-    allowed: tuple[Tool, ...]  # in the reply
+    tools: tuple[Tool, ...]
+    allowed: tuple[Tool, ...]  # that the reply may call
     choice: Literal["auto", "any", "none"]  # one that is forced is "any" of one
     parallel: bool
 
     @classmethod
-    def check(cls, tools: object, choice: object = "auto", parallel: object = True) -> Toolbox:
+    def check(
+        cls,
+        tools: object = None,
+        tool_choice: object = "auto",
+        parallel_tool_calls: object = True,
+    ) -> Toolbox:
         """Return checked tools; raise InvalidRequestError, naming the tool that is wrong.
 
         >>> Toolbox.check([{"name": "now"}], "required").choice
         'any'
         """
-        if not isinstance(parallel, bool):
+        if not isinstance(parallel_tool_calls, bool):
             raise InvalidRequestError(
-                f"parallel_tool_calls: expected True or False, got {shown(parallel)}"
+                f"parallel_tool_calls: expected True or False, got {shown(parallel_tool_calls)}"
             )
         found = check_tools(tools)
-        if choice in ("none", "auto") and (choice == "none" or not found):
-            return cls((), (), "none", parallel)
-        if choice == "auto":
-            return cls(found, found, "auto", parallel)
-        allowed = found if choice in ("any", "required") else _named(found, choice)
+        if tool_choice == "none" or (tool_choice == "auto" and not found):
+            return cls(found, (), "none", parallel_tool_calls)
+        if tool_choice == "auto":
+            return cls(found, found, "auto", parallel_tool_calls)
+        allowed = found if tool_choice in ("any", "required") else _named(found, tool_choice)
         if not allowed:
             raise InvalidRequestError(
-                f"tool_choice: {choice!r} needs at least one tool, but tools is empty"
+                f"tool_choice: {tool_choice!r} needs at least one tool, but tools is empty"
             )
-        return cls(found, allowed, "any", parallel)
+        return cls(found, allowed, "any", parallel_tool_calls)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Toolbox:
+        """Return the checked tools among a call's keywords, where None means the default."""
+        return cls.check(**{k: options[k] for k in TOOLS if options.get(k) is not None})
 
     def system_text(self, system: str) -> str:
-        """Return what the system turn holds: the caller's text, and the tools."""
-        if not self.told:
+        """Return what the system turn holds: the caller's text, and the tools that may be used."""
+        if not self.allowed:
             return system
-        lines = ["Tools:", *[tool.line for tool in self.told]]
+        lines = ["Tools:", *[tool.line for tool in self.tools]]
         lines += ["To call tools, reply with one line for each call:"]
         lines += [CALL + '{"name": "…", "arguments": {…}}']
         return "\n\n".join([*([system] if system else []), "\n".join(lines)])
+
+    def compile(self, engine: _core.Engine) -> _core.Grammar | None:
+        """Return the grammar of replies, None without tools.
+
+        Raises ConstraintError, naming the tool whose schema is wrong, unsatisfiable or
+        unsupported, and UnsupportedFeatureError without llguidance.
+        """
+        if not self.tools:
+            return None
+        try:
+            return Constraint("tools", "lark", reply_grammar(self)).compile(engine)
+        except ConstraintError:
+            for tool in self.allowed:
+                where = f"tool {shown(tool.name)}: parameters"
+                Constraint(where, "json_schema", tool.schema).compile(engine)
+            raise
 
 
 def _named(tools: tuple[Tool, ...], name: object) -> tuple[Tool, ...]:
@@ -204,7 +231,8 @@ def _check_tool(where: str, definition: Any) -> Tool:
     parameters = _check_parameters(where, definition.get("parameters"))
     try:
         told["parameters"] = shown_parameters(parameters)
-        return Tool(name, to_json(where, told), enforced_parameters(parameters))
+        enforced = json_text(enforced_parameters(parameters), f"{where}.parameters")
+        return Tool(name, to_json(where, told), enforced)
     except RecursionError:
         raise InvalidRequestError(f"{where}.parameters: nested too deeply") from None
 
@@ -238,10 +266,10 @@ def reply_grammar(toolbox: Toolbox) -> str:
     r"""Return the Lark grammar (llguidance's dialect) of the replies that tools allow.
 
     "any": one call or more. "auto": text, or calls, or text and then calls. "none": text in which
-    nothing looks like a call. A newline before the reply is the template's.
+    nothing looks like a call.
 
     >>> print(reply_grammar(Toolbox.check([{"name": "now"}], "any", False)))
-    start: "\n" call
+    start: call
     call: "<tool_call>" body
     body: body_0
     body_0: "{\"name\": \"now\", \"arguments\": " arguments_0 "}"
@@ -251,7 +279,7 @@ def reply_grammar(toolbox: Toolbox) -> str:
     text = f"TEXT: {_ANY_TEXT} & {_NO_MARKER}"
     if toolbox.choice == "none":
         return f"start: TEXT\n{text}"
-    lines = [f'start: "\\n" call{more}']
+    lines = [f"start: call{more}"]
     if toolbox.choice == "auto":
         # One terminal up to where the call begins: whether a line is text or the beginning of
         # a call shows only at its end, and a lexer does not go back.
@@ -265,9 +293,8 @@ def reply_grammar(toolbox: Toolbox) -> str:
     lines.append("body: " + " | ".join([f"body_{i}" for i in range(len(toolbox.allowed))]))
     for index, tool in enumerate(toolbox.allowed):
         head = f'{{"name": {json.dumps(tool.name, ensure_ascii=False)}, "arguments": '
-        schema = {**tool.arguments, "x-guidance": _SEPARATORS}
         lines.append(f'body_{index}: {_literal(head)} arguments_{index} "}}"')
-        lines.append(f"arguments_{index}: %json {json.dumps(schema)}")
+        lines.append(f"arguments_{index}: %json {tool.schema}")
     return "\n".join(lines)
 
 

@@ -171,7 +171,16 @@ class ReplyOptions(SamplingOptions, total=False):
     choice: Sequence[str] | None
 
 
+class ChatOptions(ReplyOptions, total=False):
+    """The keywords of the chat methods: those of every method, and tools."""
+
+    tools: Sequence[Mapping[str, Any]] | None  # name, description, parameters; or OpenAI's form
+    tool_choice: str | None  # "auto", "any" or "required", "none", or the name of a tool
+    parallel_tool_calls: bool | None  # False: at most one call
+
+
 CONSTRAINTS = ("json_schema", "regex", "grammar", "choice")
+TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def _refuse(name: str, expected: str, value: object) -> InvalidRequestError:
@@ -318,8 +327,10 @@ class SamplingParams:
         50
         """
         for name in options:
+            if name in TOOLS:
+                raise InvalidRequestError(f"{name}: only the chat methods know tools")
             if name not in _CHECKS:
-                near = difflib.get_close_matches(name, [*_CHECKS, *CONSTRAINTS], n=1)
+                near = difflib.get_close_matches(name, [*_CHECKS, *CONSTRAINTS, *TOOLS], n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_CHECKS)}"
                 raise InvalidRequestError(f"unknown sampling parameter {name!r}: {hint}")
         return cls(**{name: value for name, value in options.items() if value is not None})
