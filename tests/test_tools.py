@@ -27,7 +27,6 @@ from support.fake_core import ByteVocabulary, FakeTokens
 
 jsonschema = pytest.importorskip("jsonschema", reason="the judge of what grammars allow")
 grammars = pytest.importorskip("support.grammars", reason="pip install llguidance")
-from_schema = pytest.importorskip("hypothesis_jsonschema").from_schema
 
 BYTES = ByteVocabulary()
 ADD: dict[str, Any] = {
@@ -503,6 +502,57 @@ def test_calls_of_random_replies_validate(schema: dict[str, Any]) -> None:
         for read in read_calls(grammars.random_text(grammar, seed, CALL)):
             known = schema if read.name == "now" else HOSTILE["parameters"]
             jsonschema.validate(read.arguments, known)
+
+
+names = st.text(st.sampled_from('ab é"\\\n{}名'), min_size=1, max_size=3)
+leaves = st.one_of(
+    st.sampled_from(["integer", "number", "boolean", "null", "string"]).map(lambda t: {"type": t}),
+    st.lists(st.one_of(names, st.integers(), st.none()), min_size=1, max_size=3).map(
+        lambda values: {"enum": values}
+    ),
+    st.integers(-99, 99).map(
+        lambda n: {"type": "integer", "minimum": n, "exclusiveMaximum": n + 5}
+    ),
+    st.integers(0, 3).map(lambda n: {"type": "string", "minLength": n, "maxLength": n + 2}),
+    st.just({"$ref": "#/$defs/shared"}),
+)
+
+
+def composed(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.lists(inner, min_size=1, max_size=2).map(lambda schemas: {"anyOf": schemas}),
+        st.tuples(inner, st.integers(0, 2)).map(
+            lambda drawn: {"type": "array", "items": drawn[0], "maxItems": drawn[1]}
+        ),
+        objects(inner),
+    )
+
+
+def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.tuples(
+        st.dictionaries(names, inner, max_size=3),
+        st.sets(names, max_size=2),
+        st.sampled_from([{}, {"additionalProperties": False}, {"title": "Object"}]),
+    ).map(
+        lambda drawn: {
+            "type": "object",
+            "properties": drawn[0],
+            "required": sorted({*drawn[0]} & drawn[1]),
+            **drawn[2],
+        }
+    )
+
+
+@given(objects(st.recursive(leaves, composed, max_leaves=6)), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_calls_of_any_schema_validate_by_what_was_given_and_by_what_was_shown(
+    schema: dict[str, Any], seed: int
+) -> None:
+    schema = schema | {"$defs": {"shared": {"title": "Shared", "enum": ["s", 1.5]}}}
+    grammar = reply_grammar(Toolbox.check([NOW | {"parameters": schema}], "any", False))
+    (read,) = read_calls(grammars.random_text(grammar, seed))
+    jsonschema.validate(read.arguments, schema)
+    jsonschema.validate(read.arguments, shown_parameters(schema))
 
 
 def test_an_object_is_closed_where_its_schema_says_nothing() -> None:
