@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 _END = 256
-_CLOSING = {*b'"}]0e', _END}
+_CLOSING = ({*b'"}]', _END}, {*b","})  # the second end a number, where nothing else may
 
 
 class _Bytes:
@@ -51,7 +51,8 @@ def random_text(lark: str, seed: int, prefix: str = "", soft_limit: int = 60) ->
         allowed = [id for id in range(_END + 1) if mask[id]]
         assert allowed, (bytes(text), matcher.get_error())
         if len(text) > soft_limit:
-            allowed = [id for id in allowed if id in _CLOSING] or allowed
+            closing = [[id for id in allowed if id in ids] for ids in _CLOSING]
+            allowed = next(filter(None, closing), allowed)
         id = choose.choice(allowed)
         if id == _END:
             return text.decode()
