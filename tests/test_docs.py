@@ -26,7 +26,8 @@ MODULES = [
     ".tools",
     ".types",
 ]
-TEXTS = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/constraints.md")]
+PAGES = ("README.md", "docs/constraints.md", "docs/tools.md")
+TEXTS = [(ROOT / name).read_text("utf-8") for name in PAGES]
 BLOCKS = re.findall(r"^```python\n(.*?)^```", "\n".join(TEXTS), re.DOTALL | re.MULTILINE)
 
 
