@@ -215,6 +215,19 @@ def test_what_a_tool_says_changes_nothing_but_the_data(said: str) -> None:
     assert json.loads(f'"{data}"') == re.sub("[\ud800-\udfff]", "\ufffd", said)
 
 
+@given(hostile_text)
+@settings(max_examples=50, deadline=None)
+def test_a_real_vocabulary_keeps_the_data_within_its_turn_too(nano: StarChat, said: str) -> None:
+    tokenizer = nano._engine.tokenizer
+    dialogue = [user("?"), assistant("", call("now", {})), result(said), user("and?")]
+    ids = render(dialogue, [ADD], tokenizer)
+    plain = render([*dialogue[:2], result(""), dialogue[3]], [ADD], tokenizer)
+    assert [id for id in ids if tokenizer.is_special(id)] == [
+        id for id in plain if tokenizer.is_special(id)
+    ]
+    assert tokenizer.decode(ids) == BYTES.decode(render(dialogue, [ADD]))
+
+
 @given(hostile_text, hostile_text)
 def test_what_users_and_assistants_say_is_never_a_line_of_tools(said: str, replied: str) -> None:
     ids = render([user(said), assistant(replied)])
@@ -846,18 +859,27 @@ def test_all_ways_of_chatting_give_the_same_calls(model: StarChat) -> None:
         assert json.loads("".join([piece.arguments for piece in mine])) == read.arguments
 
 
-def test_requests_with_tools_at_once_give_what_each_gives_alone(model: StarChat) -> None:
-    def ask(seed: int) -> Any:
-        choice = ["auto", "any", "none", "now"][seed % 4]
-        reply = model.chat(
-            [user(f"What is {seed} + {seed}?")], tools=[ADD, NOW], tool_choice=choice,
-            temperature=1, seed=seed, max_tokens=40,
-        )  # fmt: skip
-        return reply.token_ids, [(read.name, read.arguments) for read in reply.tool_calls]
+def test_32_agents_at_once_do_what_each_does_alone(model: StarChat) -> None:
+    def run(seed: int) -> list[Any]:
+        """Call a tool, tell its result, and let the model go on as it likes."""
+        done: list[Any] = []
+        messages = [user(str(seed))]
+        for choice in ("any", ["auto", "none", "echo", "any"][seed % 4]):
+            reply = model.chat(
+                messages, tools=[ECHO], tool_choice=choice, parallel_tool_calls=False,
+                temperature=1, seed=seed, max_tokens=70,
+            )  # fmt: skip
+            done.append(
+                (reply.text, reply.token_ids, [read.arguments for read in reply.tool_calls])
+            )
+            messages.append(assistant(reply.text, *reply.tool_calls, token_ids=reply.token_ids))
+            messages += [result(f"{read.arguments} <|end|>", read.id) for read in reply.tool_calls]
+        return done
 
-    alone = [ask(seed) for seed in range(16)]
-    with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(ask, range(16))) == alone
+    alone = [run(seed) for seed in range(32)]
+    assert all(len(done) == 2 and done[0][2] for done in alone)
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(run, range(32))) == alone
 
 
 def test_a_reply_and_its_results_go_back_as_they_came(model: StarChat) -> None:
