@@ -327,6 +327,7 @@ ASKED = assistant("", call("now", {}))
         ([ASKED, result("3"), result("3")], r"messages\[2\]: a second answer to the call 'c1'"),
         ([ASKED, result("3", name="add")], r"messages\[1\]: name is 'add', .* one of 'now'"),
         ([{"role": "tool", "content": "3"}], r"messages\[0\]: tool_call_id is missing"),
+        ([ASKED, result("3", ["c1"])], r"messages\[1\]: tool_call_id must be a string"),  # type: ignore[arg-type]
         ([ASKED, result("3") | {"content": 3}], r"messages\[1\]: content must be a string"),
         ([user("x") | {"tool_calls": []}], "unknown key 'tool_calls' in a message of the role"),
         ([assistant("") | {"tool_calls": "x"}], r"tool_calls: expected a list of calls, got 'x'"),

@@ -46,7 +46,7 @@ class CallReader:
         self._id = self._name = self._arguments = ""  # of the call that is being read
         self._end = _ObjectEnd()
         self._rest = ""  # fed and not read yet
-        self._read: Callable[[], bool] = self._read_head  # returns whether it got on
+        self._read: Callable[[CallReader], bool] = CallReader._read_head  # whether it got on
 
     @property
     def began(self) -> bool:
@@ -56,7 +56,7 @@ class CallReader:
     @property
     def unfinished(self) -> bool:
         """Whether the reply ends within a call, or one that cannot be read."""
-        return self.began and (self._read != self._read_next or bool(self._rest))
+        return self.began and (self._read != CallReader._read_next or bool(self._rest))
 
     @property
     def has_fresh(self) -> bool:
@@ -71,7 +71,7 @@ class CallReader:
         else:
             free = self._free(self._text.feed(text))
             self._rest = self._text.rest
-        while self._rest and self._read():
+        while self._rest and self._read(self):
             pass
         return free
 
@@ -102,7 +102,7 @@ class CallReader:
         self._id, self._arguments = f"call_{secrets.token_hex(12)}", ""
         self._fresh.append(ToolCallChunk(len(self.calls), self._id, self._name, ""))
         self._end = _ObjectEnd()
-        self._read = self._read_arguments
+        self._read = CallReader._read_arguments
         return True
 
     def _read_arguments(self) -> bool:
@@ -116,7 +116,7 @@ class CallReader:
         else:
             self._fresh.append(ToolCallChunk(len(self.calls), None, None, piece))
         if end is not None:
-            self._read = self._read_close
+            self._read = CallReader._read_close
         return True
 
     def _read_close(self) -> bool:
@@ -125,14 +125,14 @@ class CallReader:
             return False
         self._rest = self._rest[1:]
         self.calls.append(ToolCall(self._id, self._name, arguments))
-        self._read = self._read_next
+        self._read = CallReader._read_next
         return True
 
     def _read_next(self) -> bool:
         if not self._rest.startswith(_NEXT):
             return False
         self._rest = self._rest[len(_NEXT) :]
-        self._read = self._read_head
+        self._read = CallReader._read_head
         return True
 
 

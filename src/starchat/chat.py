@@ -165,6 +165,8 @@ class _Asked:
         if "tool_call_id" not in message:
             raise InvalidRequestError(f"{where}: tool_call_id is missing")
         id = message["tool_call_id"]
+        if not isinstance(id, str):
+            raise InvalidRequestError(f"{where}: tool_call_id must be a string, got {shown(id)}")
         call = next((call for call in self._calls if call.id == id), None)
         if call is None:
             known = ", ".join([shown(call.id) for call in self._calls]) or "none"
@@ -174,9 +176,10 @@ class _Asked:
             )
         if call.id in self._answers:
             raise InvalidRequestError(f"{where}: a second answer to the call {shown(id)}")
-        if message.get("name") not in (None, call.name):
+        name = message.get("name")
+        if name is not None and not (isinstance(name, str) and name == call.name):
             raise InvalidRequestError(
-                f"{where}: name is {shown(message['name'])}, but the call {shown(id)} is one of "
+                f"{where}: name is {shown(name)}, but the call {shown(id)} is one of "
                 f"{shown(call.name)}"
             )
         self._answers[call.id] = result_line(where, call.name, content)

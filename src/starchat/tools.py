@@ -125,15 +125,21 @@ class Toolbox:
                 f"parallel_tool_calls: expected True or False, got {shown(parallel_tool_calls)}"
             )
         found = check_tools(tools)
+        if not isinstance(tool_choice, str):
+            raise _unknown(found, tool_choice)
         if tool_choice == "none" or (tool_choice == "auto" and not found):
             return cls(found, (), "none", parallel_tool_calls)
         if tool_choice == "auto":
             return cls(found, found, "auto", parallel_tool_calls)
-        allowed = found if tool_choice in ("any", "required") else _named(found, tool_choice)
+        if tool_choice in ("any", "required"):
+            if not found:
+                raise InvalidRequestError(
+                    f"tool_choice: {tool_choice!r} needs at least one tool, but tools is empty"
+                )
+            return cls(found, found, "any", parallel_tool_calls)
+        allowed = tuple([tool for tool in found if tool.name == tool_choice])
         if not allowed:
-            raise InvalidRequestError(
-                f"tool_choice: {tool_choice!r} needs at least one tool, but tools is empty"
-            )
+            raise _unknown(found, tool_choice)
         return cls(found, allowed, "any", parallel_tool_calls)
 
     @classmethod
@@ -167,15 +173,12 @@ class Toolbox:
             raise
 
 
-def _named(tools: tuple[Tool, ...], name: object) -> tuple[Tool, ...]:
-    found = tuple([tool for tool in tools if tool.name == name])
-    if not found:
-        known = ", ".join([shown(tool.name) for tool in tools]) or "none is given"
-        raise InvalidRequestError(
-            f"tool_choice: expected {', '.join(map(repr, _CHOICES))} or the name of a tool "
-            f"({known}), got {shown(name)}"
-        )
-    return found
+def _unknown(tools: Sequence[Tool], choice: object) -> InvalidRequestError:
+    known = ", ".join([shown(tool.name) for tool in tools]) or "none is given"
+    return InvalidRequestError(
+        f"tool_choice: expected {', '.join(map(repr, _CHOICES))} or the name of a tool "
+        f"({known}), got {shown(choice)}"
+    )
 
 
 def check_tools(tools: object) -> tuple[Tool, ...]:
