@@ -16,7 +16,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from starchat import Completion, ConstraintError, InvalidRequestError, StarChat, ToolCall
+from starchat import (
+    Completion,
+    ConstraintError,
+    InvalidRequestError,
+    StarChat,
+    ToolCall,
+    _core,
+)
 from starchat.call_reader import CallReader
 from starchat.chat import ChatTemplate, check_messages
 from starchat.parameters import enforced_parameters, shown_parameters
@@ -839,6 +846,22 @@ def test_auto_lets_the_model_decide_and_never_gives_out_a_marker(model: StarChat
     for seed in range(4):
         reply = model.chat(QUESTION, tools=[NOW], temperature=2, seed=seed, max_tokens=60)
         assert CALL not in reply.text and reply.finish_reason in ("stop", "length", "tool_calls")
+
+
+def test_a_real_vocabulary_may_go_from_text_to_calls_and_not_back(nano: StarChat) -> None:
+    toolbox = Toolbox.check([ADD, HOSTILE])
+    hostile = call_line("", HOSTILE_NAME, {"名": "日本 🙂"})
+    engine = nano._engine
+    for text in (f"Let me see.\n{ADDING}\n{hostile}", ADDING, f"a < b\n\n{hostile}"):
+        grammar = toolbox.compile(engine)
+        assert grammar is not None
+        constraint = _core.testing.Constraint(engine.tokenizer, grammar)
+        for id in engine.tokenizer.encode(text):
+            constraint.fill_mask()
+            assert constraint.allows(id), (text, id)
+            constraint.accept(id)
+        assert constraint.fill_mask()  # it may end here
+        assert not constraint.allows(engine.tokenizer.encode("a")[0])
 
 
 def test_all_ways_of_chatting_give_the_same_calls(model: StarChat) -> None:
