@@ -42,6 +42,7 @@ FLOORS = [
     {"call_reader"},
     {"tools"},
     {"constraint", "parameters", "text_stream"},
+    {"schemas"},
     {"types"},
     {"errors", "_core", "ggml_writer"},
 ]

@@ -21,6 +21,7 @@ MODULES = [
     ".loader",
     ".model",
     ".parameters",
+    ".schemas",
     ".stream",
     ".text_stream",
     ".tools",

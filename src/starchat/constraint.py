@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from . import _core
 from .errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError
+from .schemas import check_exact
 from .types import CONSTRAINTS, shown
 
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -82,9 +83,11 @@ def json_text(schema: object, where: str = "json_schema") -> str:
             f"got {shown(schema)}"
         )
     try:
-        return json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False)
+        text = json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConstraintError(f"{where}: the schema is no JSON: {error}") from error
+    check_exact(schema, where)
+    return text
 
 
 def _choice(value: object) -> str:

@@ -6,18 +6,11 @@ arguments that a tool did not list, where its schema says nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-Schema = dict[str, Any]
+from .schemas import Schema, map_below
 
-_MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
-_SCHEMAS = {
-    *("items", "prefixItems", "additionalItems", "unevaluatedItems", "contains"),
-    *("additionalProperties", "unevaluatedProperties", "propertyNames"),
-    *("allOf", "anyOf", "oneOf", "not", "if", "then", "else"),
-}
 _COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas"}
 _OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 _DEFINITIONS = {"$defs", "definitions"}
@@ -37,7 +30,7 @@ def shown_parameters(schema: Schema) -> Schema:
     def untitled(node: Any) -> Any:
         if not isinstance(node, dict):
             return node
-        return _map_below({k: v for k, v in node.items() if k != "title"}, untitled)
+        return map_below({k: v for k, v in node.items() if k != "title"}, untitled)
 
     def resolved(node: Any, within: frozenset[str]) -> Any:
         nonlocal n_resolved
@@ -45,7 +38,7 @@ def shown_parameters(schema: Schema) -> Schema:
             return node
         node = {key: value for key, value in node.items() if key not in _DEFINITIONS}
         if "$ref" not in node:
-            return _map_below(node, lambda below: resolved(below, within))
+            return map_below(node, lambda below: resolved(below, within))
         reference = node.pop("$ref")
         n_resolved += 1
         if reference in within or n_resolved > _MOST_RESOLVED:
@@ -76,7 +69,7 @@ def enforced_parameters(schema: Schema) -> Schema:
             used = _COMBINING & node.keys()
             combined |= len(used) > 1 or bool(used and _OF_PROPERTIES & node.keys())
             combined |= isinstance(node.get("allOf"), list) and len(node["allOf"]) > 1
-            _map_below(node, look)
+            map_below(node, look)
         return node
 
     def close(node: Any) -> Any:
@@ -84,23 +77,11 @@ def enforced_parameters(schema: Schema) -> Schema:
             return node
         silent = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
         closed = {} if silent & node.keys() else {"additionalProperties": False}
-        return _map_below(node, close) | (closed if "properties" in node else {})
+        return map_below(node, close) | (closed if "properties" in node else {})
 
     look(root)
     result: Schema = root if combined else close(root)
     return result
-
-
-def _map_below(node: Schema, visit: Callable[[Any], Any]) -> Schema:
-    """Return a schema with `visit` applied to the schemas directly in it, and to no data."""
-    below = dict(node)
-    for key, value in node.items():
-        if key in _MAPS and isinstance(value, dict):
-            below[key] = {name: visit(schema) for name, schema in value.items()}
-        elif key in _SCHEMAS:
-            many = isinstance(value, list)
-            below[key] = [visit(schema) for schema in value] if many else visit(value)
-    return below
 
 
 def _target(schema: Schema, reference: Any) -> Schema:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from . import _core
 from .constraint import Constraint, json_text
 from .errors import ConstraintError, InvalidRequestError
-from .parameters import Schema, enforced_parameters, shown_parameters
+from .parameters import enforced_parameters, shown_parameters
+from .schemas import Schema
 from .types import TOOLS, shown
 
 CALL = "<tool_call>"
