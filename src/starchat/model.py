@@ -124,6 +124,9 @@ class StarChat:
     def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Completion:
         """Return the assistant's next reply in a dialogue.
 
+        tools, tool_choice and parallel_tool_calls let it call tools, which excludes a constraint
+        (docs/tools.md); a call and its result go back as messages.
+
         Raises UnsupportedFeatureError where the vocabulary has no role tokens.
 
         >>> model = StarChat.load()
@@ -132,6 +135,10 @@ class StarChat:
         True
         >>> model.chat([{"role": "user", "content": "Hello"}], regex="(bye|Hello)!{2}").text
         'Hello!!'
+        >>> question = [{"role": "user", "content": "What time is it?"}]
+        >>> reply = model.chat(question, tools=[{"name": "now"}], tool_choice="now", max_tokens=40)
+        >>> reply.tool_calls[0].name, reply.tool_calls[0].arguments
+        ('now', {})
         """
         return self.stream_chat(messages, **options).result()
 
