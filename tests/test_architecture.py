@@ -37,6 +37,7 @@ FLOORS = [
     {"__init__", "cli"},
     {"loader", "speed"},
     {"model"},
+    {"embedding"},
     {"stream", "engines", "progress"},
     {"pump", "chat"},
     {"call_reader"},

@@ -110,7 +110,7 @@ class Forward {
     py::array_t<float> logits({batch.n_logits(), model_->n_vocab()});
     const std::span<float> out(logits.mutable_data(), logits.size());
     const GilReleased released;
-    model_->forward(batch, out);
+    model_->forward(batch, out, {});
     return logits;
   }
 

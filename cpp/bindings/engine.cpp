@@ -119,6 +119,15 @@ py::array_t<float> PyEngine::logits(const std::vector<int64_t>& token_ids) {
   return py::array_t<float>({n_tokens, py::ssize_t{info_.n_vocab}}, rows, owner);
 }
 
+std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> PyEngine::embed(
+    const std::vector<int64_t>& token_ids, const PyReadyQueue* ready, int64_t key) {
+  EngineLoop& loop = (*core_)->loop;
+  auto queue = ready ? ready->get() : nullptr;
+  const GilReleased released;
+  PendingEmbedding pending = loop.embed(token_ids, std::move(queue), key);
+  return {std::make_unique<PyTokenStream>(std::move(pending.stream)), std::move(pending.embedding)};
+}
+
 py::dict PyEngine::stats() {
   const SchedulerStats stats = (*core_)->loop.stats();
   py::dict result;
@@ -147,6 +156,14 @@ void bind_engine(py::module_& m) {
   bind_sampling_params(m);
   bind_token_stream(m);
   py::class_<Grammar>(m, "Grammar", "A compiled constraint of one engine's vocabulary.");
+  py::class_<Embedding, std::shared_ptr<Embedding>>(m, "Embedding", "A vector on its way.")
+      .def_property_readonly(
+          "vector",
+          [](const Embedding& embedding) {
+            const auto vector = embedding.vector();
+            return py::array_t<double>(std::ssize(vector), vector.data());
+          },
+          "Of length 1, float64 (n_embd); complete once the stream that came with it has ended.");
   py::class_<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
       .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
            py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
@@ -166,6 +183,10 @@ void bind_engine(py::module_& m) {
            "before; kind is \"json_schema\", \"regex\" or \"lark\". Raises ConstraintError.")
       .def("logits", &PyEngine::logits, py::arg("token_ids"),
            "Return the logits of every position, float32 (n_tokens, n_vocab).")
+      .def("embed", &PyEngine::embed, py::arg("token_ids"), py::arg("ready") = py::none(),
+           py::arg("key") = 0,
+           "Return a stream without tokens, and the embedding that is complete at its end: the\n"
+           "normalised mean of the hidden states of all ids.")
       .def("stats", &PyEngine::stats, "Return counters of the scheduler.")
       .def("close", &PyEngine::close,
            "End every stream with EngineClosedError and join the thread; harmless when closed.");

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/token_stream.hpp"
@@ -32,6 +33,8 @@ class PyEngine {
                                         const std::vector<int64_t>& lead);
   Grammar compile(const std::string& library, const std::string& kind, const std::string& text);
   pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids);
+  std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(
+      const std::vector<int64_t>& token_ids, const PyReadyQueue* ready, int64_t key);
   pybind11::dict stats();
   void close();
 

@@ -34,10 +34,11 @@ class FakeModel : public ForwardPass {
 
   int n_vocab() const override { return n_vocab_; }
   int n_ctx() const override { return kv_pool_.n_ctx(); }
+  int n_embd() const override { return n_vocab_; }
   int max_columns() const override { return max_columns_; }
   KvPool& kv_pool() override { return kv_pool_; }
 
-  void forward(const Batch& batch, std::span<float> logits) override {
+  void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override {
     runs.clear();
     std::this_thread::sleep_for(std::chrono::duration<double>(step_s_));
     const std::string failure = std::exchange(fail_next, {});
@@ -55,6 +56,8 @@ class FakeModel : public ForwardPass {
     }
     for (int row = 0; row < batch.n_logits(); ++row)
       fill(batch, batch.logit_columns[row], logits.subspan(size_t{1} * row * n_vocab_, n_vocab_));
+    for (int row = 0; row < batch.n_states(); ++row)
+      fill(batch, batch.state_columns[row], states.subspan(size_t{1} * row * n_vocab_, n_vocab_));
   }
 
   std::vector<std::pair<int, int>> runs;  // of the last batch: first position, columns
@@ -102,6 +105,14 @@ class PyScheduler {
     if (grammar) guidance = {grammar->start(), lead};
     scheduler_.add(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
     return std::make_unique<PyTokenStream>(std::move(stream));
+  }
+
+  std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(
+      const std::vector<int64_t>& prompt) {
+    auto stream = std::make_shared<TokenStream>(bell_);
+    auto embedding = std::make_shared<Embedding>(model_.n_embd());
+    scheduler_.add(Sequence::embedding(model_, prompt, embedding, stream));
+    return {std::make_unique<PyTokenStream>(std::move(stream)), std::move(embedding)};
   }
 
   bool step() {
@@ -211,6 +222,7 @@ void bind_testing(py::module_& m) {
            py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1)
       .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"),
            py::arg("grammar") = py::none(), py::arg("lead") = py::list())
+      .def("embed", &PyScheduler::embed, py::arg("prompt"))
       .def("step", &PyScheduler::step)
       .def("took", &PyScheduler::took, py::arg("seconds"))
       .def("fail_next", &PyScheduler::fail_next)

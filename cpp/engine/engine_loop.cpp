@@ -41,6 +41,14 @@ Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt) {
   return evaluation;
 }
 
+PendingEmbedding EngineLoop::embed(std::span<const int64_t> prompt,
+                                   std::shared_ptr<ReadyQueue> ready, int64_t key) {
+  PendingEmbedding pending{std::make_shared<Embedding>(model_.n_embd()),
+                           std::make_shared<TokenStream>(bell_, std::move(ready), key)};
+  enqueue(Sequence::embedding(model_, prompt, pending.embedding, pending.stream));
+  return pending;
+}
+
 void EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
   {
     const std::lock_guard lock(inbox_mutex_);

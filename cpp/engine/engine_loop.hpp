@@ -18,6 +18,12 @@ struct Evaluation {
   std::shared_ptr<TokenStream> stream;
 };
 
+// Likewise; the stream has no tokens.
+struct PendingEmbedding {
+  std::shared_ptr<Embedding> embedding;
+  std::shared_ptr<TokenStream> stream;
+};
+
 class EngineLoop {
  public:
   explicit EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes = -1);  // as Scheduler
@@ -31,6 +37,8 @@ class EngineLoop {
                                       std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0,
                                       Guidance guidance = {});
   Evaluation evaluate(std::span<const int64_t> prompt);
+  PendingEmbedding embed(std::span<const int64_t> prompt,
+                         std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0);
   SchedulerStats stats();
   void close();  // ends every stream with EngineClosedError, within one step
 

@@ -11,9 +11,8 @@
 namespace starchat {
 namespace {
 
-std::unique_ptr<float[]> make_logits(const ForwardPass& model) {
-  const size_t n = static_cast<size_t>(model.max_columns()) * model.n_vocab();
-  return std::make_unique_for_overwrite<float[]>(n);
+std::unique_ptr<float[]> make_rows(const ForwardPass& model, int n) {
+  return std::make_unique_for_overwrite<float[]>(static_cast<size_t>(model.max_columns()) * n);
 }
 
 // Whether the leader is about to compute the page that this prompt needs next.
@@ -50,7 +49,8 @@ Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache
     : model_(model),
       max_sequences_(std::clamp(model.max_columns() / 2, 1, max_sequences)),
       prefixes_(model.kv_pool(), prefix_budget(model, prefix_cache_bytes)),
-      logits_(make_logits(model)) {}
+      logits_(make_rows(model, model.n_vocab())),
+      states_(make_rows(model, model.n_embd())) {}
 
 void Scheduler::add(std::unique_ptr<Sequence> sequence) {
   counters_.n_tokens += sequence->counts.n_forced;
@@ -191,10 +191,12 @@ void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
     sequence.end(current_error());
     return;
   }
-  chunks_.push_back({&sequence, n_columns, n_guessed, batch_.n_logits()});
+  chunks_.push_back({&sequence, n_columns, n_guessed, batch_.n_logits(), batch_.n_states()});
   for (int i = 0; i < n_columns; ++i) {
     const int position = sequence.n_cached + i, behind = position - sequence.n_ids();
-    if (sequence.is_evaluation() || behind >= -1)
+    if (sequence.pooled)
+      batch_.state_columns.push_back(batch_.n_columns());
+    else if (sequence.is_evaluation() || behind >= -1)
       batch_.logit_columns.push_back(batch_.n_columns());
     batch_.token_ids.push_back(behind >= 0 ? sequence.guesses[behind] : sequence.ids[position]);
     batch_.positions.push_back(position);
@@ -207,7 +209,8 @@ void Scheduler::compute() {
   counters_.n_columns += batch_.n_columns();
   try {
     const size_t n_logits = static_cast<size_t>(batch_.n_logits()) * model_.n_vocab();
-    model_.forward(batch_, {logits_.get(), n_logits});
+    const size_t n_states = static_cast<size_t>(batch_.n_states()) * model_.n_embd();
+    model_.forward(batch_, {logits_.get(), n_logits}, {states_.get(), n_states});
   } catch (...) {
     // Which of them is to blame is unknown, and none of their caches can be relied on.
     const std::exception_ptr error = current_error();
@@ -229,7 +232,8 @@ void Scheduler::take_logits(const Chunk& chunk) {
   const bool was_prefill = !sequence.is_decoding();
   sequence.n_cached += chunk.n_columns - chunk.n_guessed;
   if (sequence.is_evaluation()) {
-    take_evaluation(chunk);
+    sequence.pooled ? take_states(chunk) : take_evaluation(chunk);
+    if (sequence.n_pending() == 0) sequence.end(FinishReason::kLength);
     return;
   }
   if (was_prefill) keep_prefix(sequence);
@@ -244,7 +248,14 @@ void Scheduler::take_evaluation(const Chunk& chunk) {
     throw NumericalError(
         "the model computed logits that are not finite: the file's weights may be damaged");
   std::copy_n(rows, n, sequence.logits.get() + (sequence.n_cached - chunk.n_columns) * n_vocab);
-  if (sequence.n_pending() == 0) sequence.end(FinishReason::kLength);
+}
+
+void Scheduler::take_states(const Chunk& chunk) {
+  const Sequence& sequence = *chunk.sequence;
+  const size_t n_embd = model_.n_embd();
+  const float* row = states_.get() + chunk.first_state * n_embd;
+  for (int i = 0; i < chunk.n_columns; ++i, row += n_embd) sequence.pooled->add({row, n_embd});
+  if (sequence.n_pending() == 0) sequence.pooled->normalise();
 }
 
 // Samples behind the last id; while that gives what was guessed, behind the guess as well. Every

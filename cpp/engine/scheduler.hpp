@@ -52,6 +52,7 @@ class Scheduler {
     int n_columns;  // guesses included
     int n_guessed;
     int first_logits;  // its first row of logits, if it has any
+    int first_state;   // likewise
   };
 
   // Decoding reads every weight whatever the number of columns: so many cost about one step.
@@ -67,6 +68,7 @@ class Scheduler {
   void compute();
   void take_logits(const Chunk& chunk);
   void take_evaluation(const Chunk& chunk);
+  void take_states(const Chunk& chunk);
   void take_tokens(const Chunk& chunk);
   bool retire();
   void publish();
@@ -84,6 +86,7 @@ class Scheduler {
   std::vector<Sequence*> prefilling_;  // work space
   std::vector<Sequence*> leaders_;     // those of them that wait for no other's page
   std::unique_ptr<float[]> logits_;    // (max_columns, n_vocab), touched as far as needed
+  std::unique_ptr<float[]> states_;    // (max_columns, n_embd), likewise
 
   struct Counters {
     std::atomic<uint64_t> n_steps, n_tokens, n_columns, n_running, n_waiting, n_kv_pages,

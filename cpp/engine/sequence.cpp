@@ -64,6 +64,14 @@ std::unique_ptr<Sequence> Sequence::evaluation(ForwardPass& model, std::span<con
                                                 std::move(logits), std::move(stream)));
 }
 
+std::unique_ptr<Sequence> Sequence::embedding(ForwardPass& model, std::span<const int64_t> prompt,
+                                              std::shared_ptr<Embedding> embedding,
+                                              std::shared_ptr<TokenStream> stream) {
+  auto sequence = evaluation(model, prompt, nullptr, std::move(stream));
+  sequence->pooled = std::move(embedding);
+  return sequence;
+}
+
 Sequence::Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
                    const SamplingParams& params, std::shared_ptr<float[]> logits,
                    std::shared_ptr<TokenStream> stream)

@@ -1,5 +1,6 @@
 // One request on its way through the scheduler: token ids, how they continue, what is cached, and
-// the stream that the result goes to. Evaluations want the logits of every id and no new ones.
+// the stream that the result goes to. Evaluations want the logits of every id, or an embedding of
+// them, and no new ones.
 #pragma once
 #include <cstdint>
 #include <exception>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "engine/drafter.hpp"
+#include "engine/embedding.hpp"
 #include "engine/token_stream.hpp"
 #include "model/batch.hpp"
 #include "sampling/sampler.hpp"
@@ -33,12 +35,15 @@ class Sequence {
   static std::unique_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
                                               std::shared_ptr<float[]> logits,
                                               std::shared_ptr<TokenStream> stream);
+  static std::unique_ptr<Sequence> embedding(ForwardPass& model, std::span<const int64_t> prompt,
+                                             std::shared_ptr<Embedding> embedding,
+                                             std::shared_ptr<TokenStream> stream);
 
   ~Sequence();  // whatever happens, the reader learns of an end
 
   int n_ids() const { return static_cast<int>(ids.size()); }
   int n_pending() const { return n_ids() - n_cached; }  // columns still to be computed
-  bool is_evaluation() const { return logits != nullptr; }
+  bool is_evaluation() const { return logits || pooled; }
   bool is_decoding() const { return n_cached >= n_prompt && n_pending() <= 1; }  // column by column
 
   // Adds a chosen token and those that are forced behind it, or notes that it ends the reply.
@@ -59,7 +64,8 @@ class Sequence {
   Drafter drafter;
   std::vector<int32_t> guesses;  // behind ids, in the step that is being computed
   StreamCounts counts;
-  const std::shared_ptr<float[]> logits;  // of evaluations
+  const std::shared_ptr<float[]> logits;  // of evaluations: these
+  std::shared_ptr<Embedding> pooled;      // or this instead
   const std::shared_ptr<TokenStream> stream;
 
  private:

@@ -14,14 +14,17 @@ struct Batch {
   std::vector<int32_t> positions;      // (n_columns)
   std::vector<KvSequence*> caches;     // (n_columns), room reserved for each position
   std::vector<int32_t> logit_columns;  // columns whose logits are wanted, ascending
+  std::vector<int32_t> state_columns;  // columns whose last hidden states are wanted, ascending
 
   int n_columns() const { return static_cast<int>(token_ids.size()); }
   int n_logits() const { return static_cast<int>(logit_columns.size()); }
+  int n_states() const { return static_cast<int>(state_columns.size()); }
   void clear() {
     token_ids.clear();
     positions.clear();
     caches.clear();
     logit_columns.clear();
+    state_columns.clear();
   }
 };
 
@@ -31,10 +34,12 @@ class ForwardPass {
   virtual ~ForwardPass() = default;
   virtual int n_vocab() const = 0;
   virtual int n_ctx() const = 0;
+  virtual int n_embd() const = 0;
   virtual int max_columns() const = 0;  // of one batch
   virtual KvPool& kv_pool() = 0;
-  // Writes the caches of every column and logits (n_logits, n_vocab).
-  virtual void forward(const Batch& batch, std::span<float> logits) = 0;
+  // Writes the caches of every column, logits (n_logits, n_vocab), and hidden states behind the
+  // final layer norm (n_states, n_embd).
+  virtual void forward(const Batch& batch, std::span<float> logits, std::span<float> states) = 0;
 };
 
 }  // namespace starchat

@@ -82,7 +82,7 @@ GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Pr
   scratch_.resize(scratch_per_thread_ * threads_.n_threads());
 }
 
-void GptBigCode::forward(const Batch& batch, std::span<float> logits) {
+void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<float> states) {
   const Compute compute{kernels_, threads_};
   const int n = batch.n_columns(), n_embd = info_.n_embd, n_inner = 4 * n_embd;
   const std::span<const int32_t> columns(all_columns_.data(), n);
@@ -110,6 +110,7 @@ void GptBigCode::forward(const Batch& batch, std::span<float> logits) {
     matmul(compute, layer.mlp_proj.weight, tiles_, layer.mlp_proj.bias, true, x_.data(), n_embd);
   }
   output(batch, logits);
+  hidden_states(batch, states);
 }
 
 void GptBigCode::embed(const Batch& batch) {
@@ -204,6 +205,15 @@ void GptBigCode::output(const Batch& batch, std::span<float> logits) {
       std::copy_n(logits_.data() + c * stride, info_.n_vocab,
                   logits.data() + static_cast<size_t>(first + c) * info_.n_vocab);
     }
+  }
+}
+
+void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) const {
+  const LayerNorm& norm = weights_.ln_f;
+  for (int row = 0; row < batch.n_states(); ++row) {
+    const float* x = x_.data() + static_cast<size_t>(batch.state_columns[row]) * info_.n_embd;
+    kernels_.layer_norm(x, norm.gain.data(), norm.bias.data(), info_.n_embd,
+                        states.data() + static_cast<size_t>(row) * info_.n_embd);
   }
 }
 

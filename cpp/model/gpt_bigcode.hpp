@@ -18,9 +18,10 @@ class GptBigCode : public ForwardPass {
 
   int n_vocab() const override { return info_.n_vocab; }
   int n_ctx() const override { return info_.n_ctx; }
+  int n_embd() const override { return info_.n_embd; }
   int max_columns() const override { return max_columns_; }
   KvPool& kv_pool() override { return kv_pool_; }
-  void forward(const Batch& batch, std::span<float> logits) override;
+  void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override;
 
   const ModelInfo& info() const { return info_; }
 
@@ -29,6 +30,7 @@ class GptBigCode : public ForwardPass {
   void store_keys_and_values(const Batch& batch, int layer);
   void attention(const Batch& batch, int layer);
   void output(const Batch& batch, std::span<float> logits);
+  void hidden_states(const Batch& batch, std::span<float> states) const;
 
   const Kernels& kernels_;
   ThreadPool threads_;

@@ -67,6 +67,13 @@ class TokenStream:
     def cancel(self) -> None:
         """End the sequence within one step; harmless when it has ended."""
 
+class Embedding:
+    """The vector that an engine is computing."""
+
+    @property
+    def vector(self) -> npt.NDArray[np.float64]:
+        """Of length 1, (n_embd); complete once the stream that came with it has ended."""
+
 class Grammar:
     """A compiled constraint of one engine's vocabulary."""
 
@@ -95,6 +102,10 @@ class Engine:
     ) -> TokenStream: ...
     def compile(self, library: str, kind: str, text: str) -> Grammar: ...
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]: ...
+    def embed(
+        self, token_ids: Sequence[int], ready: ReadyQueue | None = None, key: int = 0
+    ) -> tuple[TokenStream, Embedding]:
+        """A stream without tokens, and what is complete when it has ended."""
     def stats(self) -> dict[str, int]:
         """Counters: steps, tokens, columns, running, waiting, kv_pages_used and more."""
     def close(self) -> None:

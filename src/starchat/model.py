@@ -17,6 +17,7 @@ from . import _core
 from .call_reader import CallReader
 from .chat import ChatTemplate, check_messages
 from .constraint import Constraint
+from .embedding import EmbeddingJob
 from .engines import Lease, Settings, lease
 from .errors import FileAccessError, InvalidRequestError, UnsupportedFeatureError
 from .progress import LoadingBar
@@ -329,6 +330,38 @@ class StarChat:
         import numpy  # noqa: F401  (the core would import it, too late while Python is ending)
 
         return self._engine.logits(check_token_ids("token_ids", token_ids))
+
+    # ---- vectors ----------------------------------------------------------------------------
+
+    def embed(
+        self, texts: str | Sequence[str], *, progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return a vector of length 1 for each text, float32 (n_texts, n_embd).
+
+        It is the mean of the final hidden states of the text's tokens: every one of them, as
+        control tokens are plain text here and nothing is added. A vector is the same bits whatever
+        else is computed. progress is called with done and total texts. docs/embeddings.md says
+        what these vectors are worth.
+
+        Raises InvalidRequestError for a text that is empty or no string, ContextLengthError for
+        one that is longer than the context; then nothing is computed.
+
+        >>> vectors = StarChat.load().embed(["sort a list", "sort some lists", "open a socket"])
+        >>> bool(vectors[0] @ vectors[1] > vectors[0] @ vectors[2])
+        True
+        """
+        return EmbeddingJob(texts, self._lease, self.info, progress).run()
+
+    async def aembed(
+        self, texts: str | Sequence[str], *, progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Do the same without holding up the event loop; cancelling the task ends it.
+
+        >>> import asyncio
+        >>> asyncio.run(StarChat.load().aembed("sort a list")).shape[0]
+        1
+        """
+        return await EmbeddingJob(texts, self._lease, self.info, progress).arun()
 
     # ---- life -------------------------------------------------------------------------------
 
