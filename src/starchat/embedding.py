@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from . import _core
 from .engines import Lease
 from .errors import ContextLengthError, InvalidRequestError
 from .pump import Pump, shared_pump
@@ -27,6 +28,15 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 _MOST_TEXTS = 16  # at once; the engine has places for as many others
 _MOST_TOKENS = 512  # at once, if that is more than one text: two of the largest steps
+
+
+class _Flight(NamedTuple):
+    """One text in the engine: a reply without tokens, and the vector that is there at its end."""
+
+    n_tokens: int
+    key: int  # of the pump
+    request: Request
+    embedding: _core.Embedding
 
 
 class EmbeddingJob:
@@ -51,9 +61,9 @@ class EmbeddingJob:
     def run(self) -> npt.NDArray[np.float32]:
         """Return the vectors, (n_texts, n_embd), once they are computed."""
         prompts = [self._prompt(name, text) for name, text in self._texts]
-        with closing(self._requests(prompts)) as requests:
-            for _, request in requests:
-                Stream(request).result()
+        with closing(self._flights(prompts)) as flights:
+            for flight in flights:
+                Stream(flight.request).result()
         return self._vectors
 
     async def arun(self) -> npt.NDArray[np.float32]:
@@ -65,10 +75,10 @@ class EmbeddingJob:
             prompts.append(self._prompt(name, text))
             await sleep(0)
         pump = shared_pump()
-        with closing(self._requests(prompts, pump)) as requests:
-            for key, request in requests:
-                stream = AsyncStream(request)
-                pump.attach(key, stream)
+        with closing(self._flights(prompts, pump)) as flights:
+            for flight in flights:
+                stream = AsyncStream(flight.request)
+                pump.attach(flight.key, stream)
                 await stream.result()
         return self._vectors
 
@@ -81,37 +91,36 @@ class EmbeddingJob:
             )
         return ids
 
-    def _requests(
+    def _flights(
         self, prompts: Sequence[list[int]], pump: Pump | None = None
-    ) -> Generator[tuple[int, Request], None, None]:
-        """Yield the texts' requests in order; each is read to its end before the next is taken."""
-        engine = self._lease.engine
-        flying = deque[tuple[int, Request, Any]]()
-        n_sent = 0
+    ) -> Generator[_Flight, None, None]:
+        """Yield the texts' flights in order; each is over before the next is asked for."""
+        waiting, flying = deque(prompts), deque[_Flight]()
         try:
             for row in range(len(prompts)):
-                ahead = sum(map(len, prompts[row:n_sent]))
-                while n_sent < len(prompts) and (
-                    not flying
-                    or (len(flying) < _MOST_TEXTS and ahead + len(prompts[n_sent]) <= _MOST_TOKENS)
-                ):
-                    ids = prompts[n_sent]
-                    key = pump.new_key() if pump else 0
-                    tokens, embedding = engine.embed(ids, pump.queue if pump else None, key)
-                    request = Request(
-                        tokens, TextStream(()), engine.tokenizer, len(ids), self._lease
-                    )
-                    flying.append((key, request, embedding))
-                    n_sent, ahead = n_sent + 1, ahead + len(ids)
-                key, request, embedding = flying[0]
-                yield key, request
-                self._vectors[row] = embedding.vector
-                flying.popleft()
+                while waiting and _has_room(flying, len(waiting[0])):
+                    flying.append(self._send(waiting.popleft(), pump))
+                yield flying[0]
+                self._vectors[row] = flying.popleft().embedding.vector
                 if self._progress:
                     self._progress(row + 1, len(prompts))
-        finally:
-            for _, request, _ in flying:
-                request.close()
+        finally:  # of an error, or a task that was cancelled
+            for flight in flying:
+                flight.request.close()
+
+    def _send(self, ids: list[int], pump: Pump | None) -> _Flight:
+        engine = self._lease.engine
+        key, queue = (pump.new_key(), pump.queue) if pump else (0, None)
+        tokens, embedding = engine.embed(ids, queue, key)
+        request = Request(tokens, TextStream(()), engine.tokenizer, len(ids), self._lease)
+        return _Flight(len(ids), key, request, embedding)
+
+
+def _has_room(flying: Sequence[_Flight], n_tokens: int) -> bool:
+    if not flying:
+        return True
+    n_ahead = sum(flight.n_tokens for flight in flying)
+    return len(flying) < _MOST_TEXTS and n_ahead + n_tokens <= _MOST_TOKENS
 
 
 def _named_texts(texts: Any) -> list[tuple[str, str]]:
