@@ -27,7 +27,7 @@ MODULES = [
     ".tools",
     ".types",
 ]
-PAGES = ("README.md", "docs/constraints.md", "docs/tools.md")
+PAGES = ("README.md", "docs/constraints.md", "docs/embeddings.md", "docs/tools.md")
 TEXTS = [(ROOT / name).read_text("utf-8") for name in PAGES]
 BLOCKS = re.findall(r"^```python\n(.*?)^```", "\n".join(TEXTS), re.DOTALL | re.MULTILINE)
 

@@ -32,7 +32,7 @@ STARCHAT_ERROR(UnsupportedFeatureError, Error);  // this machine or this vocabul
 STARCHAT_ERROR(EngineClosedError, Error);        // used after close()
 STARCHAT_ERROR(ForkError, Error);                // used in a forked child
 STARCHAT_ERROR(OutOfMemoryError, Error);         // the machine's memory does not suffice
-STARCHAT_ERROR(NumericalError, Error);           // logits that are not finite
+STARCHAT_ERROR(NumericalError, Error);           // values that are not finite
 
 #undef STARCHAT_ERROR
 

@@ -67,4 +67,4 @@ class OutOfMemoryError(StarChatError, MemoryError):
 
 
 class NumericalError(StarChatError):
-    """The model computed logits that are not finite."""
+    """The model computed values that are not finite."""
