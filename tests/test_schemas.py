@@ -24,7 +24,7 @@ numbers = st.one_of(
 
 
 def has_many_digits(value: float) -> bool:
-    return len(f"{abs(Decimal(repr(value))):f}".replace(".", "").strip("0")) > 15 or (
+    return len(f"{abs(Decimal(repr(value))):f}".replace(".", "").lstrip("0")) > 15 or (
         not -(2**53) < value < 2**53 or 0 < abs(value) < 1e-6
     )
 
