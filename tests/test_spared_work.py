@@ -156,6 +156,18 @@ def test_text_that_quotes_itself_takes_few_steps() -> None:
     assert n_accepted == 200 - n_steps and n_steps < 120 and n_guessed >= n_accepted
 
 
+def test_a_quotation_goes_on_behind_a_token_that_was_replaced() -> None:
+    scheduler = testing.Scheduler(max_columns=64, period=40)  # every eighth id or so is another
+    prompt = list(range(40))
+    stream = scheduler.add(prompt, SamplingParams(max_tokens=200, temperature=0))
+    n_steps, ids = 0, []
+    while scheduler.step():
+        n_steps += 1
+        ids += [token.id for token in stream.drain()]
+    assert ids == alone(prompt, 40, max_tokens=200, temperature=0)
+    assert n_steps < 80  # three steps more for each of them, were it to match three ids first
+
+
 def test_text_that_quotes_nothing_is_hardly_guessed() -> None:
     scheduler = testing.Scheduler(n_vocab=8)  # trigrams recur by chance
     stream = scheduler.add([1], SamplingParams(max_tokens=200, temperature=5.0, top_k=0, top_p=1))

@@ -1,6 +1,7 @@
 #include "engine/drafter.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace starchat {
 
@@ -12,6 +13,7 @@ uint64_t Drafter::key(std::span<const int32_t> ids, size_t end) {
 }
 
 std::span<const int32_t> Drafter::guess(std::span<const int32_t> ids, int limit) {
+  const bool resumes = std::exchange(resumes_, false);  // in the next step, or not at all
   if (ids.size() <= kGram || limit <= 0) return {};
   for (; n_indexed_ < ids.size(); ++n_indexed_) {
     next_[key(ids, n_indexed_)] = static_cast<int32_t>(n_indexed_);
@@ -20,16 +22,19 @@ std::span<const int32_t> Drafter::guess(std::span<const int32_t> ids, int limit)
     --n_to_skip_;
     return {};
   }
-  const auto found = next_.find(key(ids, ids.size()));
-  if (found == next_.end()) return {};
-  const std::span<const int32_t> rest = ids.subspan(static_cast<size_t>(found->second));
+  if (const auto found = next_.find(key(ids, ids.size())); found != next_.end())
+    distance_ = ids.size() - static_cast<size_t>(found->second);
+  else
+    limit = resumes ? std::min(limit, kShort) : 0;
+  const std::span<const int32_t> rest = ids.last(distance_);
   return rest.first(std::min<size_t>(rest.size(), std::min(limit, length_)));
 }
 
 void Drafter::learn(int n_guessed, int n_right) {
   if (n_guessed == 0) return;
+  resumes_ = n_right > 0;
   if (n_right == n_guessed) {
-    length_ = std::min(2 * length_, kLongest);
+    length_ = std::min(2 * length_ + 1, kLongest);
   } else if (2 * n_right < n_guessed) {
     length_ = std::max(length_ / 2, 1);
   }

@@ -21,13 +21,17 @@ class Drafter {
 
  private:
   static constexpr int kGram = 3;
-  static constexpr int kLongest = 15;
+  // With the id before them, guesses fill the four columns that kernels take at a time: a step of
+  // three takes longer than one of four, five to seven as long as eight.
+  static constexpr int kShort = 3, kLongest = 15;  // and 1, 7 between and below them
 
   static uint64_t key(std::span<const int32_t> ids, size_t end);
 
   std::unordered_map<uint64_t, int32_t> next_;  // three ids → the position behind their last place
   size_t n_indexed_ = kGram;                    // grams that end before this position are in next_
-  int length_ = 4, n_failures_ = 0, n_to_skip_ = 0;
+  size_t distance_ = 0;                         // from the end back to where it was quoted from
+  bool resumes_ = false;  // behind the id that ended a guess: edits often replace one and quote on
+  int length_ = kShort, n_failures_ = 0, n_to_skip_ = 0;
 };
 
 }  // namespace starchat

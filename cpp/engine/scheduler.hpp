@@ -55,7 +55,8 @@ class Scheduler {
     int first_state;   // likewise
   };
 
-  // Decoding reads every weight whatever the number of columns: so many cost about one step.
+  // Decoding reads every weight whatever the number of columns: so many take about three times as
+  // long as one. More would only calculate.
   static constexpr int kFreeColumns = 16;
 
   void drop_cancelled();
