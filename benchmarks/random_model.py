@@ -54,7 +54,8 @@ def vocabulary(n_vocab: int) -> list[bytes]:
 
 def random_tensor(name: str, shape: tuple[int, ...], type: str) -> Array:
     """Draw a tensor: floats for vectors and wpe, else rows of blocks as uint8."""
-    random = np.random.default_rng(zlib.crc32(name.encode()))
+    tied = name.replace("lm_head", "wte")  # the output matrix is the embedding again
+    random = np.random.default_rng(zlib.crc32(tied.encode()))
     if len(shape) == 1:
         values = random.standard_normal(shape, np.float32) * np.float32(0.02)
         return values + np.float32(1) if name.endswith("/g") else values
@@ -91,13 +92,17 @@ def folded_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def write_bin(
-    path: Path, shape: Shape, type: str, done: Callable[[], object] = lambda: None
+    path: Path,
+    shape: Shape,
+    type: str,
+    done: Callable[[], object] = lambda: None,
+    draw: Callable[[str, tuple[int, ...], str], Array] = random_tensor,
 ) -> None:
     """Write the ggml file, tiled and with lm_head, as the original converter did."""
 
     def source(name: str, dims: tuple[int, ...]) -> Any:
         def rows() -> list[Array]:
-            values = random_tensor(name, dims, type)
+            values = draw(name, dims, type)
             if "/c_attn/" in name:
                 values = tile_multi_query(values, shape.n_head)
             done()
@@ -106,7 +111,7 @@ def write_bin(
         return rows
 
     tensors = {name: source(name, dims) for name, dims in folded_shapes(shape).items()}
-    tensors["model/lm_head"] = tensors["model/wte"]
+    tensors["model/lm_head"] = source("model/lm_head", (shape.n_vocab, shape.n_embd))
     write_ggml(
         path,
         n_ctx=shape.n_ctx,

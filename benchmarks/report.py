@@ -2,10 +2,10 @@
 
     python benchmarks/report.py [RESULT.json …] [--check]
 
-Results are what kernels.py, peers.py and serving.py write with --json; without any, those in
-benchmarks/results. In the page, what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`
-is written anew; the rest is left as it is. --check writes nothing and fails where that would
-change something.
+Results are what kernels.py, peers.py, speculation.py and the like write with --json; without any,
+those in benchmarks/results. In the page, what stands between `<!-- begin: NAME -->` and
+`<!-- end: NAME -->` is written anew; the rest is left as it is. --check writes nothing and fails
+where that would change something.
 """
 
 from __future__ import annotations
@@ -224,20 +224,22 @@ def _loads(result: Result) -> str:
     return markdown(["", *engines], rows)
 
 
+def table_rows(rows: dict[str, dict[str, list[float]]]) -> tuple[list[str], list[list[str]]]:
+    """Return heads and cells of a table of samples: rows → columns → samples."""
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    cells = [
+        [name, *(str(Spread.of(row[column])) if column in row else "" for column in columns)]
+        for name, row in rows.items()
+    ]
+    return ["", *columns], cells
+
+
 def tables(results: list[Result]) -> str:
-    """Tables of samples, as serving.py and the like write them: rows → columns → samples."""
+    """Tables of samples, as serving.py and the like write them."""
     parts = []
     for result in results:
         for found in result["tables"]:
-            columns = list(dict.fromkeys(name for row in found["rows"].values() for name in row))
-            rows = [
-                [
-                    name,
-                    *(str(Spread.of(row[column])) if column in row else "" for column in columns),
-                ]
-                for name, row in found["rows"].items()
-            ]
-            parts += [found["caption"], markdown(["", *columns], rows)]
+            parts += [found["caption"], markdown(*table_rows(found["rows"]))]
         parts.append("Medians (lowest to highest). " + source(result))
     return "\n\n".join(parts)
 
@@ -248,6 +250,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Result]], str]]] = {
     "kernels": ("kernels", kernels),
     "peers": ("peers", peers),
     "serving": ("serving", tables),
+    "speculation": ("speculation", tables),
     "overhead": ("overhead", tables),
 }
 

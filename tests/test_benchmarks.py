@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
+import random
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from starchat import StarChat
 from starchat._core import instruction_sets, testing
 from starchat.errors import InvalidRequestError, UnsupportedFeatureError
 
@@ -25,8 +27,10 @@ import environment  # noqa: E402
 import kernels  # noqa: E402
 import machine  # noqa: E402
 import peers  # noqa: E402
+import random_model  # noqa: E402
 import report  # noqa: E402
 import roofline  # noqa: E402
+import speculation  # noqa: E402
 from spread import Spread  # noqa: E402
 
 BEST = instruction_sets()[-1]
@@ -243,6 +247,31 @@ def test_a_built_environment_is_used_again_and_one_of_other_options_is_not(
     assert "GGML_AVX512=OFF" in installed[2][1]
 
 
+# ---- guesses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type", ["q4_0", "q5_1", "q8_0", "f16"])
+def test_a_model_that_recites_counts_up(type: str, tmp_path: Path) -> None:
+    path = tmp_path / "reciting.bin"
+    random_model.write_bin(
+        path, random_model.SHAPES["tiny"], type, draw=speculation.reciting_tensor
+    )
+    with StarChat.load(path, n_threads=1) as model:
+        prompt = [7, 300, 5, 400, 20]
+        reply = model.complete(prompt, max_tokens=40, temperature=0, ignore_eos=True)
+        assert reply.token_ids == (*range(21, 61),)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [*zip(speculation.TASKS, [1, 29 / 30, 9 / 10, 9 / 10, 0, 1], strict=True)],
+)
+def test_the_prompt_holds_as_much_of_the_reply_as_its_task_says(name: str, share: float) -> None:
+    prompt, reply = speculation.TASKS[name](random.Random(0), 60, range(1000, 9000))
+    assert prompt[-1] == 1000 and reply == [*range(1001, 1061)]
+    assert len({*prompt[:-1]} & {*reply}) / 60 == pytest.approx(share, abs=0.02)
+
+
 # ---- the page -------------------------------------------------------------------------------
 
 
@@ -319,7 +348,7 @@ def test_the_commands_that_the_page_shows_have_options_that_exist() -> None:
     page = report.PAGE.read_text().replace("\\\n", " ")
     commands = re.findall(r"^python benchmarks/(\w+)\.py (.*)$", page, re.MULTILINE)
     assert len(commands) >= 4
-    parsers = {"peers": peers.parse, "kernels": kernels.parse}
+    parsers = {"peers": peers.parse, "kernels": kernels.parse, "speculation": speculation.parse}
     for name, options in commands:
         if name in parsers:
             parsers[name](options.split())
