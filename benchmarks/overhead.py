@@ -17,7 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
+from pathlib import Path
 from typing import Any
+
+from machine import new_result, warn_if_busy, write_result
 
 from starchat import StarChat
 
@@ -114,12 +117,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     arguments = parser.parse_args()
+    result = new_result("overhead")
+    warn_if_busy(result)
+    imports: dict[str, dict[str, list[float]]] = {}
+    replies: dict[str, dict[str, list[float]]] = {}
     n_imports = max(3, arguments.rounds // 3)
-    print(f"import starchat: {_spread(import_ms(WHOLE_IMPORT, 'starchat', n_imports))} ms")
+    times = import_ms(WHOLE_IMPORT, "starchat", n_imports)
+    imports["starchat"] = {"ms": times}
+    print(f"import starchat: {_spread(times)} ms")
     for name in ADAPTERS:
         if whole := import_ms(WHOLE_IMPORT, name, n_imports):
             own = import_ms(OWN_IMPORT, name, n_imports)
+            imports[name] = {"ms": whole, "of it starchat and adapter": own}
             print(f"import {name}: {_spread(whole)} ms, of it starchat and adapter {_spread(own)}")
     with StarChat.load(n_threads=arguments.threads) as model:
         print(f"{model.info.isa}, {model.info.n_threads} threads")
@@ -135,8 +146,15 @@ def main() -> None:
                     chunks.append(n / seconds)
                     tokens.append(options["max_tokens"] / seconds)
                     cores.append((time.process_time() - cpu) / seconds)
+                samples = {"chunks/s": chunks, "tokens/s": tokens, "cores used": cores}
+                replies[f"{name}, {setting}"] = samples
                 row = f"{_spread(chunks):>26}{_spread(tokens):>26}{statistics.median(cores):12.1f}"
                 print(f"{name + ', ' + setting:30}" + row, flush=True)
+    result["tables"] = [
+        {"caption": "Imports in a fresh process, milliseconds:", "rows": imports},
+        {"caption": "One reply of the embedded model, one reader:", "rows": replies},
+    ]
+    write_result(result, arguments.json)
 
 
 if __name__ == "__main__":

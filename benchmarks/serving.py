@@ -21,12 +21,16 @@ import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from machine import new_result, warn_if_busy, write_result
 
 from starchat import StarChat, Stream
 
 Times = list[float]  # when the tokens of one request came
 Run = Callable[[list[str]], list[Times]]
+Rows = dict[str, dict[str, list[float]]]  # row → column → a sample of each round
 
 _WORDS = ["list", "sort", "read", "file", "open", "write", "print", "value", "key", "loop"]
 
@@ -200,7 +204,8 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def _print_row(name: str, rounds: list[dict[str, float]]) -> None:
+def _print_row(name: str, rounds: list[dict[str, float]], rows: Rows) -> None:
+    rows[name] = {key: [figures[key] for figures in rounds] for key in rounds[0]}
     cells = [_spread([figures[key] for figures in rounds]) for key in rounds[0]]
     print(f"{name:20}" + "".join(f"{cell:>25}" for cell in cells), flush=True)
 
@@ -215,7 +220,12 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=2000, help="tokens of the prompt that arrives")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     arguments = parser.parse_args()
+    result = new_result("serving")
+    warn_if_busy(result)
+    served: Rows = {}
+    stalled: Rows = {}
     options = {"max_tokens": arguments.tokens, "ignore_eos": True, "speculation": False}
     to = Setting(arguments.path, arguments.threads, options)
     with StarChat.load(to.path, n_threads=to.n_threads) as model:  # so that it stays in memory
@@ -240,11 +250,17 @@ def main() -> None:
                 one = next(iter(rounds.values()))
                 for row, single in zip(figures, one, strict=True):
                     row["times one"] = row["decoding/s"] / single["decoding/s"]
-                _print_row(f"{door} {n}", figures)
+                _print_row(f"{door} {n}", figures, served)
         if arguments.long:
             stalls = [stall(to, arguments.long, seed) for seed in range(arguments.rounds)]
             print(" " * 20 + "".join(f"{head:>25}" for head in stalls[0]))
-            _print_row(f"{arguments.long} tokens arrive", stalls)
+            _print_row(f"{arguments.long} tokens arrive", stalls, stalled)
+        about = f"{Path(model.info.file).name}, {model.info.isa}, {model.info.n_threads} threads"
+    result["tables"] = [{"caption": f"Requests at once, by door ({about}):", "rows": served}]
+    if stalled:
+        caption = f"A long prompt arrives at four running streams ({about}):"
+        result["tables"].append({"caption": caption, "rows": stalled})
+    write_result(result, arguments.json)
 
 
 if __name__ == "__main__":
