@@ -9,9 +9,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_prompt
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
@@ -21,36 +20,33 @@ from llama_index.core.base.llms.types import (
     CompletionResponseAsyncGen,
     CompletionResponseGen,
     LLMMetadata,
-    MessageRole,
-    TextBlock,
 )
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.llm import LLM, default_completion_to_prompt
+from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.llms.starchat.lifetime import aclosing_stream, closing_stream, opened
+from llama_index.llms.starchat.messages import to_starchat
 from llama_index.llms.starchat.responses import (
     chat_response,
     completion_response,
     responses,
     responses_async,
     whole,
+    whole_async,
 )
+from llama_index.llms.starchat.structured import StructuredByCalls
+from llama_index.llms.starchat.tools import check_whole, definition, resolved_choice, selections
 
 import starchat
 
+if TYPE_CHECKING:
+    from llama_index.core.tools.types import BaseTool
+
 _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
 _NUM_OUTPUT = 512  # tokens that LlamaIndex keeps free for an answer where max_tokens says nothing
-_ROLES = {
-    MessageRole.SYSTEM: "system",
-    MessageRole.DEVELOPER: "system",
-    MessageRole.USER: "user",
-    MessageRole.ASSISTANT: "assistant",
-    MessageRole.CHATBOT: "assistant",
-    MessageRole.MODEL: "assistant",
-}
 
 
-class StarChat(LLM):
+class StarChat(StructuredByCalls):
     """Answers with a StarChat model in this process.
 
     Construction is cheap: the weights are loaded on first use, and shared by every instance of
@@ -143,7 +139,7 @@ class StarChat(LLM):
             context_window=info.n_ctx,
             num_output=self.max_tokens or min(_NUM_OUTPUT, info.n_ctx // 4),
             is_chat_model=True,
-            is_function_calling_model=False,
+            is_function_calling_model=not self.own_template,
             model_name=Path(info.file).stem,
         )
 
@@ -171,14 +167,14 @@ class StarChat(LLM):
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return the reply to a dialogue."""
         request = self._chat(messages, kwargs)
-        return whole(chat_response, await request.submit(await self._aengine(), "a"))
+        return await whole_async(chat_response, request.submit(await self._aengine(), "a"))
 
     @closing_stream
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Return the reply to a dialogue piece by piece; mistakes raise here, not later."""
         request = self._chat(messages, kwargs)
-        return responses(chat_response, opened(request.submit(self.engine, "stream_")))
+        return responses(chat_response, opened(request.submit(self.engine)))
 
     @aclosing_stream
     @llm_chat_callback()
@@ -187,7 +183,7 @@ class StarChat(LLM):
     ) -> ChatResponseAsyncGen:
         """Return the reply to a dialogue piece by piece; mistakes raise here, not later."""
         request = self._chat(messages, kwargs)
-        stream = request.submit(await self._aengine(), "astream_")
+        stream = request.submit(await self._aengine(), "a")
         return responses_async(chat_response, opened(stream))
 
     @llm_completion_callback()
@@ -202,7 +198,7 @@ class StarChat(LLM):
     ) -> CompletionResponse:
         """Return the answer to a prompt, or what follows a formatted one."""
         request = self._complete(prompt, formatted, kwargs)
-        return whole(completion_response, await request.submit(await self._aengine(), "a"))
+        return await whole_async(completion_response, request.submit(await self._aengine(), "a"))
 
     @closing_stream
     @llm_completion_callback()
@@ -211,7 +207,7 @@ class StarChat(LLM):
     ) -> CompletionResponseGen:
         """Return the answer piece by piece; mistakes raise here, not later."""
         request = self._complete(prompt, formatted, kwargs)
-        return responses(completion_response, opened(request.submit(self.engine, "stream_")))
+        return responses(completion_response, opened(request.submit(self.engine)))
 
     @aclosing_stream
     @llm_completion_callback()
@@ -220,15 +216,58 @@ class StarChat(LLM):
     ) -> CompletionResponseAsyncGen:
         """Return the answer piece by piece; mistakes raise here, not later."""
         request = self._complete(prompt, formatted, kwargs)
-        stream = request.submit(await self._aengine(), "astream_")
+        stream = request.submit(await self._aengine(), "a")
         return responses_async(completion_response, opened(stream))
 
+    # ---- tools ------------------------------------------------------------------------------
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return what the chat methods are called with."""
+        asked = [ChatMessage(user_msg)] if isinstance(user_msg, str) else [user_msg]
+        return {
+            "messages": [*(chat_history or []), *(asked if user_msg is not None else [])],
+            "tools": [definition(tool) for tool in tools],
+            "tool_choice": resolved_choice(tool_choice, tool_required),
+            "parallel_tool_calls": allow_parallel_tool_calls,
+            **kwargs,
+        }
+
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        """Return the response, unless it was cut within a call; the grammar saw to the rest."""
+        return check_whole(response)
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Return the calls of a response, in the middle of a stream with what there is of them.
+
+        Raises CutCallError at the end of a reply that was cut within a call, and ValueError
+        where there is no call although `error_on_no_tool_call`.
+        """
+        return selections(response, error_on_no_tool_call)
+
+    # ---- within -----------------------------------------------------------------------------
+
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> _Request:
-        own = self.messages_to_prompt
-        if own and own is not generic_prompt:
+        if own := self.own_template:
             return self._raw(own(list(messages)), kwargs)
-        turns = [_turn(f"messages[{i}]", message) for i, message in enumerate(messages)]
-        return _Request("chat", turns, self._sampling() | kwargs)
+        return _Request("chat", to_starchat(messages), self._sampling() | kwargs)
 
     def _complete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
         if formatted:
@@ -255,35 +294,12 @@ class Tokenize(Protocol):
 
 
 class _Request(NamedTuple):
-    """One call of `starchat.StarChat`, in any of its four ways."""
+    """One call of `starchat.StarChat`, plain or async."""
 
     method: Literal["chat", "complete"]
-    content: list[dict[str, Any]] | str
+    content: list[starchat.Message] | str
     options: dict[str, Any]
 
-    def submit(
-        self, engine: starchat.StarChat, way: Literal["", "a", "stream_", "astream_"] = ""
-    ) -> Any:
-        return getattr(engine, way + self.method)(self.content, **self.options)
-
-
-def _turn(where: str, message: ChatMessage) -> dict[str, Any]:
-    if not isinstance(message, ChatMessage):
-        raise starchat.InvalidRequestError(
-            f"{where}: expected a ChatMessage, got {type(message).__name__}"
-        )
-    if message.role not in _ROLES:
-        raise starchat.InvalidRequestError(
-            f"{where}: the role {message.role.value!r} is not supported, "
-            f"expected one of {', '.join(role.value for role in _ROLES)}"
-        )
-    for block in message.blocks:
-        if not isinstance(block, TextBlock):
-            raise starchat.InvalidRequestError(
-                f"{where}: holds a {type(block).__name__}, but StarChat reads text only: "
-                "pass TextBlocks"
-            )
-    turn = {"role": _ROLES[message.role], "content": message.content or ""}
-    if turn["role"] == "assistant" and "token_ids" in message.additional_kwargs:
-        turn["token_ids"] = message.additional_kwargs["token_ids"]  # starchat checks them
-    return turn
+    def submit(self, engine: starchat.StarChat, way: Literal["", "a"] = "") -> Any:
+        """Return the stream of the reply, which whole ones are read from too."""
+        return getattr(engine, f"{way}stream_{self.method}")(self.content, **self.options)

@@ -1,8 +1,14 @@
-"""Parts of a reply → LlamaIndex's responses: in a stream, the text so far and what is new."""
+"""Parts of a reply → LlamaIndex's responses: in a stream, what there is so far and what is new.
+
+A call's arguments are JSON text while the reply is written and a dict in its last response; of a
+call that the end cut, they stay text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+import json
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -11,47 +17,122 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     LogProb,
     MessageRole,
+    TextBlock,
+    ToolCallBlock,
 )
 
 import starchat
 
 R = TypeVar("R")
 Part: TypeAlias = starchat.Chunk | starchat.Completion
-Respond: TypeAlias = Callable[[str, Part, str | None], R]  # text so far, part, new text
 
 
-def chat_response(text: str, part: Part, delta: str | None) -> ChatResponse:
+@dataclass
+class _Call:
+    id: str
+    name: str
+    arguments: dict[str, Any] | str = ""
+
+
+class Reply:
+    """The text and the calls of a reply so far."""
+
+    def __init__(self) -> None:
+        """Begin a reply."""
+        self.text = ""
+        self.calls: list[_Call] = []
+
+    def add(self, chunk: starchat.Chunk) -> None:
+        """Take what is new."""
+        self.text += chunk.text
+        for piece in chunk.tool_calls:
+            if piece.id is not None and piece.name is not None:
+                self.calls.append(_Call(piece.id, piece.name))
+            self.calls[piece.index].arguments += piece.arguments  # type: ignore[operator]
+
+    def end(self, completion: starchat.Completion) -> None:
+        """Take the arguments of the calls that are whole."""
+        for call, whole in zip(self.calls, completion.tool_calls, strict=False):
+            call.arguments = whole.arguments
+
+    def message(self) -> ChatMessage:
+        """Return the assistant's message, its calls also in the older form of OpenAI's models."""
+        text = [TextBlock(text=self.text)] if self.text or not self.calls else []
+        calls = [
+            ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
+            for call in self.calls
+        ]
+        # FunctionCallingProgram and memories look there, and nowhere else.
+        older = {"tool_calls": [_older_form(call) for call in self.calls]} if calls else {}
+        return ChatMessage(
+            role=MessageRole.ASSISTANT, blocks=[*text, *calls], additional_kwargs=older
+        )
+
+
+Respond: TypeAlias = Callable[[Reply, Part, str | None], R]  # so far, what is new, its text
+
+
+def chat_response(reply: Reply, part: Part, delta: str | None) -> ChatResponse:
     """Return the assistant's message so far."""
-    message = ChatMessage(text, role=MessageRole.ASSISTANT)
-    return ChatResponse(message=message, delta=delta, **_details(part))
+    return ChatResponse(message=reply.message(), delta=delta, **_details(part))
 
 
-def completion_response(text: str, part: Part, delta: str | None) -> CompletionResponse:
+def completion_response(reply: Reply, part: Part, delta: str | None) -> CompletionResponse:
     """Return the completion so far."""
-    return CompletionResponse(text=text, delta=delta, **_details(part))
+    return CompletionResponse(text=reply.text, delta=delta, **_details(part))
 
 
-def whole(respond: Respond[R], completion: starchat.Completion) -> R:
+def whole(respond: Respond[R], stream: starchat.Stream) -> R:
     """Return the response to a whole reply."""
-    return respond(completion.text, completion, None)
+    reply = Reply()
+    for chunk in stream:
+        reply.add(chunk)
+    completion = stream.result()
+    reply.end(completion)
+    return respond(reply, completion, None)
 
 
-def responses(respond: Respond[R], chunks: Iterator[starchat.Chunk]) -> Generator[R, None, None]:
+async def whole_async(respond: Respond[R], stream: starchat.AsyncStream) -> R:
+    """Return the response to a whole reply."""
+    reply = Reply()
+    async for chunk in stream:
+        reply.add(chunk)
+    completion = await stream.result()
+    reply.end(completion)
+    return respond(reply, completion, None)
+
+
+def responses(respond: Respond[R], stream: starchat.Stream) -> Generator[R, None, None]:
     """Yield a response for every chunk."""
-    text = ""
-    for chunk in chunks:
-        text += chunk.text
-        yield respond(text, chunk, chunk.text)
+    reply = Reply()
+    for chunk in stream:
+        reply.add(chunk)
+        if chunk.finish_reason:
+            reply.end(stream.result())
+        yield respond(reply, chunk, chunk.text)
 
 
 async def responses_async(
-    respond: Respond[R], chunks: AsyncIterator[starchat.Chunk]
+    respond: Respond[R], stream: starchat.AsyncStream
 ) -> AsyncGenerator[R, None]:
     """Yield a response for every chunk."""
-    text = ""
-    async for chunk in chunks:
-        text += chunk.text
-        yield respond(text, chunk, chunk.text)
+    reply = Reply()
+    async for chunk in stream:
+        reply.add(chunk)
+        if chunk.finish_reason:
+            reply.end(await stream.result())
+        yield respond(reply, chunk, chunk.text)
+
+
+def _older_form(call: _Call) -> dict[str, Any]:
+    arguments = call.arguments
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
 
 
 def _details(part: Part) -> dict[str, Any]:

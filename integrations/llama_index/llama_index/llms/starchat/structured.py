@@ -1,0 +1,214 @@
+"""Pydantic models as the arguments of a forced call: every reply is one, by grammar.
+
+The prompt shows the model as a tool, in the form of the dialogue that calls are trained in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+
+from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_prompt
+from llama_index.core.base.llms.types import ChatResponse
+from llama_index.core.bridge.pydantic import ValidationError
+from llama_index.core.instrumentation.events.llm import (
+    LLMStructuredPredictEndEvent,
+    LLMStructuredPredictStartEvent,
+)
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import MessagesToPromptType, dispatcher
+from llama_index.core.program.utils import FlexibleModel, create_flexible_model
+from llama_index.core.types import Model, PydanticProgramMode
+from llama_index.llms.starchat.tools import arguments, calls, selections
+from pydantic import RootModel
+
+from starchat import InvalidRequestError
+
+if TYPE_CHECKING:
+    from llama_index.core.prompts import PromptTemplate
+
+Options: TypeAlias = dict[str, Any]
+_ROOT = "root"  # of what is no object by itself
+
+
+class StructuredByCalls(FunctionCallingLLM):
+    """A function calling LLM whose structured output is a forced call.
+
+    Other modes than DEFAULT stay LlamaIndex's own. So does a template of the caller's, which has
+    no place for tools: its replies are held to the JSON Schema.
+    """
+
+    @property
+    def own_template(self) -> MessagesToPromptType | None:
+        """The caller's `messages_to_prompt`, if it is not LlamaIndex's default."""
+        own = self.messages_to_prompt
+        return None if own is generic_prompt else own
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: Options | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Return the answer as a pydantic model.
+
+        Raises CutCallError where max_tokens was too little, and pydantic's ValidationError for
+        what a grammar cannot see, such as validators.
+        """
+        if not self._is_by_call:
+            options = self._text_options(output_cls, llm_kwargs)
+            own: Model = super().structured_predict(output_cls, prompt, options, **prompt_args)
+            return own
+        reply = StructuredReply(output_cls)
+        dispatcher.event(reply.start(prompt, prompt_args))
+        response = self.chat(**self._call_options(reply, prompt, llm_kwargs, prompt_args))
+        result = reply.read(response)
+        dispatcher.event(LLMStructuredPredictEndEvent(output=result))
+        return result
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: Options | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Return the answer as a pydantic model; errors as those of `structured_predict`."""
+        if not self._is_by_call:
+            options = self._text_options(output_cls, llm_kwargs)
+            own: Model = await super().astructured_predict(
+                output_cls, prompt, options, **prompt_args
+            )
+            return own
+        reply = StructuredReply(output_cls)
+        dispatcher.event(reply.start(prompt, prompt_args))
+        response = await self.achat(**self._call_options(reply, prompt, llm_kwargs, prompt_args))
+        result = reply.read(response)
+        dispatcher.event(LLMStructuredPredictEndEvent(output=result))
+        return result
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: Options | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Model | list[Model] | FlexibleModel | list[FlexibleModel], None, None]:
+        """Return what `stream_structured_predict` yields."""
+        if not self._is_by_call:
+            options = self._text_options(output_cls, llm_kwargs)
+            return super()._structured_stream_call(output_cls, prompt, options, **prompt_args)
+        reply = StructuredReply(output_cls)
+        options = self._call_options(reply, prompt, llm_kwargs, prompt_args)
+        return reply.stream(self.stream_chat(**options))
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: Options | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Model | list[Model] | FlexibleModel | list[FlexibleModel], None]:
+        """Return what `astream_structured_predict` yields."""
+        if not self._is_by_call:
+            options = self._text_options(output_cls, llm_kwargs)
+            return await super()._structured_astream_call(
+                output_cls, prompt, options, **prompt_args
+            )
+        reply = StructuredReply(output_cls)
+        options = self._call_options(reply, prompt, llm_kwargs, prompt_args)
+        return reply.astream(await self.astream_chat(**options))
+
+    @property
+    def _is_by_call(self) -> bool:
+        return self.pydantic_program_mode == PydanticProgramMode.DEFAULT and not self.own_template
+
+    def _text_options(self, output_cls: type[Model], llm_kwargs: Options | None) -> Options:
+        """Return the keywords of LlamaIndex's own programs."""
+        if self.pydantic_program_mode == PydanticProgramMode.DEFAULT:
+            return {"json_schema": output_cls.model_json_schema(), **(llm_kwargs or {})}
+        return llm_kwargs or {}
+
+    def _call_options(
+        self,
+        reply: StructuredReply[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: Options | None,
+        prompt_args: Options,
+    ) -> Options:
+        """Return what the chat methods are called with."""
+        options, own = reply.options, llm_kwargs or {}
+        if taken := options.keys() & own.keys():
+            raise InvalidRequestError(
+                f"llm_kwargs: {', '.join(sorted(taken))} are set by structured output itself"
+            )
+        messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
+        return {"messages": messages, **options, **own}
+
+
+class StructuredReply(Generic[Model]):
+    """Asks for one pydantic model, and reads it out of responses."""
+
+    def __init__(self, output_cls: type[Model]) -> None:
+        """Ask for an `output_cls`."""
+        self._output_cls = output_cls
+        self._is_root = issubclass(output_cls, RootModel)
+
+    def start(self, prompt: PromptTemplate, prompt_args: Options) -> LLMStructuredPredictStartEvent:
+        """Return the event that observers get first."""
+        return LLMStructuredPredictStartEvent(
+            output_cls=self._output_cls, template=prompt, template_args=prompt_args
+        )
+
+    @property
+    def options(self) -> Options:
+        """What makes a chat method call for the model, once."""
+        schema = self._output_cls.model_json_schema()
+        about = schema.pop("description", "")
+        if self._is_root:
+            definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
+            schema = {"type": "object", "properties": {_ROOT: schema}, "required": [_ROOT]}
+            schema |= definitions
+        name = self._output_cls.__name__
+        tool = {"name": name, "description": about, "parameters": schema}
+        return {"tools": [tool], "tool_choice": name, "parallel_tool_calls": False}
+
+    def read(self, response: ChatResponse) -> Model:
+        """Return the model of a whole reply; raise CutCallError or ValidationError."""
+        (call,) = selections(response, at_least_one=True)
+        value = call.tool_kwargs[_ROOT] if self._is_root else call.tool_kwargs
+        # As JSON: only there a strict model takes a date from a text.
+        return self._output_cls.model_validate_json(json.dumps(value))
+
+    def stream(
+        self, responses: Generator[ChatResponse, None, None]
+    ) -> Generator[Model | FlexibleModel, None, None]:
+        """Yield what there is of the model after every response, and at last the model."""
+        flexible = create_flexible_model(self._output_cls)
+        with closing(responses):
+            for response in responses:
+                yield self._so_far(response, flexible)
+
+    async def astream(
+        self, responses: AsyncGenerator[ChatResponse, None]
+    ) -> AsyncGenerator[Model | FlexibleModel, None]:
+        """Yield what there is of the model after every response, and at last the model."""
+        flexible = create_flexible_model(self._output_cls)
+        async with aclosing(responses):
+            async for response in responses:
+                yield self._so_far(response, flexible)
+
+    def _so_far(
+        self, response: ChatResponse, flexible: type[FlexibleModel]
+    ) -> Model | FlexibleModel:
+        if response.raw and "finish_reason" in response.raw:
+            return self.read(response)
+        blocks = calls(response)
+        values = arguments(blocks[0]) if blocks else {}
+        try:
+            return self._output_cls.model_validate(values.get(_ROOT) if self._is_root else values)
+        except ValidationError:
+            return flexible.model_validate(values)

@@ -1,0 +1,100 @@
+"""LlamaIndex's tools → starchat's definitions, and a response's calls → what is to be called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.llms.starchat.errors import CutCallError
+from pydantic_core import from_json
+
+from starchat import InvalidRequestError
+
+if TYPE_CHECKING:
+    from llama_index.core.tools.types import BaseTool
+
+
+def definition(tool: BaseTool) -> dict[str, Any]:
+    """Return a tool as starchat takes it, under the name that LlamaIndex looks it up by."""
+    about = tool.metadata
+    return {
+        "name": about.get_name(),
+        "description": about.description,
+        "parameters": about.get_parameters_dict(),
+    }
+
+
+def resolved_choice(tool_choice: Any, tool_required: bool) -> str:
+    """Return a tool_choice as starchat takes it: a word, a name, or OpenAI's form of a name.
+
+    Raises InvalidRequestError.
+    """
+    match tool_choice:
+        case None | "auto":
+            return "required" if tool_required else "auto"
+        case "none" if tool_required:
+            raise InvalidRequestError("tool_choice='none' and tool_required=True contradict")
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name
+        case str():
+            return tool_choice
+    raise InvalidRequestError(
+        "tool_choice: expected 'auto', 'any', 'required', 'none', the name of a tool or "
+        f"{{'type': 'function', 'function': {{'name': …}}}}, got {tool_choice!r:.80}"
+    )
+
+
+def selections(response: ChatResponse, at_least_one: bool) -> list[ToolSelection]:
+    """Return the calls of a response; in the middle of a stream, with the arguments so far.
+
+    Raises CutCallError for the last response of a reply that was cut within a call, ValueError
+    where a call is missing.
+    """
+    check_whole(response)
+    blocks = calls(response)
+    if at_least_one and not blocks:
+        raise ValueError(
+            f"expected at least one tool call, got the text {response.message.content!r:.80}: "
+            "pass tool_required=True to allow nothing else, or error_on_no_tool_call=False"
+        )
+    return [
+        ToolSelection(
+            tool_id=block.tool_call_id or block.tool_name,
+            tool_name=block.tool_name,
+            tool_kwargs=arguments(block),
+        )
+        for block in blocks
+    ]
+
+
+def calls(response: ChatResponse) -> Sequence[ToolCallBlock]:
+    """Return the blocks that call."""
+    return [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+
+
+def arguments(block: ToolCallBlock) -> dict[str, Any]:
+    """Return a call's arguments, as far as they are written."""
+    if isinstance(block.tool_kwargs, dict):
+        return block.tool_kwargs
+    try:
+        so_far = from_json(block.tool_kwargs, allow_partial="trailing-strings")
+    except ValueError:  # nothing yet
+        return {}
+    return so_far if isinstance(so_far, dict) else {}
+
+
+def check_whole(response: ChatResponse) -> ChatResponse:
+    """Return a response, unless its reply was cut within a call, or before it said anything."""
+    raw = response.raw if isinstance(response.raw, Mapping) else {}
+    if raw.get("finish_reason") != "length":
+        return response
+    blocks = calls(response)
+    if not blocks and response.message.content:
+        return response  # an answer whose end is missing is an answer
+    where = f"within the calls that end with one of {blocks[-1].tool_name!r}" if blocks else "early"
+    raise CutCallError(
+        f"the reply was cut {where}, after {raw['usage']['completion_tokens']} tokens: raise "
+        "max_tokens, or shorten the prompt if the context was full"
+    )
