@@ -95,8 +95,8 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> b
     return condition()
 
 
-class LLMContract:
-    """Laws of the eight methods. Subclass it as Test…, and fill in what follows."""
+class LLMUnderTest:
+    """How the suites make an LLM, and see what it computes."""
 
     #: Settings under which answers repeat exactly and end soon.
     fixed: ClassVar[dict[str, Any]] = {"temperature": 0, "max_tokens": 24}
@@ -105,30 +105,36 @@ class LLMContract:
     #: What a request that cannot be served raises.
     invalid_request: type[Exception] = ValueError
 
-    def make(self, **settings: Any) -> LLM:
+    def make(self, **settings: Any) -> Any:
         """Return a new LLM."""
         raise NotImplementedError
 
-    def n_running(self, llm: LLM) -> int:
+    def n_running(self, llm: Any) -> int:
         """Return how many sequences are being computed, or wait to be."""
         raise NotImplementedError
 
-    def n_generated(self, llm: LLM) -> int:
+    def n_generated(self, llm: Any) -> int:
         """Return how many tokens were generated so far, for all callers."""
         raise NotImplementedError
 
-    def count_tokens(self, llm: LLM, messages: Sequence[ChatMessage]) -> int:
+    def count_tokens(
+        self, llm: Any, messages: Sequence[ChatMessage], tools: Sequence[Any] = ()
+    ) -> int:
         """Return the true length of a prompt."""
         raise NotImplementedError
 
-    async def check_ended_early(self, llm: LLM, n_before: int) -> None:
+    async def check_ended_early(self, llm: Any, n_before: int) -> None:
         """Fail if an endless sequence went on until the context was full."""
         assert await eventually(lambda: self.n_running(llm) == 0)
         assert self.n_generated(llm) - n_before < llm.metadata.context_window / 2
 
     @pytest.fixture
-    def llm(self) -> LLM:
+    def llm(self) -> Any:
         return self.make(**self.fixed)
+
+
+class LLMContract(LLMUnderTest):
+    """Laws of the eight methods. Subclass it as Test…, with the methods of LLMUnderTest."""
 
     # ---- what is returned ---------------------------------------------------------------------
 

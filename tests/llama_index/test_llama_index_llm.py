@@ -7,21 +7,27 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+from calling_contract import CallingContract
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
 from llama_index.core.llms import MessageRole
 from llama_index.core.prompts import PromptTemplate
 from llama_index.llms.starchat import StarChat
-from llm_contract import CHATS, COMPLETIONS, QUESTION, WAYS, LLMContract, ask, call, last
+from llm_contract import (
+    CHATS,
+    COMPLETIONS,
+    QUESTION,
+    WAYS,
+    LLMContract,
+    LLMUnderTest,
+    ask,
+    call,
+    last,
+)
 
 import starchat
 
 
-def mapping(message: ChatMessage) -> dict[str, str]:
-    """Return the message as starchat takes it."""
-    return {"role": message.role.value, "content": message.content or ""}
-
-
-class TestContract(LLMContract):
+class StarChatUnderTest(LLMUnderTest):
     endless = {"ignore_eos": True, "temperature": 0}  # noqa: RUF012
     invalid_request = starchat.InvalidRequestError
 
@@ -35,8 +41,33 @@ class TestContract(LLMContract):
     def n_generated(self, llm: Any) -> int:
         return llm.engine.stats()["tokens"]
 
-    def count_tokens(self, llm: Any, messages: Any) -> int:
-        return llm.engine.count_tokens([mapping(message) for message in messages])
+    def count_tokens(self, llm: Any, messages: Any, tools: Any = ()) -> int:
+        return llm.engine.count_tokens(
+            [mapping(message) for message in messages],
+            [tool.metadata.to_openai_tool() for tool in tools],
+        )
+
+
+def mapping(message: ChatMessage) -> dict[str, Any]:
+    """Return the message as starchat takes it."""
+    turn: dict[str, Any] = {"role": message.role.value, "content": message.content or ""}
+    if turn["role"] == "tool":
+        turn["tool_call_id"] = message.additional_kwargs["tool_call_id"]
+    if turn["role"] == "assistant":
+        turn["tool_calls"] = [
+            {"id": block.tool_call_id, "name": block.tool_name, "arguments": block.tool_kwargs}
+            for block in message.blocks
+            if isinstance(block, ToolCallBlock)
+        ]
+    return turn
+
+
+class TestContract(StarChatUnderTest, LLMContract):
+    pass
+
+
+class TestCalling(StarChatUnderTest, CallingContract):
+    pass
 
 
 @pytest.fixture
@@ -117,7 +148,7 @@ def test_metadata_is_the_engines(llm: StarChat) -> None:
     assert metadata.num_output == 16
     assert StarChat().metadata.num_output == 512
     assert llm.engine.info.file.endswith(f"{metadata.model_name}.bin")
-    assert not metadata.is_function_calling_model
+    assert metadata.is_function_calling_model
 
 
 def test_instances_share_one_engine(llm: StarChat) -> None:
@@ -157,13 +188,13 @@ def test_every_sampling_parameter_arrives(monkeypatch: pytest.MonkeyPatch, as_fi
     }
     assert options.keys() == {field.name for field in fields(starchat.SamplingParams)}
     seen: list[dict[str, Any]] = []
-    chat = starchat.StarChat.chat
+    stream_chat = starchat.StarChat.stream_chat
 
     def spy(self: Any, messages: Any, **sampling: Any) -> Any:
         seen.append(sampling)
-        return chat(self, messages, **sampling)
+        return stream_chat(self, messages, **sampling)
 
-    monkeypatch.setattr(starchat.StarChat, "chat", spy)
+    monkeypatch.setattr(starchat.StarChat, "stream_chat", spy)
     if as_field:
         StarChat(**options).complete(QUESTION)
     else:
@@ -220,10 +251,10 @@ def test_other_names_of_roles(llm: StarChat, role: str, same_as: str) -> None:
 
 @pytest.mark.parametrize("way", CHATS)
 async def test_roles_and_blocks_that_cannot_be_served(llm: StarChat, way: str) -> None:
-    with pytest.raises(starchat.InvalidRequestError, match=r"messages\[1\]: the role 'tool'"):
+    with pytest.raises(starchat.InvalidRequestError, match=r"messages\[1\]: which call does it"):
         await call(llm, way, [ChatMessage(QUESTION), ChatMessage("42", role="tool")])
     picture = ChatMessage([TextBlock(text="What is it?"), ImageBlock(image=b"GIF89a")])
-    with pytest.raises(starchat.InvalidRequestError, match=r"messages\[0\]: holds a ImageBlock"):
+    with pytest.raises(starchat.InvalidRequestError, match=r"messages\[0\]: .* holds a ImageBlock"):
         await call(llm, way, [picture])
     with pytest.raises(starchat.InvalidRequestError, match=r"messages\[0\]: expected a ChatMess"):
         await call(llm, way, [{"role": "user", "content": QUESTION}])

@@ -27,6 +27,7 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.llms.starchat.lifetime import aclosing_stream, closing_stream, opened
 from llama_index.llms.starchat.messages import to_starchat
 from llama_index.llms.starchat.responses import (
+    Reply,
     chat_response,
     completion_response,
     responses,
@@ -161,20 +162,22 @@ class StarChat(StructuredByCalls):
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return the reply to a dialogue."""
-        return whole(chat_response, self._chat(messages, kwargs).submit(self.engine))
+        request = self._chat(messages, kwargs)
+        return whole(chat_response, request.reply, request.submit(self.engine))
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return the reply to a dialogue."""
         request = self._chat(messages, kwargs)
-        return await whole_async(chat_response, request.submit(await self._aengine(), "a"))
+        stream = request.submit(await self._aengine(), "a")
+        return await whole_async(chat_response, request.reply, stream)
 
     @closing_stream
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Return the reply to a dialogue piece by piece; mistakes raise here, not later."""
         request = self._chat(messages, kwargs)
-        return responses(chat_response, opened(request.submit(self.engine)))
+        return responses(chat_response, request.reply, opened(request.submit(self.engine)))
 
     @aclosing_stream
     @llm_chat_callback()
@@ -184,13 +187,13 @@ class StarChat(StructuredByCalls):
         """Return the reply to a dialogue piece by piece; mistakes raise here, not later."""
         request = self._chat(messages, kwargs)
         stream = request.submit(await self._aengine(), "a")
-        return responses_async(chat_response, opened(stream))
+        return responses_async(chat_response, request.reply, opened(stream))
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Return the answer to a prompt, or what follows a formatted one."""
         request = self._complete(prompt, formatted, kwargs)
-        return whole(completion_response, request.submit(self.engine))
+        return whole(completion_response, request.reply, request.submit(self.engine))
 
     @llm_completion_callback()
     async def acomplete(
@@ -198,7 +201,8 @@ class StarChat(StructuredByCalls):
     ) -> CompletionResponse:
         """Return the answer to a prompt, or what follows a formatted one."""
         request = self._complete(prompt, formatted, kwargs)
-        return await whole_async(completion_response, request.submit(await self._aengine(), "a"))
+        stream = request.submit(await self._aengine(), "a")
+        return await whole_async(completion_response, request.reply, stream)
 
     @closing_stream
     @llm_completion_callback()
@@ -207,7 +211,8 @@ class StarChat(StructuredByCalls):
     ) -> CompletionResponseGen:
         """Return the answer piece by piece; mistakes raise here, not later."""
         request = self._complete(prompt, formatted, kwargs)
-        return responses(completion_response, opened(request.submit(self.engine)))
+        stream = request.submit(self.engine)
+        return responses(completion_response, request.reply, opened(stream))
 
     @aclosing_stream
     @llm_completion_callback()
@@ -217,7 +222,7 @@ class StarChat(StructuredByCalls):
         """Return the answer piece by piece; mistakes raise here, not later."""
         request = self._complete(prompt, formatted, kwargs)
         stream = request.submit(await self._aengine(), "a")
-        return responses_async(completion_response, opened(stream))
+        return responses_async(completion_response, request.reply, opened(stream))
 
     # ---- tools ------------------------------------------------------------------------------
 
@@ -299,6 +304,11 @@ class _Request(NamedTuple):
     method: Literal["chat", "complete"]
     content: list[starchat.Message] | str
     options: dict[str, Any]
+
+    @property
+    def reply(self) -> Reply:
+        """The reply before its beginning."""
+        return Reply(self.options.get("tool_choice") not in (None, "auto", "none"))
 
     def submit(self, engine: starchat.StarChat, way: Literal["", "a"] = "") -> Any:
         """Return the stream of the reply, which whole ones are read from too."""

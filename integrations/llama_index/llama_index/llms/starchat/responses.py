@@ -37,18 +37,21 @@ class _Call:
 class Reply:
     """The text and the calls of a reply so far."""
 
-    def __init__(self) -> None:
-        """Begin a reply."""
+    def __init__(self, is_calls: bool) -> None:
+        """Begin a reply; one that is calls alone may begin with a piece of their marker."""
         self.text = ""
         self.calls: list[_Call] = []
+        self._is_calls = is_calls
 
-    def add(self, chunk: starchat.Chunk) -> None:
-        """Take what is new."""
-        self.text += chunk.text
+    def add(self, chunk: starchat.Chunk) -> str:
+        """Take what is new, and return its text."""
+        text = "" if self._is_calls else chunk.text
+        self.text += text
         for piece in chunk.tool_calls:
             if piece.id is not None and piece.name is not None:
                 self.calls.append(_Call(piece.id, piece.name))
             self.calls[piece.index].arguments += piece.arguments  # type: ignore[operator]
+        return text
 
     def end(self, completion: starchat.Completion) -> None:
         """Take the arguments of the calls that are whole."""
@@ -82,9 +85,8 @@ def completion_response(reply: Reply, part: Part, delta: str | None) -> Completi
     return CompletionResponse(text=reply.text, delta=delta, **_details(part))
 
 
-def whole(respond: Respond[R], stream: starchat.Stream) -> R:
+def whole(respond: Respond[R], reply: Reply, stream: starchat.Stream) -> R:
     """Return the response to a whole reply."""
-    reply = Reply()
     for chunk in stream:
         reply.add(chunk)
     completion = stream.result()
@@ -92,9 +94,8 @@ def whole(respond: Respond[R], stream: starchat.Stream) -> R:
     return respond(reply, completion, None)
 
 
-async def whole_async(respond: Respond[R], stream: starchat.AsyncStream) -> R:
+async def whole_async(respond: Respond[R], reply: Reply, stream: starchat.AsyncStream) -> R:
     """Return the response to a whole reply."""
-    reply = Reply()
     async for chunk in stream:
         reply.add(chunk)
     completion = await stream.result()
@@ -102,26 +103,26 @@ async def whole_async(respond: Respond[R], stream: starchat.AsyncStream) -> R:
     return respond(reply, completion, None)
 
 
-def responses(respond: Respond[R], stream: starchat.Stream) -> Generator[R, None, None]:
+def responses(
+    respond: Respond[R], reply: Reply, stream: starchat.Stream
+) -> Generator[R, None, None]:
     """Yield a response for every chunk."""
-    reply = Reply()
     for chunk in stream:
-        reply.add(chunk)
+        text = reply.add(chunk)
         if chunk.finish_reason:
             reply.end(stream.result())
-        yield respond(reply, chunk, chunk.text)
+        yield respond(reply, chunk, text)
 
 
 async def responses_async(
-    respond: Respond[R], stream: starchat.AsyncStream
+    respond: Respond[R], reply: Reply, stream: starchat.AsyncStream
 ) -> AsyncGenerator[R, None]:
     """Yield a response for every chunk."""
-    reply = Reply()
     async for chunk in stream:
-        reply.add(chunk)
+        text = reply.add(chunk)
         if chunk.finish_reason:
             reply.end(await stream.result())
-        yield respond(reply, chunk, chunk.text)
+        yield respond(reply, chunk, text)
 
 
 def _older_form(call: _Call) -> dict[str, Any]:
