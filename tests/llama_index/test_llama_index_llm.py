@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from calling_contract import CallingContract
+from calling_contract import ADD, CallingContract
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
 from llama_index.core.llms import MessageRole
 from llama_index.core.prompts import PromptTemplate
@@ -23,6 +23,7 @@ from llm_contract import (
     call,
     last,
 )
+from structured_contract import PREDICTING, City, StructuredContract, predict
 
 import starchat
 
@@ -67,6 +68,10 @@ class TestContract(StarChatUnderTest, LLMContract):
 
 
 class TestCalling(StarChatUnderTest, CallingContract):
+    pass
+
+
+class TestStructured(StarChatUnderTest, StructuredContract):
     pass
 
 
@@ -330,6 +335,20 @@ async def test_own_prompt_functions_replace_the_template() -> None:
         text = response.text if way in COMPLETIONS else response.message.content
         assert text == expected.text, way
         assert response.raw["usage"]["prompt_tokens"] == expected.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("way", PREDICTING)
+async def test_own_template_gets_models_by_schema(way: str) -> None:
+    llm = StarChat(
+        temperature=0,
+        max_tokens=300,
+        messages_to_prompt=lambda messages: "# " + " ".join(m.content for m in messages),
+    )
+    assert not llm.metadata.is_function_calling_model  # it has no place for tools
+    prompt = PromptTemplate("Tell me about {city}.")
+    assert type((await predict(llm, way, City, prompt, city="Rome"))[-1]) is City
+    with pytest.raises(starchat.InvalidRequestError, match="tools"):
+        await llm.achat_with_tools([ADD], QUESTION)
 
 
 # ---- inside LlamaIndex ------------------------------------------------------------------------

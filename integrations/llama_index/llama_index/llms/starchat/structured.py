@@ -129,7 +129,7 @@ class StructuredByCalls(FunctionCallingLLM):
     def _text_options(self, output_cls: type[Model], llm_kwargs: Options | None) -> Options:
         """Return the keywords of LlamaIndex's own programs."""
         if self.pydantic_program_mode == PydanticProgramMode.DEFAULT:
-            return {"json_schema": output_cls.model_json_schema(), **(llm_kwargs or {})}
+            return {"json_schema": _closed(output_cls.model_json_schema()), **(llm_kwargs or {})}
         return llm_kwargs or {}
 
     def _call_options(
@@ -212,3 +212,13 @@ class StructuredReply(Generic[Model]):
             return self._output_cls.model_validate(values.get(_ROOT) if self._is_root else values)
         except ValidationError:
             return flexible.model_validate(values)
+
+
+def _closed(schema: Any) -> Any:
+    """Return a schema whose objects hold the listed properties alone, as those of calls do."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    first = {"additionalProperties": False} if schema.get("type") == "object" else {}
+    return first | {key: _closed(part) for key, part in schema.items()}
