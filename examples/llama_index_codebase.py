@@ -2,13 +2,15 @@
 
     pip install -U llama-index-core llama-index-retrievers-bm25
     pip install tree-sitter tree-sitter-python tree-sitter-cpp
+    python examples/llama_index_codebase.py  # the standard library's json package
     python examples/llama_index_codebase.py src/starchat "Which error tells that a file is cut?"
 
-Nothing leaves the machine. The embedded model finds its way through the mechanics, not through
-your code: give --model starchat-beta.ggmlv3.q4_0.bin for answers worth reading.
+Nothing leaves the machine. The embedded model names functions, their arguments and what their
+docstrings say: give --model starchat-beta.ggmlv3.q4_0.bin for answers worth reading.
 """
 
 import argparse
+import json
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,16 @@ from tree_sitter import Language, Parser
 
 LANGUAGES = {".py": "python", ".cpp": "cpp", ".hpp": "cpp"}  # each from its tree_sitter_* package
 TOP_K = 4
+JSON = Path(json.__file__).parent
+QUESTION = "What does raw_decode do?"
+
+
+def code_files(folder: Path) -> Iterator[Path]:
+    """Yield the files to read. The reader itself would skip a folder below ~/.pyenv as hidden."""
+    for path in sorted(folder.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix in LANGUAGES and not is_hidden:
+            yield path
 
 
 def split(documents: list[Document], llm: StarChat) -> Iterator[BaseNode]:
@@ -45,8 +57,8 @@ def split(documents: list[Document], llm: StarChat) -> Iterator[BaseNode]:
 def engine_over(folder: Path, llm: StarChat, streaming: bool = True) -> RetrieverQueryEngine:
     """Return a query engine over the code in `folder`."""
     Settings.tokenizer = llm.tokenizer  # LlamaIndex counts what the model will count
-    reader = SimpleDirectoryReader(folder, recursive=True, required_exts=list(LANGUAGES))
-    nodes = list(split(reader.load_data(), llm))
+    documents = SimpleDirectoryReader(input_files=list(code_files(folder))).load_data()
+    nodes = list(split(documents, llm))
     # Splitting at _ finds parts of names: "cut_short" answers to "cut". Code is no English prose.
     retriever = BM25Retriever(
         nodes, similarity_top_k=TOP_K, token_pattern=r"[^\W_]{2,}", skip_stemming=True
@@ -65,8 +77,8 @@ def citation(source: NodeWithScore, folder: Path) -> str:
 def main() -> None:
     """Print the answer while it is written, then its sources."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("question")
+    parser.add_argument("folder", type=Path, nargs="?", default=JSON)
+    parser.add_argument("question", nargs="?", default=QUESTION)
     parser.add_argument("--model", type=Path, help="a ggml file; without it the embedded model")
     parser.add_argument("--max-tokens", type=int, default=256)
     arguments = parser.parse_args()

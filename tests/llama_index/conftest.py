@@ -1,7 +1,8 @@
 """What the LlamaIndex tests share: no network, and observers that leave no trace."""
 
+import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from llama_index.core import Settings
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
+
+from starchat.constraint import Constraint
+from starchat.tools import Toolbox
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +69,15 @@ def spans() -> Iterator[SimpleSpanHandler]:
     dispatcher.add_span_handler(handler)
     yield handler
     dispatcher.span_handlers.remove(handler)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the next replies these texts: the grammars of the requests allow nothing else."""
+    replies: list[str] = []
+
+    def compile_next(toolbox: Toolbox, engine: Any) -> Any:
+        return Constraint("choice", "lark", f"start: {json.dumps(replies.pop(0))}").compile(engine)
+
+    monkeypatch.setattr(Toolbox, "compile", compile_next)
+    return lambda *texts: replies.extend(texts)

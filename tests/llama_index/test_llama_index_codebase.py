@@ -1,8 +1,9 @@
-"""A query engine over this repository's own source: reader, splitter, BM25, StarChat, sources."""
+"""A query engine over this repository and over json: reader, splitter, BM25, StarChat, sources."""
 
 import asyncio
 import importlib.util
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -111,13 +112,35 @@ def test_sources_are_cited_by_line(example: ModuleType, llm: StarChat) -> None:
         assert lines[int(rest.split()[0]) - 1].endswith(source.node.get_content().splitlines()[0])
 
 
-def test_example_answers_and_cites(
-    settings: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_json_is_found_wherever_python_lives(
+    example: ModuleType, llm: StarChat, tmp_path: Path
 ) -> None:
-    arguments = [str(SOURCE), QUESTION, "--max-tokens", "32"]
-    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    hidden = tmp_path / ".pyenv" / "json"  # LlamaIndex's reader takes all of it for hidden
+    shutil.copytree(example.JSON, hidden)
+    (hidden / ".venv").mkdir()
+    (hidden / ".venv" / "mine.py").write_text("representation = 'Python JSON document'")
+    for folder in (example.JSON, hidden):
+        nodes = example.engine_over(folder, llm).retriever.retrieve(QueryBundle(example.QUESTION))
+        (node,) = [n for n in nodes[:2] if n.node.get_content().startswith("def raw_decode(")]
+        assert example.citation(node, folder).startswith("decoder.py:")
+        assert "mine.py" not in {node.metadata["file_name"] for node in nodes}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source"),
+    [([], "decoder.py:"), ([str(SOURCE), QUESTION], "errors.py:")],
+    ids=["json", "this repository"],
+)
+def test_example_answers_and_cites(
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    source: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments, "--max-tokens", "32"])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     answer, _, sources = capsys.readouterr().out.partition("\n\nSources:\n")
     assert answer.strip()
-    assert "errors.py:" in sources
+    assert source in sources
     assert len(sources.splitlines()) == 4
