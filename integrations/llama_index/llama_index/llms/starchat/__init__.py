@@ -1,5 +1,6 @@
 """StarChat for LlamaIndex."""
 
 from llama_index.llms.starchat.base import StarChat
+from llama_index.llms.starchat.errors import CutCallError
 
-__all__ = ["StarChat"]
+__all__ = ["CutCallError", "StarChat"]
