@@ -1,0 +1,98 @@
+"""StarChat as a LlamaIndex embedding model: texts in, pooled hidden states out.
+
+The vectors are `starchat`'s, and so are its errors: a text that is empty or longer than the
+context is refused, not cut.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+
+import starchat
+
+
+class StarChatEmbedding(BaseEmbedding):
+    """Embeds with a StarChat model in this process, the same that `StarChat` answers with.
+
+    StarChat was trained to continue text: for retrieval take BM25, which finds more. These
+    vectors are for where vectors are asked for, and no second model shall be in memory.
+
+    Construction is cheap, weights are loaded on first use and shared. Texts are computed
+    together with everybody's replies; the same text gives the same bits. Queries and texts are
+    treated alike.
+
+    Examples:
+        `pip install llama-index-llms-starchat`
+
+        ```python
+        from llama_index.core import VectorStoreIndex
+        from llama_index.embeddings.starchat import StarChatEmbedding
+
+        index = VectorStoreIndex(nodes, embed_model=StarChatEmbedding())
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_name: str = Field(default="starchat", description="What observers are told.")
+    embed_batch_size: int = Field(
+        default=128, gt=0, le=2048, description="Texts that are handed to the engine at a time."
+    )
+    model_path: str | None = Field(
+        default=None, frozen=True, description="A ggml file; None: the embedded starchat-nano."
+    )
+    n_threads: int | None = Field(default=None, frozen=True, description="None: all cores.")
+    n_ctx: int | None = Field(
+        default=None, frozen=True, description="Tokens of context; None: the file's own."
+    )
+    _loader: starchat.Loader = PrivateAttr(default_factory=starchat.Loader)
+
+    @field_validator("model_path", mode="before")
+    @classmethod
+    def _path_as_text(cls, path: Any) -> Any:
+        return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex's serialization knows."""
+        return "StarChatEmbedding"
+
+    def to_payload(self) -> dict[str, Any]:
+        """Describe the model for observers, without loading it."""
+        return {**super().to_payload(), "model_path": self.model_path}
+
+    @property
+    def engine(self) -> starchat.StarChat:
+        """The model below, loaded now if it was not."""
+        return self._loader.load(self.model_path, self.n_threads, self.n_ctx)
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embeddings([query])[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: Sequence[str]) -> list[list[float]]:
+        return _rows(self.engine.embed(texts))
+
+    # BaseEmbedding's own async methods would hold up the event loop.
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return (await self._aget_text_embeddings([query]))[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    async def _aget_text_embeddings(self, texts: Sequence[str]) -> list[list[float]]:
+        engine = await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
+        return _rows(await engine.aembed(texts))
+
+
+def _rows(vectors: Any) -> list[list[float]]:
+    rows: list[list[float]] = vectors.tolist()
+    return rows
