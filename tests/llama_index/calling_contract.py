@@ -9,7 +9,13 @@ import inspect
 import json
 from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import date, datetime
+from decimal import Decimal
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ToolCallBlock
@@ -19,6 +25,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.output_parsers.base import OutputParserException
 from llama_index.core.tools import FunctionTool
 from llm_contract import LLMUnderTest, close, eventually, step, text_of
+from pydantic import SecretStr
 
 CALLING = (
     "chat_with_tools",
@@ -28,6 +35,8 @@ CALLING = (
 )
 STREAMS = tuple(way for way in CALLING if "stream" in way)
 QUESTION = "What is 17 + 25?"
+KINDS = [str, int, bool, list[int], set[int], dict[str, bool], tuple[int, bool], Path, bytes]
+KINDS += [SecretStr, Decimal, UUID, date, datetime, IPv4Address, Any, int | bool]
 TEXTS = {
     "scripts": "Zürich 東京 שלום मुंबई",
     "emoji": "👩‍👩‍👧‍👦",
@@ -240,6 +249,15 @@ class CallingContract(LLMUnderTest):
             )
             ((_, arguments),) = what(llm, response)
             assert len(Order(**arguments).places) == 2
+
+    @pytest.mark.parametrize("kind", KINDS, ids=str)
+    async def test_types_that_tools_ask_for(self, llm: Any, kind: Any) -> None:
+        model = create_model("Taken", x=(kind, ...), y=(kind | None, None))
+        tool = FunctionTool.from_defaults(lambda **kwargs: "", name="take", fn_schema=model)
+        with suppress(OutputParserException):  # a model may go on and on where it writes a text
+            response = await llm.achat_with_tools([tool], "Take x: 1", tool_required=True)
+            ((_, arguments),) = what(llm, response)
+            model.model_validate(arguments)
 
     async def test_odd_names_are_found_again(self, llm: Any) -> None:
         tool = FunctionTool.from_defaults(now, name="Zeit[é] 🕛")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 import pytest
@@ -27,6 +27,7 @@ from llama_index.core.output_parsers.base import OutputParserException
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.starchat import StarChat
 from llm_contract import eventually
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import starchat
 
@@ -41,6 +42,14 @@ def llm(settings: Any) -> StarChat:
     llm = StarChat(temperature=0, max_tokens=200)
     settings.tokenizer = llm.tokenizer
     return llm
+
+
+@pytest.fixture
+async def memory(llm: StarChat) -> AsyncIterator[Memory]:
+    """A memory whose database closes before the event loop does."""
+    engine = create_async_engine("sqlite+aiosqlite:///:memory:")
+    yield Memory.from_defaults(token_limit=1500, tokenizer_fn=llm.tokenizer, async_engine=engine)
+    await engine.dispose()
 
 
 @pytest.fixture
@@ -91,9 +100,8 @@ async def test_parallel_calls_then_an_answer(
 
 
 async def test_dialogue_goes_on_with_its_calls(
-    llm: StarChat, script: Any, prompts: list[Any]
+    llm: StarChat, memory: Memory, script: Any, prompts: list[Any]
 ) -> None:
-    memory = Memory.from_defaults(token_limit=1500, tokenizer_fn=llm.tokenizer)
     agent = FunctionAgent(tools=[ADD], llm=llm)
     script(SUM, "42.", "Yes.")
     await agent.run("What is 17 + 25?", memory=memory)
@@ -114,15 +122,14 @@ async def test_failing_and_unknown_tools_are_results(
     agent = FunctionAgent(tools=[FunctionTool.from_defaults(fail)], llm=llm)
     script('<tool_call>{"name": "fail", "arguments": {}}\n' + SUM, "It failed.")
     assert str(await agent.run("Fail")) == "It failed."
-    contents = [message["content"] for message in prompts[1][2:]]
-    assert contents[0].startswith("no such file: <|end|>")
-    assert "add not found" in contents[1]
+    contents = sorted(message["content"] for message in prompts[1][2:])
+    assert "add not found" in contents[0]
+    assert contents[1].startswith("no such file: <|end|>")
 
 
-async def test_direct_return_ends_the_run(llm: StarChat, script: Any) -> None:
+async def test_direct_return_ends_the_run(llm: StarChat, memory: Memory, script: Any) -> None:
     tool = FunctionTool.from_defaults(add, return_direct=True)
     agent = FunctionAgent(tools=[tool, NOW], llm=llm)
-    memory = Memory.from_defaults(token_limit=1500, tokenizer_fn=llm.tokenizer)
     script(f"{SUM}\n{TIME}", "Done.")
     assert str(await agent.run("17 + 25, and the time?", memory=memory)) == "42"
     assert str(await agent.run("And now?", memory=memory)) == "Done."
@@ -201,6 +208,7 @@ async def test_thirty_two_agents_at_once_answer_as_alone(llm: StarChat) -> None:
             llm=llm,
             initial_tool_choice="now",
             allow_parallel_tool_calls=False,
+            early_stopping_method="generate",
         )
 
     async def answer(i: int) -> tuple[str, list[Any]]:

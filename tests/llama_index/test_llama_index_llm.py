@@ -292,6 +292,14 @@ def test_generated_ids_may_come_back(llm: StarChat) -> None:
 
 
 @pytest.mark.parametrize("way", COMPLETIONS)
+@pytest.mark.parametrize("option", [{"tools": []}, {"tool_choice": "any"}], ids=str)
+async def test_completions_know_no_tools(llm: StarChat, way: str, option: dict[str, Any]) -> None:
+    for formatted in (True, False):
+        with pytest.raises(starchat.InvalidRequestError, match="use the chat methods"):
+            await call(llm, way, QUESTION, formatted=formatted, **option)
+
+
+@pytest.mark.parametrize("way", COMPLETIONS)
 async def test_formatted_prompt_is_raw(llm: StarChat, way: str) -> None:
     response = await last(llm, way, "def add(a, b):", formatted=True)
     expected = llm.engine.complete("def add(a, b):", temperature=0, max_tokens=16)

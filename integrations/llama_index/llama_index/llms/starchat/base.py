@@ -61,6 +61,10 @@ class StarChat(StructuredByCalls):
     a `completion_to_prompt` of your own, the text goes to the model as it is. `chat` takes the
     messages as they are, by StarChat's template or by a `messages_to_prompt` of your own.
 
+    `chat_with_tools` and its kin call tools, `structured_predict` and its kin return pydantic
+    models. A grammar sees to it that both hold their schemas; `CutCallError` says where
+    `max_tokens` were too few. A template of your own has no place for tools.
+
     Examples:
         `pip install llama-index-llms-starchat`
 
@@ -275,6 +279,10 @@ class StarChat(StructuredByCalls):
         return _Request("chat", to_starchat(messages), self._sampling() | kwargs)
 
     def _complete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
+        if unseen := kwargs.keys() & {"tools", "tool_choice", "parallel_tool_calls"}:
+            raise starchat.InvalidRequestError(
+                f"{', '.join(sorted(unseen))}: a completion cannot show calls, use the chat methods"
+            )
         if formatted:
             return self._raw(prompt, kwargs)
         own = self.completion_to_prompt

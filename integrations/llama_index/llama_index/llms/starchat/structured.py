@@ -21,6 +21,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import MessagesToPromptType, dispatcher
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from llama_index.core.types import Model, PydanticProgramMode
+from llama_index.llms.starchat.schemas import closed, schema_of
 from llama_index.llms.starchat.tools import arguments, calls, selections
 from pydantic import RootModel
 
@@ -129,7 +130,7 @@ class StructuredByCalls(FunctionCallingLLM):
     def _text_options(self, output_cls: type[Model], llm_kwargs: Options | None) -> Options:
         """Return the keywords of LlamaIndex's own programs."""
         if self.pydantic_program_mode == PydanticProgramMode.DEFAULT:
-            return {"json_schema": _closed(output_cls.model_json_schema()), **(llm_kwargs or {})}
+            return {"json_schema": closed(schema_of(output_cls)), **(llm_kwargs or {})}
         return llm_kwargs or {}
 
     def _call_options(
@@ -166,7 +167,7 @@ class StructuredReply(Generic[Model]):
     @property
     def options(self) -> Options:
         """What makes a chat method call for the model, once."""
-        schema = self._output_cls.model_json_schema()
+        schema = schema_of(self._output_cls)
         about = schema.pop("description", "")
         if self._is_root:
             definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
@@ -212,13 +213,3 @@ class StructuredReply(Generic[Model]):
             return self._output_cls.model_validate(values.get(_ROOT) if self._is_root else values)
         except ValidationError:
             return flexible.model_validate(values)
-
-
-def _closed(schema: Any) -> Any:
-    """Return a schema whose objects hold the listed properties alone, as those of calls do."""
-    if isinstance(schema, list):
-        return [_closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    first = {"additionalProperties": False} if schema.get("type") == "object" else {}
-    return first | {key: _closed(part) for key, part in schema.items()}
