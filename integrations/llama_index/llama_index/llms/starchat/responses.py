@@ -6,7 +6,6 @@ call that the end cut, they stay text.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -31,7 +30,8 @@ Part: TypeAlias = starchat.Chunk | starchat.Completion
 class _Call:
     id: str
     name: str
-    arguments: dict[str, Any] | str = ""
+    written: str = ""  # the arguments' JSON so far
+    arguments: dict[str, Any] | None = None  # at the end, if it is whole
 
 
 class Reply:
@@ -50,7 +50,7 @@ class Reply:
         for piece in chunk.tool_calls:
             if piece.id is not None and piece.name is not None:
                 self.calls.append(_Call(piece.id, piece.name))
-            self.calls[piece.index].arguments += piece.arguments  # type: ignore[operator]
+            self.calls[piece.index].written += piece.arguments
         return text
 
     def end(self, completion: starchat.Completion) -> None:
@@ -62,13 +62,26 @@ class Reply:
         """Return the assistant's message, its calls also in the older form of OpenAI's models."""
         text = [TextBlock(text=self.text)] if self.text or not self.calls else []
         calls = [
-            ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
+            ToolCallBlock(
+                tool_call_id=call.id,
+                tool_name=call.name,
+                tool_kwargs=call.written if call.arguments is None else call.arguments,
+            )
             for call in self.calls
         ]
         # FunctionCallingProgram and memories look there, and nowhere else.
-        older = {"tool_calls": [_older_form(call) for call in self.calls]} if calls else {}
+        older = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.written},
+            }
+            for call in self.calls
+        ]
         return ChatMessage(
-            role=MessageRole.ASSISTANT, blocks=[*text, *calls], additional_kwargs=older
+            role=MessageRole.ASSISTANT,
+            blocks=[*text, *calls],
+            additional_kwargs={"tool_calls": older} if older else {},
         )
 
 
@@ -123,17 +136,6 @@ async def responses_async(
         if chunk.finish_reason:
             reply.end(await stream.result())
         yield respond(reply, chunk, text)
-
-
-def _older_form(call: _Call) -> dict[str, Any]:
-    arguments = call.arguments
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": arguments},
-    }
 
 
 def _details(part: Part) -> dict[str, Any]:
