@@ -39,6 +39,8 @@ def test_clang_format_would_change_nothing() -> None:
     run("clang-format", "--dry-run", "--Werror", *files)
 
 
-@pytest.mark.parametrize("arguments", TYPED, ids=["starchat", "langchain", "llama_index", "llama_index embeddings"])
+@pytest.mark.parametrize(
+    "arguments", TYPED, ids=["starchat", "langchain", "llama_index", "llama_index embeddings"]
+)
 def test_types_are_strict(arguments: list[str], tmp_path: Path) -> None:
     run("mypy", "--strict", f"--cache-dir={tmp_path}", *arguments)

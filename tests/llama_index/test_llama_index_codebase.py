@@ -7,11 +7,13 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from llama_index.core import QueryBundle, SimpleDirectoryReader
+from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.llms.starchat import StarChat
 
 import starchat
@@ -77,6 +79,17 @@ async def test_many_questions_at_once(example: ModuleType, llm: StarChat) -> Non
     alone = [str(engine.query(question)) for question in questions]
     together = await asyncio.gather(*(engine.aquery(question) for question in questions))
     assert [str(response) for response in together] == alone
+
+
+async def test_answer_is_a_model_if_wanted(example: ModuleType, llm: StarChat) -> None:
+    class Found(BaseModel):
+        file: Literal["errors.py"]
+
+    retriever = example.engine_over(SOURCE, llm).retriever
+    engine = RetrieverQueryEngine.from_args(retriever, llm=llm.as_structured_llm(Found))
+    for response in (engine.query(QUESTION), await engine.aquery(QUESTION)):
+        assert response.response == Found(file="errors.py")
+        assert len(response.source_nodes) == example.TOP_K
 
 
 def test_one_call_of_the_model_answers(example: ModuleType, llm: StarChat, settings: Any) -> None:
