@@ -837,9 +837,12 @@ def test_one_call_at_most_where_calls_are_not_parallel(model: StarChat) -> None:
     assert reply.usage.forced_tokens == reply.usage.completion_tokens  # there was no choice
 
 
-def test_a_budget_that_ends_within_a_call_is_length(model: StarChat) -> None:
-    reply = model.chat(QUESTION, tools=[NOW], tool_choice="any", max_tokens=20)
-    assert (reply.finish_reason, reply.text, reply.tool_calls) == ("length", "", ())
+@pytest.mark.parametrize("max_tokens", [1, 2, 3, 20])
+def test_a_budget_that_ends_within_a_forced_call_leaves_no_text(
+    model: StarChat, max_tokens: int
+) -> None:
+    reply = model.chat(QUESTION, tools=[NOW], tool_choice="any", max_tokens=max_tokens)
+    assert (reply.text, reply.tool_calls, reply.finish_reason) == ("", (), "length")
 
 
 def test_auto_lets_the_model_decide_and_never_gives_out_a_marker(model: StarChat) -> None:

@@ -36,8 +36,9 @@ class CallReader:
     ([('add', {'a': 1})], '')
     """
 
-    def __init__(self) -> None:
-        """Begin a reply."""
+    def __init__(self, forced: bool = False) -> None:
+        """Begin a reply; a forced one holds calls and no text, even where it is cut."""
+        self._forced = forced
         self.calls: list[ToolCall] = []  # whole ones
         self._fresh: list[ToolCallChunk] = []
         self._text = UntilStop([_NEXT])
@@ -77,7 +78,8 @@ class CallReader:
 
     def finish(self) -> str:
         """Return the free text that waited."""
-        return self._free(self._text.finish())
+        waited = self._free(self._text.finish())
+        return "" if self._forced else waited
 
     def take(self) -> tuple[ToolCallChunk, ...]:
         """Return what was read of calls since the last time."""

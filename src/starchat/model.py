@@ -501,7 +501,7 @@ class StarChat:
         n_prompt: int,
         tools: Toolbox | None,
     ) -> Request:
-        calls = CallReader() if tools and tools.allowed else None
+        calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
         text = TextStream(params.stop, drop_newline=tools is not None, calls=calls)
         return Request(tokens, text, self._engine.tokenizer, n_prompt, self._lease, calls)
 
