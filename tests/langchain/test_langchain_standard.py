@@ -1,7 +1,4 @@
-"""LangChain's standard suites, whole, on the embedded model.
-
-Tools and structured output are off: `bind_tools` raises NotImplementedError until they come.
-"""
+"""LangChain's standard suites, whole, on the embedded model, with everything that is true of it."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ class StarChatTraits:
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"temperature": 0, "max_tokens": 64}
+        return {"temperature": 0, "max_tokens": 200}
 
-    has_tool_calling = False
-    has_tool_choice = False
-    has_structured_output = False
-    supports_json_mode = False
+    has_tool_calling = True
+    has_tool_choice = True
+    has_structured_output = True
+    supports_json_mode = True
     supports_model_override = False
     returns_usage_metadata = True
 

@@ -6,21 +6,28 @@ so that `batch`, threads and tasks share the steps of the engine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from operator import itemgetter
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
 from langchain_core.runnables.config import get_config_list
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_starchat.errors import context_overflow
-from langchain_starchat.messages import to_ai_message, to_generation_chunks, to_starchat
+from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
+from langchain_starchat.requests import Attempt, attempts, json_schema
+from langchain_starchat.requests import tool_choice as _tool_choice
 from langchain_starchat.settings import StarChatSettings
-from starchat import Completion, InvalidRequestError, Message, StarChat
+from langchain_starchat.structured_output import StructuredOutputParser, is_pydantic
+from starchat import Chunk, InvalidRequestError, StarChat
 
 _MOST_AT_ONCE = 64  # as many as the engine computes together
 
@@ -115,9 +122,10 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
             video_inputs=False,
             text_outputs=True,
             reasoning_output=False,
-            tool_calling=False,
-            tool_choice=False,
-            structured_output=False,
+            tool_calling=True,
+            tool_choice=True,
+            tool_call_streaming=True,
+            structured_output=True,
             temperature=True,
         )
         if self.n_ctx is not None:
@@ -129,19 +137,123 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
             self.profile = {**self.profile, "max_input_tokens": model.info.n_ctx}
         return model
 
-    def _dialogue(self, messages: list[BaseMessage]) -> list[Message]:
-        return to_starchat(messages, self.model_name)
-
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return super()._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
 
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Return how many tokens the prompt of these messages has, the template's included."""
-        if tools:
-            raise InvalidRequestError("tools cannot be counted: this model does not call any")
-        return self._model().count_tokens(self._dialogue(messages)) if messages else 0
+        """Return how many tokens the prompt of these messages has, template and tools included."""
+        if not messages:
+            return 0
+        definitions = [convert_to_openai_tool(tool) for tool in tools or ()]
+        dialogue = to_starchat(messages, self.model_name)
+        return self._model().count_tokens(dialogue, definitions)
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Return this model with tools that it may call.
+
+        tool_choice: "auto" (the model decides), "any" or "required" or True (at least one call),
+        "none", or the name of the one tool to call.
+        strict: whether schemas say that they allow no other arguments; calls follow the schema
+        in either case.
+        parallel_tool_calls: False allows one call in a reply.
+        """
+        arguments = {
+            "tools": [convert_to_openai_tool(tool, strict=strict) for tool in tools],
+            "tool_choice": _tool_choice(tool_choice),
+            "parallel_tool_calls": parallel_tool_calls,
+        }
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return self.bind(**given, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Return a runnable whose result is what a schema describes.
+
+        schema: a pydantic class, of which the result is a validated instance; or a TypedDict
+        class, a JSON Schema or an OpenAI function, for a dict.
+        method: "json_schema" (the reply is JSON of this schema, which the prompt shows),
+        "function_calling" (the reply calls a tool of this schema) or "json_mode" (the reply is
+        some JSON object: say in the prompt which; the schema may be None).
+        include_raw: whether to return {"raw": the message, "parsed": …, "parsing_error": …}.
+        strict: as with `bind_tools`.
+
+        The runnable raises OutputParserException where the reply was cut or does not validate,
+        unless `include_raw`.
+        """
+        tool: str | None = None
+        arguments: dict[str, Any]
+        if schema is None and method != "json_mode":
+            raise InvalidRequestError(f"schema: method {method!r} needs one, got None")
+        if method == "function_calling":
+            definition = convert_to_openai_tool(schema, strict=strict)  # type: ignore[arg-type]
+            tool = definition["function"]["name"]
+            arguments = {"tools": [definition], "tool_choice": tool, "parallel_tool_calls": False}
+        elif method == "json_schema":
+            named = {"schema": json_schema(schema)}  # type: ignore[arg-type]
+            arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
+        elif method == "json_mode":
+            arguments = {"response_format": {"type": "json_object"}}
+        else:
+            raise InvalidRequestError(
+                f"method: expected 'json_schema', 'function_calling' or 'json_mode', got {method!r}"
+            )
+        traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        llm = self.bind(**arguments, **kwargs, ls_structured_output_format=traced)
+        target = schema if is_pydantic(schema) else None
+        parser = StructuredOutputParser(target=target, tool=tool)
+        if not include_raw:
+            return llm | parser
+        parsed = RunnablePassthrough.assign(
+            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+        )
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+    def _attempts(
+        self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
+    ) -> list[Attempt]:
+        return attempts(to_starchat(messages, self.model_name), self._sampling(stop, call))
+
+    def _chunks(self, model: StarChat, ways: list[Attempt]) -> Iterator[Chunk]:
+        """Yield the reply as starchat writes it."""
+        with context_overflow():
+            for attempt in ways:
+                with model.stream_chat(attempt.dialogue, **attempt.options) as stream:
+                    for chunk in stream:
+                        yield from attempt.accept(chunk)
+                if not attempt.tentative:
+                    return
+
+    async def _achunks(self, model: StarChat, ways: list[Attempt]) -> AsyncGenerator[Chunk, None]:
+        with context_overflow():
+            for attempt in ways:
+                async with model.astream_chat(attempt.dialogue, **attempt.options) as stream:
+                    async for chunk in stream:
+                        for accepted in attempt.accept(chunk):
+                            yield accepted
+                if not attempt.tentative:
+                    return
+
+    def _result(self, chunks: list[Chunk]) -> ChatResult:
+        message = to_ai_message(chunks, self.model_name)
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
     def batch(
         self,
@@ -170,9 +282,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with context_overflow():
-            reply = self._model().chat(self._dialogue(messages), **self._sampling(stop, kwargs))
-        return self._result(reply)
+        ways = self._attempts(messages, stop, kwargs)
+        return self._result(list(self._chunks(self._model(), ways)))
 
     async def _agenerate(
         self,
@@ -181,14 +292,9 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        model = await self._amodel()
-        with context_overflow():
-            reply = await model.achat(self._dialogue(messages), **self._sampling(stop, kwargs))
-        return self._result(reply)
-
-    def _result(self, reply: Completion) -> ChatResult:
-        message = to_ai_message(reply, self.model_name)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        ways = self._attempts(messages, stop, kwargs)
+        async with aclosing(self._achunks(await self._amodel(), ways)) as chunks:
+            return self._result([chunk async for chunk in chunks])
 
     # LangChain itself tells the callbacks of every chunk of a chat model: not here, or twice.
 
@@ -199,10 +305,9 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        model, sampling = self._model(), self._sampling(stop, kwargs)
-        with context_overflow(), model.stream_chat(self._dialogue(messages), **sampling) as stream:
-            for chunk in stream:
-                yield from to_generation_chunks(chunk, self.model_name)
+        ways, pieces = self._attempts(messages, stop, kwargs), MessageChunks(self.model_name)
+        for chunk in self._chunks(self._model(), ways):
+            yield from pieces.feed(chunk)
 
     async def _astream(
         self,
@@ -211,9 +316,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        model, sampling = await self._amodel(), self._sampling(stop, kwargs)
-        with context_overflow():
-            async with model.astream_chat(self._dialogue(messages), **sampling) as stream:
-                async for chunk in stream:
-                    for generation in to_generation_chunks(chunk, self.model_name):
-                        yield generation
+        ways, pieces = self._attempts(messages, stop, kwargs), MessageChunks(self.model_name)
+        async with aclosing(self._achunks(await self._amodel(), ways)) as chunks:
+            async for chunk in chunks:
+                for generation in pieces.feed(chunk):
+                    yield generation

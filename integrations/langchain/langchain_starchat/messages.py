@@ -6,6 +6,8 @@ The ids of a reply stay with its message, so that the next prompt holds what was
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,10 +17,15 @@ from langchain_core.messages import (
     BaseMessage,
     ChatMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
+    ToolMessage,
 )
+from langchain_core.messages import ToolCall as LangChainToolCall
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.utils.json import parse_partial_json
 
 from starchat import Chunk, Completion, InvalidRequestError, Message, Role, Usage
 
@@ -26,6 +33,7 @@ _KINDS: dict[type[BaseMessage], Role] = {
     SystemMessage: "system",
     HumanMessage: "user",
     AIMessage: "assistant",
+    ToolMessage: "tool",
 }
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -34,48 +42,72 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "ai": "assistant",
 }
+# What `tool_calls` says too.
+_CALL_BLOCKS = ("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call")
 
 
 def to_starchat(messages: Sequence[BaseMessage], model_name: str) -> list[Message]:
     """Return the dialogue in StarChat's terms; the caller's messages stay as they are.
 
-    Names of senders are left out: the template has no place for them. Raises InvalidRequestError
-    for tool messages, unknown roles, and content that is not text.
+    Names of senders are left out: the template has no place for them. So are calls that were cut.
+    Raises InvalidRequestError for unknown roles, and content that is not text.
     """
     turns = [_turn(message, index, model_name) for index, message in enumerate(messages)]
     return sorted(turns, key=lambda turn: turn["role"] != "system")  # stable
 
 
-def to_ai_message(reply: Completion, model_name: str) -> AIMessage:
-    """Return a whole reply as LangChain's message."""
+def to_ai_message(chunks: Sequence[Chunk], model_name: str) -> AIMessage:
+    """Return a whole reply as LangChain's message; a call that was cut is an invalid one."""
+    last = chunks[-1]
+    assert last.finish_reason and last.usage  # starchat raises where a reply does not end
+    token_ids = [id for chunk in chunks for id in chunk.token_ids]
+    logprobs = [entry for chunk in chunks for entry in logprob_entries(chunk)]
+    calls, cut = _calls(chunks)
     return AIMessage(
-        reply.text,
-        additional_kwargs=_token_ids(reply),
-        response_metadata=_metadata(reply.finish_reason, model_name) | _logprobs(reply),
-        usage_metadata=_usage_metadata(reply.usage),
+        "".join([chunk.text for chunk in chunks]),
+        tool_calls=calls,
+        invalid_tool_calls=cut,
+        additional_kwargs={"token_ids": token_ids},
+        response_metadata=_metadata(last.finish_reason, model_name) | _logprobs(logprobs),
+        usage_metadata=_usage_metadata(last.usage),
     )
 
 
-def to_generation_chunks(chunk: Chunk, model_name: str) -> Iterator[ChatGenerationChunk]:
-    """Yield a piece of a reply; its end goes into an empty chunk of its own.
+class MessageChunks:
+    """Turns the chunks of one reply into LangChain's, as they come.
 
-    Metadata stands there and nowhere else because strings concatenate when chunks are added.
+    A call begins with its name, its id and its index, then come pieces of its arguments. The end
+    goes into an empty chunk of its own: strings concatenate when chunks are added.
     """
-    if chunk.token_ids or chunk.text:
-        piece = AIMessageChunk(
-            content=chunk.text,
-            additional_kwargs=_token_ids(chunk),
-            response_metadata=_logprobs(chunk),
-        )
-        yield ChatGenerationChunk(message=piece)
-    if chunk.finish_reason is not None:
-        end = AIMessageChunk(
+
+    def __init__(self, model_name: str) -> None:
+        """Begin a reply."""
+        self._model_name = model_name
+        self._index: int | None = None  # of the call that is being written
+        self._arguments = ""
+
+    def feed(self, chunk: Chunk) -> Iterator[ChatGenerationChunk]:
+        """Yield what a chunk brings, each piece of a call by itself: adding merges only others."""
+        if chunk.token_ids or chunk.text:
+            yield _generation(
+                content=chunk.text,
+                additional_kwargs={"token_ids": list(chunk.token_ids)},
+                response_metadata=_logprobs(logprob_entries(chunk)),
+            )
+        for piece in chunk.tool_calls:
+            begun = "" if piece.id else self._arguments
+            self._index, self._arguments = piece.index, begun + piece.arguments
+            yield _call_piece(piece.index, piece.arguments, piece.name, piece.id)
+        if chunk.finish_reason is None:
+            return
+        if self._index is not None and _arguments(self._arguments) is None:
+            yield _call_piece(self._index, _spoiler(self._arguments))
+        yield _generation(
             content="",
             chunk_position="last",
-            response_metadata=_metadata(chunk.finish_reason, model_name),
+            response_metadata=_metadata(chunk.finish_reason, self._model_name),
             usage_metadata=_usage_metadata(chunk.usage) if chunk.usage else None,
         )
-        yield ChatGenerationChunk(message=end)
 
 
 def logprob_entries(reply: Completion | Chunk) -> list[dict[str, Any]]:
@@ -94,21 +126,88 @@ def logprob_entries(reply: Completion | Chunk) -> list[dict[str, Any]]:
     ]
 
 
+def _generation(**fields: Any) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=AIMessageChunk(**fields))
+
+
+def _call_piece(
+    index: int, arguments: str, name: str | None = None, id: str | None = None
+) -> ChatGenerationChunk:
+    piece = tool_call_chunk(name=name, args=arguments, id=id, index=index)
+    return _generation(content="", tool_call_chunks=[piece])
+
+
+def _calls(chunks: Sequence[Chunk]) -> tuple[list[LangChainToolCall], list[InvalidToolCall]]:
+    """Return the calls of a reply, and those that cannot be read."""
+    pieces = [piece for chunk in chunks for piece in chunk.tool_calls]
+    calls: list[LangChainToolCall] = []
+    cut: list[InvalidToolCall] = []
+    for head in [piece for piece in pieces if piece.id]:
+        text = "".join([piece.arguments for piece in pieces if piece.index == head.index])
+        arguments = _arguments(text)
+        if arguments is None:
+            error = "the reply ends within this call: max_tokens is too small"
+            cut.append(invalid_tool_call(name=head.name, args=text, id=head.id, error=error))
+        else:
+            calls.append(tool_call(name=head.name or "", args=arguments, id=head.id))
+    return calls, cut
+
+
+def _arguments(text: str) -> dict[str, Any] | None:
+    """Return the arguments that a text says, None where it is cut or more than Python holds."""
+    try:
+        value = json.loads(text, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _finite(text: str) -> float:
+    """Return a float; the largest one for 1e999, as infinity has no JSON."""
+    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
+
+
+def _spoiler(arguments: str) -> str:
+    """Return what to add to cut arguments so that LangChain does not take them for whole ones.
+
+    It completes JSON that is cut, and a tool would run with the half of a value. It does not
+    where a bracket closes that was never opened; a string that is open must end first.
+    """
+    brackets = "]" * (arguments.count("[") + 1)
+    for ending in (brackets, f'"{brackets}', f'\\"{brackets}'):
+        try:
+            if not isinstance(parse_partial_json(arguments + ending), dict):
+                return ending
+        except ValueError:
+            return ending
+    return brackets
+
+
 def _turn(message: BaseMessage, index: int, model_name: str) -> Message:
     turn = Message(role=_role(message, index), content=_text(message, index))
-    token_ids = message.additional_kwargs.get("token_ids")
+    if isinstance(message, AIMessage) and message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "id": call["id"] or f"call_{index}_{number}",
+                "name": call["name"],
+                "arguments": call["args"],
+            }
+            for number, call in enumerate(message.tool_calls)
+        ]
+    if isinstance(message, ToolMessage):
+        turn["tool_call_id"] = message.tool_call_id
+        if message.name:
+            turn["name"] = message.name
+        if message.status == "error" and not turn["content"].lower().startswith("error"):
+            turn["content"] = f"Error: {turn['content']}"
     # Another model's ids would mean other words. starchat itself sees whether the text changed.
+    token_ids = message.additional_kwargs.get("token_ids")
     if token_ids and message.response_metadata.get("model_name") == model_name:
         turn["token_ids"] = token_ids
     return turn
 
 
 def _role(message: BaseMessage, index: int) -> Role:
-    if isinstance(message, AIMessage) and message.tool_calls:
-        raise InvalidRequestError(
-            f"messages[{index}]: the assistant's message holds tool calls, which StarChat's "
-            "template has no place for: send its text only"
-        )
     for kind, role in _KINDS.items():
         if isinstance(message, kind):
             return role
@@ -129,7 +228,7 @@ def _text(message: BaseMessage, index: int) -> str:
             texts.append(block)
         elif block.get("type") == "text":
             texts.append(block["text"])
-        else:
+        elif not (isinstance(message, AIMessage) and block.get("type") in _CALL_BLOCKS):
             raise InvalidRequestError(
                 f"messages[{index}].content[{number}]: expected a text block, got one of type "
                 f"{block.get('type')!r}: this model reads text only"
@@ -145,12 +244,8 @@ def _metadata(finish_reason: str, model_name: str) -> dict[str, Any]:
     }
 
 
-def _token_ids(reply: Completion | Chunk) -> dict[str, Any]:
-    return {"token_ids": list(reply.token_ids)}
-
-
-def _logprobs(reply: Completion | Chunk) -> dict[str, Any]:
-    return {"logprobs": {"content": logprob_entries(reply)}} if reply.logprobs else {}
+def _logprobs(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"logprobs": {"content": entries}} if entries else {}
 
 
 def _usage_metadata(usage: Usage) -> UsageMetadata:

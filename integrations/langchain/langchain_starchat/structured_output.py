@@ -1,0 +1,83 @@
+"""A reply in JSON → the object that it says, validated; a reply that was cut is an error.
+
+LangChain's own parsers complete cut JSON, so that half of an answer would pass for a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeGuard
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import BaseMessage
+from langchain_core.output_parsers import BaseCumulativeTransformOutputParser
+from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.utils.json import parse_partial_json
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
+
+
+class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
+    """Reads the JSON of a reply, or the arguments of its call of a tool.
+
+    In a stream, dicts grow while the reply is written; an instance of a class comes once, whole.
+    Raises OutputParserException for a reply that was cut, is no JSON, or does not validate.
+    """
+
+    target: type[Any] | None = None
+    """The pydantic class to return an instance of; None: what the JSON says."""
+    tool: str | None = None
+    """The tool whose arguments to read; None: the text is the JSON."""
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        """Return the object; None while there is none yet, and more to come."""
+        generation = result[0]
+        if not isinstance(generation, ChatGeneration):
+            raise OutputParserException("expected the reply of a chat model, got a plain text")
+        message = generation.message
+        reason = message.response_metadata.get("finish_reason")
+        text = self._text(message)
+        if partial and reason is None:  # more to come
+            return parse_partial_json(text) if text and self.target is None else None
+        try:
+            value = self._value(text)
+        except ValueError as exc:
+            raise OutputParserException(_failure(text, reason, exc), llm_output=text) from exc
+        if reason == "length" and isinstance(value, (int, float)):  # there may be more digits
+            raise OutputParserException(_failure(text, reason), llm_output=text)
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Return the object that a text says."""
+        return self._value(text)
+
+    def _value(self, text: str) -> Any:
+        if self.target is None:
+            return json.loads(text)
+        if issubclass(self.target, BaseModel):
+            return self.target.model_validate_json(text)
+        return self.target.parse_raw(text)  # pydantic 1
+
+    def _text(self, message: BaseMessage) -> str:
+        if self.tool is None:
+            return message.text
+        for call in getattr(message, "tool_calls", []):
+            if call["name"] == self.tool:
+                return json.dumps(call["args"])
+        calls = getattr(message, "invalid_tool_calls", [])
+        return next((call["args"] or "" for call in calls if call["name"] == self.tool), "")
+
+    @property
+    def _type(self) -> str:
+        return "starchat_structured_output"
+
+
+def is_pydantic(schema: Any) -> TypeGuard[type[Any]]:
+    """Return whether replies can be validated by the schema: a pydantic class, of 1 or 2."""
+    return isinstance(schema, type) and is_basemodel_subclass(schema)
+
+
+def _failure(text: str, reason: str | None, exc: ValueError | None = None) -> str:
+    if reason == "length":
+        return f"the reply was cut at max_tokens, its JSON is incomplete: give it more: {text:.200}"
+    return f"the reply does not say what the schema asks for: {exc}: {text:.200}"
