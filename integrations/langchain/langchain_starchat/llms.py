@@ -17,10 +17,11 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseLLM
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from pydantic import PrivateAttr
 
 from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import logprob_entries
-from langchain_starchat.settings import SAMPLING, StarChatSettings
+from langchain_starchat.settings import CONSTRAINTS, SAMPLING, StarChatSettings
 from starchat import Chunk, Completion
 
 
@@ -38,7 +39,8 @@ class StarChatLLM(StarChatSettings, BaseLLM):
     Key init args:
         Those of `ChatStarChat`: `model_path`, `n_ctx`, `n_threads`, and all sampling parameters
         (`temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` …), which may be given to
-        a call as well, where they win.
+        a call as well, where they win. A call also takes one of `json_schema`, `regex`,
+        `grammar` and `choice`, which the continuation then follows.
 
     Instantiate:
         ```python
@@ -80,6 +82,8 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         ```
     """
 
+    _constraint: dict[str, Any] = PrivateAttr(default_factory=dict)  # of one call
+
     @property
     def _llm_type(self) -> str:
         return "starchat"
@@ -110,10 +114,16 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         return await BaseLLM.agenerate(model, prompts, stop, callbacks, **kwargs)
 
     def _with_call_arguments(self, kwargs: dict[str, Any]) -> tuple[StarChatLLM, dict[str, Any]]:
-        """Turn a call's sampling arguments into fields of a copy: BaseLLM's cache key is fields."""
+        """Let a copy of this model know a call's arguments: BaseLLM's cache key is the model."""
         sampling = {name: value for name, value in kwargs.items() if name in SAMPLING}
         rest = {name: value for name, value in kwargs.items() if name not in SAMPLING}
-        return (self.model_copy(update=sampling) if sampling else self), rest
+        model = self.model_copy(update=sampling)
+        model._constraint = {name: rest[name] for name in sorted(CONSTRAINTS & rest.keys())}
+        return model, rest
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return super()._identifying_params | self._constraint
 
     def _generate(
         self,

@@ -14,10 +14,11 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator, model_validator
 
-from starchat import Loader, SamplingOptions, SamplingParams, StarChat
+from starchat import Loader, ReplyOptions, SamplingParams, StarChat
 from starchat import __version__ as starchat_version
 
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
+CONSTRAINTS = ReplyOptions.__optional_keys__ - set(SAMPLING)
 EMBEDDED = "starchat-nano"
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
 
@@ -116,12 +117,12 @@ class StarChatSettings(BaseModel):
         """Learn what only a loaded model knows."""
         return model
 
-    def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> SamplingOptions:
+    def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> ReplyOptions:
         """Merge the fields with a call's arguments, which win; starchat refuses unknown ones."""
         fields = {name: getattr(self, name) for name in SAMPLING}
         merged = {name: value for name, value in fields.items() if value is not None} | call
         merged.pop("stream", None)  # LangChain's own switch, which has done its work by now
-        return cast(SamplingOptions, merged if stop is None else merged | {"stop": stop})
+        return cast(ReplyOptions, merged if stop is None else merged | {"stop": stop})
 
 
 def _file_identity(path: str | None) -> tuple[Any, ...]:
