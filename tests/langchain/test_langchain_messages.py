@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import reduce
 from operator import add
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -18,8 +21,9 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_starchat.messages import to_ai_message, to_generation_chunks, to_starchat
-from starchat import Chunk, Completion, InvalidRequestError, TokenLogprob, Usage
+from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
+from support.scripted_model import reply
+from starchat import Chunk, InvalidRequestError, TokenLogprob, Usage
 
 
 def convert(*messages: BaseMessage) -> list[tuple[str, str]]:
@@ -68,7 +72,9 @@ def test_text_blocks_are_joined() -> None:
             id="image",
         ),
         pytest.param(
-            ToolMessage("3", tool_call_id="1"), r"messages\[0\]: .* got 'tool'", id="tool"
+            ToolMessage([{"type": "image", "url": "x"}], tool_call_id="1"),
+            r"messages\[0\].content\[0\]: expected a text block, got one of type 'image'",
+            id="image of a tool",
         ),
         pytest.param(
             FunctionMessage(content="3", name="f"),
@@ -76,11 +82,6 @@ def test_text_blocks_are_joined() -> None:
             id="function",
         ),
         pytest.param(ChatMessage(content="x", role="judge"), "got 'judge'", id="unknown role"),
-        pytest.param(
-            AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}]),
-            r"messages\[0\]: .* tool calls",
-            id="tool call",
-        ),
     ],
 )
 def test_what_the_template_cannot_hold_is_refused(message: BaseMessage, expected: str) -> None:
@@ -88,39 +89,170 @@ def test_what_the_template_cannot_hold_is_refused(message: BaseMessage, expected
         convert(message)
 
 
+CALLS: Any = [
+    {"name": "add", "args": {"a": 1}, "id": "c1"},
+    {"name": "now", "args": {}, "id": None},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Let me see.",
+        [{"type": "text", "text": "Let me see."}, {"type": "tool_use", "id": "c1", "name": "add"}],
+        [{"type": "text", "text": "Let me see."}, {"type": "tool_call", **CALLS[0]}],
+    ],
+    ids=["text", "as Anthropic's", "standard blocks"],
+)
+def test_calls_and_their_results_have_a_place(content: Any) -> None:
+    result = ToolMessage("3", name="add", tool_call_id="c1", artifact={"kept": "elsewhere"})
+    turns = to_starchat([AIMessage(content, tool_calls=CALLS), result], "nano")
+    assert turns == [
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "tool_calls": [
+                {"id": "c1", "name": "add", "arguments": {"a": 1}},
+                {"id": "call_0_1", "name": "now", "arguments": {}},
+            ],
+        },
+        {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [("no such file", "Error: no such file"), ("Error: no such file", "Error: no such file")],
+)
+def test_a_failed_tool_says_so(content: str, shown: str) -> None:
+    failed = ToolMessage(content, tool_call_id="c1", status="error")
+    assert to_starchat([failed], "nano")[0]["content"] == shown
+
+
+def test_system_messages_move_out_of_a_calls_way() -> None:
+    messages = [
+        HumanMessage("b"),
+        AIMessage("", tool_calls=CALLS[:1]),
+        SystemMessage("a"),
+        ToolMessage("3", tool_call_id="c1"),
+    ]
+    assert [role for role, _ in convert(*messages)] == ["system", "user", "assistant", "tool"]
+
+
 def test_generated_ids_return_to_the_model_that_made_them() -> None:
-    reply = to_ai_message(Completion("hi", (5, 6), "stop", Usage(3, 2)), "nano")
-    assert to_starchat([reply], "nano")[0]["token_ids"] == [5, 6]
-    assert "token_ids" not in to_starchat([reply], "beta")[0]
+    message = to_ai_message([Chunk("hi", (5, 6), (), "stop", Usage(3, 2))], "nano")
+    assert to_starchat([message], "nano")[0]["token_ids"] == [5, 6]
+    assert "token_ids" not in to_starchat([message], "beta")[0]
 
 
 def test_the_callers_messages_stay_as_they_are() -> None:
-    messages = [HumanMessage("b"), SystemMessage("a")]
+    messages = [HumanMessage("b"), SystemMessage("a"), AIMessage("", tool_calls=CALLS)]
+    before = [message.model_copy(deep=True) for message in messages]
     to_starchat(messages, "nano")
-    assert [m.content for m in messages] == ["b", "a"]
+    assert messages == before
 
 
-def test_added_chunks_equal_the_whole_message() -> None:
-    logprobs = (TokenLogprob(5, "h", -0.1, ((5, "h", -0.1),)), TokenLogprob(6, "i", -0.2))
-    usage = Usage(3, 2)
-    whole = to_ai_message(Completion("hi", (5, 6), "length", usage, logprobs), "nano")
-    pieces = [
-        Chunk("h", (5,), logprobs[:1]),
-        Chunk("i", (6,), logprobs[1:], finish_reason="length", usage=usage),
-    ]
-    chunks = [c.message for piece in pieces for c in to_generation_chunks(piece, "nano")]
-    added = reduce(add, chunks)
-    assert isinstance(added, AIMessageChunk)
-    assert [c.content for c in chunks] == ["h", "i", ""]
-    assert added.content == whole.content
-    assert added.usage_metadata == whole.usage_metadata
-    assert added.response_metadata == whole.response_metadata
-    assert added.additional_kwargs == whole.additional_kwargs
-    assert added.chunk_position == "last"
+# ---- replies --------------------------------------------------------------------------------
+
+
+def pieces(chunks: list[Chunk]) -> list[AIMessageChunk]:
+    writer = MessageChunks("nano")
+    found = [generation.message for chunk in chunks for generation in writer.feed(chunk)]
+    assert all(isinstance(message, AIMessageChunk) for message in found)
+    return found  # type: ignore[return-value]
+
+
+def added(chunks: list[Chunk]) -> AIMessageChunk:
+    return reduce(add, pieces(chunks))
+
+
+LOGPROBS = (TokenLogprob(5, "h", -0.1, ((5, "h", -0.1),)), TokenLogprob(6, "i", -0.2))
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [
+            Chunk("h", (5,), LOGPROBS[:1]),
+            Chunk("i", (6,), LOGPROBS[1:], finish_reason="length", usage=Usage(3, 2)),
+        ],
+        reply("Nothing but text"),
+        reply("", [("add", {"a": 1, "b": [2, "]"]})]),
+        reply("Let me see.", [("add", {"a": 1}), ("now", {}), ("add", {"a": {"b": None}})]),
+    ],
+    ids=["logprobs", "text", "a call", "text and calls"],
+)
+def test_added_chunks_equal_the_whole_message(chunks: list[Chunk]) -> None:
+    whole, sum_of_chunks = to_ai_message(chunks, "nano"), added(chunks)
+    assert sum_of_chunks.content == whole.content
+    assert sum_of_chunks.tool_calls == whole.tool_calls
+    assert sum_of_chunks.invalid_tool_calls == whole.invalid_tool_calls == []
+    assert sum_of_chunks.usage_metadata == whole.usage_metadata
+    assert sum_of_chunks.response_metadata == whole.response_metadata
+    assert sum_of_chunks.additional_kwargs == whole.additional_kwargs
+    assert sum_of_chunks.chunk_position == "last"
+
+
+def test_a_call_streams_its_name_first_and_then_pieces_of_its_arguments() -> None:
+    chunks = pieces(reply("", [("add", {"a": 12})]))
+    head, *rest = [call for message in chunks for call in message.tool_call_chunks]
+    expected = {"name": "add", "args": "", "id": "call_0", "index": 0, "type": "tool_call_chunk"}
+    assert head == expected
+    assert all((c["name"], c["id"], c["index"]) == (None, None, 0) for c in rest)
+    assert json.loads("".join([c["args"] or "" for c in rest])) == {"a": 12}
+
+
+def test_pieces_that_come_together_are_given_one_by_one() -> None:
+    chunks = reply("", [("add", {"a": 1}), ("now", {})])
+    at_once = Chunk(
+        "",
+        tuple([id for chunk in chunks for id in chunk.token_ids]),
+        (),
+        "tool_calls",
+        Usage(1, 1),
+        tuple([piece for chunk in chunks for piece in chunk.tool_calls]),
+    )
+    assert added([at_once]).tool_calls == added(chunks).tool_calls
+    assert added([at_once]).additional_kwargs == added(chunks).additional_kwargs
+
+
+values = st.recursive(
+    st.none() | st.integers() | st.floats(-1e300, 1e300) | st.text("a\\\"{}[],:é ", max_size=6),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.just("k"), below),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text("a\\\"[", max_size=3), values), st.data(), st.booleans())
+def test_a_call_that_was_cut_is_never_one_to_run(
+    arguments: dict[str, Any], data: st.DataObject, ascii: bool
+) -> None:
+    text = json.dumps(arguments, ensure_ascii=ascii)
+    cut = text[: data.draw(st.integers(0, len(text) - 1))]
+    chunks = reply("", [("now", {}), ("add", cut)], reason="length")
+    whole, sum_of_chunks = to_ai_message(chunks, "nano"), added(chunks)
+    for message in (whole, sum_of_chunks):
+        assert [call["name"] for call in message.tool_calls] == ["now"]
+        (invalid,) = message.invalid_tool_calls
+        assert (invalid["name"], invalid["id"]) == ("add", "call_1")
+        assert (invalid["args"] or "").startswith(cut)
+    assert whole.invalid_tool_calls[0]["args"] == cut
+    assert "max_tokens" in (whole.invalid_tool_calls[0]["error"] or "")
+
+
+def test_calls_that_were_cut_are_not_said_again() -> None:
+    message = to_ai_message(reply("Hm.", [("add", '{"a')], reason="length"), "nano")
+    assert "tool_calls" not in to_starchat([message], "nano")[0]
+
+
+def test_numbers_that_no_float_holds_stay_json() -> None:
+    message = to_ai_message(reply("", [("add", '{"a": 1e999}')]), "nano")
+    assert json.dumps(message.tool_calls[0]["args"], allow_nan=False)
 
 
 def test_metadata_comes_with_the_last_chunk_only() -> None:
-    (piece,) = to_generation_chunks(Chunk("h", (5,)), "nano")
-    assert piece.message.response_metadata == {}
-    assert isinstance(piece.message, AIMessageChunk)
-    assert piece.message.chunk_position is None
+    *rest, last = pieces(reply("text", [("add", {"a": 1})]))
+    assert not any(chunk.response_metadata or chunk.chunk_position for chunk in rest)
+    assert last.response_metadata["finish_reason"] == "tool_calls"
+    assert last.content == "" and not last.tool_call_chunks
