@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from starchat import StarChat
+from support.scripted_model import ScriptedModel
 
 if TYPE_CHECKING:
     from langchain_starchat import ChatStarChat, StarChatLLM
@@ -48,6 +49,25 @@ def long_llm(nano: StarChat) -> StarChatLLM:
     from langchain_starchat import StarChatLLM
 
     return StarChatLLM(temperature=0, max_tokens=LONG, ignore_eos=True)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that makes every ChatStarChat say these replies, and returns what it is asked."""
+
+    def use(*replies: Any) -> ScriptedModel:
+        from langchain_starchat import ChatStarChat
+
+        model = ScriptedModel(*replies)
+
+        async def loaded(_: Any) -> ScriptedModel:
+            return model
+
+        monkeypatch.setattr(ChatStarChat, "_model", lambda _: model)
+        monkeypatch.setattr(ChatStarChat, "_amodel", loaded)
+        return model
+
+    return use
 
 
 @pytest.fixture

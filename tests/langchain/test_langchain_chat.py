@@ -119,15 +119,6 @@ def test_agents_work_without_tools(chat: ChatStarChat) -> None:
     assert state["messages"][-1].text == chat.invoke([("system", "Be brief."), QUESTION]).text
 
 
-def test_tools_are_refused_openly(chat: ChatStarChat) -> None:
-    with pytest.raises(NotImplementedError):
-        chat.bind_tools([])
-    with pytest.raises(NotImplementedError):
-        chat.with_structured_output(dict)
-    with pytest.raises(InvalidRequestError, match="tools"):
-        chat.invoke(QUESTION, tools=[{"type": "function"}])
-
-
 # ---- streams --------------------------------------------------------------------------------
 
 
@@ -470,8 +461,6 @@ def test_tokens_are_counted_by_the_model(chat: ChatStarChat, nano: StarChat) -> 
     assert usage is not None
     assert chat.get_num_tokens_from_messages(messages) == usage["input_tokens"]
     assert chat.get_num_tokens_from_messages([]) == 0
-    with pytest.raises(InvalidRequestError, match="tools"):
-        chat.get_num_tokens_from_messages(messages, tools=[{}])
 
 
 def test_usage_adds_up_and_reaches_the_usage_callback(chat: ChatStarChat) -> None:
@@ -486,8 +475,8 @@ def test_the_profile_knows_the_context_once_loaded(chat: ChatStarChat, nano: Sta
     chat.invoke(QUESTION)
     assert chat.profile is not None
     assert chat.profile["max_input_tokens"] == nano.info.n_ctx
-    assert chat.profile["tool_calling"] is False
-    assert chat.profile["structured_output"] is False
+    assert chat.profile["tool_calling"] and chat.profile["tool_choice"]
+    assert chat.profile["structured_output"]
 
 
 def test_traces_name_model_and_parameters() -> None:

@@ -22,8 +22,8 @@ from langchain_core.messages import (
 )
 
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
-from support.scripted_model import reply
 from starchat import Chunk, InvalidRequestError, TokenLogprob, Usage
+from support.scripted_model import reply
 
 
 def convert(*messages: BaseMessage) -> list[tuple[str, str]]:
@@ -217,14 +217,14 @@ def test_pieces_that_come_together_are_given_one_by_one() -> None:
 
 
 values = st.recursive(
-    st.none() | st.integers() | st.floats(-1e300, 1e300) | st.text("a\\\"{}[],:é ", max_size=6),
+    st.none() | st.integers() | st.floats(-1e300, 1e300) | st.text('a\\"{}[],:é ', max_size=6),
     lambda below: st.lists(below, max_size=3) | st.dictionaries(st.just("k"), below),
     max_leaves=6,
 )
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.text("a\\\"[", max_size=3), values), st.data(), st.booleans())
+@given(st.dictionaries(st.text('a\\"[', max_size=3), values), st.data(), st.booleans())
 def test_a_call_that_was_cut_is_never_one_to_run(
     arguments: dict[str, Any], data: st.DataObject, ascii: bool
 ) -> None:

@@ -83,6 +83,7 @@ class MessageChunks:
     def __init__(self, model_name: str) -> None:
         """Begin a reply."""
         self._model_name = model_name
+        self._n_texts = 0  # blocks of text, which LangChain numbers together with calls
         self._index: int | None = None  # of the call that is being written
         self._arguments = ""
 
@@ -94,10 +95,11 @@ class MessageChunks:
                 additional_kwargs={"token_ids": list(chunk.token_ids)},
                 response_metadata=_logprobs(logprob_entries(chunk)),
             )
+            self._n_texts |= bool(chunk.text)
         for piece in chunk.tool_calls:
             begun = "" if piece.id else self._arguments
-            self._index, self._arguments = piece.index, begun + piece.arguments
-            yield _call_piece(piece.index, piece.arguments, piece.name, piece.id)
+            self._index, self._arguments = self._n_texts + piece.index, begun + piece.arguments
+            yield _call_piece(self._index, piece.arguments, piece.name, piece.id)
         if chunk.finish_reason is None:
             return
         if self._index is not None and _arguments(self._arguments) is None:

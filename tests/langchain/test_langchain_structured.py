@@ -1,0 +1,280 @@
+"""Structured output: every method and kind of schema, what is cut, and what does not validate."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytest
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.v1 import BaseModel as BaseModelV1
+from typing_extensions import TypedDict
+
+from langchain_starchat import ChatStarChat
+from langchain_starchat.requests import json_schema
+from starchat import InvalidRequestError
+from support.scripted_model import reply
+
+QUESTION = "Is a list mutable?"
+
+
+class Verdict(BaseModel):
+    """What is right."""
+
+    answer: Literal["yes", "no"] = Field(description="yes or no")
+    score: int = Field(ge=0, le=9)
+
+
+class VerdictV1(BaseModelV1):
+    """What is right."""
+
+    answer: Literal["yes", "no"]
+    sure: bool
+
+
+class VerdictDict(TypedDict):
+    """What is right."""
+
+    answer: Literal["yes", "no"]
+    sure: bool
+
+
+class Loose(BaseModel):
+    """Texts without end."""
+
+    text: str
+
+
+FUNCTION = {"name": "verdict", "parameters": Verdict.model_json_schema()}
+SCHEMAS = [Verdict, VerdictV1, VerdictDict, Verdict.model_json_schema(), FUNCTION]
+KINDS = ["pydantic", "pydantic 1", "TypedDict", "JSON Schema", "OpenAI function"]
+
+
+# ---- on the embedded model ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("schema", SCHEMAS, ids=KINDS)
+async def test_results_are_of_the_schema_on_every_path(
+    chat: ChatStarChat, schema: Any, method: Any
+) -> None:
+    model = chat.with_structured_output(schema, method=method, max_tokens=100)
+    result = model.invoke(QUESTION)
+    if isinstance(schema, type) and issubclass(schema, (BaseModel, BaseModelV1)):
+        assert isinstance(result, schema)
+    else:
+        assert set(result) >= {"answer"} and result["answer"] in ("yes", "no")
+    assert await model.ainvoke(QUESTION) == result
+    (*_, last) = model.stream(QUESTION)
+    assert last == result
+    (*_, last) = [piece async for piece in model.astream(QUESTION)]
+    assert last == result
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+async def test_a_reply_that_was_cut_is_an_error(chat: ChatStarChat, method: Any) -> None:
+    fields: Any = {"method": method, "max_tokens": 24, "min_tokens": 24}
+    for schema in (Loose, Loose.model_json_schema()):
+        model = chat.with_structured_output(schema, **fields)
+        with pytest.raises(OutputParserException, match="cut at max_tokens"):
+            model.invoke(QUESTION)
+        with pytest.raises(OutputParserException, match="cut at max_tokens"):
+            await model.ainvoke(QUESTION)
+        with pytest.raises(OutputParserException, match="cut at max_tokens"):
+            list(model.stream(QUESTION))
+        with pytest.raises(OutputParserException, match="cut at max_tokens"):
+            _ = [piece async for piece in model.astream(QUESTION)]
+    result = chat.with_structured_output(Loose, include_raw=True, **fields).invoke(QUESTION)
+    assert isinstance(result["raw"], AIMessage)
+    assert result["parsed"] is None
+    assert isinstance(result["parsing_error"], OutputParserException)
+
+
+def test_raw_replies_come_along_where_asked_for(chat: ChatStarChat) -> None:
+    result = chat.with_structured_output(Verdict, include_raw=True).invoke(QUESTION)
+    assert result["parsed"] == Verdict.model_validate_json(result["raw"].text)
+    assert result["parsing_error"] is None
+
+
+def test_json_mode_gives_some_object(chat: ChatStarChat) -> None:
+    message = chat.invoke(QUESTION, response_format={"type": "json_object"}, max_tokens=300)
+    assert message.text.startswith("{")
+    if message.response_metadata["finish_reason"] == "stop":
+        assert isinstance(json.loads(message.text), dict)
+
+
+def test_constraints_of_the_engine_reach_it(chat: ChatStarChat) -> None:
+    assert chat.bind(choice=["yes", "no"], min_tokens=0).invoke(QUESTION).text in ("yes", "no")
+    assert chat.invoke(QUESTION, regex="[0-9]{4}", min_tokens=0).text.isdecimal()
+    with pytest.raises(InvalidRequestError, match="at most one"):
+        chat.invoke(QUESTION, regex="a", choice=["b"])
+
+
+# ---- on scripted replies --------------------------------------------------------------------
+
+
+def test_dicts_grow_and_instances_come_whole(script: Any) -> None:
+    said = '{"answer": "yes", "score": 7}'
+    script(*[reply(said)] * 2)
+    grown = list(ChatStarChat().with_structured_output(Verdict.model_json_schema()).stream("?"))
+    assert grown[0] == {} and grown[-1] == {"answer": "yes", "score": 7}
+    assert all(piece.keys() <= after.keys() for piece, after in pairwise(grown))
+    assert list(ChatStarChat().with_structured_output(Verdict).stream("?")) == [
+        Verdict(answer="yes", score=7)
+    ]
+
+
+def test_instances_are_validated_all_the_same(script: Any) -> None:
+    class Even(BaseModel):
+        model_config = ConfigDict(strict=True)
+        number: int
+
+        @field_validator("number")
+        @classmethod
+        def check(cls, number: int) -> int:
+            if number % 2:
+                raise ValueError("it is odd")
+            return number
+
+    script(*[reply('{"number": 3}')] * 3, reply('{"number": 4}'))
+    model = ChatStarChat().with_structured_output(Even)
+    with pytest.raises(OutputParserException, match="it is odd"):
+        model.invoke("?")
+    with pytest.raises(OutputParserException, match="it is odd"):
+        list(model.stream("?"))
+    both = ChatStarChat().with_structured_output(Even, include_raw=True).invoke("?")
+    assert "it is odd" in str(both["parsing_error"])
+    assert model.invoke("?") == Even(number=4)
+
+
+@pytest.mark.parametrize(
+    ("said", "calls", "reason"),
+    [
+        ("", [("verdict", '{"answer": "y')], "length"),
+        ("", [], "length"),
+        ("I would rather not.", [], "stop"),
+    ],
+    ids=["cut in a call", "cut before a call", "no call"],
+)
+def test_a_call_that_is_missing_is_an_error(
+    script: Any, said: str, calls: Any, reason: Any
+) -> None:
+    script(*[reply(said, calls, reason)] * 2)
+    model = ChatStarChat().with_structured_output(FUNCTION, method="function_calling")
+    with pytest.raises(OutputParserException):
+        model.invoke("?")
+    with pytest.raises(OutputParserException):
+        list(model.stream("?"))
+
+
+def test_what_is_complete_may_end_at_max_tokens(script: Any) -> None:
+    script(reply('{"score": 1}', reason="length"), reply("12", reason="length"))
+    assert ChatStarChat().with_structured_output({"type": "object"}).invoke("?") == {"score": 1}
+    with pytest.raises(OutputParserException, match="cut at max_tokens"):  # perhaps it is 123
+        ChatStarChat().with_structured_output({"type": "integer"}).invoke("?")
+
+
+def test_the_prompt_shows_the_schema_with_its_descriptions(script: Any) -> None:
+    model = script(reply('{"answer": "yes", "score": 1}'))
+    ChatStarChat().with_structured_output(Verdict).invoke([("system", "Be brief."), QUESTION])
+    ((dialogue, options),) = model.asked
+    question, shown = dialogue[-1]["content"].split("\n\n")
+    assert question == QUESTION
+    schema = json.loads(shown.partition(": ")[2])
+    assert schema == options["json_schema"]
+    assert schema["properties"]["answer"]["description"] == "yes or no"
+
+
+# ---- tools beside a format ------------------------------------------------------------------
+
+FORMAT = {"type": "json_schema", "json_schema": {"schema": Verdict.model_json_schema()}}
+NOW = {"name": "now", "parameters": {"type": "object", "properties": {}}}
+
+
+async def both_ways(model: Any) -> list[Any]:
+    chunks = list(model.stream("?"))
+    total = chunks[0]
+    for chunk in chunks[1:]:
+        total += chunk
+    return [model.invoke("?"), await model.ainvoke("?"), total]
+
+
+async def test_the_model_may_call_before_it_answers_in_json(script: Any) -> None:
+    model = script(*[reply("Hm.", [("now", {})])] * 3)
+    for message in await both_ways(ChatStarChat().bind_tools([NOW], response_format=FORMAT)):
+        assert (message.text, message.tool_calls[0]["name"]) == ("Hm.", "now")
+    assert len(model.asked) == 3
+    assert not any("json_schema" in options for _, options in model.asked)
+
+
+async def test_what_is_no_call_is_answered_in_json_instead(script: Any) -> None:
+    said = '{"answer": "no", "score": 2}'
+    model = script(*[reply("It is not."), reply(said)] * 3)
+    for message in await both_ways(ChatStarChat().bind_tools([NOW], response_format=FORMAT)):
+        assert message.text == said
+    for _, options in model.asked[1::2]:
+        assert "json_schema" in options and "tools" not in options
+    assert all(stream.closed for stream in model.streams)
+
+
+@pytest.mark.parametrize(
+    ("choice", "n_asked", "tools"), [("any", 1, True), ("now", 1, True), ("none", 1, False)]
+)
+def test_a_choice_leaves_one_way(script: Any, choice: str, n_asked: int, tools: bool) -> None:
+    model = script(reply("", [("now", {})]) if tools else reply("{}"))
+    ChatStarChat().bind_tools([NOW], tool_choice=choice, response_format=FORMAT).invoke("?")
+    assert len(model.asked) == n_asked
+    assert ("tools" in model.asked[0][1]) is tools
+
+
+# ---- schemas and formats --------------------------------------------------------------------
+
+
+class Node(BaseModel):
+    """A tree."""
+
+    title: str
+    below: list[Node] | None = None
+    extra: dict[str, int] = {}
+
+
+def test_schemas_lose_titles_and_close_where_they_are_silent() -> None:
+    schema = json_schema(Node)
+    node = schema["$defs"]["Node"]
+    assert node["additionalProperties"] is False and "title" not in node
+    assert node["properties"]["title"] == {"type": "string"}
+    assert node["properties"]["extra"]["additionalProperties"] == {"type": "integer"}
+    combined = {"allOf": [{"properties": {"a": {}}}], "properties": {"b": {}}}
+    assert json_schema(combined) == {
+        "allOf": [{"properties": {"a": {}}, "additionalProperties": False}],
+        "properties": {"b": {}},
+    }
+
+
+def test_a_schema_may_refer_to_itself(chat: ChatStarChat) -> None:
+    class Tree(BaseModel):
+        kind: Literal["leaf"]
+        below: list[Tree] = Field(max_length=0)
+
+    assert chat.with_structured_output(Tree).invoke("?") == Tree(kind="leaf", below=[])
+
+
+@pytest.mark.parametrize("form", [{"type": "xml"}, {"type": "json_schema"}, "json", 7])
+def test_formats_of_no_known_form_are_refused(chat: ChatStarChat, form: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="response_format: expected"):
+        chat.invoke(QUESTION, response_format=form)
+
+
+@pytest.mark.parametrize("form", [None, {"type": "text"}])
+def test_text_is_a_format_too(chat: ChatStarChat, form: Any) -> None:
+    assert chat.invoke(QUESTION, response_format=form).text == chat.invoke(QUESTION).text
+
+
+def test_methods_and_schemas_are_checked_at_once(chat: ChatStarChat) -> None:
+    with pytest.raises(InvalidRequestError, match="method: expected 'json_schema'"):
+        chat.with_structured_output(Verdict, method="yaml")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="schema: method 'json_schema' needs one"):
+        chat.with_structured_output()

@@ -1,0 +1,234 @@
+"""ChatStarChat with tools: what it asks of the engine, and what comes back on every path."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import add
+from typing import Annotated, Any, Literal
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from langchain_starchat import ChatStarChat
+from starchat import ConstraintError, InvalidRequestError
+from support.scripted_model import reply
+
+
+@tool
+def get_weather(city: Literal["Paris", "Oslo"], days: Annotated[int, Field(ge=1, le=3)]) -> str:
+    """Get the weather."""
+    return f"rain in {city} for {days} days"
+
+
+@tool
+def now() -> str:
+    """Get the time."""
+    return "12:00"
+
+
+class Weather(BaseModel):
+    """Get the weather."""
+
+    city: str
+
+
+class WeatherDict(TypedDict):
+    """Get the weather."""
+
+    city: str
+
+
+def weather(city: str) -> str:
+    """Get the weather."""
+    return city
+
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+QUESTION = "How is the weather in Paris?"
+
+
+async def answers(model: Any, question: Any) -> list[AIMessage]:
+    """Return the replies on the four paths."""
+    return [
+        model.invoke(question),
+        reduce(add, model.stream(question)),
+        await model.ainvoke(question),
+        reduce(add, [chunk async for chunk in model.astream(question)]),
+    ]
+
+
+# ---- what is asked --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        weather,
+        tool("weather")(weather),
+        Weather,
+        WeatherDict,
+        {"name": "weather", "description": "Get the weather.", "parameters": PARAMETERS},
+        {"name": "weather", "description": "Get the weather.", "input_schema": PARAMETERS},
+        {"title": "weather", "description": "Get the weather.", **PARAMETERS},
+    ],
+    ids=["function", "tool", "pydantic", "TypedDict", "OpenAI", "Anthropic", "JSON Schema"],
+)
+def test_every_form_of_a_tool_becomes_the_same_definition(script: Any, definition: Any) -> None:
+    model = script(reply("x"))
+    ChatStarChat().bind_tools([definition]).invoke("Hi")
+    ((_, options),) = model.asked
+    (definition,) = options["tools"]
+    function = definition["function"]
+    assert function["name"].lower().startswith("weather")
+    assert function["description"] == "Get the weather."
+    assert function["parameters"] == PARAMETERS
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (None, None),
+        (False, None),
+        (True, "any"),
+        ("any", "any"),
+        ("required", "required"),
+        ("auto", "auto"),
+        ("none", "none"),
+        ("now", "now"),
+        ({"type": "function", "function": {"name": "now"}}, "now"),
+        ({"type": "tool", "name": "now"}, "now"),
+        ({"type": "any"}, "any"),
+    ],
+    ids=str,
+)
+def test_every_form_of_a_choice_reaches_the_engine(script: Any, choice: Any, expected: Any) -> None:
+    model = script(reply("x"), reply("x"))
+    ChatStarChat().bind_tools([now], tool_choice=choice, parallel_tool_calls=False).invoke("Hi")
+    ChatStarChat().invoke("Hi", tools=[{"name": "now"}], tool_choice=choice)
+    (_, bound), (_, called) = model.asked
+    assert bound["tool_choice"] == called["tool_choice"] == expected
+    assert bound["parallel_tool_calls"] is False
+
+
+def test_wrong_choices_and_tools_are_told(chat: ChatStarChat) -> None:
+    with pytest.raises(InvalidRequestError, match=r"tool_choice: expected 'auto'.*got 7"):
+        chat.bind_tools([now], tool_choice=7)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match=r"tool_choice: .*'now'.*got 'clock'"):
+        chat.bind_tools([now], tool_choice="clock").invoke(QUESTION)
+    with pytest.raises(InvalidRequestError, match="a second tool named 'now'"):
+        chat.bind_tools([now, now]).invoke(QUESTION)
+    odd = {"name": "odd", "parameters": {"properties": {"a": {"not": {}}}, "type": "object"}}
+    with pytest.raises(ConstraintError, match="tool 'odd': parameters"):
+        chat.bind_tools([now, odd]).invoke(QUESTION)
+
+
+def test_strict_closes_the_schema_that_the_model_sees(script: Any) -> None:
+    model = script(reply("x"))
+    ChatStarChat().bind_tools([Weather], strict=True).invoke("Hi")
+    function = model.asked[0][1]["tools"][0]["function"]
+    assert function["strict"] is True
+    assert function["parameters"]["additionalProperties"] is False
+
+
+# ---- what comes back ------------------------------------------------------------------------
+
+
+async def test_forced_calls_are_the_same_on_every_path(chat: ChatStarChat) -> None:
+    model = chat.bind_tools(
+        [get_weather, now], tool_choice="get_weather", parallel_tool_calls=False, max_tokens=300
+    )
+    messages = await answers(model, QUESTION)
+    for message in messages:
+        assert message.tool_calls and message.content == ""
+        assert message.response_metadata["finish_reason"] == "tool_calls"
+        for call in message.tool_calls:
+            assert call["name"] == "get_weather"
+            assert get_weather.invoke(call["args"]).startswith("rain in ")
+    assert len({str([call["args"] for call in m.tool_calls]) for m in messages}) == 1
+    ids = [call["id"] for message in messages for call in message.tool_calls]
+    assert len(set(ids)) == len(ids)
+    assert len({message.usage_metadata["output_tokens"] for message in messages}) == 1
+
+
+def test_one_call_where_one_is_allowed(chat: ChatStarChat) -> None:
+    model = chat.bind_tools([now], tool_choice="any", parallel_tool_calls=False)
+    (call,) = model.invoke(QUESTION).tool_calls
+    assert (call["name"], call["args"]) == ("now", {})
+
+
+def test_no_call_where_none_is_allowed(chat: ChatStarChat) -> None:
+    message = chat.bind_tools([now], tool_choice="none").invoke(QUESTION)
+    assert message.text and not message.tool_calls
+    assert message.text == chat.invoke(QUESTION).text
+
+
+async def test_a_call_cut_by_max_tokens_is_invalid_on_every_path(chat: ChatStarChat) -> None:
+    say = {"name": "say", "parameters": PARAMETERS}
+    model = chat.bind_tools([say], tool_choice="say", max_tokens=24, min_tokens=0)
+    for message in await answers(model, "Hello"):
+        assert message.response_metadata["finish_reason"] == "length"
+        assert not message.tool_calls
+        (call,) = message.invalid_tool_calls
+        assert call["name"] == "say"
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+async def test_text_and_calls_stream_into_one_message(script: Any, version: str) -> None:
+    calls = [("get_weather", {"city": "Oslo", "days": 2}), ("now", {})]
+    script(*[reply("Let me see.", calls)] * 4)
+    for message in await answers(ChatStarChat(output_version=version), QUESTION):
+        assert message.text == "Let me see."
+        assert [(call["name"], call["args"]) for call in message.tool_calls] == calls
+        blocks = [(block["type"], block.get("name")) for block in message.content_blocks]
+        assert blocks == [("text", None), ("tool_call", "get_weather"), ("tool_call", "now")]
+
+
+def test_callbacks_hear_of_every_piece_of_a_call(chat: ChatStarChat) -> None:
+    heard = []
+
+    class Handler(BaseCallbackHandler):
+        def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
+            heard.append(chunk.message)
+
+    model = chat.bind_tools([now], tool_choice="any", parallel_tool_calls=False)
+    told = list(model.stream(QUESTION, config={"callbacks": [Handler()]}))
+    assert [m.tool_call_chunks for m in heard] == [m.tool_call_chunks for m in told]
+
+
+async def test_agents_dialogue_reads_as_it_was_written(chat: ChatStarChat) -> None:
+    """The ids of a call return: the next prompt is the last one, the reply, and what is new."""
+    model = chat.bind_tools([now], tool_choice="any", parallel_tool_calls=False)
+    asked = HumanMessage(QUESTION)
+    call = model.invoke([asked])
+    history = [asked, call, now.invoke(call.tool_calls[0])]
+    assert isinstance(history[-1], ToolMessage)
+    usage = model.invoke(history).usage_metadata
+    assert usage is not None
+    assert usage["input_tokens"] == chat.get_num_tokens_from_messages(history, tools=[now])
+    bare = AIMessage("", tool_calls=call.tool_calls)  # the same, without the ids
+    assert usage["input_tokens"] == chat.get_num_tokens_from_messages(
+        [asked, bare, history[-1]], tools=[now]
+    )
+
+
+def test_tools_are_counted(chat: ChatStarChat) -> None:
+    messages = [HumanMessage(QUESTION)]
+    bare = chat.get_num_tokens_from_messages(messages)
+    usage = chat.bind_tools([get_weather, now]).invoke(messages).usage_metadata
+    assert usage is not None
+    counted = chat.get_num_tokens_from_messages(messages, tools=[get_weather, now])
+    assert counted == usage["input_tokens"] > bare
+    assert chat.get_num_tokens_from_messages([], tools=[now]) == 0
+
+
+def test_a_cache_keeps_tools_apart(script: Any) -> None:
+    model = script(reply("a"), reply("b"), reply("c"))
+    chat = ChatStarChat(cache=InMemoryCache())
+    for bound in (chat.bind_tools([now]), chat.bind_tools([get_weather]), chat):
+        assert bound.invoke("Hi").text == bound.invoke("Hi").text
+    assert len(model.asked) == 3
