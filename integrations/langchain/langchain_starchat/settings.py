@@ -1,4 +1,4 @@
-"""What both models share: their fields, the loaded weights behind them, and their identity.
+"""What the models share: their fields, the loaded weights behind them, and their identity.
 
 Constructing one is cheap; the weights are loaded at the first use. A call never changes a field.
 """
@@ -23,8 +23,8 @@ EMBEDDED = "starchat-nano"
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
 
 
-class StarChatSettings(BaseModel):
-    """The constructor arguments; a sampling field left at None means starchat's default."""
+class ModelSettings(BaseModel):
+    """Which file, and how it runs; without a file, the embedded model."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -33,32 +33,7 @@ class StarChatSettings(BaseModel):
     n_threads: int | None = None
     """Threads that compute; None: one for each core."""
     n_ctx: int | None = None
-    """Tokens that prompt and reply may fill together; None: as many as the file allows."""
-
-    max_tokens: int | None = None
-    """Tokens of one reply at most; None: what the context still holds."""
-    temperature: float | None = None
-    """0: always the likeliest token."""
-    top_k: int | None = None
-    """0: off."""
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[int, float] | None = None
-    """Token id → what is added to its logit."""
-    seed: int | None = None
-    """None: a fresh one for every call."""
-    stop: list[str] | None = None
-    """Strings that end a reply and are not part of it."""
-    stop_token_ids: list[int] | None = None
-    min_tokens: int | None = None
-    ignore_eos: bool | None = None
-    speculation: bool | None = None
-    """False: no guessing ahead; the tokens are the same."""
-    logprobs: int | None = None
-    """n: the log probability of every token and of the n best beside it, as metadata."""
+    """Tokens that one text, or prompt and reply together, may have; None: what the file allows."""
 
     _loader: Loader = PrivateAttr(default_factory=Loader)
 
@@ -88,6 +63,47 @@ class StarChatSettings(BaseModel):
         """The file's name, as traces and usage counters show it."""
         return EMBEDDED if self.model_path is None else Path(self.model_path).name
 
+    def _model(self) -> StarChat:
+        return self._noted(self._loader.load(self.model_path, self.n_threads, self.n_ctx))
+
+    async def _amodel(self) -> StarChat:
+        """Load in a thread, and only at the first use: it may take seconds."""
+        model = await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
+        return self._noted(model)
+
+    def _noted(self, model: StarChat) -> StarChat:
+        """Learn what only a loaded model knows."""
+        return model
+
+
+class StarChatSettings(ModelSettings):
+    """The constructor arguments; a sampling field left at None means starchat's default."""
+
+    max_tokens: int | None = None
+    """Tokens of one reply at most; None: what the context still holds."""
+    temperature: float | None = None
+    """0: always the likeliest token."""
+    top_k: int | None = None
+    """0: off."""
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    """Token id → what is added to its logit."""
+    seed: int | None = None
+    """None: a fresh one for every call."""
+    stop: list[str] | None = None
+    """Strings that end a reply and are not part of it."""
+    stop_token_ids: list[int] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    speculation: bool | None = None
+    """False: no guessing ahead; the tokens are the same."""
+    logprobs: int | None = None
+    """n: the log probability of every token and of the n best beside it, as metadata."""
+
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """What decides an answer: caches key on it, so an exchanged file is another model."""
@@ -104,18 +120,6 @@ class StarChatSettings(BaseModel):
         """Return the ids that the model's own tokenizer makes of plain text."""
         custom = getattr(self, "custom_get_token_ids", None)
         return list(custom(text)) if custom else self._model().tokenize(text)
-
-    def _model(self) -> StarChat:
-        return self._noted(self._loader.load(self.model_path, self.n_threads, self.n_ctx))
-
-    async def _amodel(self) -> StarChat:
-        """Load in a thread, and only at the first use: it may take seconds."""
-        model = await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
-        return self._noted(model)
-
-    def _noted(self, model: StarChat) -> StarChat:
-        """Learn what only a loaded model knows."""
-        return model
 
     def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> ReplyOptions:
         """Merge the fields with a call's arguments, which win; starchat refuses unknown ones."""

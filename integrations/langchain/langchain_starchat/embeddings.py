@@ -1,0 +1,79 @@
+"""Texts in, vectors of length 1 out: the mean of a text's hidden states.
+
+BM25 finds passages of code better (docs/embeddings.md): these are for where vectors are asked for.
+"""
+
+from __future__ import annotations
+
+from langchain_core.embeddings import Embeddings
+
+from langchain_starchat.errors import context_overflow
+from langchain_starchat.settings import ModelSettings
+
+
+class StarChatEmbeddings(ModelSettings, Embeddings):
+    """Vectors of texts by a StarChat model that runs in this process, on the CPU.
+
+    A model that continues text places like beside like only roughly: to find passages, BM25 does
+    better. Queries and documents are treated alike, and computed beside whatever replies run.
+
+    Setup:
+        Install both packages from the repository. Without a file, the small demonstration model
+        inside the `starchat` package computes the vectors.
+
+        ```bash
+        pip install . ./integrations/langchain
+        ```
+
+    Key init args:
+        model_path: str | None
+            A StarChat or StarCoder file in ggml's format; None: the embedded model.
+        n_ctx: int | None
+            Tokens that one text may have.
+        n_threads: int | None
+            Threads that compute.
+
+    Instantiate:
+        ```python
+        from langchain_starchat import StarChatEmbeddings
+
+        embeddings = StarChatEmbeddings()
+        ```
+
+    Embed single text:
+        ```python
+        vector = embeddings.embed_query("sort a list")
+        ```
+
+    Embed multiple texts:
+        ```python
+        vectors = embeddings.embed_documents(["sort a list", "open a socket"])
+        ```
+
+    Async:
+        ```python
+        await embeddings.aembed_query("sort a list")
+        await embeddings.aembed_documents(["sort a list", "open a socket"])
+        ```
+    """
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return a vector for each text; the texts are computed together."""
+        with context_overflow():
+            vectors: list[list[float]] = self._model().embed(texts).tolist()
+            return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of a text."""
+        return self.embed_documents([text])[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return a vector for each text; cancelling the task ends the work."""
+        model = await self._amodel()
+        with context_overflow():
+            vectors: list[list[float]] = (await model.aembed(texts)).tolist()
+            return vectors
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Return the vector of a text."""
+        return (await self.aembed_documents([text]))[0]
