@@ -1,8 +1,21 @@
 """StarChat models in LangChain, run in this process: chat, completions and embeddings."""
 
+from typing import TYPE_CHECKING, Any
+
 from langchain_starchat.chat_models import ChatStarChat
-from langchain_starchat.embeddings import StarChatEmbeddings
 from langchain_starchat.errors import ContextOverflow
 from langchain_starchat.llms import StarChatLLM
 
+if TYPE_CHECKING:
+    from langchain_starchat.embeddings import StarChatEmbeddings
+
 __all__ = ["ChatStarChat", "ContextOverflow", "StarChatEmbeddings", "StarChatLLM"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what brings more of LangChain with it when it is asked for."""
+    if name == "StarChatEmbeddings":
+        from langchain_starchat.embeddings import StarChatEmbeddings
+
+        return StarChatEmbeddings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from operator import itemgetter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
@@ -18,7 +18,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
 from langchain_core.runnables.config import get_config_list
-from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_starchat.errors import context_overflow
@@ -28,6 +27,9 @@ from langchain_starchat.requests import tool_choice as _tool_choice
 from langchain_starchat.settings import StarChatSettings
 from langchain_starchat.structured_output import StructuredOutputParser, is_pydantic
 from starchat import Chunk, InvalidRequestError, StarChat
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
 
 _MOST_AT_ONCE = 64  # as many as the engine computes together
 
