@@ -94,6 +94,40 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         await llm.abatch(["How do I sort a list?", "How do I reverse a string?"])
         ```
 
+    Tool calling:
+        ```python
+        from pydantic import BaseModel, Field
+
+        class GetWeather(BaseModel):
+            '''Get the current weather in a given location.'''
+
+            location: str = Field(description="The city, e.g. Oslo")
+
+        llm_with_tools = llm.bind_tools([GetWeather])
+        llm_with_tools.invoke("What is the weather in Oslo?").tool_calls
+        # [{'name': 'GetWeather', 'args': {'location': 'Oslo'}, 'id': 'call_…', …}]
+        ```
+
+        The model decides whether it calls; `tool_choice="any"` or a tool's name makes it. A call
+        always follows its tool's schema. One that `max_tokens` cut is in `invalid_tool_calls`.
+
+    Structured output:
+        ```python
+        class Person(BaseModel):
+            '''A person that a text tells of.'''
+
+            name: str
+            age: int = Field(ge=0)
+
+        llm.with_structured_output(Person).invoke("The name is Ada Lovelace, the age 36")
+        # Person(name='Ada Lovelace', age=36)
+        ```
+
+        `method="json_schema"` (the default) shows the schema to the model and writes JSON of it,
+        `"function_calling"` calls a tool of it, `"json_mode"` writes some JSON object. Calls also
+        take `response_format=` in OpenAI's form, and starchat's own `json_schema=`, `regex=`,
+        `grammar=` or `choice=`.
+
     Usage metadata:
         ```python
         llm.invoke("How do I sort a list in Python?").usage_metadata
