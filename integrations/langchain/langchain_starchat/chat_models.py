@@ -228,7 +228,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         "function_calling" (the reply calls a tool of this schema) or "json_mode" (the reply is
         some JSON object: say in the prompt which; the schema may be None).
         include_raw: whether to return {"raw": the message, "parsed": …, "parsing_error": …}.
-        strict: as with `bind_tools`.
+        strict: as with `bind_tools`; JSON follows its schema in either case.
 
         The runnable raises OutputParserException where the reply was cut or does not validate,
         unless `include_raw`.

@@ -47,6 +47,10 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
             raise OutputParserException(_failure(text, reason), llm_output=text)
         return value
 
+    async def aparse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        """Do the same, without the thread that LangChain would start for each chunk."""
+        return self.parse_result(result, partial=partial)
+
     def parse(self, text: str) -> Any:
         """Return the object that a text says."""
         return self._value(text)
