@@ -160,10 +160,11 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
             reasoning_output=False,
             tool_calling=True,
             tool_choice=True,
-            tool_call_streaming=True,
             structured_output=True,
             temperature=True,
         )
+        if "tool_call_streaming" in ModelProfile.__annotations__:  # not in every version
+            profile["tool_call_streaming"] = True
         if self.n_ctx is not None:
             profile["max_input_tokens"] = self.n_ctx
         return profile
