@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,7 +15,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput, Mo
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
@@ -25,7 +24,11 @@ from langchain_starchat.messages import MessageChunks, to_ai_message, to_starcha
 from langchain_starchat.requests import Attempt, attempts, json_schema
 from langchain_starchat.requests import tool_choice as _tool_choice
 from langchain_starchat.settings import StarChatSettings
-from langchain_starchat.structured_output import StructuredOutputParser, is_pydantic
+from langchain_starchat.structured_output import (
+    StructuredOutputParser,
+    beside_raw,
+    is_pydantic,
+)
 from starchat import Chunk, InvalidRequestError, StarChat
 
 if TYPE_CHECKING:
@@ -236,32 +239,25 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         """
         tool: str | None = None
         arguments: dict[str, Any]
-        if schema is None and method != "json_mode":
+        if method == "json_mode":
+            arguments = {"response_format": {"type": "json_object"}}
+        elif schema is None:
             raise InvalidRequestError(f"schema: method {method!r} needs one, got None")
-        if method == "function_calling":
-            definition = convert_to_openai_tool(schema, strict=strict)  # type: ignore[arg-type]
+        elif method == "json_schema":
+            named = {"schema": json_schema(schema)}
+            arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
+        elif method == "function_calling":
+            definition = convert_to_openai_tool(schema, strict=strict)
             tool = definition["function"]["name"]
             arguments = {"tools": [definition], "tool_choice": tool, "parallel_tool_calls": False}
-        elif method == "json_schema":
-            named = {"schema": json_schema(schema)}  # type: ignore[arg-type]
-            arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
-        elif method == "json_mode":
-            arguments = {"response_format": {"type": "json_object"}}
         else:
             raise InvalidRequestError(
                 f"method: expected 'json_schema', 'function_calling' or 'json_mode', got {method!r}"
             )
         traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         llm = self.bind(**arguments, **kwargs, ls_structured_output_format=traced)
-        target = schema if is_pydantic(schema) else None
-        parser = StructuredOutputParser(target=target, tool=tool)
-        if not include_raw:
-            return llm | parser
-        parsed = RunnablePassthrough.assign(
-            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
-        )
-        failed = RunnablePassthrough.assign(parsed=lambda _: None)
-        return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+        parser = StructuredOutputParser(target=schema if is_pydantic(schema) else None, tool=tool)
+        return beside_raw(llm, parser) if include_raw else llm | parser
 
     def _attempts(
         self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]

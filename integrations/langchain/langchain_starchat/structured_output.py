@@ -6,12 +6,14 @@ LangChain's own parsers complete cut JSON, so that half of an answer would pass 
 from __future__ import annotations
 
 import json
+from operator import itemgetter
 from typing import Any, TypeGuard
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.utils.json import parse_partial_json
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
@@ -79,6 +81,15 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
 def is_pydantic(schema: Any) -> TypeGuard[type[Any]]:
     """Return whether replies can be validated by the schema: a pydantic class, of 1 or 2."""
     return isinstance(schema, type) and is_basemodel_subclass(schema)
+
+
+def beside_raw(llm: Runnable[Any, Any], parser: StructuredOutputParser) -> Runnable[Any, Any]:
+    """Return a runnable of {"raw": the message, "parsed": …, "parsing_error": …}."""
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
 def _failure(text: str, reason: str | None, exc: ValueError | None = None) -> str:
