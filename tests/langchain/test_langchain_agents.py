@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -19,7 +19,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from langchain_starchat import ChatStarChat
 from support.scripted_model import reply
@@ -81,6 +81,20 @@ def test_agents_never_run_a_call_that_was_cut(script: Any) -> None:
         agent = create_agent(ChatStarChat(streaming=stream), [add])
         (*_, last) = agent.invoke(ask())["messages"]
         assert isinstance(last, AIMessage) and last.invalid_tool_calls
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_dialogue_goes_on_after_a_call_that_was_cut(chat: ChatStarChat, streaming: bool) -> None:
+    @tool
+    def say(text: Annotated[str, Field(min_length=1000)]) -> str:
+        """Say a text."""
+        return text
+
+    model = ChatStarChat(temperature=0, max_tokens=40, streaming=streaming)
+    say_it = model.bind_tools([say], tool_choice="say").invoke("Hello")
+    assert say_it.invalid_tool_calls and not say_it.tool_calls
+    state = create_agent(model, [say]).invoke({"messages": ["Hello", say_it, "Go on"]})
+    assert isinstance(state["messages"][-1], AIMessage)
 
 
 def test_errors_of_tools_reach_the_model(script: Any) -> None:

@@ -22,7 +22,7 @@ from langchain_core.messages import (
 )
 
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
-from starchat import Chunk, InvalidRequestError, TokenLogprob, Usage
+from starchat import Chunk, InvalidRequestError, TokenLogprob, ToolCall, Usage
 from support.scripted_model import reply
 
 
@@ -112,8 +112,8 @@ def test_calls_and_their_results_have_a_place(content: Any) -> None:
             "role": "assistant",
             "content": "Let me see.",
             "tool_calls": [
-                {"id": "c1", "name": "add", "arguments": {"a": 1}},
-                {"id": "call_0_1", "name": "now", "arguments": {}},
+                ToolCall("c1", "add", {"a": 1}),
+                ToolCall("call_0_1", "now", {}),
             ],
         },
         {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"},
@@ -244,6 +244,10 @@ def test_a_call_that_was_cut_is_never_one_to_run(
 def test_calls_that_were_cut_are_not_said_again() -> None:
     message = to_ai_message(reply("Hm.", [("add", '{"a')], reason="length"), "nano")
     assert "tool_calls" not in to_starchat([message], "nano")[0]
+    failed = ToolMessage("It is cut.", tool_call_id="call_0", status="error")
+    turns = to_starchat([message, failed], "nano")  # as agents answer it
+    assert turns[0]["tool_calls"] == [ToolCall("call_0", "add", {})]
+    assert turns[1]["content"] == "Error: It is cut."
 
 
 def test_numbers_that_no_float_holds_stay_json() -> None:

@@ -170,13 +170,15 @@ def test_no_call_where_none_is_allowed(chat: ChatStarChat) -> None:
 
 
 async def test_a_call_cut_by_max_tokens_is_invalid_on_every_path(chat: ChatStarChat) -> None:
-    say = {"name": "say", "parameters": PARAMETERS}
-    model = chat.bind_tools([say], tool_choice="say", max_tokens=24, min_tokens=0)
+    class Say(BaseModel):
+        text: str = Field(min_length=1000)
+
+    model = chat.bind_tools([Say], tool_choice="Say", max_tokens=40)
     for message in await answers(model, "Hello"):
         assert message.response_metadata["finish_reason"] == "length"
         assert not message.tool_calls
         (call,) = message.invalid_tool_calls
-        assert call["name"] == "say"
+        assert call["name"] == "Say"
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])

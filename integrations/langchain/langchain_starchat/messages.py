@@ -27,7 +27,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.json import parse_partial_json
 
-from starchat import Chunk, Completion, InvalidRequestError, Message, Role, Usage
+from starchat import Chunk, Completion, InvalidRequestError, Message, Role, ToolCall, Usage
 
 _KINDS: dict[type[BaseMessage], Role] = {
     SystemMessage: "system",
@@ -49,10 +49,12 @@ _CALL_BLOCKS = ("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call",
 def to_starchat(messages: Sequence[BaseMessage], model_name: str) -> list[Message]:
     """Return the dialogue in StarChat's terms; the caller's messages stay as they are.
 
-    Names of senders are left out: the template has no place for them. So are calls that were cut.
+    Names of senders are left out: the template has no place for them. So are calls that were cut,
+    unless they are answered, as agents do, with an error: then they had no arguments.
     Raises InvalidRequestError for unknown roles, and content that is not text.
     """
-    turns = [_turn(message, index, model_name) for index, message in enumerate(messages)]
+    answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+    turns = [_turn(message, index, model_name, answered) for index, message in enumerate(messages)]
     return sorted(turns, key=lambda turn: turn["role"] != "system")  # stable
 
 
@@ -185,17 +187,17 @@ def _spoiler(arguments: str) -> str:
     return brackets
 
 
-def _turn(message: BaseMessage, index: int, model_name: str) -> Message:
+def _turn(message: BaseMessage, index: int, model_name: str, answered: set[str]) -> Message:
     turn = Message(role=_role(message, index), content=_text(message, index))
-    if isinstance(message, AIMessage) and message.tool_calls:
-        turn["tool_calls"] = [
-            {
-                "id": call["id"] or f"call_{index}_{number}",
-                "name": call["name"],
-                "arguments": call["args"],
-            }
+    if isinstance(message, AIMessage):
+        calls = [
+            ToolCall(call["id"] or f"call_{index}_{number}", call["name"], call["args"])
             for number, call in enumerate(message.tool_calls)
         ]
+        cut = [call for call in message.invalid_tool_calls if call["id"] in answered]
+        calls += [ToolCall(call["id"] or "", call["name"] or "", {}) for call in cut]
+        if calls:
+            turn["tool_calls"] = calls
     if isinstance(message, ToolMessage):
         turn["tool_call_id"] = message.tool_call_id
         if message.name:

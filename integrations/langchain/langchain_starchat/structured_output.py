@@ -66,7 +66,7 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
 
     def _text(self, message: BaseMessage) -> str:
         if self.tool is None:
-            return message.text
+            return str(message.text)
         for call in getattr(message, "tool_calls", []):
             if call["name"] == self.tool:
                 return json.dumps(call["args"])
