@@ -5,7 +5,8 @@
     python examples/llama_index_agent.py "Search for CorruptFileError"
 
 It looks at this repository unless --folder says otherwise. A grammar sees to it that every call
-is one; what to call, the model decides. Give --model starchat-beta.ggmlv3.q4_0.bin for more.
+is one; what to call, the model decides. The embedded one never learned tools: give --model
+starchat-beta.ggmlv3.q4_0.bin for answers of use.
 """
 
 import argparse
