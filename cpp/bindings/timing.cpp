@@ -133,7 +133,8 @@ double quantize_seconds(const std::string& isa, int n) {
   const Kernels& kernels = kernels_named(isa);
   const std::vector<float> x = random_floats(n);
   std::vector<ActivationBlock> out(n / kBlock);
-  return seconds_per_call([&] { kernels.quantize(x.data(), n / kBlock, out.data(), 1); });
+  return seconds_per_call(
+      [&] { kernels.quantize(x.data(), n / kBlock, TensorType::Q4_0, out.data(), 1); });
 }
 
 double layer_norm_seconds(const std::string& isa, int n) {

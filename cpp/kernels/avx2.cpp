@@ -63,10 +63,6 @@ struct Avx2Half {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
   }
   static I set1_int(int32_t x) { return _mm256_set1_epi32(x); }
-  template <int kBits>
-  static I shift_left(I x) {
-    return _mm256_slli_epi32(x, kBits);
-  }
   static F to_float(I x) { return _mm256_cvtepi32_ps(x); }
 
   static __m256i load_bytes(const std::byte* p) {

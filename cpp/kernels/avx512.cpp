@@ -1,6 +1,6 @@
 // AVX-512 with VNNI: one register is 16 rows x 4 k. A 4-bit block of one strip costs 4 loads and
-// 12 operations to unpack, then 8 VPDPBUSD (activations broadcast from memory), one shift, one
-// conversion, one multiplication and one fma per column.
+// 12 operations to unpack, then 8 VPDPBUSD (activations broadcast from memory), one conversion,
+// one multiplication and one fma per column.
 #include <immintrin.h>
 
 #include "kernels/kernels_impl.hpp"
@@ -54,10 +54,6 @@ struct Avx512 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
   }
   static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
-  template <int kBits>
-  static I shift_left(I x) {
-    return _mm512_slli_epi32(x, kBits);
-  }
   static F to_float(I x) { return _mm512_cvtepi32_ps(x); }
 
   static __m512i load_bytes(const std::byte* p) { return _mm512_loadu_si512(p); }

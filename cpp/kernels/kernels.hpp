@@ -19,10 +19,10 @@ inline constexpr int kPagePositions = 32;  // of a page of the KV cache: two til
 
 // 32 activations as the second operand of a matrix product with quantized weights.
 struct ActivationBlock {
-  int8_t q[kBlock];   // round(x / scale), within [-127, 127]
-  float scale;        // max|x| / 127
-  int32_t minus_sum;  // -(sum of q): folds the offset of *_0 weights into the dot product's start
-  float scaled_sum;   // scale * sum of q: what the minimum of *_1 weights multiplies
+  int8_t q[kBlock];  // round(x / scale), within [-127, 127]
+  float scale;       // max|x| / 127
+  int32_t start;     // of the dot product: takes out the offset at which *_0 weights are stored
+  float scaled_sum;  // scale * sum of q: what the minimum of *_1 weights multiplies
 };
 static_assert(sizeof(ActivationBlock) == 44);
 
@@ -96,7 +96,8 @@ struct Attention {
 struct Kernels {
   const char* name;
   void (*strip_product[7])(const StripProduct&);  // by TensorType
-  void (*quantize)(const float* x, int n_blocks, ActivationBlock* out, int record_stride);
+  void (*quantize)(const float* x, int n_blocks, TensorType weights, ActivationBlock* out,
+                   int record_stride);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);
   void (*gelu)(float* x, int n);  // in place, tanh approximation; n a multiple of 16
   void (*attention_scores)(const Attention&, int first_page, int end_page);

@@ -62,17 +62,20 @@ typename V::F exp(typename V::F x) {
   return V::scale_by_power_of_two(p, shifted);
 }
 
+// What is added to weights of a type, so that they are stored without a sign.
+template <class V>
+constexpr int weight_offset(TensorType type) {
+  const StripLayout layout = strip_layout(type);
+  if (layout.bits == 0 || layout.has_min) return 0;
+  return layout.bits < 8 || V::kUnsignedBytes ? 1 << (layout.bits - 1) : 0;
+}
+
 // sum[c] += rows from `row` on of one strip x column c, as many as V has lanes, blocks in order: an
 // exact integer dot product, then one fma with d·scale (and for *_1 types one with m·scaled_sum).
 template <class V, TensorType kType, int kColumns>
 void quantized_columns(const StripProduct& p, int row, int first, typename V::F (&sum)[kColumns]) {
   using F = typename V::F;
   constexpr StripLayout layout = strip_layout(kType);
-  constexpr int kOffsetLog2 = layout.has_min      ? -1
-                              : layout.bits == 4  ? 3
-                              : layout.bits == 5  ? 4
-                              : V::kUnsignedBytes ? 7
-                                                  : -1;
   constexpr size_t kAhead = 4 * layout.record_bytes();
   const auto* x = reinterpret_cast<const ActivationBlock*>(p.columns) + first;
   for (int b = 0; b < p.n_blocks; ++b, x += p.tile_width) {
@@ -97,11 +100,7 @@ void quantized_columns(const StripProduct& p, int row, int first, typename V::F 
       typename V::I dot[kGroup];
 #pragma GCC unroll 4
       for (int c = 0; c < kGroup; ++c) {
-        if constexpr (kOffsetLog2 >= 0) {
-          dot[c] = V::template shift_left<kOffsetLog2>(V::set1_int(group[c].minus_sum));
-        } else {
-          dot[c] = V::set1_int(0);
-        }
+        dot[c] = V::set1_int(weight_offset<V>(kType) != 0 ? group[c].start : 0);
       }
       V::template add_dots<layout.bits>(dot, quads, group);
 #pragma GCC unroll 4
@@ -170,8 +169,10 @@ void strip_product(const StripProduct& p) {
 }
 
 template <class V>
-void quantize(const float* x, int n_blocks, ActivationBlock* out, int record_stride) {
+void quantize(const float* x, int n_blocks, TensorType weights, ActivationBlock* out,
+              int record_stride) {
   using F = typename V::F;
+  const int32_t offset = weight_offset<V>(weights);
   for (int b = 0; b < n_blocks; ++b, x += kBlock, out += record_stride) {
     const F low = V::load(x), high = V::load(x + kLanes);
     const float largest = max_magnitude<V>(low, high);
@@ -187,7 +188,7 @@ void quantize(const float* x, int n_blocks, ActivationBlock* out, int record_str
     V::store_bytes(out->q + kLanes, q_high);
     const int32_t sum = V::sum_of(V::add_int(q_low, q_high));
     out->scale = largest < 1e-30f ? 0.0f : largest / 127.0f;
-    out->minus_sum = -sum;
+    out->start = -offset * sum;
     out->scaled_sum = out->scale * static_cast<float>(sum);
   }
 }

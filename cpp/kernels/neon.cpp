@@ -113,11 +113,6 @@ struct Neon {
     const int32x4_t all = vdupq_n_s32(x);
     return {{all, all, all, all}};
   }
-  template <int kBits>
-  static I shift_left(I x) {
-    for (auto& part : x.part) part = vshlq_n_s32(part, kBits);
-    return x;
-  }
   static F to_float(const I& x) {
     return each([&](int i) { return vcvtq_f32_s32(x.part[i]); });
   }

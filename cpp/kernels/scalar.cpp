@@ -105,11 +105,6 @@ struct Scalar {
     for (int32_t& lane : out.lane) lane = x;
     return out;
   }
-  template <int kBits>
-  static I shift_left(I x) {
-    for (int32_t& lane : x.lane) lane *= 1 << kBits;
-    return x;
-  }
   static F to_float(const I& x) {
     return each([&](int i) { return static_cast<float>(x.lane[i]); });
   }

@@ -60,10 +60,6 @@ struct Twice {
     H::store_bytes(p + H::kLanes, x.high);
   }
   static I set1_int(int32_t x) { return {H::set1_int(x), H::set1_int(x)}; }
-  template <int kBits>
-  static I shift_left(I x) {
-    return {H::template shift_left<kBits>(x.low), H::template shift_left<kBits>(x.high)};
-  }
   static F to_float(I x) { return {H::to_float(x.low), H::to_float(x.high)}; }
 
   template <int kBits>

@@ -22,10 +22,10 @@ ActivationTiles::ActivationTiles(int max_columns, int max_cols)
 }
 
 void ActivationTiles::shape(TensorType weights, int n_columns, int n_cols) {
-  quantized_ = is_quantized(weights);
+  weights_ = weights;
   n_columns_ = n_columns;
   n_blocks_ = n_cols / kBlock;
-  record_bytes_ = quantized_ ? sizeof(ActivationBlock) : kBlock * sizeof(float);
+  record_bytes_ = is_quantized(weights) ? sizeof(ActivationBlock) : kBlock * sizeof(float);
 }
 
 int ActivationTiles::tile_width(int tile) const {
@@ -40,8 +40,8 @@ const std::byte* ActivationTiles::tile(int tile) const {
 void ActivationTiles::set_column(const Kernels& kernels, int column, const float* x) {
   const int in_tile = column % kTileColumns, width = tile_width(column / kTileColumns);
   auto* records = const_cast<std::byte*>(tile(column / kTileColumns)) + in_tile * record_bytes_;
-  if (quantized_) {
-    kernels.quantize(x, n_blocks_, reinterpret_cast<ActivationBlock*>(records), width);
+  if (is_quantized(weights_)) {
+    kernels.quantize(x, n_blocks_, weights_, reinterpret_cast<ActivationBlock*>(records), width);
     return;
   }
   for (int b = 0; b < n_blocks_; ++b) {

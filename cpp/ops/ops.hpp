@@ -34,7 +34,7 @@ class ActivationTiles {
 
  private:
   std::vector<float> storage_;
-  bool quantized_ = true;
+  TensorType weights_{};
   int n_columns_ = 0, n_blocks_ = 0;
   size_t record_bytes_ = 0;
 };

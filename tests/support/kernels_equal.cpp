@@ -33,7 +33,8 @@ std::vector<float> product(const Kernels& kernels, TensorType type,
   std::vector<ActivationBlock> blocks(n_blocks * n_columns);
   const bool quantized = is_quantized(type);
   for (int c = 0; quantized && c < n_columns; ++c) {
-    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, blocks.data() + c, n_columns);
+    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, type, blocks.data() + c,
+                     n_columns);
   }
   const std::vector<float> bias(kStripRows, 0.25f);
   std::vector<float> out(n_columns * kStripRows, 1.0f);
