@@ -80,6 +80,7 @@ def test_what_would_be_followed_inexactly_is_refused(schema: Any, sentence: str)
     [
         {"minProperties": 2, "required": ["a"]},
         {"default": 2**60, "examples": [2**60], "properties": {"const": {}, "minimum": {}}},
+        {"contentSchema": {"const": 2**60}},
         {"required": 3, "minProperties": "x", "items": 4, "properties": [], "enum": "x"},
     ],
     ids=lambda schema: json.dumps(schema)[:30],

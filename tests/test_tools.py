@@ -160,6 +160,7 @@ def test_references_are_resolved_and_titles_dropped_but_no_property_of_that_name
             "title": {"title": "Title", "type": "string"},
             "at": {"$ref": "#/$defs/Point", "description": "where"},
             "default": {"default": {"title": "kept"}},
+            "text": {"contentSchema": {"$ref": "#/$defs/X~1Y"}},  # pydantic's Json[int]
         },
         "$defs": {"Point": {"title": "Point", "properties": {"x": {"$ref": "#/$defs/X~1Y"}}},
                   "X/Y": {"type": "integer"}},
@@ -170,6 +171,7 @@ def test_references_are_resolved_and_titles_dropped_but_no_property_of_that_name
             "title": {"type": "string"},
             "at": {"properties": {"x": {"type": "integer"}}, "description": "where"},
             "default": {"default": {"title": "kept"}},
+            "text": {"contentSchema": {"type": "integer"}},
         },
     }
 

@@ -19,7 +19,7 @@ _MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSc
 _SCHEMAS = {
     *("items", "prefixItems", "additionalItems", "unevaluatedItems", "contains"),
     *("additionalProperties", "unevaluatedProperties", "propertyNames"),
-    *("allOf", "anyOf", "oneOf", "not", "if", "then", "else"),
+    *("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "contentSchema"),
 }
 _NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
@@ -71,13 +71,14 @@ def _is_exact(value: float) -> bool:
 
 
 def _all_schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield a schema and all in it, however deep."""
+    """Yield a schema and all in it that are enforced, however deep."""
     waiting: list[Any] = [schema]
     while waiting:
         node = waiting.pop()
         if isinstance(node, Mapping):
             yield node
-            map_below(dict(node), waiting.append)
+            enforced = {key: value for key, value in node.items() if key != "contentSchema"}
+            map_below(enforced, waiting.append)
 
 
 def _numbers(data: Any) -> Iterator[float]:
