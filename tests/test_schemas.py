@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from starchat import ConstraintError
+from starchat import ConstraintError, closed_schema, map_schema, untitled_schema
 from starchat.constraint import json_text
-from starchat.schemas import check_exact, map_below
+from starchat.schemas import Schema, check_exact
 
+Draft202012Validator = pytest.importorskip("jsonschema").Draft202012Validator
+META = "https://json-schema.org/draft/2020-12/meta/"
+REGISTRY = pytest.importorskip("jsonschema_specifications").REGISTRY
 grammars = pytest.importorskip("support.grammars", reason="pip install llguidance")
 
 numbers = st.one_of(
@@ -97,14 +101,80 @@ def test_schemas_of_any_depth_are_looked_at() -> None:
         check_exact(schema, "s")
 
 
-def test_only_schemas_are_visited_and_no_data() -> None:
-    schema = {
-        "properties": {"title": 1, "items": 2},
-        "items": 3,
-        "prefixItems": [4, 5],
-        "enum": [{"items": 6}],
-        "default": {"properties": {"a": 7}},
+def holders() -> Iterator[tuple[str, str]]:
+    """Yield all keywords that hold schemas, and how they do, by JSON Schema's meta-schemas."""
+    one, several, named = "%s", "[%s, true]", '{"items": %s, "enum": false}'
+    for vocabulary in ("core", "applicator", "unevaluated", "content"):
+        for keyword, form in REGISTRY.contents(META + vocabulary)["properties"].items():
+            if form.get("$dynamicRef") == "#meta":
+                yield keyword, one
+            elif form.get("$ref") == "#/$defs/schemaArray":
+                yield keyword, several
+            elif form.get("additionalProperties") == {"$dynamicRef": "#meta"}:
+                yield keyword, named
+    yield from [("items", several), ("additionalItems", one), ("definitions", named)]  # older
+
+
+@pytest.mark.parametrize(("keyword", "form"), [*holders()])
+def test_all_schemas_are_changed_and_no_data(keyword: str, form: str) -> None:
+    def holding(schema: Schema) -> Schema:
+        return {keyword: json.loads(form % json.dumps(schema))}
+
+    inner = {"default": {"not": {"title": "data"}}, "enum": [{"items": {}}]}
+    titled = map_schema(holding(inner), lambda node: node | {"title": "T"})
+    assert titled == holding(inner | {"title": "T"}) | {"title": "T"}
+    assert untitled_schema(titled) == holding(inner)
+
+
+A = {"properties": {"a": {}}}
+
+
+def test_objects_are_closed_where_their_schema_says_nothing() -> None:
+    closed = A | {"additionalProperties": False}
+    assert closed_schema({"properties": {"a": A}, "items": [{"anyOf": [A, True]}]}) == {
+        "properties": {"a": closed},
+        "items": [{"anyOf": [closed, True]}],
+        "additionalProperties": False,
     }
-    seen: list[Any] = []
-    map_below(schema, seen.append)
-    assert sorted(seen) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        A | {"additionalProperties": True},
+        A | {"patternProperties": {"^b": {}}},
+        {"allOf": [A, {"properties": {"b": {}}}]},
+        A | {"anyOf": [{"properties": {"b": {}}}]},
+        {"dependentSchemas": {"b": A}},
+    ],
+    ids=lambda schema: json.dumps(schema)[1:40],
+)
+def test_objects_stay_open_where_their_schema_says_so_or_is_combined(schema: Schema) -> None:
+    assert closed_schema(schema) == schema
+
+
+def of_schemas(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    kinds = ("items", "contains", "not", "if", "then", "else")
+    return st.one_of(
+        st.dictionaries(st.sampled_from("ab"), inner).map(lambda each: {"properties": each}),
+        st.dictionaries(st.sampled_from(kinds), inner, min_size=1, max_size=3),
+        st.lists(inner, min_size=1, max_size=2).map(lambda some: {"anyOf": some}),
+        st.lists(inner, min_size=1, max_size=2).map(lambda some: {"allOf": some}),
+    )
+
+
+@given(
+    st.recursive(st.sampled_from([{}, {"type": "integer"}, A]), of_schemas, max_leaves=4),
+    st.recursive(
+        st.integers(0, 1),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner),
+        max_leaves=3,
+    ),
+)
+@example({"not": A}, {"b": 1})
+@example({"if": A, "then": {"type": "integer"}}, {"b": 1})
+@example({"contains": A, "maxContains": 0}, [{"b": 1}])
+def test_what_a_closed_schema_takes_the_schema_takes(schema: Schema, value: Any) -> None:
+    if Draft202012Validator(closed_schema(schema)).is_valid(value):
+        assert Draft202012Validator(schema).is_valid(value)

@@ -26,7 +26,7 @@ from starchat import (
 )
 from starchat.call_reader import CallReader
 from starchat.chat import ChatTemplate, check_messages
-from starchat.parameters import enforced_parameters, shown_parameters
+from starchat.parameters import shown_parameters
 from starchat.stream import Request, Stream
 from starchat.text_stream import TextStream
 from starchat.tools import CALL, RESULT, Toolbox, call_line, reply_grammar, reply_text
@@ -576,32 +576,6 @@ def test_calls_of_any_schema_validate_by_what_was_given_and_by_what_was_shown(
     (read,) = read_calls(grammars.random_text(grammar, seed))
     jsonschema.validate(read.arguments, schema)
     jsonschema.validate(read.arguments, shown_parameters(schema))
-
-
-def test_an_object_is_closed_where_its_schema_says_nothing() -> None:
-    inner = {"properties": {"b": {}}}
-    assert enforced_parameters({"properties": {"a": inner}}) == {
-        "type": "object",
-        "properties": {"a": inner | {"additionalProperties": False}},
-        "additionalProperties": False,
-    }
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "object"},
-        {"type": "object", "properties": {"a": {}}, "additionalProperties": True},
-        {"type": "object", "properties": {"a": {}}, "patternProperties": {"^b": {}}},
-        {"type": "object", "allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
-        {"type": "object", "properties": {"a": {}}, "anyOf": [{"properties": {"b": {}}}]},
-    ],
-    ids=lambda schema: json.dumps(schema)[18:60],
-)
-def test_an_object_stays_open_where_its_schema_says_so_or_is_combined(
-    schema: dict[str, Any],
-) -> None:
-    assert enforced_parameters(schema) == schema
 
 
 # ---- reading replies ------------------------------------------------------------------------

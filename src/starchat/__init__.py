@@ -24,6 +24,7 @@ from .errors import (
 )
 from .loader import Loader
 from .model import StarChat
+from .schemas import closed_schema, map_schema, untitled_schema
 from .stream import AsyncStream, Stream
 from .types import (
     ChatOptions,
@@ -78,4 +79,7 @@ __all__ = [
     "UnsupportedFeatureError",
     "UnsupportedFormatError",
     "Usage",
+    "closed_schema",
+    "map_schema",
+    "untitled_schema",
 ]

@@ -1,18 +1,12 @@
-"""The JSON Schema of a tool's arguments: as the prompt shows it, and as the grammar enforces it.
-
-Both are copies. The prompt's has references resolved and titles dropped; the grammar's refuses
-arguments that a tool did not list, where its schema says nothing of them.
-"""
+"""The JSON Schema of a tool's arguments as the prompt shows it: one piece, without titles."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import unquote
 
-from .schemas import Schema, map_below
+from .schemas import Schema, map_below, untitled_schema
 
-_COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas"}
-_OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 _DEFINITIONS = {"$defs", "definitions"}
 _MOST_RESOLVED = 500  # references; more than that would multiply the prompt
 
@@ -26,11 +20,6 @@ def shown_parameters(schema: Schema) -> Schema:
     {'properties': {'title': {}}}
     """
     n_resolved = 0
-
-    def untitled(node: Any) -> Any:
-        if not isinstance(node, dict):
-            return node
-        return map_below({k: v for k, v in node.items() if k != "title"}, untitled)
 
     def resolved(node: Any, within: frozenset[str]) -> Any:
         nonlocal n_resolved
@@ -46,42 +35,9 @@ def shown_parameters(schema: Schema) -> Schema:
         return resolved({**_target(schema, reference), **node}, within | {reference})
 
     try:
-        shown: Schema = untitled(resolved(schema, frozenset(["#"])))
+        return untitled_schema(resolved(schema, frozenset(["#"])))
     except LookupError:
-        shown = untitled(schema)
-    return shown
-
-
-def enforced_parameters(schema: Schema) -> Schema:
-    """Return a schema of an object that holds what is listed and no more, unless it says more.
-
-    Schemas that are combined are left as they are: what one of them lists, another may not.
-
-    >>> enforced_parameters({"properties": {"a": {}}})["additionalProperties"]
-    False
-    """
-    root = {**schema, "type": "object"}
-    combined = False
-
-    def look(node: Any) -> Any:
-        nonlocal combined
-        if isinstance(node, dict):
-            used = _COMBINING & node.keys()
-            combined |= len(used) > 1 or bool(used and _OF_PROPERTIES & node.keys())
-            combined |= isinstance(node.get("allOf"), list) and len(node["allOf"]) > 1
-            map_below(node, look)
-        return node
-
-    def close(node: Any) -> Any:
-        if not isinstance(node, dict):
-            return node
-        silent = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
-        closed = {} if silent & node.keys() else {"additionalProperties": False}
-        return map_below(node, close) | (closed if "properties" in node else {})
-
-    look(root)
-    result: Schema = root if combined else close(root)
-    return result
+        return untitled_schema(schema)
 
 
 def _target(schema: Schema, reference: Any) -> Schema:

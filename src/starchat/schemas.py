@@ -1,4 +1,4 @@
-"""JSON Schemas as data: where in one the others are, and what a grammar cannot follow exactly.
+"""JSON Schemas as data: where in one the others are, how to change them all, what is inexact.
 
 llguidance refuses most of what it does not enforce. What is refused here it would take, and then
 allow a text that the schema does not: it computes with floats, and does not remember keys.
@@ -21,6 +21,10 @@ _SCHEMAS = {
     *("additionalProperties", "unevaluatedProperties", "propertyNames"),
     *("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "contentSchema"),
 }
+_COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"}
+_TESTING = {"not", "if", "contains", "dependentSchemas"}  # closing one may allow more, or none
+_OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
+_OF_OTHERS = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
 _NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
@@ -38,6 +42,44 @@ def map_below(schema: Schema, visit: Callable[[Any], Any]) -> Schema:
             many = isinstance(value, list)
             below[key] = [visit(each) for each in value] if many else visit(value)
     return below
+
+
+def map_schema(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
+    """Return a schema with `change` applied to all schemas in it, then to itself; to no data.
+
+    >>> map_schema({"items": {"type": "null"}}, lambda schema: schema | {"title": "T"})
+    {'items': {'type': 'null', 'title': 'T'}, 'title': 'T'}
+    """
+
+    def visit(node: Any) -> Any:
+        return change(map_below(node, visit)) if isinstance(node, dict) else node
+
+    return change(map_below(schema, visit))
+
+
+def untitled_schema(schema: Schema) -> Schema:
+    """Return a schema without titles, which mostly repeat names.
+
+    >>> untitled_schema({"title": "T", "properties": {"title": {"title": "Title"}}})
+    {'properties': {'title': {}}}
+    """
+    return map_schema(schema, lambda node: {k: v for k, v in node.items() if k != "title"})
+
+
+def closed_schema(schema: Schema) -> Schema:
+    """Return a schema whose objects hold what is listed and no more, where it says nothing else.
+
+    One that combines schemas is left as it is: what one of them lists, another may not.
+
+    >>> closed_schema({"properties": {"a": {}}})
+    {'properties': {'a': {}}, 'additionalProperties': False}
+    """
+
+    def closed(node: Schema) -> Schema:
+        is_silent = "properties" in node and not _OF_OTHERS & node.keys()
+        return node | {"additionalProperties": False} if is_silent else node
+
+    return schema if any(map(_combines, _all_schemas(schema))) else map_schema(schema, closed)
 
 
 def check_exact(schema: Mapping[str, Any], where: str) -> None:
@@ -60,6 +102,16 @@ def check_exact(schema: Mapping[str, Any], where: str) -> None:
                 f"{where}: minProperties is {shown(least)} where {n_required} are required, "
                 "expected at most one more: keys without a name are not told apart"
             )
+
+
+def _combines(node: Mapping[str, Any]) -> bool:
+    """Return whether more than one schema looks at the same value."""
+    keys, all_of = node.keys(), node.get("allOf")
+    return (
+        len(_COMBINING & keys) > 1
+        or bool(_TESTING & keys or (_COMBINING & keys and _OF_PROPERTIES & keys))
+        or (isinstance(all_of, list) and len(all_of) > 1)
+    )
 
 
 def _is_exact(value: float) -> bool:

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from . import _core
 from .constraint import Constraint, json_text
 from .errors import ConstraintError, InvalidRequestError
-from .parameters import enforced_parameters, shown_parameters
-from .schemas import Schema
+from .parameters import shown_parameters
+from .schemas import Schema, closed_schema
 from .types import TOOLS, shown
 
 CALL = "<tool_call>"
@@ -235,8 +235,9 @@ def _check_tool(where: str, definition: Any) -> Tool:
     parameters = _check_parameters(where, definition.get("parameters"))
     try:
         told["parameters"] = shown_parameters(parameters)
-        enforced = json_text(enforced_parameters(parameters), f"{where}.parameters")
-        return Tool(name, to_json(where, told), enforced)
+        enforced = closed_schema({**parameters, "type": "object"})
+        text = json_text(enforced, f"{where}.parameters")
+        return Tool(name, to_json(where, told), text)
     except RecursionError:
         raise InvalidRequestError(f"{where}.parameters: nested too deeply") from None
 

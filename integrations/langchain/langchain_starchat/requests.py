@@ -7,22 +7,24 @@ call tools or else must be JSON is asked for in two attempts: the model decides 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
-from starchat import ChatOptions, Chunk, InvalidRequestError, Message
+from starchat import (
+    ChatOptions,
+    Chunk,
+    InvalidRequestError,
+    Message,
+    closed_schema,
+    untitled_schema,
+)
 
 _OF_TOOLS = {"tools", "tool_choice", "parallel_tool_calls"}
 _OF_FUNCTIONS = {"function", "parameters", "input_schema", "toolSpec"}
-_MAPS = {"properties", "patternProperties", "$defs", "definitions"}
-_SCHEMAS = {"items", "prefixItems", "additionalProperties", "anyOf", "allOf", "oneOf"}
-_SILENT = {"additionalProperties", "patternProperties", "unevaluatedProperties"}
-_COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas"}
-_OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 
 
 @dataclass
@@ -124,44 +126,7 @@ def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
         plain = schema
     else:
         plain = convert_to_json_schema(schema)
-    return _tidy(plain)
-
-
-def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
-    def untitle(node: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in node.items() if key != "title"}
-
-    combined = False
-
-    def look(node: dict[str, Any]) -> dict[str, Any]:
-        nonlocal combined
-        used = _COMBINING & node.keys()
-        combined |= len(used) > 1 or bool(used and _OF_PROPERTIES & node.keys())
-        combined |= len(node.get("allOf", ())) > 1
-        return node
-
-    def close(node: dict[str, Any]) -> dict[str, Any]:
-        is_silent = "properties" in node and not _SILENT & node.keys()
-        return node | {"additionalProperties": False} if is_silent else node
-
-    tidy: dict[str, Any] = _map(_map(schema, untitle), look)
-    # Where schemas are combined, what one of them lists another may not.
-    return tidy if combined else cast(dict[str, Any], _map(tidy, close))
-
-
-def _map(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Return a schema with a change applied to it and to all schemas in it, but to no data."""
-    if isinstance(schema, list):
-        return [_map(each, change) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    below = dict(schema)
-    for key, value in schema.items():
-        if key in _MAPS and isinstance(value, dict):
-            below[key] = {name: _map(each, change) for name, each in value.items()}
-        elif key in _SCHEMAS:
-            below[key] = _map(value, change)
-    return change(below)
+    return closed_schema(untitled_schema(plain))
 
 
 def _told(dialogue: list[Message], schema: dict[str, Any]) -> list[Message]:

@@ -21,11 +21,11 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import MessagesToPromptType, dispatcher
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from llama_index.core.types import Model, PydanticProgramMode
-from llama_index.llms.starchat.schemas import closed, schema_of
+from llama_index.llms.starchat.schemas import schema_of
 from llama_index.llms.starchat.tools import arguments, calls, selections
 from pydantic import RootModel
 
-from starchat import InvalidRequestError
+from starchat import InvalidRequestError, closed_schema
 
 if TYPE_CHECKING:
     from llama_index.core.prompts import PromptTemplate
@@ -130,7 +130,7 @@ class StructuredByCalls(FunctionCallingLLM):
     def _text_options(self, output_cls: type[Model], llm_kwargs: Options | None) -> Options:
         """Return the keywords of LlamaIndex's own programs."""
         if self.pydantic_program_mode == PydanticProgramMode.DEFAULT:
-            return {"json_schema": closed(schema_of(output_cls)), **(llm_kwargs or {})}
+            return {"json_schema": closed_schema(schema_of(output_cls)), **(llm_kwargs or {})}
         return llm_kwargs or {}
 
     def _call_options(
