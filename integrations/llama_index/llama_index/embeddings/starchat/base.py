@@ -6,17 +6,15 @@ context is refused, not cut.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.bridge.pydantic import Field
+from llama_index.llms.starchat.settings import ModelSettings
 
-import starchat
 
-
-class StarChatEmbedding(BaseEmbedding):
+class StarChatEmbedding(ModelSettings, BaseEmbedding):
     """Embeds with a StarChat model in this process, the same that `StarChat` answers with.
 
     StarChat was trained to continue text: for retrieval take BM25, which finds more. These
@@ -37,25 +35,10 @@ class StarChatEmbedding(BaseEmbedding):
         ```
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
     model_name: str = Field(default="starchat", description="What observers are told.")
     embed_batch_size: int = Field(
         default=128, gt=0, le=2048, description="Texts that are handed to the engine at a time."
     )
-    model_path: str | None = Field(
-        default=None, frozen=True, description="A ggml file; None: the embedded starchat-nano."
-    )
-    n_threads: int | None = Field(default=None, frozen=True, description="None: all cores.")
-    n_ctx: int | None = Field(
-        default=None, frozen=True, description="Tokens of context; None: the file's own."
-    )
-    _loader: starchat.Loader = PrivateAttr(default_factory=starchat.Loader)
-
-    @field_validator("model_path", mode="before")
-    @classmethod
-    def _path_as_text(cls, path: Any) -> Any:
-        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     @classmethod
     def class_name(cls) -> str:
@@ -65,11 +48,6 @@ class StarChatEmbedding(BaseEmbedding):
     def to_payload(self) -> dict[str, Any]:
         """Describe the model for observers, without loading it."""
         return {**super().to_payload(), "model_path": self.model_path}
-
-    @property
-    def engine(self) -> starchat.StarChat:
-        """The model below, loaded now if it was not."""
-        return self._loader.load(self.model_path, self.n_threads, self.n_ctx)
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._get_text_embeddings([query])[0]
@@ -89,8 +67,7 @@ class StarChatEmbedding(BaseEmbedding):
         return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_text_embeddings(self, texts: Sequence[str]) -> list[list[float]]:
-        engine = await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
-        return _rows(await engine.aembed(texts))
+        return _rows(await (await self._aengine()).aembed(texts))
 
 
 def _rows(vectors: Any) -> list[list[float]]:

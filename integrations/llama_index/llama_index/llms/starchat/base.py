@@ -5,7 +5,6 @@ The engine, the dialogue template and the tokenizer are `starchat`'s; its errors
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -21,7 +20,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
 )
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.llms.starchat.lifetime import aclosing_stream, closing_stream, opened
@@ -35,6 +34,7 @@ from llama_index.llms.starchat.responses import (
     whole,
     whole_async,
 )
+from llama_index.llms.starchat.settings import ModelSettings
 from llama_index.llms.starchat.structured import StructuredByCalls
 from llama_index.llms.starchat.tools import check_whole, definition, resolved_choice, selections
 
@@ -47,7 +47,7 @@ _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
 _NUM_OUTPUT = 512  # tokens that LlamaIndex keeps free for an answer where max_tokens says nothing
 
 
-class StarChat(StructuredByCalls):
+class StarChat(ModelSettings, StructuredByCalls):
     """Answers with a StarChat model in this process.
 
     Construction is cheap: the weights are loaded on first use, and shared by every instance of
@@ -79,15 +79,6 @@ class StarChat(StructuredByCalls):
         ```
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    model_path: str | None = Field(
-        default=None, frozen=True, description="A ggml file; None: the embedded starchat-nano."
-    )
-    n_threads: int | None = Field(default=None, frozen=True, description="None: all cores.")
-    n_ctx: int | None = Field(
-        default=None, frozen=True, description="Tokens of context; None: the file's own."
-    )
     max_tokens: int | None = Field(
         default=None, description="Most tokens of a reply; None: what the context still holds."
     )
@@ -116,25 +107,11 @@ class StarChat(StructuredByCalls):
         default=False,
         description="Whether a raw prompt's text may spell control tokens, such as <|user|>.",
     )
-    _loader: starchat.Loader = PrivateAttr(default_factory=starchat.Loader)
-
-    @field_validator("model_path", mode="before")
-    @classmethod
-    def _path_as_text(cls, path: Any) -> Any:
-        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     @classmethod
     def class_name(cls) -> str:
         """Return the name that LlamaIndex's serialization knows."""
         return "StarChat"
-
-    @property
-    def engine(self) -> starchat.StarChat:
-        """The model below, loaded now if it was not: `engine.info`, `engine.stats()` …"""
-        return self._loader.load(self.model_path, self.n_threads, self.n_ctx)
-
-    async def _aengine(self) -> starchat.StarChat:
-        return await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
 
     @property
     def metadata(self) -> LLMMetadata:
