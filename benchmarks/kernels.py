@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from machine import Limits, Result, new_result, warn_if_busy, write_result
+from machine import Limits, Result, new_result, write_result
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -120,7 +120,6 @@ def groups(arguments: argparse.Namespace) -> list[Callable[[], Iterator[Timed]]]
 def measure(arguments: argparse.Namespace) -> Result:
     """Run everything, some rounds, limits between them."""
     result = new_result("kernels")
-    warn_if_busy(result)
     cases: dict[tuple[Any, ...], Case] = {}
     limits = Limits({1, *arguments.threads}, arguments.isa)
     makers = groups(arguments)

@@ -12,6 +12,7 @@ import os
 import platform
 import shlex
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,17 @@ _PLACES = ("--json", "--peers", "--environment", "--weights")
 _BUSY = 0.5  # processes that want to run, when a benchmark begins
 
 
+def begin(benchmark: str, parser: ArgumentParser, n_rounds: int) -> tuple[Namespace, Result]:
+    """Return the command line's options, these three among them, and a new result."""
+    parser.add_argument("--rounds", type=int, default=n_rounds)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    return parser.parse_args(), new_result(benchmark)
+
+
 def new_result(benchmark: str) -> Result:
-    """Return what every result begins with: the benchmark, its command, time and machine."""
-    return {
+    """Return the benchmark, its command, time and machine; warn on stderr if that is busy."""
+    result: Result = {
         "benchmark": benchmark,
         "command": command_line(sys.argv),
         "date": datetime.date.today().isoformat(),
@@ -44,6 +53,13 @@ def new_result(benchmark: str) -> Result:
             "load": round(os.getloadavg()[0], 2),
         },
     }
+    if is_busy(result):
+        load = result["machine"]["load"]
+        print(
+            f"warning: the machine is busy (load {load}): figures will be low and scattered",
+            file=sys.stderr,
+        )
+    return result
 
 
 def command_line(argv: Sequence[str]) -> str:
@@ -65,16 +81,6 @@ def command_line(argv: Sequence[str]) -> str:
 def is_busy(result: Result) -> bool:
     """Whether other programs were running when it began."""
     return float(result["machine"]["load"]) > _BUSY
-
-
-def warn_if_busy(result: Result) -> None:
-    """Say so on stderr."""
-    if is_busy(result):
-        load = result["machine"]["load"]
-        print(
-            f"warning: the machine is busy (load {load}): figures will be low and scattered",
-            file=sys.stderr,
-        )
 
 
 def write_result(result: Result, path: Path | None) -> None:

@@ -17,10 +17,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-from machine import new_result, warn_if_busy, write_result
+from machine import begin, write_result
 
 from starchat import StarChat
 
@@ -115,12 +114,7 @@ def _spread(values: list[float]) -> str:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    arguments = parser.parse_args()
-    result = new_result("overhead")
-    warn_if_busy(result)
+    arguments, result = begin("overhead", parser, n_rounds=15)
     imports: dict[str, dict[str, list[float]]] = {}
     replies: dict[str, dict[str, list[float]]] = {}
     n_imports = max(3, arguments.rounds // 3)

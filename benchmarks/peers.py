@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 from comparison import Figures, table
 from environment import BUILDS, PeersUnavailable, default_directory, peers_python
 from kernels import giga
-from machine import Limits, Result, new_result, warn_if_busy, write_result
+from machine import Limits, Result, new_result, write_result
 from random_model import SHAPES, folded_shapes, write_bin, write_gguf
 from rich.console import Console
 from rich.progress import Progress
@@ -188,7 +188,6 @@ def gather(rounds: list[Figures]) -> Figures:
 def measure(arguments: argparse.Namespace) -> Result:
     """Measure every type."""
     result = new_result("peers")
-    warn_if_busy(result)
     result |= {"threads": arguments.threads, "model": Path(arguments.model).name}
     result |= {"build": arguments.isa, "types": []}
     for type in arguments.types:

@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import new_result, warn_if_busy, write_result
+from machine import begin, write_result
 
 from starchat import StarChat, Stream
 
@@ -218,12 +218,7 @@ def main() -> None:
     parser.add_argument("--concurrency", nargs="*", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--tokens", type=int, default=48, help="of each answer")
     parser.add_argument("--long", type=int, default=2000, help="tokens of the prompt that arrives")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    arguments = parser.parse_args()
-    result = new_result("serving")
-    warn_if_busy(result)
+    arguments, result = begin("serving", parser, n_rounds=3)
     served: Rows = {}
     stalled: Rows = {}
     options = {"max_tokens": arguments.tokens, "ignore_eos": True, "speculation": False}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from machine import Result, new_result, warn_if_busy, write_result
+from machine import Result, new_result, write_result
 from random_model import SHAPES, Array, random_tensor, write_bin
 from report import markdown, table_rows
 from rich.console import Console
@@ -229,7 +229,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def measure(arguments: argparse.Namespace, folder: Path) -> Result:
     """Write the model where it is not there yet, and measure."""
     result = new_result("speculation")
-    warn_if_busy(result)
     path = folder / f"reciting-{arguments.model}-{arguments.type}.bin"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
