@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from enum import IntEnum
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -99,6 +102,26 @@ def test_schemas_of_any_depth_are_looked_at() -> None:
         schema = {"items": schema}
     with pytest.raises(ConstraintError, match="const has the number"):
         check_exact(schema, "s")
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2**60
+
+
+@pytest.mark.parametrize("value", [Level.LOW, np.float64(0.5)], ids=["enum", "numpy"])
+def test_values_of_other_types_are_what_json_makes_of_them(value: Any) -> None:
+    assert json.loads(json_text({"const": value}))["const"] == value
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"enum": [Level.HIGH]}, {"anyOf": ({"const": 2**60},)}, {"items": MappingProxyType({})}],
+    ids=["enum", "tuple", "mapping"],
+)
+def test_no_type_hides_what_would_be_followed_inexactly(schema: Any) -> None:
+    with pytest.raises(ConstraintError):
+        json_text(schema)
 
 
 def holders() -> Iterator[tuple[str, str]]:
