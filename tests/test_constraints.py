@@ -90,7 +90,7 @@ def test_regex(tiny: StarChat) -> None:
 
 
 def test_choice_gives_each_of_them(tiny: StarChat) -> None:
-    choice = ["yes", "no", 'a "quoted" \\ one', "né\n🙂\0", "yes, of course"]
+    choice = ["yes", "no", 'a "quoted" \\ one', "né\n🙂\0", "yes, of course", "/\x7f\x1f\x80/"]
     texts = {tiny.chat(DIALOGUE, choice=choice, seed=s, **ANYTHING).text for s in range(60)}
     assert texts == set(choice)
 
