@@ -177,6 +177,14 @@ def test_references_are_resolved_and_titles_dropped_but_no_property_of_that_name
 
 
 @pytest.mark.parametrize(
+    "reference", [{}, [], 5, None, "", "#/", "#/anyOf/9", "#/anyOf/" + "9" * 5000, "#/anyOf/0/a/b"]
+)
+def test_references_of_any_kind_are_left_to_the_compiler(reference: Any) -> None:
+    schema = {"type": "object", "anyOf": [{}], "properties": {"a": {"$ref": reference}}}
+    assert shown_parameters(schema) == schema
+
+
+@pytest.mark.parametrize(
     "definitions",
     [
         pytest.param({"A": {"properties": {"next": {"$ref": "#/$defs/A"}}}}, id="recursive"),

@@ -30,9 +30,10 @@ def shown_parameters(schema: Schema) -> Schema:
             return map_below(node, lambda below: resolved(below, within))
         reference = node.pop("$ref")
         n_resolved += 1
+        target = _target(schema, reference)
         if reference in within or n_resolved > _MOST_RESOLVED:
             raise LookupError
-        return resolved({**_target(schema, reference), **node}, within | {reference})
+        return resolved({**target, **node}, within | {reference})
 
     try:
         return untitled_schema(resolved(schema, frozenset(["#"])))
@@ -51,7 +52,7 @@ def _target(schema: Schema, reference: Any) -> Schema:
     for part in unquote(reference).split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(node, list):
-            node = node[int(key)] if key.isdecimal() else None
+            node = node[int(key)] if key.isdecimal() and len(key) < 10 else None
         else:
             node = node.get(key) if isinstance(node, dict) else None
     if not isinstance(node, dict):
