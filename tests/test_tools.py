@@ -363,6 +363,21 @@ def test_messages_of_tools_are_refused_with_where_and_why(messages: Any, sentenc
         check_messages(messages)
 
 
+def test_work_grows_with_the_number_of_calls_and_not_with_its_square() -> None:
+    class Id(str):
+        __hash__ = str.__hash__
+        n_compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Id.n_compared += 1
+            return str.__eq__(self, other)
+
+    n = 300
+    asked = assistant("", *[call("f", {}, Id(i)) for i in range(n)])
+    check_messages([asked, *[result("3", Id(i)) for i in range(n)]])
+    assert Id.n_compared < 9 * n
+
+
 # ---- definitions ----------------------------------------------------------------------------
 
 

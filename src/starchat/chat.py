@@ -147,14 +147,16 @@ class _Asked:
 
     def __init__(self, calls: Sequence[ToolCall]) -> None:
         self._calls = calls
+        self._by_id = {call.id: call for call in calls}
         self._answers: dict[str, str] = {}  # by the id of the call
 
     def lines(self, where: str) -> list[str]:
         """Return the lines that call."""
-        ids = [call.id for call in self._calls]
-        for index, call in enumerate(self._calls):
-            if call.id in ids[:index]:
+        ids: set[str] = set()
+        for call in self._calls:
+            if call.id in ids:
                 raise InvalidRequestError(f"{where}: two calls have the id {shown(call.id)}")
+            ids.add(call.id)
         return [
             call_line(f"{where}.tool_calls[{index}]", call.name, dict(call.arguments))
             for index, call in enumerate(self._calls)
@@ -167,7 +169,7 @@ class _Asked:
         id = message["tool_call_id"]
         if not isinstance(id, str):
             raise InvalidRequestError(f"{where}: tool_call_id must be a string, got {shown(id)}")
-        call = next((call for call in self._calls if call.id == id), None)
+        call = self._by_id.get(id)
         if call is None:
             known = ", ".join([shown(call.id) for call in self._calls]) or "none"
             raise InvalidRequestError(
