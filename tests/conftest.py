@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ from support.tiny_model import Shape, write_tiny
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background starts like this
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if find_spec("hypothesis"):  # an adapter's own environment may lack it
+    from hypothesis import HealthCheck, settings
+
+    # A busy machine is no failure.
+    settings.register_profile(
+        "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
