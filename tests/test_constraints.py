@@ -532,8 +532,10 @@ def test_a_library_without_the_interface_is_refused() -> None:
 
 def test_closing_ends_constrained_streams(tiny_model_path: Path) -> None:
     model = StarChat.load(tiny_model_path, n_ctx=500)
+    # Longer than what a stream holds unread, so that it cannot have ended.
     stream = model.stream_complete("x", regex="[a-z]*", ignore_eos=True)
-    next(stream)
+    while not model.stats()["running"]:
+        time.sleep(0.001)
     model.close()
     with pytest.raises(EngineClosedError):
         while True:

