@@ -398,7 +398,7 @@ def test_line_of_one_megabyte_takes_linear_time(oracle: Oracle, letters: str) ->
     start = time.perf_counter()
     oracle.ours.encode(line, allow_special=True)
     # Takes 0.3 s at most; quadratic work would take hours. The bound leaves room for slow machines.
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 100
 
 
 def test_threads_share_one_tokenizer(oracle: Oracle) -> None:
