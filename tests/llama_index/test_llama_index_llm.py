@@ -135,7 +135,7 @@ async def test_loading_leaves_the_event_loop_free(
         await asyncio.sleep(0.01)
         n_ticks += 1
     assert len(loads) == 1
-    assert n_ticks > 10
+    assert n_ticks > 2  # a method that blocks lets the loop turn once
 
 
 def test_settings_reach_the_engine() -> None:
