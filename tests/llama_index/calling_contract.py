@@ -79,6 +79,15 @@ ADD, NOW = FunctionTool.from_defaults(add), FunctionTool.from_defaults(now)
 ORDER = FunctionTool.from_defaults(order, fn_schema=Order)
 
 
+class Endless(BaseModel):
+    """Arguments that no context holds."""
+
+    text: str = Field(pattern=r"^[a-z ]{100000}$")
+
+
+ENDLESS = FunctionTool.from_defaults(order, name="write", fn_schema=Endless)
+
+
 def saying(text: str) -> FunctionTool:
     """Return a tool whose one argument can only be `text`."""
 
@@ -465,7 +474,7 @@ class CallingContract(LLMUnderTest):
     async def test_closing_a_stream_ends_its_sequence(self, way: str) -> None:
         llm = self.make(**self.endless)
         n_before = self.n_generated(llm)
-        stream = await call(llm, way, [ADD], QUESTION)
+        stream = await call(llm, way, [ENDLESS], QUESTION, tool_required=True)
         await step(stream)
         await close(stream)
         await self.check_ended_early(llm, n_before)
@@ -474,7 +483,7 @@ class CallingContract(LLMUnderTest):
     async def test_cancelling_a_task_ends_its_sequence(self, way: str) -> None:
         llm = self.make(**self.endless)
         n_before = self.n_generated(llm)
-        task = asyncio.create_task(ask(llm, way, [ADD], QUESTION))
+        task = asyncio.create_task(ask(llm, way, [ENDLESS], QUESTION, tool_required=True))
         assert await eventually(lambda: self.n_running(llm) == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
