@@ -76,6 +76,26 @@ def test_a_batch_is_submitted_before_it_is_read(
     assert set(events[len(PROMPTS) :]) == {"read"}
 
 
+@pytest.mark.parametrize("name", ["stream_complete", "astream_complete"])
+async def test_the_engine_has_only_so_many_prompts_at_a_time(
+    nano: StarChat, llm: StarChatLLM, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    prompts = [f"def f{n}(" for n in range(12)]
+    texts = [llm.invoke(prompt) for prompt in prompts]
+    submit, streams, n_open = getattr(StarChat, name), [], []
+
+    def spy(self: StarChat, *args: Any, **kwargs: Any) -> Any:
+        n_open.append(sum(not stream._request.ended for stream in streams))
+        streams.append(submit(self, *args, **kwargs))
+        return streams[-1]
+
+    monkeypatch.setattr("langchain_starchat.llms.N_TOGETHER", 3)
+    monkeypatch.setattr(StarChat, name, spy)
+    given = await llm.agenerate(prompts) if name[0] == "a" else llm.generate(prompts)
+    assert [one.text for (one,) in given.generations] == texts
+    assert max(n_open) == 2
+
+
 async def test_callbacks_hear_every_chunk_once(long_llm: StarChatLLM) -> None:
     tokens, awaited = Tokens(), AwaitedTokens()
     assert list(long_llm.stream(PROMPTS[0], config={"callbacks": [tokens]})) == tokens.tokens

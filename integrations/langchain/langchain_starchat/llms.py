@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
+from itertools import islice
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -23,6 +24,8 @@ from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import logprob_entries
 from langchain_starchat.settings import CONSTRAINTS, SAMPLING, StarChatSettings
 from starchat import Chunk, Completion
+
+N_TOGETHER = 64  # prompts of one call that the engine has at a time: each holds memory
 
 
 class StarChatLLM(StarChatSettings, BaseLLM):
@@ -134,14 +137,14 @@ class StarChatLLM(StarChatSettings, BaseLLM):
     ) -> LLMResult:
         model, sampling = self._model(), self._sampling(stop, kwargs)
         with context_overflow(), ExitStack() as streams:
-            running = [
-                streams.enter_context(model.stream_complete(prompt, **sampling))
-                for prompt in prompts
-            ]
-            unread = running
-            while unread:  # in turns: a stream that nobody reads pauses at some point
+            begun, unread, waiting = [], [], iter(prompts)
+            while True:  # in turns: a stream that nobody reads pauses at some point
+                for prompt in islice(waiting, N_TOGETHER - len(unread)):
+                    begun.append(streams.enter_context(model.stream_complete(prompt, **sampling)))
+                    unread.append(begun[-1])
+                if not unread:
+                    return self._result([stream.result() for stream in begun])
                 unread = [stream for stream in unread if next(stream, None)]
-            return self._result([stream.result() for stream in running])
 
     async def _agenerate(
         self,
@@ -153,14 +156,15 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         model, sampling = await self._amodel(), self._sampling(stop, kwargs)
         with context_overflow():
             async with AsyncExitStack() as streams:
-                running = [
-                    await streams.enter_async_context(model.astream_complete(prompt, **sampling))
-                    for prompt in prompts
-                ]
-                unread = running
-                while unread:
+                begun, unread, waiting = [], [], iter(prompts)
+                while True:
+                    for prompt in islice(waiting, N_TOGETHER - len(unread)):
+                        stream = model.astream_complete(prompt, **sampling)
+                        begun.append(await streams.enter_async_context(stream))
+                        unread.append(stream)
+                    if not unread:
+                        return self._result([await stream.result() for stream in begun])
                     unread = [stream for stream in unread if await anext(stream, None)]
-                return self._result([await stream.result() for stream in running])
 
     def _result(self, replies: list[Completion]) -> LLMResult:
         prompt_tokens = sum(reply.usage.prompt_tokens for reply in replies)
