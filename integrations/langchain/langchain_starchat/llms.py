@@ -23,7 +23,7 @@ from pydantic import PrivateAttr
 from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import logprob_entries
 from langchain_starchat.settings import CONSTRAINTS, SAMPLING, StarChatSettings
-from starchat import Chunk, Completion
+from starchat import AsyncStream, Chunk, Completion, Stream
 
 N_TOGETHER = 64  # prompts of one call that the engine has at a time: each holds memory
 
@@ -137,7 +137,9 @@ class StarChatLLM(StarChatSettings, BaseLLM):
     ) -> LLMResult:
         model, sampling = self._model(), self._sampling(stop, kwargs)
         with context_overflow(), ExitStack() as streams:
-            begun, unread, waiting = [], [], iter(prompts)
+            begun: list[Stream] = []
+            unread: list[Stream] = []
+            waiting = iter(prompts)
             while True:  # in turns: a stream that nobody reads pauses at some point
                 for prompt in islice(waiting, N_TOGETHER - len(unread)):
                     begun.append(streams.enter_context(model.stream_complete(prompt, **sampling)))
@@ -156,7 +158,9 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         model, sampling = await self._amodel(), self._sampling(stop, kwargs)
         with context_overflow():
             async with AsyncExitStack() as streams:
-                begun, unread, waiting = [], [], iter(prompts)
+                begun: list[AsyncStream] = []
+                unread: list[AsyncStream] = []
+                waiting = iter(prompts)
                 while True:
                     for prompt in islice(waiting, N_TOGETHER - len(unread)):
                         stream = model.astream_complete(prompt, **sampling)
