@@ -24,7 +24,7 @@ from .errors import (
 )
 from .loader import Loader
 from .model import StarChat
-from .schemas import closed_schema, map_schema, untitled_schema
+from .schemas import closed_schema, enforceable_schema, map_schema, untitled_schema
 from .stream import AsyncStream, Stream
 from .types import (
     ChatOptions,
@@ -80,6 +80,7 @@ __all__ = [
     "UnsupportedFormatError",
     "Usage",
     "closed_schema",
+    "enforceable_schema",
     "map_schema",
     "untitled_schema",
 ]

@@ -25,6 +25,8 @@ _COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"}
 _TESTING = {"not", "if", "contains", "dependentSchemas"}  # closing one may allow more, or none
 _OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 _OF_OTHERS = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
+_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6"}
+_FORMATS |= {"uri", "uuid"}
 _NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
@@ -64,6 +66,26 @@ def untitled_schema(schema: Schema) -> Schema:
     {'properties': {'title': {}}}
     """
     return map_schema(schema, lambda node: {k: v for k, v in node.items() if k != "title"})
+
+
+def enforceable_schema(schema: Schema) -> Schema:
+    """Return a schema that allows what this one does, without words that no grammar keeps.
+
+    For schemas that pydantic makes of classes: `uniqueItems` of a set or the format "path" tell
+    readers what it checks itself. A schema with such a word is refused.
+
+    >>> enforceable_schema({"items": {"format": "path"}, "uniqueItems": True})
+    {'items': {}}
+    """
+
+    def kept(node: Schema) -> Schema:
+        return {
+            key: value
+            for key, value in node.items()
+            if key != "uniqueItems" and (key != "format" or value in _FORMATS)
+        }
+
+    return map_schema(schema, kept)
 
 
 def closed_schema(schema: Schema) -> Schema:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -283,3 +284,19 @@ def test_methods_and_schemas_are_checked_at_once(chat: ChatStarChat) -> None:
         chat.with_structured_output(Verdict, method="yaml")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="schema: method 'json_schema' needs one"):
         chat.with_structured_output()
+
+
+class Shelf(BaseModel):
+    """A shelf."""
+
+    folder: Path
+    names: set[Literal["a", "b"]] = Field(min_length=1, max_length=2)
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_what_only_pydantic_can_check_is_left_to_it(nano: Any, method: Any) -> None:
+    llm = ChatStarChat(temperature=0, max_tokens=300)
+    shelf = llm.with_structured_output(Shelf, method=method).invoke("folder: here, names: a")
+    assert isinstance(shelf, Shelf)
+    with pytest.raises(InvalidRequestError, match="Unknown format: path"):
+        llm.with_structured_output(Shelf.model_json_schema(), method=method).invoke("Hi")

@@ -17,11 +17,10 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
-from langchain_starchat.requests import Attempt, attempts, json_schema
+from langchain_starchat.requests import Attempt, attempts, definition, json_schema
 from langchain_starchat.requests import tool_choice as _tool_choice
 from langchain_starchat.settings import StarChatSettings
 from langchain_starchat.structured_output import (
@@ -186,7 +185,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         """Return how many tokens the prompt of these messages has, template and tools included."""
         if not messages:
             return 0
-        definitions = [convert_to_openai_tool(tool) for tool in tools or ()]
+        definitions = [definition(tool) for tool in tools or ()]
         dialogue = to_starchat(messages, self.model_name)
         return self._model().count_tokens(dialogue, definitions)
 
@@ -208,7 +207,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         parallel_tool_calls: False allows one call in a reply.
         """
         arguments = {
-            "tools": [convert_to_openai_tool(tool, strict=strict) for tool in tools],
+            "tools": [definition(tool, strict) for tool in tools],
             "tool_choice": _tool_choice(tool_choice),
             "parallel_tool_calls": parallel_tool_calls,
         }
@@ -247,9 +246,9 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
             named = {"schema": json_schema(schema)}
             arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
         elif method == "function_calling":
-            definition = convert_to_openai_tool(schema, strict=strict)
-            tool = definition["function"]["name"]
-            arguments = {"tools": [definition], "tool_choice": tool, "parallel_tool_calls": False}
+            defined = definition(schema, strict)
+            tool = defined["function"]["name"]
+            arguments = {"tools": [defined], "tool_choice": tool, "parallel_tool_calls": False}
         else:
             raise InvalidRequestError(
                 f"method: expected 'json_schema', 'function_calling' or 'json_mode', got {method!r}"

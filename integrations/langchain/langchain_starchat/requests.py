@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel
 
 from starchat import (
@@ -20,6 +20,7 @@ from starchat import (
     InvalidRequestError,
     Message,
     closed_schema,
+    enforceable_schema,
     untitled_schema,
 )
 
@@ -111,6 +112,18 @@ def response_schema(form: Any) -> dict[str, Any] | None:
     )
 
 
+def definition(tool: Any, strict: bool | None = None) -> dict[str, Any]:
+    """Return the definition of a tool in any form that LangChain knows.
+
+    A dict stays what it says; of classes and functions, what no grammar can enforce is left out.
+    """
+    made = convert_to_openai_tool(tool, strict=strict)
+    function = made["function"]
+    if not isinstance(tool, dict) and "parameters" in function:
+        function["parameters"] = enforceable_schema(function["parameters"])
+    return made
+
+
 def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     """Return the JSON Schema of a class, or of a dict in any form that LangChain knows.
 
@@ -121,7 +134,8 @@ def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     {'type': 'object', 'properties': {'a': {}}, 'additionalProperties': False}
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        plain = schema.model_json_schema()  # with its references: it may refer to itself
+        # With its references: it may refer to itself.
+        plain = enforceable_schema(schema.model_json_schema())
     elif isinstance(schema, dict) and not _OF_FUNCTIONS & schema.keys():
         plain = schema
     else:

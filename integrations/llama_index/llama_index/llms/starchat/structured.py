@@ -21,11 +21,10 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import MessagesToPromptType, dispatcher
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from llama_index.core.types import Model, PydanticProgramMode
-from llama_index.llms.starchat.schemas import schema_of
 from llama_index.llms.starchat.tools import arguments, calls, selections
 from pydantic import RootModel
 
-from starchat import InvalidRequestError, closed_schema
+from starchat import InvalidRequestError, closed_schema, enforceable_schema
 
 if TYPE_CHECKING:
     from llama_index.core.prompts import PromptTemplate
@@ -130,7 +129,7 @@ class StructuredByCalls(FunctionCallingLLM):
     def _text_options(self, output_cls: type[Model], llm_kwargs: Options | None) -> Options:
         """Return the keywords of LlamaIndex's own programs."""
         if self.pydantic_program_mode == PydanticProgramMode.DEFAULT:
-            return {"json_schema": closed_schema(schema_of(output_cls)), **(llm_kwargs or {})}
+            return {"json_schema": closed_schema(_schema_of(output_cls)), **(llm_kwargs or {})}
         return llm_kwargs or {}
 
     def _call_options(
@@ -167,7 +166,7 @@ class StructuredReply(Generic[Model]):
     @property
     def options(self) -> Options:
         """What makes a chat method call for the model, once."""
-        schema = schema_of(self._output_cls)
+        schema = _schema_of(self._output_cls)
         about = schema.pop("description", "")
         if self._is_root:
             definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
@@ -213,3 +212,7 @@ class StructuredReply(Generic[Model]):
             return self._output_cls.model_validate(values.get(_ROOT) if self._is_root else values)
         except ValidationError:
             return flexible.model_validate(values)
+
+
+def _schema_of(model: type[Model]) -> dict[str, Any]:
+    return enforceable_schema(model.model_json_schema())

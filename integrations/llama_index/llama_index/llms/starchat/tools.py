@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.llms.starchat.errors import CutCallError
-from llama_index.llms.starchat.schemas import enforceable
 from pydantic_core import from_json
 
-from starchat import InvalidRequestError
+from starchat import InvalidRequestError, enforceable_schema
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
@@ -23,7 +22,7 @@ def definition(tool: BaseTool) -> dict[str, Any]:
     return {
         "name": about.get_name(),
         "description": about.description,
-        "parameters": enforceable(about.get_parameters_dict()),
+        "parameters": enforceable_schema(about.get_parameters_dict()),
     }
 
 
