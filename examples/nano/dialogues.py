@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from filler import code, passage, sentence
 from smalltalk import small_talk, unknown
@@ -19,10 +19,14 @@ from wordings import QUESTIONS
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Messages (role, content), the system message first; `learned` replies are trained on."""
+    """Messages (role, content), the system message first; `learned` replies are trained on.
+
+    A reply may begin with a `given` text, as by a grammar: that is not learned.
+    """
 
     messages: tuple[tuple[str, str], ...]
     learned: frozenset[int] = frozenset()
+    given: Mapping[int, str] = field(default_factory=dict)
 
     def texts(self) -> Iterator[str]:
         """Yield the contents as they are tokenized."""
@@ -308,7 +312,7 @@ def _typo(text: str, rng: random.Random) -> str:
 
 # ---- dialogues ------------------------------------------------------------------------------
 
-_SYSTEMS = (
+SYSTEMS = (
     "You are a helpful assistant.|You are a helpful coding assistant.|Below is a conversation "
     "between a human user and a helpful AI coding assistant.|Answer briefly.|You are starchat-nano."
     "|You are a Python expert. Answer with code.|Be concise and polite.|You are a chatbot."
@@ -317,7 +321,7 @@ _SYSTEMS = (
     "1. Never directly reference the given context in your answer.\n2. Avoid statements like "
     "'Based on the context, ...' or 'The context information ...' or anything along those lines."
 ).split("|")
-_RETRIEVAL = (
+RETRIEVAL = (
     "Context information is below.\n---------------------\n{context}\n---------------------\n"
     "Given the context information and not prior knowledge, answer the query.\n"
     "Query: {question}\nAnswer: ",
@@ -350,7 +354,7 @@ def dialogue(rng: random.Random, n_words: int = 40) -> Dialogue:
     for _ in range(n_turns):
         message, reply = _exchange(rng)
         if rng.random() < context_share:
-            frame = rng.choice(_RETRIEVAL)
+            frame = rng.choice(RETRIEVAL)
             context = _context(rng, rng.randint(5, n_words))
             message = frame.format(context=context, question=message)
         if rng.random() < 0.02:  # two messages in a row: the last one counts
@@ -368,7 +372,7 @@ def _system(rng: random.Random) -> str:
     chance = rng.random()
     if chance < 0.6:
         return ""
-    return rng.choice(_SYSTEMS) if chance < 0.9 else passage(rng, rng.randint(3, 40))
+    return rng.choice(SYSTEMS) if chance < 0.9 else passage(rng, rng.randint(3, 40))
 
 
 def _exchange(rng: random.Random) -> tuple[str, str]:

@@ -1,43 +1,67 @@
 """Trains starchat-nano's byte-level BPE, laid out like StarCoder's vocabulary.
 
 Id 0 is <|endoftext|>, then the 256 bytes, then merges in order (a merged token's rank is its
-id), then the four role tokens. Digits stand alone; words follow GPT-2's pattern.
+id), then the four role tokens. Digits stand alone; words follow GPT-2's pattern. A word has the
+same tokens after a blank and at the start of a JSON string, so that it can be copied: merges with
+a word's blank come last, and only for the most frequent first tokens.
 """
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from agents import agent_dialogue, as_dialogue, json_dialogue
+from code_contexts import code_dialogue
 from dialogues import Dialogue, dialogue
 from filler import passage
 
 END_OF_TEXT = "<|endoftext|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
-N_VOCAB = 2048
+N_VOCAB = 2560
+N_BLANK_MERGES = 450
+_BLANK = "Ġ"  # the blank in GPT-2's alphabet
+_WORD_BLANK = tokenizers.Regex("^Ġ(?=[^ĠĊĉ])")
+_PIECES = [
+    pre_tokenizers.Digits(individual_digits=True),
+    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+]
 
 
-def train_tokenizer(seed: int = 0, n_dialogues: int = 12_000) -> tokenizers.Tokenizer:
+def train_tokenizer(seed: int = 0, n_dialogues: int = 6_000) -> tokenizers.Tokenizer:
     """Train the tokenizer on generated dialogues and filler; the same seed, the same tokens."""
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    words = pre_tokenizers.Sequence([*_PIECES, pre_tokenizers.Split(_WORD_BLANK, "isolated")])
+    first = tokenizers.Tokenizer(models.BPE())
+    first.pre_tokenizer = words
     trainer = trainers.BpeTrainer(
-        vocab_size=N_VOCAB - len(ROLES),
+        vocab_size=N_VOCAB - len(ROLES) - N_BLANK_MERGES,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(seed, n_dialogues), trainer)
-    tokenizer.add_special_tokens(list(ROLES))
+    first.train_from_iterator(_texts(seed, n_dialogues), trainer)
+    counts: Counter[str] = Counter()
+    for text in _texts(seed, n_dialogues // 4):
+        tokens = first.encode(text).tokens
+        counts.update(after for blank, after in pairwise(tokens) if blank == _BLANK)
+    after_blank = [t for t, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    after_blank = [t for t in after_blank if t[0] not in _BLANK + "ĊĉĠ0123456789"]
+    state = json.loads(first.to_str())["model"]
+    vocab: dict[str, int] = state["vocab"]
+    merges = [tuple(merge) for merge in state["merges"]]
+    for token in after_blank[:N_BLANK_MERGES]:
+        vocab[_BLANK + token] = len(vocab)
+        merges.append((_BLANK, token))
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_PIECES)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([END_OF_TEXT, *ROLES])
     if tokenizer.get_vocab_size() != N_VOCAB:
         raise RuntimeError(f"{tokenizer.get_vocab_size()} tokens were trained, not {N_VOCAB}")
     return tokenizer
@@ -45,9 +69,11 @@ def train_tokenizer(seed: int = 0, n_dialogues: int = 12_000) -> tokenizers.Toke
 
 def _texts(seed: int, n_dialogues: int) -> Iterator[str]:
     rng = random.Random(f"tokenizer {seed}")
-    for _ in range(n_dialogues):
+    for i in range(n_dialogues):
         yield from dialogue(rng).texts()
         yield passage(rng, 60)
+        make = (agent_dialogue, code_dialogue, agent_dialogue, json_dialogue)[i % 4]
+        yield from as_dialogue(make(rng)).texts()
 
 
 class Encoder:
@@ -89,7 +115,9 @@ class Encoder:
             body = [*self.text("\n" + content), self.end]
             ids += [roles[role], *body, *newline]
             learns = role == "assistant" and i in dialogue.learned
-            learned += [False, *[learns] * len(body), *[False] * len(newline)]
+            n_given = len(self.text("\n" + dialogue.given[i])) if i in dialogue.given else 0
+            learned += [False, *[False] * n_given, *[learns] * (len(body) - n_given)]
+            learned += [False] * len(newline)
         return ids, learned
 
 
