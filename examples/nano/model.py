@@ -21,12 +21,12 @@ from torch.nn import functional
 class Config:
     """The model's sizes; n_inner is 4 · n_embd."""
 
-    n_vocab: int = 2048
+    n_vocab: int = 2560
     n_ctx: int = 2048
     n_embd: int = 256
     n_head: int = 4
-    n_layer: int = 4
-    dropout: float = 0.1  # in training, of what is added to the residual stream
+    n_layer: int = 6
+    dropout: float = 0.05  # in training, of what is added to the residual stream
 
     @property
     def head_dim(self) -> int:
@@ -109,11 +109,11 @@ class GPTBigCode(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
+            if name.endswith("bias") or "proj" in name or "wpe" in name:
                 nn.init.zeros_(parameter)
             elif "ln_" not in name:
-                scale = (2 * config.n_layer) ** -0.5 if "proj" in name else 1.0
-                nn.init.normal_(parameter, std=0.02 * scale)
+                nn.init.normal_(parameter, std=0.02)
+        _begin_with_induction(self)
 
     def forward(
         self, ids: Tensor, positions: Tensor, caches: Sequence[Cache] | None = None
@@ -147,6 +147,47 @@ class GPTBigCode(nn.Module):
                 names[f"h.{i}.{part}.bias"] = f"h{i}/{place}/b"
         state = self.state_dict()
         return {f"model/{name}": state[key].float().numpy() for key, name in names.items()}
+
+
+@torch.no_grad()
+def _begin_with_induction(model: GPTBigCode) -> None:
+    """Let the first two layers copy from the start: to find that out takes long on a CPU.
+
+    The first head_dim channels hold the position, as waves of random rates. Heads of layer 0 look
+    one, two and three tokens back: a query is a key turned by that many steps. Layer 1 looks for
+    places that followed the same two tokens, or the same one (an induction head: Olsson et al.
+    2022), and adds what stands there. From here everything is learned.
+    """
+    config, dim = model.config, model.config.head_dim
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.rand(dim // 2, generator=generator) * torch.pi
+    angles = torch.arange(config.n_ctx).unsqueeze(1) * rates
+    model.wpe.weight[:, :dim] = 0.02 * 2**0.5 * torch.cat([angles.sin(), angles.cos()], 1)
+    model.wte.weight[:, :dim] *= 0.1
+    first, second = model.h[0], model.h[1]
+    code = torch.randn(dim, config.n_embd, generator=generator) * (config.n_embd - dim) ** -0.5
+    code[:, :dim] = 0.0
+    directions = torch.linalg.qr(torch.randn(config.n_embd, 3 * dim, generator=generator))[0]
+    k, v = slice(config.n_embd, config.n_embd + dim), slice(config.n_embd + dim, None)
+    first.c_attn.weight[k, :dim] = 1.3 * torch.eye(dim)
+    first.c_attn.weight[v] = code
+    for head in range(3):
+        turn, q = rates * -(head + 1), slice(head * dim, (head + 1) * dim)
+        sin, cos = torch.diag(turn.sin()), torch.diag(turn.cos())
+        first.c_attn.weight[q] = 0.0
+        first.c_attn.weight[q, :dim] = 1.3 * torch.cat(
+            [torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]
+        )
+        first.c_proj.weight[:, q] = 0.03 * directions[:, q]
+    half = dim // 2  # of a key: the codes of the token before, and of the one before that
+    one_back, two_back = directions[:, :half].T, directions[:, dim : dim + half].T
+    second.c_attn.weight[k] = torch.cat([one_back, two_back])
+    same = torch.cat([code[:half] * 3, one_back * 2])
+    second.c_attn.weight[:dim] = same
+    second.c_attn.weight[dim : 2 * dim] = torch.cat([code[:half] * 6, 0 * one_back])
+    second.c_attn.weight[v] = code
+    for q in (slice(0, dim), slice(dim, 2 * dim)):
+        second.c_proj.weight[:, q] = 0.05 * code.T
 
 
 @torch.inference_mode()

@@ -9,8 +9,6 @@ Step k sees the same batch in every run: it is made from (seed, k, shard). Needs
 
 from __future__ import annotations
 
-import math
-import random
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,59 +24,30 @@ from torch.func import functional_call
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
-from dialogues import dialogue
 from evaluate import evaluate, report
+from mixture import batches
 from model import Config, GPTBigCode, answer
+from muon import Muon
 from tokenizer import Encoder, train_tokenizer, vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
 SEED = 2023
-N_STEPS = 4000
+N_STEPS = 5000
 N_SHARDS = 2
-SHARD_TOKENS = 2048
-LEARNING_RATE = 1.5e-3
-N_WARMUP = 150
-N_EARLY = 2000  # steps with mostly short rows, before many long ones
-_LENGTHS = ((256, 40), (512, 100), (1024, 200), (2048, 450))  # tokens of a row, words of context
-_EARLY = (80, 10, 8, 2)
-_LATE = (50, 20, 18, 12)
+LEARNING_RATE = 2e-3  # of AdamW
+MUON_RATE = 0.02
+N_WARMUP = 100
+DECAY_SHARE = 0.4  # of the steps, at the end
 
 Folder = Annotated[Path, typer.Option(help="Where the checkpoint lies.")]
 FOLDER = Path("nano-training")
 app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
 
 
-def batch(encoder: Encoder, config: Config, step: int, shard: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ids, positions (n_rows, n_tokens) and the mask of learned targets of one shard.
-
-    Dialogues follow one another without gaps. Half of the rows begin at a random position, so
-    that every position is trained; some steps have rows of the full context and long prompts.
-    """
-    rng = random.Random(f"{SEED} {step}")  # all shards of a step have rows of one length
-    length, n_words = rng.choices(_LENGTHS, _EARLY if step < N_EARLY else _LATE)[0]
-    rng = random.Random(f"{SEED} {step} {shard}")
-    rows, masks, starts = [], [], []
-    for _ in range(SHARD_TOKENS // length):
-        ids: list[int] = []
-        learned: list[bool] = []
-        while len(ids) <= length:
-            more, mask = encoder.dialogue(dialogue(rng, n_words))
-            ids += more
-            learned += mask
-        rows.append(ids[: length + 1])
-        masks.append(learned[1 : length + 1])
-        starts.append(rng.randint(0, config.n_ctx - length) if rng.random() < 0.5 else 0)
-    positions = torch.tensor(starts).unsqueeze(1) + torch.arange(length)
-    return torch.tensor(rows), positions, torch.tensor(masks)
-
-
-def learning_rate(step: int, n_steps: int) -> float:
-    """Return the rate of a step: a linear rise, then half a cosine down to zero."""
-    if step < N_WARMUP:
-        return LEARNING_RATE * (step + 1) / N_WARMUP
-    done = (step - N_WARMUP) / max(1, n_steps - N_WARMUP)
-    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * done))
+def rate(step: int, n_steps: int) -> float:
+    """Return the share of the learning rate at a step: a rise, a plateau, a line down to zero."""
+    return min(1.0, (step + 1) / N_WARMUP, (n_steps - step) / (n_steps * DECAY_SHARE))
 
 
 @app.command()
@@ -98,39 +67,51 @@ def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int
     distributed.init_process_group("gloo", meeting, rank=rank, world_size=n_processes)
     encoder = Encoder(_tokenizer(folder))
     model = GPTBigCode(Config())
-    decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and "wpe" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "wpe" in name]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name[0] == "h"]
+    others = [p for _, p in model.named_parameters() if p.ndim < 2] + [model.wte.weight]
+    places = [model.wpe.weight]  # a position is rarely seen: small steps
+    muon = Muon(matrices, MUON_RATE, decay=0.1)
+    adamw = torch.optim.AdamW(
+        [{"params": others}, {"params": places}],
+        LEARNING_RATE,
+        (0.9, 0.95),
+        weight_decay=0.0,
+        fused=True,
+    )
+    optimizers = {"muon": muon, "adamw": adamw}
     first, seconds = 0, 0.0
     if (path := folder / "checkpoint.pt").exists():
         state = torch.load(path)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(state[name])
         first, seconds = state["step"], state["seconds"]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     began = time.monotonic() - seconds
     with Progress(*columns, TimeRemainingColumn(), disable=rank > 0) as progress:
         task = progress.add_task("training", total=n_steps, completed=first)
         for step in range(first, n_steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, n_steps)
-            optimizer.zero_grad(set_to_none=True)
+            muon.param_groups[0]["lr"] = MUON_RATE * rate(step, n_steps)
+            for group, share in zip(adamw.param_groups, (1.0, 0.1), strict=True):
+                group["lr"] = LEARNING_RATE * share * rate(step, n_steps)
+            model.zero_grad(set_to_none=True)
+            loss = 0.0
             for shard in range(rank, N_SHARDS, n_processes):
                 torch.manual_seed(step * N_SHARDS + shard)  # for dropout
-                loss = _loss(model, *batch(encoder, model.config, step, shard))
-                (loss / N_SHARDS).backward()
+                loss = _learn(model, batches(encoder, model.config.n_ctx, SEED, step, shard))
             _sum_gradients(model)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            torch.nn.utils.clip_grad_norm_(others, 1.0)
+            muon.step()
+            adamw.step()
             progress.advance(task)
             if rank > 0:
                 continue
             if (step + 1) % 25 == 0:
                 seconds = time.monotonic() - began
-                progress.console.print(f"step {step + 1} loss {loss.item():.4f} {seconds:.0f} s")
+                print(f"step {step + 1} loss {loss:.4f} {seconds:.0f} s", flush=True)
             if (step + 1) % 100 == 0 or step + 1 == n_steps:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                state = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
+                state |= {"model": model.state_dict()}
                 state |= {"step": step + 1, "seconds": time.monotonic() - began}
                 torch.save(state, partial := folder / "checkpoint.partial")
                 partial.replace(path)
@@ -147,12 +128,22 @@ def _sum_gradients(model: GPTBigCode) -> None:
         gradient.copy_(summed.view_as(gradient))
 
 
-def _loss(model: GPTBigCode, ids: Tensor, positions: Tensor, learned: Tensor) -> Tensor:
-    """Return the mean cross entropy of the learned targets; only those go through the output."""
-    half = {name: value.bfloat16() for name, value in model.named_parameters()}
-    hidden = functional_call(model, half, (ids[:, :-1], positions))
-    logits = functional.linear(hidden[learned], half["wte.weight"])
-    return functional.cross_entropy(logits.float(), ids[:, 1:][learned])
+def _learn(model: GPTBigCode, shard: Sequence[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """Add a shard's gradients to the model's; return its mean loss.
+
+    The loss is the cross entropy of the learned targets; only those go through the output.
+    """
+    n_learned = sum(int(learned.sum()) for _, _, learned in shard)
+    total = 0.0
+    for ids, positions, learned in shard:
+        half = {name: value.bfloat16() for name, value in model.named_parameters()}
+        hidden = functional_call(model, half, (ids[:, :-1], positions))
+        logits = functional.linear(hidden[learned], half["wte.weight"])
+        targets = ids[:, 1:][learned]
+        loss = functional.cross_entropy(logits.float(), targets, reduction="sum") / n_learned
+        (loss / N_SHARDS).backward()
+        total += loss.item()
+    return total
 
 
 def _load(folder: Path) -> tuple[GPTBigCode, Encoder]:
