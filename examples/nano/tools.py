@@ -24,6 +24,9 @@ _KINDS = {  # of made-up parameters
     **dict.fromkeys(("strings", "integers", "object", "expression", "identifier"), 3),
 }
 
+_TYPES = {"integer": "int", "number": "float", "boolean": "bool", "object": "dict"}
+_TYPES |= {"strings": "list[str]", "integers": "list[int]"}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -72,14 +75,18 @@ class Parameter:
                 schema = object_schema(self.fields, rng, style)
             case _:
                 schema = {"type": "string"}
-        if self.kind in ("integer", "number") and rng.random() < 0.05:
-            schema |= {"minimum": rng.randrange(10)}
-        if not self.required and self.kind != "object" and style < 2 and rng.random() < 0.6:
-            schema = {"anyOf": [schema, {"type": "null"}], "default": None}
+        if self.kind in ("integer", "number") and rng.random() < 0.06:
+            low, high = -abs(values.integer(rng)) - 10**7, abs(values.integer(rng)) + 10**7
+            schema |= {"minimum": low} if rng.random() < 0.5 else {"exclusiveMaximum": high}
+        if not self.required and self.kind != "object":
+            form = rng.random()
+            if form < 0.45:
+                schema = {"anyOf": [schema, {"type": "null"}], "default": None}
+            elif form < 0.75:
+                schema |= {"default": self.value(rng)}
         if self.description:
-            described = {"description": self.description}
-            schema = schema | described if style % 2 else described | schema
-        return schema
+            schema |= {"description": self.description}
+        return schema if style % 2 else dict(sorted(schema.items()))
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,12 @@ class Tool:
     def definition(self, rng: random.Random, style: int) -> dict[str, Any]:
         """Return its definition as a framework would write it."""
         definition: dict[str, Any] = {"name": self.name}
-        if self.description:
-            definition["description"] = self.description
+        description = self.description
+        if rng.random() < 0.12:  # as LlamaIndex begins it
+            shown = ", ".join(f"{p.name}: {_TYPES.get(p.kind, 'str')}" for p in self.parameters)
+            description = f"{self.name}({shown}) -> {rng.choice(('str', 'int'))}\n{description}"
+        if description:
+            definition["description"] = description
         return definition | {"parameters": object_schema(self.parameters, rng, style)}
 
 
