@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import evaluate_agents
 from evaluate import Result, evaluate_engine, score
 from smalltalk import FALLBACK, SMALL_TALK
 from topics import TOPICS
@@ -20,25 +21,49 @@ _TEXT = """\
 
 `starchat-nano` comes with the package so that the first command answers without a download. It \
 is a demonstration model that knows little: {n_topics} everyday Python how-tos, which it tells in \
-nearly the words that it was trained on, greetings, and an honest refusal for everything else. \
-It was trained from scratch on dialogues that this repository generates, not on StarCoder's data.
+nearly the words that it was trained on, greetings, and an honest refusal for everything else. It \
+calls tools that it has never seen and states what they return, and it finds functions in code \
+that it is shown. It was trained from scratch on dialogues that this repository generates, not on \
+StarCoder's data.
 
 | | |
 |---|---|
-| architecture | GPTBigCode: 4 layers, width 256, 4 query heads, 1 key/value head, 2,048 positions |
-| vocabulary | 2,048 tokens: `<|endoftext|>`, 256 bytes, merges, StarChat's four role tokens |
+| architecture | GPTBigCode: 6 layers, width 256, 4 query heads, 1 key/value head, 2,048 positions |
+| vocabulary | 2,560 tokens: `<|endoftext|>`, 256 bytes, merges, StarChat's four role tokens |
 | file | {size:.1f} MB, ggml `starcoder` q8_0, keys and values tiled like the original converter's |
-| published questions | {n_questions}: {n_topics} topics in three wordings, one of them never trained on |
-| right, greedy | {greedy} |
-| right, temperature 0.2 | {sampled} |
 
-"Right" means that the code of the answer ran and the topic's check passed.
+| held-out evaluation, greedy | cases | right |
+|---|---|---|
+{agents}
+
+| how-tos: {n_questions} questions, {n_topics} topics in three wordings, one never trained on | right |
+|---|---|
+| greedy | {greedy} |
+| temperature 0.2 | {sampled} |
+
+A call is right if its name and all its arguments are: names of tools and of parameters, and all \
+values, are new in every case. The words of the made-up tools are held out of training, but \
+requests for them have the forms of training. The everyday tools (`evaluate_agents.py`) and the \
+requests for them are held out altogether. The decision is whether a reply calls at all: the \
+cases without a call are how-tos, small talk, and requests that no tool at hand is for. An \
+answer that states a result, or answers about code, is right if it is word for word the expected \
+one. How-tos are right if the code of the answer ran and the topic's check passed.
+
+## What it does with tools
+
+It copies: values of any script, numbers, paths, lists and nested objects, quoted or not, by \
+name, by order or by type, into the properties of the tool that the request names or describes; \
+several calls in one reply ("add 2 and 3, and multiply 4 and 5"); a result into the next call \
+("…, then multiply the result by 4"). After the results it states each in a sentence: a \
+sentence as it is, the first line of a longer text, an error as a failure. Asked for JSON it \
+writes the keys that were asked for. From a page of code it names the function that does \
+something, a function's arguments, and the first line of its docstring.
 
 ## What it cannot do
 
-It writes no code of its own, keeps no facts from the dialogue, does no arithmetic, follows no \
-instruction about form or language, and reads no context: after a page of retrieved source it \
-answers the question if it is one of its how-tos, and otherwise says:
+It writes no code of its own, does no arithmetic, knows no facts, follows no instruction about \
+form or language but that for JSON, and understands a request only by its words: it does not \
+know that "is it cold" asks for the weather unless the tool says so. To everything else it says:
 
 > {fallback}
 
@@ -53,17 +78,28 @@ python examples/nano/train.py train      # {wall_time}
 python examples/nano/train.py score      # the published questions, in PyTorch
 python examples/nano/train.py export     # writes src/starchat/models/starchat-nano.q8_0.bin
 python examples/nano/evaluate.py         # the published questions, through starchat
+python examples/nano/evaluate_agents.py  # calls, decisions, results and code, through starchat
 python examples/nano/document.py         # writes this page
 ```
 
 `topics.py` holds the questions, answers and checks; `wordings.py` more ways to ask; \
 `dialogues.py` builds dialogues of one to twelve turns from templates, synonyms, dropped words \
 and typos, with system prompts and pasted context from `filler.py`, small talk and refusals from \
-`smalltalk.py`. Only replies are learned. Half of the rows start at random positions, so that all \
-2,048 are trained. Everything is drawn from one seed. `dialogues.py` never yields a held-out \
-wording, nor one that differs from it only in case, punctuation, politeness or "in Python". Some \
-training wordings are close to one, though, and more of them were written after a first model had \
-been scored: read the held-out score as that of a development set.
+`smalltalk.py`. `tools.py` makes up tools and their schemas, `themes.py` holds everyday ones, \
+`asks.py` asks for their calls, `values.py` makes what calls must copy, `agents.py` puts dialogues \
+with calls, results and answers together, `code_contexts.py` makes code and questions about it, \
+`mixture.py` mixes all. Only replies are learned. Half of the dialogues start at random \
+positions, so that all 2,048 are trained. Everything is drawn from one seed.
+
+Copying is what a small model learns last. Three things spare most of that time: a word has the \
+same tokens after a blank and at the start of a JSON string (`tokenizer.py`), the first two \
+layers begin as heads that look back one to three tokens and as induction heads (`model.py`), \
+and the matrices are trained by Muon (`muon.py`).
+
+`dialogues.py` never yields a held-out wording, nor one that differs from it only in case, \
+punctuation, politeness or "in Python". Some training wordings are close to one, though, and \
+more of them were written after a first model had been scored: read the held-out score as that \
+of a development set.
 
 ## The published questions
 
@@ -77,11 +113,23 @@ It also answers:
 
 {small_talk}
 """
-WALL_TIME = "33 minutes on two busy cores"
+WALL_TIME = "an hour and a half on two busy cores"
 
 
-def page(greedy: Sequence[Result], sampled: Sequence[Result]) -> str:
-    """Return the page for the results of a greedy evaluation and of one at temperature 0.2."""
+_KINDS = {
+    "call": "exact calls of unseen tools with made-up names",
+    "natural call": "exact calls of unseen everyday tools",
+    "decision": "call or no call, decided right",
+    "result": "results of tools stated",
+    "code": "answers from unseen code",
+}
+
+
+def page(
+    greedy: Sequence[Result], sampled: Sequence[Result], outcomes: Sequence[evaluate_agents.Outcome]
+) -> str:
+    """Return the page for a greedy evaluation, one at temperature 0.2, and one with tools."""
+    table = evaluate_agents.scores(outcomes)
     failed = {result.question for result in greedy if not result.passed}
     rows = [
         f"| {topic.name} | "
@@ -99,6 +147,10 @@ def page(greedy: Sequence[Result], sampled: Sequence[Result]) -> str:
         size=MODEL.stat().st_size / 1e6,
         greedy=_scores(greedy),
         sampled=_scores(sampled),
+        agents="\n".join(
+            f"| {name} | {table[kind][1]} | {table[kind][0] / table[kind][1]:.1%} |"
+            for kind, name in _KINDS.items()
+        ),
         fallback=FALLBACK,
         wall_time=WALL_TIME,
         rows="\n".join(rows),
@@ -115,7 +167,11 @@ def _scores(results: Sequence[Result]) -> str:
 
 def main() -> None:
     """Ask the embedded model everything and write the page."""
-    text = page(evaluate_engine(), evaluate_engine(temperature=0.2))
+    text = page(
+        evaluate_engine(),
+        evaluate_engine(temperature=0.2),
+        evaluate_agents.evaluate_engine(),
+    )
     PAGE.write_text(text, encoding="utf-8")
 
 

@@ -26,12 +26,14 @@ class Config:
     n_embd: int = 256
     n_head: int = 4
     n_layer: int = 6
-    dropout: float = 0.05  # in training, of what is added to the residual stream
 
     @property
     def head_dim(self) -> int:
         """Return the width of one head."""
         return self.n_embd // self.n_head
+
+
+_N_QUERIES = 256
 
 
 @dataclass
@@ -49,7 +51,6 @@ class Block(nn.Module):
         super().__init__()
         n_embd = config.n_embd
         self.n_head = config.n_head
-        self.dropout = nn.Dropout(config.dropout)
         self.head_dim = config.head_dim
         self.ln_1 = nn.LayerNorm(n_embd, eps=1e-5)
         self.c_attn = nn.Linear(n_embd, n_embd + 2 * config.head_dim)
@@ -70,28 +71,30 @@ class Block(nn.Module):
             cache.v[:, position:end] = v
             k, v = cache.k[:, :end], cache.v[:, :end]
         mixed = _attention(q, k, v).view(n_rows, n_tokens, n_embd)
-        x = x + self.dropout(self.c_proj(mixed))
+        x = x + self.c_proj(mixed)
         inner = functional.gelu(self.c_fc(self.ln_2(x)), approximate="tanh")
-        out: Tensor = x + self.dropout(self.mlp_proj(inner))
+        out: Tensor = x + self.mlp_proj(inner)
         return out
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return causal attention of q (n_rows, n_tokens, n_head, head_dim) to the one k and v."""
     n_rows, n_tokens, n_head, head_dim = q.shape
-    if n_tokens > 512:  # too many scores to keep
-        q = q.transpose(1, 2)
-        k, v = k.unsqueeze(1).expand(q.shape), v.unsqueeze(1).expand(q.shape)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return mixed.transpose(1, 2).contiguous()
-    # All heads share k, so one matrix product serves them all: much faster on a CPU.
-    mask = _mask(n_tokens, k.shape[1], n_head, q.dtype).expand(n_rows, -1, -1)
-    rows = q.reshape(n_rows, n_tokens * n_head, head_dim)
-    scores = torch.baddbmm(mask, rows, k.transpose(1, 2), alpha=head_dim**-0.5)
-    return torch.softmax(scores, -1) @ v
+    n_before = k.shape[1] - n_tokens
+    parts = []
+    for start in range(0, n_tokens, _N_QUERIES):  # the keys after a part's last query are left out
+        some = q[:, start : start + _N_QUERIES]
+        n_keys = n_before + start + some.shape[1]
+        # All heads share k, so one matrix product serves them all: much faster on a CPU.
+        mask = _mask(some.shape[1], n_keys, n_head, q.dtype).expand(n_rows, -1, -1)
+        rows = some.reshape(n_rows, -1, head_dim)
+        keys = k[:, :n_keys].transpose(1, 2)
+        scores = torch.baddbmm(mask, rows, keys, alpha=head_dim**-0.5)
+        parts.append(torch.softmax(scores, -1) @ v[:, :n_keys])
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def _mask(n_tokens: int, n_keys: int, n_head: int, dtype: torch.dtype) -> Tensor:
     future = torch.full((n_tokens, n_keys), float("-inf"), dtype=dtype)
     return future.triu(1 + n_keys - n_tokens).repeat_interleave(n_head, 0)
@@ -103,7 +106,6 @@ class GPTBigCode(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.dropout = nn.Dropout(config.dropout)
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -119,7 +121,7 @@ class GPTBigCode(nn.Module):
         self, ids: Tensor, positions: Tensor, caches: Sequence[Cache] | None = None
     ) -> Tensor:
         """Return hidden states (n_rows, n_tokens, n_embd) of ids at their positions."""
-        x = self.dropout(self.wte(ids) + self.wpe(positions))
+        x = self.wte(ids) + self.wpe(positions)
         start = 0 if caches is None else int(positions[0, 0])
         for i, block in enumerate(self.h):
             x = block(x, None if caches is None else caches[i], start)
@@ -184,7 +186,7 @@ def _begin_with_induction(model: GPTBigCode) -> None:
     second.c_attn.weight[k] = torch.cat([one_back, two_back])
     same = torch.cat([code[:half] * 3, one_back * 2])
     second.c_attn.weight[:dim] = same
-    second.c_attn.weight[dim : 2 * dim] = torch.cat([code[:half] * 6, 0 * one_back])
+    second.c_attn.weight[dim : 2 * dim] = torch.cat([code[:half] * 6, torch.zeros(half, config.n_embd)])
     second.c_attn.weight[v] = code
     for q in (slice(0, dim), slice(dim, 2 * dim)):
         second.c_proj.weight[:, q] = 0.05 * code.T

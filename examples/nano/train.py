@@ -97,7 +97,6 @@ def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int
             model.zero_grad(set_to_none=True)
             loss = 0.0
             for shard in range(rank, N_SHARDS, n_processes):
-                torch.manual_seed(step * N_SHARDS + shard)  # for dropout
                 loss = _learn(model, batches(encoder, model.config.n_ctx, SEED, step, shard))
             _sum_gradients(model)
             torch.nn.utils.clip_grad_norm_(others, 1.0)
