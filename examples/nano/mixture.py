@@ -27,7 +27,7 @@ Row = tuple[list[int], list[bool]]
 # Shares of dialogues, by the step: during copying, then to the end.
 _KINDS = ("how-to", "long how-to", "agent", "json", "invention", "code", "long code", "copy")
 _FIRST = (20, 0, 22, 6, 2, 10, 0, 40)
-_THEN = (44, 3, 34, 4, 2, 10, 2, 2)
+_THEN = (70, 3, 30, 5, 3, 14, 2, 20)
 
 
 def batches(

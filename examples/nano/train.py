@@ -35,10 +35,10 @@ MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
 SEED = 2023
 N_STEPS = 5000
 N_SHARDS = 2
-LEARNING_RATE = 2e-3  # of AdamW
-MUON_RATE = 0.02
+LEARNING_RATE = 1.5e-3  # of AdamW
+MUON_RATE = 0.012
 N_WARMUP = 100
-DECAY_SHARE = 0.4  # of the steps, at the end
+DECAY_SHARE = 0.65  # of the steps, at the end
 
 Folder = Annotated[Path, typer.Option(help="Where the checkpoint lies.")]
 FOLDER = Path("nano-training")
@@ -108,7 +108,7 @@ def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int
             if (step + 1) % 25 == 0:
                 seconds = time.monotonic() - began
                 print(f"step {step + 1} loss {loss:.4f} {seconds:.0f} s", flush=True)
-            if (step + 1) % 100 == 0 or step + 1 == n_steps:
+            if (step + 1) % 20 == 0 or step + 1 == n_steps:
                 state = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
                 state |= {"model": model.state_dict()}
                 state |= {"step": step + 1, "seconds": time.monotonic() - began}
