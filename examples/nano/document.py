@@ -116,7 +116,7 @@ It also answers:
 WALL_TIME = "an hour and a half on two busy cores"
 
 
-_KINDS = {
+KINDS = {
     "call": "exact calls of unseen tools with made-up names",
     "natural call": "exact calls of unseen everyday tools",
     "decision": "call or no call, decided right",
@@ -149,7 +149,7 @@ def page(
         sampled=_scores(sampled),
         agents="\n".join(
             f"| {name} | {table[kind][1]} | {table[kind][0] / table[kind][1]:.1%} |"
-            for kind, name in _KINDS.items()
+            for kind, name in KINDS.items()
         ),
         fallback=FALLBACK,
         wall_time=WALL_TIME,

@@ -186,7 +186,9 @@ def _begin_with_induction(model: GPTBigCode) -> None:
     second.c_attn.weight[k] = torch.cat([one_back, two_back])
     same = torch.cat([code[:half] * 3, one_back * 2])
     second.c_attn.weight[:dim] = same
-    second.c_attn.weight[dim : 2 * dim] = torch.cat([code[:half] * 6, torch.zeros(half, config.n_embd)])
+    second.c_attn.weight[dim : 2 * dim] = torch.cat(
+        [code[:half] * 6, torch.zeros(half, config.n_embd)]
+    )
     second.c_attn.weight[v] = code
     for q in (slice(0, dim), slice(dim, 2 * dim)):
         second.c_proj.weight[:, q] = 0.05 * code.T
