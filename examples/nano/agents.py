@@ -101,6 +101,7 @@ def _tools(rng: random.Random, n_tools: int) -> list[tuple[Tool, Theme | None]]:
         like = tools[-1][0] if tools and rng.random() < 0.15 else None
         tool = theme.tool(rng) if theme else made_up(rng, like)
         is_new = theme is None or all(theme is not other for _, other in tools)
+        is_new &= not tool.noun or tool.noun not in [other.noun for other, _ in tools]
         if is_new and tool.name not in [other.name for other, _ in tools]:
             tools.append((tool, theme))
     return tools

@@ -104,11 +104,11 @@ def _made_up_request(
                 ordered = chosen
             else:
                 ordered = rng.sample(chosen, len(chosen))
-            shown = [_shown(p, arguments, rng, said, False) for p in ordered]
+            values = [_shown(p, arguments, rng, said, False) for p in ordered]
             middle = rng.choice(
                 (" and ", ", ", " to ", " by ", " with ", " for ", " from ", " and ")
             )
-            return f"{_lead(tool, rng)}{rng.choice(_ON)}{_joined(shown, middle)}{_end(rng)}"
+            return f"{_lead(tool, rng)}{rng.choice(_ON)}{_joined(values, middle)}{_end(rng)}"
     ordered = rng.sample(chosen, len(chosen)) if rng.random() < 0.6 else chosen
     uniform = rng.choice(_PAIRS) if rng.random() < 0.5 else ""
     pairs = []

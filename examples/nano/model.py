@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -166,7 +167,7 @@ def _begin_with_induction(model: GPTBigCode) -> None:
     angles = torch.arange(config.n_ctx).unsqueeze(1) * rates
     model.wpe.weight[:, :dim] = 0.02 * 2**0.5 * torch.cat([angles.sin(), angles.cos()], 1)
     model.wte.weight[:, :dim] *= 0.1
-    first, second = model.h[0], model.h[1]
+    first, second = cast(Block, model.h[0]), cast(Block, model.h[1])
     code = torch.randn(dim, config.n_embd, generator=generator) * (config.n_embd - dim) ** -0.5
     code[:, :dim] = 0.0
     directions = torch.linalg.qr(torch.randn(config.n_embd, 3 * dim, generator=generator))[0]

@@ -47,4 +47,5 @@ def orthogonal(matrix: Tensor, n_steps: int = 5) -> Tensor:
     for _ in range(n_steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if is_tall else x
+    result: Tensor = x.T if is_tall else x
+    return result

@@ -134,10 +134,10 @@ def object_schema(
 
 
 def made_up(rng: random.Random, like: Tool | None = None) -> Tool:
-    """Return a tool with made-up words in its names; one of them is that of the tool `like`."""
+    """Return a tool with made-up words in its names; its verb is that of the tool `like`."""
     act, thing = verb(rng), noun(rng)
     if like:
-        act, thing = rng.choice(((like.verb or act, thing), (act, like.noun or thing)))
+        act = like.verb or act
     name = rng.choice(
         (f"{act}_{thing}",) * 6
         + (f"{thing}_{act}", f"{thing}_tool", f"{act}", f"{thing}", f"{act}{thing.capitalize()}")
@@ -163,12 +163,13 @@ def _parameters(rng: random.Random, n: int, depth: int = 0) -> tuple[Parameter, 
         kind = rng.choices(list(_KINDS), list(_KINDS.values()))[0]
         if depth and kind in ("object", "strings", "integers"):
             kind = "word"
-        choices = fields = ()
+        choices: tuple[str, ...] = ()
+        fields: tuple[Parameter, ...] = ()
         if kind == "enum":
             choices = tuple({noun(rng): 0 for _ in range(rng.randint(2, 4))})
         if kind == "object":
             fields = _parameters(rng, rng.randint(1, 3), 1)
-            fields = tuple(replace(field, required=True) for field in fields)
+            fields = tuple(replace(inner, required=True) for inner in fields)
         description = _about(rng, name) if described and rng.random() < 0.8 else ""
         made.append(Parameter(name, kind, i < n_required, description, choices, fields))
     return tuple(made)
