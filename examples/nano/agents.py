@@ -48,7 +48,7 @@ _CLOSED = [
 ]
 _TURNS = {
     **{"call": 44, "parallel": 12, "same": 5, "chain": 7, "how-to": 9, "talk": 5, "unknown": 7},
-    **{"missing": 7, "forced": 4},
+    **{"missing": 5, "forced": 4},
 }
 
 
@@ -79,7 +79,7 @@ class Agent:
 
 def agent_dialogue(rng: random.Random, n_turns: int = 0, kind: str = "") -> Agent:
     """Return a dialogue of one to five exchanges with one to six tools."""
-    n_tools = rng.choices((1, 2, 3, 4, 5, 6), (38, 24, 24, 8, 4, 2))[0]
+    n_tools = rng.choices((1, 2, 3, 4), (38, 28, 24, 10))[0]
     agent = Agent(rng, _tools(rng, n_tools))
     style = rng.randrange(4)
     definitions = [tool.definition(rng, style) for tool, _ in agent.tools]
@@ -153,7 +153,7 @@ def _request(agent: Agent, kind: str) -> tuple[str, list[Call]]:
     if kind != "parallel":
         return text, calls
     joint = rng.choice((" and ", ", and ", ". ", "; ", " and also ", ". Then ", ". Also, ", "\n"))
-    for _ in range(rng.choices((1, 2), (4, 1))[0]):
+    for _ in range(rng.choices((1, 2), (6, 1))[0]):
         tool, theme = rng.choice(agent.tools)
         more, arguments = request(tool, theme, rng)
         if joint[0] != "." and tool.name not in more:

@@ -30,19 +30,16 @@ _DEEDS = (
     "|Could you {v} a {n}|{V} {n}|I need to {v} the {n}|Let us {v} the {n}|Help me {v} a {n}"
     "|{V} my {n}|Would you {v} the {n}|{V} a new {n}|Now {v} the {n}|We have to {v} the {n}"
 ).split("|")
-_ON = " on | for | with | to | of | in | at |: | from | about | by | named | called | - ".split("|")
+_ON = " on | for | with | of | in |: | about ".split("|")
 _ASKED = (
-    "What is the {n} of {x}?|What is the {n} for {x}?|Which {n} does {x} have?|{N} of {x}"
-    "|What {n} has {x}?|Tell me the {n} of {x}.|How is the {n} in {x}?|{N} for {x}?|The {n} of {x}?"
-    "|What's the {n} at {x}?|Show me the {n} of {x}.|Look up the {n} of {x}|{x}: {n}?|{n} {x}"
-    "|I need the {n} for {x}.|Give me the {n} of {x}|How many {n}s does {x} have?|{N} {x}, please"
-    "|Do you know the {n} of {x}?|Can you tell me the {n} in {x}?|Is there a {n} in {x}?"
+    "What is the {n} of {x}?|What is the {n} for {x}?|{N} of {x}|Tell me the {n} of {x}"
+    "|How is the {n} in {x}?|{N} for {x}?|What's the {n} in {x}?|Show me the {n} of {x}"
+    "|Look up the {n} of {x}|I need the {n} for {x}|Give me the {n} of {x}|{n} {x}"
 ).split("|")
 _PAIRS = (
-    "{p} {x}|{p} {x}|{p} = {x}|{p}={x}|{p}: {x}|the {p} is {x}|{x} as {p}|{x} as the {p}"
-    "|{p} set to {x}|the {p} {x}|{p} is {x}|a {p} of {x}|{x} for {p}|{x} for the {p}"
+    "{p} {x}|{p} {x}|{p} = {x}|{p}={x}|{p}: {x}|the {p} is {x}|{x} as {p}|{p} set to {x}|{p} is {x}"
 ).split("|")
-_ENDS = "|||||.|.|.|!| please|, please.| Use the tool.|. Use the tool.| with the tool|. Use a tool."
+_ENDS = "|||||||| please| please| with the tool"
 _STARTS = "||||||||||Please |Ok, |Now |Hi! |Hello, |And |Next: |Thanks. |Great. |First, |Hey, "
 
 
@@ -83,7 +80,7 @@ def _made_up_request(
     if len(chosen) == 1:
         styles += ["single"] * 6 + (["asked"] * 6 if tool.noun else [])
     elif (in_order or tellable) and simple and len(chosen) < 4:
-        styles += ["order"] * 3
+        styles += ["order"] * 2
     match rng.choice(styles):
         case "code":
             return rng.choice(_CARRIERS).format(
@@ -105,9 +102,7 @@ def _made_up_request(
             else:
                 ordered = rng.sample(chosen, len(chosen))
             values = [_shown(p, arguments, rng, said, False) for p in ordered]
-            middle = rng.choice(
-                (" and ", ", ", " to ", " by ", " with ", " for ", " from ", " and ")
-            )
+            middle = rng.choice((" and ", ", ", " and ", " to ", " by "))
             return f"{_lead(tool, rng)}{rng.choice(_ON)}{_joined(values, middle)}{_end(rng)}"
     ordered = rng.sample(chosen, len(chosen)) if rng.random() < 0.6 else chosen
     uniform = rng.choice(_PAIRS) if rng.random() < 0.5 else ""
@@ -186,7 +181,7 @@ def same_tool(
     if len(tool.parameters) != 1 or tool.parameters[0].kind not in ATOMIC | {"integer", "number"}:
         return None
     parameter = tool.parameters[0]
-    drawn = [parameter.value(rng) for _ in range(rng.choices((2, 3), (3, 1))[0])]
+    drawn = [parameter.value(rng) for _ in range(rng.choices((2, 3), (4, 1))[0])]
     shown = [str(value) for value in drawn]
     if rng.random() < 0.3 and isinstance(drawn[0], str):
         shown = [f"'{value}'" for value in shown]

@@ -4,7 +4,8 @@
     python examples/nano/evaluate_agents.py --file other.bin
 
 The words of the made-up tools are held out of training, the themes below too; every value is new.
-A call is right if all names and all values are, a statement or an answer if it is equal.
+A call is right if all names and all values are, a statement or an answer if it is equal. Tools are
+given as a user gives them, so the grammar of their calls is enforced.
 """
 
 from __future__ import annotations
@@ -106,9 +107,39 @@ class Case:
     """A dialogue that ends with a user turn, and the reply that is right."""
 
     kind: str  # call, natural call, no call, result or code
-    messages: tuple[tuple[str, str], ...]
+    turns: tuple[tuple[str, str], ...]
     expected: str
-    definitions: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The definitions that its first turn shows."""
+        _, _, shown = self.turns[0][1].partition("Tools:\n")
+        return [json.loads(row) for row in shown.split("\n")[:-2]]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """Its turns as a caller would give them."""
+        (_, system), *turns = self.turns
+        own = (
+            system.removesuffix(system_text("", self.tools)).removesuffix("\n\n")
+            if self.tools
+            else system
+        )
+        messages: list[dict[str, Any]] = [{"role": "system", "content": own}]
+        ids: list[str] = []
+        for n, (role, text) in enumerate(turns):
+            if text.startswith("<tool_call>"):
+                calls = [json.loads(row.removeprefix("<tool_call>")) for row in text.split("\n")]
+                ids = [f"{n} {i}" for i in range(len(calls))]
+                asked = [{"id": id, **call} for id, call in zip(ids, calls, strict=True)]
+                messages.append({"role": role, "content": "", "tool_calls": asked})
+            elif text.startswith("<tool_result>"):
+                for id, row in zip(ids, text.split("\n"), strict=True):
+                    result = json.loads(row.removeprefix("<tool_result>"))["result"]
+                    messages.append({"role": "tool", "content": result, "tool_call_id": id})
+            else:
+                messages.append({"role": role, "content": text})
+        return messages
 
 
 def cases(n: int = N_CASES) -> list[Case]:
@@ -144,7 +175,7 @@ def _natural() -> Iterator[Case]:
 
 def _no_calls(n: int) -> Iterator[Case]:
     rng = HeldOut("no calls")
-    kinds = ("how-to", "talk", "unknown", "missing")
+    kinds = ("how-to", "talk", "unknown", "how-to", "talk", "unknown", "how-to", "missing")
     done = 0
     while done < n:
         agent = agent_dialogue(rng, 1, kinds[done % len(kinds)])
@@ -231,8 +262,8 @@ def evaluate_engine(file: str | None = None) -> list[Outcome]:
     model = StarChat.load(file) if file else StarChat.load()
 
     def ask_one(case: Case) -> str:
-        messages = [{"role": role, "content": content} for role, content in case.messages]
-        return str(model.chat(messages, max_tokens=400, temperature=0).text)
+        reply = model.chat(case.messages, tools=case.tools, max_tokens=400, temperature=0)
+        return call_lines([(c.name, c.arguments) for c in reply.tool_calls]) or reply.text
 
     def ask(found: Sequence[Case]) -> list[str]:
         with ThreadPoolExecutor(16) as pool:
@@ -244,7 +275,7 @@ def evaluate_engine(file: str | None = None) -> list[Outcome]:
 def report(outcomes: Sequence[Outcome]) -> str:
     """Return the wrong replies and the scores as text."""
     lines = [
-        f"[{o.case.kind}] {o.case.messages[-1][1][-300:]}\n  expected {o.case.expected}\n  reply    {o.reply}"
+        f"[{o.case.kind}] {o.case.turns[-1][1][-300:]}\n  expected {o.case.expected}\n  reply    {o.reply}"
         for o in outcomes
         if not o.is_right
     ]

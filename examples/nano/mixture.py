@@ -1,13 +1,14 @@
 """Mixes what a step trains on: how-tos, dialogues with tools, JSON, code, and copying at first.
 
-A shard is a few batches of whole dialogues of similar lengths. Half of them start at a random
-position, so that all are trained. The same (seed, step, shard) gives the same batches.
+A batch is whole dialogues, shared out to shards of nearly the same number of tokens. Half of them
+start at a random position, so that all are trained. The same (seed, step) gives the same batch.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,42 +20,48 @@ from dialogues import Dialogue, dialogue
 from filler import passage
 from tokenizer import Encoder
 
-SHARD_TOKENS = 3072
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 6144
 N_COPYING = 200  # steps that begin with much copying: heads that look back settle soon
 Row = tuple[list[int], list[bool]]
 
 # Shares of dialogues, by the step: during copying, then to the end.
 _KINDS = ("how-to", "long how-to", "agent", "json", "invention", "code", "long code", "copy")
 _FIRST = (20, 0, 22, 6, 2, 10, 0, 40)
-_THEN = (70, 3, 30, 5, 3, 14, 2, 20)
+_THEN = (66, 2, 42, 5, 3, 20, 2, 6)
 
 
-def batches(
-    encoder: Encoder, n_ctx: int, seed: int, step: int, shard: int
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return (ids, positions, learned targets), each (n_rows, n_tokens), of one shard."""
-    rng = random.Random(f"{seed} {step} {shard}")
+@dataclass(frozen=True)
+class Shard:
+    """Dialogues in a row, as the model reads them."""
+
+    ids: Tensor  # (n_tokens,)
+    positions: Tensor  # (n_tokens,)
+    targets: Tensor  # (n_tokens,) the id to write after each; -1: not learned
+    lengths: list[int]  # of the dialogues, in tokens
+
+
+def batch(encoder: Encoder, n_ctx: int, seed: int, step: int, n_shards: int) -> list[Shard]:
+    """Return the shards of a step's batch."""
+    rng = random.Random(f"{seed} {step}")
     rows: list[Row] = []
-    while sum(len(ids) for ids, _ in rows) < SHARD_TOKENS:
+    while sum(len(ids) for ids, _ in rows) < BATCH_TOKENS:
         rows.append(_row(encoder, n_ctx, rng, _FIRST if step < N_COPYING else _THEN))
-    rows.sort(key=lambda row: len(row[0]))
-    groups: list[list[Row]] = [[]]
+    rows.sort(key=lambda row: len(row[0]), reverse=True)
+    shards: list[list[Row]] = [[] for _ in range(n_shards)]
     for row in rows:
-        group, n = groups[-1], len(row[0])
-        if group and (n * (len(group) + 1) > BATCH_TOKENS or len(group[0][0]) < 0.7 * n):
-            groups.append(group := [])
-        group.append(row)
-    return [_batch(group, n_ctx, rng) for group in groups]
+        min(shards, key=lambda shard: sum(len(ids) for ids, _ in shard)).append(row)
+    return [_shard(shard, n_ctx, rng) for shard in shards]
 
 
-def _batch(rows: Sequence[Row], n_ctx: int, rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
-    length = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([row + [0] * (length - len(row)) for row, _ in rows])
-    learned = torch.tensor([mask + [False] * (length - len(mask)) for _, mask in rows])
-    starts = [rng.randint(0, n_ctx - length) if rng.random() < 0.5 else 0 for _ in rows]
-    positions = torch.tensor(starts).unsqueeze(1) + torch.arange(length - 1)
-    return ids, positions, learned[:, 1:]
+def _shard(rows: Sequence[Row], n_ctx: int, rng: random.Random) -> Shard:
+    ids, positions, targets = [], [], []
+    for row, learned in rows:
+        start = rng.randint(0, n_ctx - len(row)) if rng.random() < 0.5 else 0
+        ids += row[:-1]
+        positions += range(start, start + len(row) - 1)
+        targets += [id if learns else -1 for id, learns in zip(row[1:], learned[1:], strict=True)]
+    lengths = [len(row) - 1 for row, _ in rows]
+    return Shard(torch.tensor(ids), torch.tensor(positions), torch.tensor(targets), lengths)
 
 
 def _row(encoder: Encoder, n_ctx: int, rng: random.Random, shares: Sequence[int]) -> Row:

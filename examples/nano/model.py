@@ -1,13 +1,13 @@
 """GPTBigCode in plain PyTorch: learned absolute positions, multi-query attention, tied output.
 
-The same graph as the engine's (cpp/model). `tensors` gives the weights under the names of ggml
-`starcoder` files; `answer` is a small greedy decoder for scores during training.
+The same graph as the engine's (cpp/model), for whole sequences one behind another. `tensors` gives
+the weights under the names of ggml `starcoder` files.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -37,14 +37,6 @@ class Config:
 _N_QUERIES = 256
 
 
-@dataclass
-class Cache:
-    """Keys and values of one layer so far: (n_rows, n_ctx, head_dim)."""
-
-    k: Tensor
-    v: Tensor
-
-
 class Block(nn.Module):
     """One layer: attention with a single key and value head, then the feed-forward part."""
 
@@ -60,39 +52,29 @@ class Block(nn.Module):
         self.c_fc = nn.Linear(n_embd, 4 * n_embd)
         self.mlp_proj = nn.Linear(4 * n_embd, n_embd)
 
-    def forward(self, x: Tensor, cache: Cache | None = None, position: int = 0) -> Tensor:
-        """Return x (n_rows, n_tokens, n_embd) after this layer."""
-        n_rows, n_tokens, n_embd = x.shape
-        qkv = self.c_attn(self.ln_1(x))
-        q, k, v = qkv.split((n_embd, self.head_dim, self.head_dim), dim=-1)
-        q = q.reshape(n_rows, n_tokens, self.n_head, self.head_dim)
-        if cache is not None:
-            end = position + n_tokens
-            cache.k[:, position:end] = k
-            cache.v[:, position:end] = v
-            k, v = cache.k[:, :end], cache.v[:, :end]
-        mixed = _attention(q, k, v).view(n_rows, n_tokens, n_embd)
-        x = x + self.c_proj(mixed)
+    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return x (n_tokens, n_embd), sequences of these lengths, after this layer."""
+        n_embd = x.shape[1]
+        q, k, v = self.c_attn(self.ln_1(x)).split((n_embd, self.head_dim, self.head_dim), dim=1)
+        parts = zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
+        mixed = [part for qkv in parts for part in _attention(*qkv)]
+        x = x + self.c_proj(torch.cat(mixed))
         inner = functional.gelu(self.c_fc(self.ln_2(x)), approximate="tanh")
         out: Tensor = x + self.mlp_proj(inner)
         return out
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return causal attention of q (n_rows, n_tokens, n_head, head_dim) to the one k and v."""
-    n_rows, n_tokens, n_head, head_dim = q.shape
-    n_before = k.shape[1] - n_tokens
-    parts = []
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Iterator[Tensor]:
+    """Yield causal attention of q (n_tokens, n_embd) to the one k and v, some queries at a time."""
+    n_tokens, head_dim = k.shape
     for start in range(0, n_tokens, _N_QUERIES):  # the keys after a part's last query are left out
-        some = q[:, start : start + _N_QUERIES]
-        n_keys = n_before + start + some.shape[1]
+        some = q[start : start + _N_QUERIES]
+        n_keys = start + len(some)
         # All heads share k, so one matrix product serves them all: much faster on a CPU.
-        mask = _mask(some.shape[1], n_keys, n_head, q.dtype).expand(n_rows, -1, -1)
-        rows = some.reshape(n_rows, -1, head_dim)
-        keys = k[:, :n_keys].transpose(1, 2)
-        scores = torch.baddbmm(mask, rows, keys, alpha=head_dim**-0.5)
-        parts.append(torch.softmax(scores, -1) @ v[:, :n_keys])
-    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        rows = some.reshape(-1, head_dim)
+        mask = _mask(len(some), n_keys, len(rows) // len(some), q.dtype)
+        scores = torch.addmm(mask, rows, k[:n_keys].T, alpha=head_dim**-0.5)
+        yield (torch.softmax(scores, -1) @ v[:n_keys]).view(some.shape)
 
 
 @functools.lru_cache(maxsize=32)
@@ -118,14 +100,11 @@ class GPTBigCode(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
         _begin_with_induction(self)
 
-    def forward(
-        self, ids: Tensor, positions: Tensor, caches: Sequence[Cache] | None = None
-    ) -> Tensor:
-        """Return hidden states (n_rows, n_tokens, n_embd) of ids at their positions."""
+    def forward(self, ids: Tensor, positions: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return hidden states (n_tokens, n_embd) of sequences of these lengths, in a row."""
         x = self.wte(ids) + self.wpe(positions)
-        start = 0 if caches is None else int(positions[0, 0])
-        for i, block in enumerate(self.h):
-            x = block(x, None if caches is None else caches[i], start)
+        for block in self.h:
+            x = block(x, lengths)
         hidden: Tensor = self.ln_f(x)
         return hidden
 
@@ -193,43 +172,3 @@ def _begin_with_induction(model: GPTBigCode) -> None:
     second.c_attn.weight[v] = code
     for q in (slice(0, dim), slice(dim, 2 * dim)):
         second.c_proj.weight[:, q] = 0.05 * code.T
-
-
-@torch.inference_mode()
-def answer(
-    model: GPTBigCode,
-    prompts: Sequence[Sequence[int]],
-    end: int,
-    max_tokens: int = 160,
-    temperature: float = 0.0,
-) -> list[list[int]]:
-    """Return each prompt's continuation up to `end`; all prompts go in step, a token at a time."""
-    config = model.config
-    longest = max(map(len, prompts))
-    n_steps = min(config.n_ctx, longest + max_tokens)
-    shape = (len(prompts), n_steps, config.head_dim)
-    caches = [Cache(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.n_layer)]
-    generator = torch.Generator().manual_seed(0)
-    replies: list[list[int]] = [[] for _ in prompts]
-    done = [False] * len(prompts)
-    ids = [prompt[0] for prompt in prompts]
-    for step in range(n_steps - 1):
-        position = torch.full((len(prompts), 1), step)
-        hidden = model(torch.tensor(ids).unsqueeze(1), position, caches)
-        logits = model.logits(hidden[:, -1]).float()
-        if temperature:
-            odds = torch.softmax(logits / temperature, dim=-1)
-            best = torch.multinomial(odds, 1, generator=generator)[:, 0].tolist()
-        else:
-            best = logits.argmax(dim=-1).tolist()
-        for row, prompt in enumerate(prompts):
-            if step + 1 < len(prompt):
-                ids[row] = prompt[step + 1]
-                continue
-            ids[row] = best[row]
-            done[row] = done[row] or best[row] == end
-            if not done[row]:
-                replies[row].append(best[row])
-        if all(done):
-            break
-    return replies

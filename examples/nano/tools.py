@@ -52,9 +52,9 @@ class Parameter:
                 return rng.choice(self.choices)
             case "strings":
                 make = rng.choice((values.word, values.person, values.place))
-                return [make(rng) for _ in range(rng.randint(1, 4))]
+                return [make(rng) for _ in range(rng.randint(1, 3))]
             case "integers":
-                return [values.integer(rng) for _ in range(rng.randint(1, 5))]
+                return [values.integer(rng) for _ in range(rng.randint(1, 4))]
             case "object":
                 return {field.name: field.value(rng) for field in self.fields}
             case _:
@@ -144,7 +144,7 @@ def made_up(rng: random.Random, like: Tool | None = None) -> Tool:
         + (f"{act}_{thing}_{noun(rng)}", f"{act.capitalize()}{thing.capitalize()}")
         + (f"{thing}_{noun(rng)}",)
     )
-    n_parameters = rng.choices((0, 1, 2, 3, 4, 5), (8, 38, 26, 14, 8, 4))[0]
+    n_parameters = rng.choices((0, 1, 2, 3, 4), (6, 42, 32, 14, 6))[0]
     parameters = _parameters(rng, n_parameters)
     return Tool(name, _description(rng, act, thing, parameters), parameters, act, thing)
 
@@ -156,7 +156,7 @@ def _parameters(rng: random.Random, n: int, depth: int = 0) -> tuple[Parameter, 
         name = rng.choice("abcdknqrstxyz") if short else identifier(rng)
         if name not in names:
             names.append(name)
-    n_required = n if rng.random() < 0.65 else rng.randint(0, n)
+    n_required = n if rng.random() < 0.8 else rng.randint(0, n)
     described = rng.random() < 0.3
     made = []
     for i, name in enumerate(names):
@@ -168,7 +168,7 @@ def _parameters(rng: random.Random, n: int, depth: int = 0) -> tuple[Parameter, 
         if kind == "enum":
             choices = tuple({noun(rng): 0 for _ in range(rng.randint(2, 4))})
         if kind == "object":
-            fields = _parameters(rng, rng.randint(1, 3), 1)
+            fields = _parameters(rng, rng.randint(1, 2), 1)
             fields = tuple(replace(inner, required=True) for inner in fields)
         description = _about(rng, name) if described and rng.random() < 0.8 else ""
         made.append(Parameter(name, kind, i < n_required, description, choices, fields))
@@ -256,7 +256,7 @@ def quoted(value: Any, rng: random.Random) -> str:
     """Return a string in some quotation marks, anything else as JSON."""
     if not isinstance(value, str):
         return line(value)
-    left, right = rng.choice(('""', "''", '""', "''", "“”", "``", "‘’"))
+    left, right = rng.choice(('""', "''"))
     if left in value or right in value:
         left = right = '"'
     return f"{left}{value}{right}"

@@ -1,17 +1,15 @@
 """Trains starchat-nano from scratch on generated dialogues and writes its ggml q8_0 file.
 
     python examples/nano/train.py train      # resumes from its checkpoint; about half an hour on 2 cores
-    python examples/nano/train.py score      # the published questions, in PyTorch
     python examples/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
 
-Step k sees the same batch in every run: it is made from (seed, k, shard). Needs torch, tokenizers, typer.
+Step k sees the same batch in every run: it is made from (seed, k). Needs torch, tokenizers, typer.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,22 +17,20 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer
-from torch import Tensor, distributed
+from torch import distributed
 from torch.func import functional_call
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
-from evaluate import evaluate, report
-from mixture import batches
-from model import Config, GPTBigCode, answer
+from mixture import Shard, batch
+from model import Config, GPTBigCode
 from muon import Muon
 from tokenizer import Encoder, train_tokenizer, vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
 SEED = 2023
-N_STEPS = 5000
-N_SHARDS = 2
+N_STEPS = 11500
 LEARNING_RATE = 1.5e-3  # of AdamW
 MUON_RATE = 0.012
 N_WARMUP = 100
@@ -51,8 +47,8 @@ def rate(step: int, n_steps: int) -> float:
 
 
 @app.command()
-def train(folder: Folder = FOLDER, n_steps: int = N_STEPS, n_processes: int = N_SHARDS) -> None:
-    """Train, or go on where the checkpoint ends; one process per core, at most two."""
+def train(folder: Folder = FOLDER, n_steps: int = N_STEPS, n_processes: int = 2) -> None:
+    """Train, or go on where the checkpoint ends; one process per core."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (path := folder / "tokenizer.json").exists():
         train_tokenizer(SEED).save(str(path))
@@ -61,7 +57,7 @@ def train(folder: Folder = FOLDER, n_steps: int = N_STEPS, n_processes: int = N_
 
 
 def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int) -> None:
-    """Train in one process. Each takes its shards of a batch; gradients are summed."""
+    """Train in one process. Each takes a shard of a batch; gradients are summed."""
     torch.set_num_threads(1)  # two threads wait for each other at every operation
     torch.manual_seed(SEED)
     distributed.init_process_group("gloo", meeting, rank=rank, world_size=n_processes)
@@ -96,8 +92,9 @@ def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int
                 group["lr"] = LEARNING_RATE * share * rate(step, n_steps)
             model.zero_grad(set_to_none=True)
             loss = 0.0
-            for shard in range(rank, N_SHARDS, n_processes):
-                loss = _learn(model, batches(encoder, model.config.n_ctx, SEED, step, shard))
+            shards = batch(encoder, model.config.n_ctx, SEED, step, n_processes)
+            n_learned = sum(int((shard.targets >= 0).sum()) for shard in shards)
+            loss = _learn(model, shards[rank], n_learned)
             _sum_gradients(model)
             torch.nn.utils.clip_grad_norm_(others, 1.0)
             muon.step()
@@ -127,22 +124,19 @@ def _sum_gradients(model: GPTBigCode) -> None:
         gradient.copy_(summed.view_as(gradient))
 
 
-def _learn(model: GPTBigCode, shard: Sequence[tuple[Tensor, Tensor, Tensor]]) -> float:
-    """Add a shard's gradients to the model's; return its mean loss.
+def _learn(model: GPTBigCode, shard: Shard, n_learned: int) -> float:
+    """Add a shard's gradients to the model's; return its part of the batch's loss.
 
-    The loss is the cross entropy of the learned targets; only those go through the output.
+    The loss is the mean cross entropy of the learned targets; only those go through the output.
     """
-    n_learned = sum(int(learned.sum()) for _, _, learned in shard)
-    total = 0.0
-    for ids, positions, learned in shard:
-        half = {name: value.bfloat16() for name, value in model.named_parameters()}
-        hidden = functional_call(model, half, (ids[:, :-1], positions))
-        logits = functional.linear(hidden[learned], half["wte.weight"])
-        targets = ids[:, 1:][learned]
-        loss = functional.cross_entropy(logits.float(), targets, reduction="sum") / n_learned
-        (loss / N_SHARDS).backward()
-        total += loss.item()
-    return total
+    half = {name: value.bfloat16() for name, value in model.named_parameters()}
+    hidden = functional_call(model, half, (shard.ids, shard.positions, shard.lengths))
+    is_learned = shard.targets >= 0
+    logits = functional.linear(hidden[is_learned], half["wte.weight"]).float()
+    targets = shard.targets[is_learned]
+    loss = functional.cross_entropy(logits, targets, reduction="sum") / n_learned
+    loss.backward()
+    return loss.item()
 
 
 def _load(folder: Path) -> tuple[GPTBigCode, Encoder]:
@@ -153,20 +147,6 @@ def _load(folder: Path) -> tuple[GPTBigCode, Encoder]:
 
 def _tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
-
-
-@app.command()
-def score(folder: Folder = FOLDER, temperature: float = 0.0) -> None:
-    """Ask the published questions in PyTorch and run the answers."""
-    torch.set_num_threads(2)
-    model, encoder = _load(folder)
-
-    def ask(questions: Sequence[str]) -> list[str]:
-        prompts = [encoder.prompt([("system", ""), ("user", text)]) for text in questions]
-        replies = answer(model, prompts, encoder.end, temperature=temperature)
-        return [encoder.decode(reply) for reply in replies]
-
-    typer.echo(report(evaluate(ask)))
 
 
 @app.command()

@@ -139,7 +139,7 @@ def script(rng: random.Random) -> str:
     first, last = rng.choice(_SCRIPTS)
     n_words = 1 if rng.random() < 0.8 else 2
     return " ".join(
-        "".join(chr(rng.randint(first, last)) for _ in range(rng.randint(2, 7)))
+        "".join(chr(rng.randint(first, last)) for _ in range(rng.randint(2, 5)))
         for _ in range(n_words)
     )
 
@@ -152,7 +152,7 @@ def word(rng: random.Random) -> str:
 
 def phrase(rng: random.Random) -> str:
     """Return two to five words."""
-    words = [rng.choice((noun, noun, verb, adjective))(rng) for _ in range(rng.randint(2, 5))]
+    words = [rng.choice((noun, noun, verb, adjective))(rng) for _ in range(rng.randint(2, 4))]
     if rng.random() < 0.2:
         return " ".join(words).capitalize()
     if rng.random() < 0.1:
@@ -180,7 +180,7 @@ def sentence(rng: random.Random) -> str:
 
 def integer(rng: random.Random) -> int:
     """Return an integer of one to seven digits, negative at times."""
-    n_digits = rng.choices((1, 2, 3, 4, 5, 7), (10, 10, 6, 4, 2, 1))[0]
+    n_digits = rng.choices((1, 2, 3, 4, 5, 6), (10, 10, 6, 4, 2, 1))[0]
     value = rng.randrange(10**n_digits)
     return -value if rng.random() < 0.07 else value
 
@@ -200,7 +200,7 @@ def number(rng: random.Random) -> float | int:
 
 def path(rng: random.Random) -> str:
     """Return a file's path."""
-    folders = [noun(rng) for _ in range(rng.choices((0, 1, 2, 3), (3, 4, 2, 1))[0])]
+    folders = [noun(rng) for _ in range(rng.choices((0, 1, 2), (3, 4, 2))[0])]
     stem = identifier(rng)
     if rng.random() < 0.15:
         stem = stem.upper()
@@ -241,7 +241,7 @@ def code(rng: random.Random) -> str:
 def expression(rng: random.Random) -> str:
     """Return an arithmetic expression."""
     parts = [_operand(rng)]
-    for _ in range(rng.choices((1, 2, 3), (6, 3, 1))[0]):
+    for _ in range(rng.choices((1, 2), (7, 3))[0]):
         parts += [rng.choice(("+", "-", "*", "/", "+", "*", "**", "%")), _operand(rng)]
     return ("" if rng.random() < 0.15 else " ").join(parts)
 
