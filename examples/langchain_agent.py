@@ -4,8 +4,8 @@
     python examples/langchain_agent.py "What is 12 * 34?" "Read the file LICENSE"
 
 It remembers the dialogue. Every call can only be one that the tools' signatures allow; which one
-it is, and whether it helps, is up to the model. The embedded one never learned tools: give
-ChatStarChat a model_path for answers of use.
+it is, and whether it helps, is up to the model. The embedded one understands plain requests as
+above: give ChatStarChat a model_path for more.
 """
 
 import ast

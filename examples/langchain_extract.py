@@ -2,8 +2,8 @@
 
 python examples/langchain_extract.py "name: Grace Hopper, city: New York, age: 85"
 
-The result is always a Person; the embedded model, which never learned this, makes one up.
-Give ChatStarChat a model_path for answers of use.
+The result is always a Person. What it holds is up to the model: the embedded one copies what it
+finds by name. Give ChatStarChat a model_path for texts that say it otherwise.
 """
 
 import sys

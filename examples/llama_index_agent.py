@@ -5,8 +5,8 @@
     python examples/llama_index_agent.py "Search for CorruptFileError"
 
 It looks at this repository unless --folder says otherwise. A grammar sees to it that every call
-is one; what to call, the model decides. The embedded one never learned tools: give --model
-starchat-beta.ggmlv3.q4_0.bin for answers of use.
+is one; what to call, the model decides. The embedded one understands plain requests as above:
+give --model starchat-beta.ggmlv3.q4_0.bin for more.
 """
 
 import argparse

@@ -48,7 +48,7 @@ _CLOSED = [
 ]
 _TURNS = {
     **{"call": 44, "parallel": 12, "same": 5, "chain": 7, "how-to": 9, "talk": 5, "unknown": 7},
-    **{"missing": 5, "forced": 4},
+    **{"missing": 5, "forced": 9},
 }
 
 
@@ -127,8 +127,13 @@ def _turn(agent: Agent, kind: str) -> None:
                 _turn(agent, "call")
         case "forced":
             tool, _ = rng.choice(agent.tools)
-            message = (small_talk(rng) if rng.random() < 0.6 else unknown(rng))[0]
-            reply = call_lines([(tool.name, fill(tool.parameters, message))])
+            if tool.parameters and rng.random() < 0.7:
+                arguments = tool.arguments(rng)
+                message = stated(tool.parameters, arguments, rng)
+            else:
+                message = (small_talk(rng) if rng.random() < 0.6 else unknown(rng))[0]
+                arguments = fill(tool.parameters, message)
+            reply = call_lines([(tool.name, arguments)])
             agent.user(message)
             agent.reply(reply, "forced", reply[: reply.index('"arguments":') + 12])
         case "chain":
@@ -155,6 +160,8 @@ def _request(agent: Agent, kind: str) -> tuple[str, list[Call]]:
     joint = rng.choice((" and ", ", and ", ". ", "; ", " and also ", ". Then ", ". Also, ", "\n"))
     for _ in range(rng.choices((1, 2), (6, 1))[0]):
         tool, theme = rng.choice(agent.tools)
+        if not tool.parameters and tool.name in [name for name, _ in calls]:
+            continue  # nobody asks twice for the same
         more, arguments = request(tool, theme, rng)
         if joint[0] != "." and tool.name not in more:
             more = more[0].lower() + more[1:]
@@ -226,7 +233,7 @@ def _results(agent: Agent, calls: Sequence[Call]) -> None:
 
 def result(rng: random.Random) -> str:
     """Return what a tool may return."""
-    match rng.choices(range(9), (28, 8, 14, 22, 7, 8, 5, 6, 2))[0]:
+    match rng.choices(range(9), (28, 8, 14, 20, 7, 8, 9, 5, 2))[0]:
         case 0:
             return str(values.integer(rng))
         case 1:
@@ -243,6 +250,11 @@ def result(rng: random.Random) -> str:
         case 5:
             return values.phrase(rng)
         case 6:
+            if rng.random() < 0.4:
+                words = passage(rng, rng.randint(30, 110)).split(" ")
+                width = rng.randint(4, 12)
+                rows = [words[i : i + width] for i in range(0, len(words), width)]
+                return "\n".join(map(" ".join, rows))
             make = code if rng.random() < 0.5 else values.sentence
             return "\n".join(make(rng).strip() for _ in range(rng.randint(2, 4)))
         case 7:
@@ -290,6 +302,20 @@ def fill(parameters: Sequence[Parameter], message: str) -> dict[str, Any]:
     return arguments
 
 
+def stated(parameters: Sequence[Parameter], arguments: dict[str, Any], rng: random.Random) -> str:
+    """Return a text that tells what each argument is: "the name is Ada, the age 36"."""
+    shown = [p for p in parameters if p.name in arguments]
+    frames = ("{p} {x}", "{p}: {x}", "{p}: {x}", "{p} = {x}", "the {p} is {x}", "the {p} {x}")
+    frame = rng.choice(frames)
+    parts = []
+    for p in shown if rng.random() < 0.6 else rng.sample(shown, len(shown)):
+        first = "the {p} is {x}" if frame == "the {p} {x}" and not parts else frame
+        name = p.name.replace("_", " ")
+        parts.append(first.replace("{p}", name).replace("{x}", mention(p, arguments[p.name], rng)))
+    text = rng.choice((", ", ", ", "; ", " and ", "\n")).join(parts)
+    return text[:1].upper() + text[1:] if rng.random() < 0.5 else text
+
+
 _ASK_JSON = (
     "Answer with a JSON object with the keys {k}.|Return JSON with {k}.|Reply only with JSON: {k}"
     "|Give me the {k} as JSON.|Extract {k} as a JSON object.|Respond in JSON with {k} and nothing else."
@@ -316,14 +342,7 @@ def json_dialogue(rng: random.Random) -> Agent:
             text, arguments = theme.request(tool, rng)
         else:
             arguments = tool.arguments(rng)
-            shown = [p for p in tool.parameters if p.name in arguments]
-            frame = rng.choice(("{p} {x}", "{p}: {x}", "{p} = {x}", "the {p} is {x}"))
-            text = rng.choice((", ", "; ", " and ", "\n")).join(
-                frame.replace("{p}", p.name.replace("_", " ")).replace(
-                    "{x}", mention(p, arguments[p.name], rng)
-                )
-                for p in rng.sample(shown, len(shown))
-            )
+            text = stated(tool.parameters, arguments, rng)
         if not arguments or rng.random() < 0.35:  # nothing given: something about a topic
             tool = Tool(
                 "", "", tuple(Parameter(values.noun(rng), "word") for _ in range(rng.randint(1, 3)))

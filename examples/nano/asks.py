@@ -75,6 +75,8 @@ def _made_up_request(
     kinds = {p.kind for p in chosen}
     tellable = len(kinds) == len(chosen) <= 2 and kinds & {"integer", "number"} and kinds & ATOMIC
     styles = ["pairs"] * 3 + ["code"] * (2 if simple else 1)
+    if not chosen and rng.random() < 0.5:
+        return rng.choice(_CARRIERS).format(c=f"{tool.name}()")
     if not chosen:
         return _lead(tool, rng) + rng.choice(("", "()", ".", ".", "?", "!", " now", " please"))
     if len(chosen) == 1:

@@ -30,7 +30,7 @@ from tokenizer import Encoder, train_tokenizer, vocabulary
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
 SEED = 2023
-N_STEPS = 11500
+N_STEPS = 12500
 LEARNING_RATE = 1.5e-3  # of AdamW
 MUON_RATE = 0.012
 N_WARMUP = 100

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,32 +20,7 @@ if TYPE_CHECKING:
 
 collect_ignore_glob = [] if find_spec("langchain_tests") else ["test_*.py"]
 
-SECOND_EDITION = 6  # layers of the embedded model; the first one had 4, and never saw a tool
-NEED_UNDERSTANDING = {
-    "test_agent_calls_its_tools",
-    "test_agent_loop",
-    "test_extraction",
-    "test_json_mode",
-    "test_structured_output[typeddict]",
-    "test_structured_output_async[typeddict]",
-    "test_structured_output_optional_param",
-    "test_structured_output_pydantic_2_v1",
-    "test_tool_calling",
-    "test_tool_calling_async",
-    "test_tool_calling_with_no_arguments",
-    "test_unicode_tool_call_integration",
-}
 LONG = 600  # tokens: more than an unread stream and one drained chunk hold (256 each)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, until its second edition, what asks the embedded model to understand tools."""
-    ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
-    names = [{item.name, getattr(item, "originalname", "")} for item in ours]
-    asking = [i for i, these in zip(ours, names, strict=True) if these & NEED_UNDERSTANDING]
-    if asking and StarChat.load().info.n_layer < SECOND_EDITION:
-        for item in asking:
-            item.add_marker(pytest.mark.skip("the embedded model was never trained on tools"))
 
 
 @pytest.fixture

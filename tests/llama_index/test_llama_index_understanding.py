@@ -1,4 +1,4 @@
-"""What the embedded model itself makes of tools, texts and code: its second edition, greedily."""
+"""What the embedded model itself makes of tools, texts and code, greedily."""
 
 from typing import Any
 
@@ -13,7 +13,6 @@ from llama_index.llms.starchat import StarChat
 import starchat
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-SECOND_EDITION = 6  # layers; the first one had 4, and never saw a tool
 
 
 def weather(city: str) -> str:
@@ -33,8 +32,6 @@ class Person(BaseModel):
 
 @pytest.fixture
 def llm(nano: starchat.StarChat, settings: Any) -> StarChat:
-    if nano.info.n_layer < SECOND_EDITION:
-        pytest.skip("the embedded model was never trained on tools")
     return StarChat(temperature=0, max_tokens=200)
 
 

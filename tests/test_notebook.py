@@ -1,0 +1,36 @@
+"""The notebook runs, and prints what it shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
+for name in ("ipykernel", "langchain", "llama_index.core", "bm25s", "tree_sitter_python"):
+    pytest.importorskip(name)
+TOUR = Path(__file__).parent.parent / "examples/tour.ipynb"
+
+
+def printed(notebook: Any) -> list[str]:
+    """Return what each cell prints or returns."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [
+        "".join(
+            output.get("text") or output["data"]["text/plain"]
+            for output in cell.outputs
+            if output.get("name") != "stderr"
+        )
+        for cell in cells
+    ]
+
+
+def test_the_tour_prints_what_it_shows() -> None:
+    shown = nbformat.read(TOUR, nbformat.NO_CONVERT)
+    run = nbformat.read(TOUR, nbformat.NO_CONVERT)
+    folder = {"metadata": {"path": str(TOUR.parent)}}
+    nbclient.NotebookClient(run, timeout=120, resources=folder).execute()
+    assert printed(run) == printed(shown)
+    assert all(printed(shown))
