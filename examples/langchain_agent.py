@@ -62,7 +62,7 @@ def read_file(path: str) -> str:
     file = (ROOT / path).resolve()
     if not file.is_relative_to(ROOT) or not file.is_file():
         return f"Error: there is no file {path}"
-    return file.read_text(encoding="utf-8", errors="replace")[:600]
+    return file.read_text(encoding="utf-8", errors="replace").strip()[:600]
 
 
 @tool

@@ -47,8 +47,8 @@ _CLOSED = [
     in ("set_timer", "turn_on_light", "convert_units", "create_user", "write_file")
 ]
 _TURNS = {
-    **{"call": 44, "parallel": 12, "same": 5, "chain": 7, "how-to": 9, "talk": 5, "unknown": 7},
-    **{"missing": 5, "forced": 9},
+    **{"call": 44, "parallel": 6, "same": 3, "chain": 7, "how-to": 9, "talk": 5, "unknown": 7},
+    **{"missing": 5, "forced": 14},
 }
 
 
@@ -127,7 +127,7 @@ def _turn(agent: Agent, kind: str) -> None:
                 _turn(agent, "call")
         case "forced":
             tool, _ = rng.choice(agent.tools)
-            if tool.parameters and rng.random() < 0.7:
+            if tool.parameters and rng.random() < 0.8:
                 arguments = tool.arguments(rng)
                 message = stated(tool.parameters, arguments, rng)
             else:
@@ -305,7 +305,7 @@ def fill(parameters: Sequence[Parameter], message: str) -> dict[str, Any]:
 def stated(parameters: Sequence[Parameter], arguments: dict[str, Any], rng: random.Random) -> str:
     """Return a text that tells what each argument is: "the name is Ada, the age 36"."""
     shown = [p for p in parameters if p.name in arguments]
-    frames = ("{p} {x}", "{p}: {x}", "{p}: {x}", "{p} = {x}", "the {p} is {x}", "the {p} {x}")
+    frames = ("{p} {x}", "{p}: {x}", "{p} = {x}", "the {p} is {x}", "the {p} {x}", "the {p} {x}")
     frame = rng.choice(frames)
     parts = []
     for p in shown if rng.random() < 0.6 else rng.sample(shown, len(shown)):

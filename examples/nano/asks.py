@@ -39,7 +39,8 @@ _ASKED = (
 _PAIRS = (
     "{p} {x}|{p} {x}|{p} = {x}|{p}={x}|{p}: {x}|the {p} is {x}|{x} as {p}|{p} set to {x}|{p} is {x}"
 ).split("|")
-_ENDS = "|||||||| please| please| with the tool"
+_ENDS = "|||||||| please| please| with the tool|. Use the tool.|. Use the tool."
+_ORDERS = "|||| Use the tool.| Use the tool.| Use a tool.| You must call the tool."
 _STARTS = "||||||||||Please |Ok, |Now |Hi! |Hello, |And |Next: |Thanks. |Great. |First, |Hey, "
 
 
@@ -76,7 +77,7 @@ def _made_up_request(
     tellable = len(kinds) == len(chosen) <= 2 and kinds & {"integer", "number"} and kinds & ATOMIC
     styles = ["pairs"] * 3 + ["code"] * (2 if simple else 1)
     if not chosen and rng.random() < 0.5:
-        return rng.choice(_CARRIERS).format(c=f"{tool.name}()")
+        return rng.choice(_CARRIERS).format(c=f"{tool.name}()") + _order(rng)
     if not chosen:
         return _lead(tool, rng) + rng.choice(("", "()", ".", ".", "?", "!", " now", " please"))
     if len(chosen) == 1:
@@ -85,9 +86,8 @@ def _made_up_request(
         styles += ["order"] * 2
     match rng.choice(styles):
         case "code":
-            return rng.choice(_CARRIERS).format(
-                c=_code(tool, chosen, arguments, in_order, rng, said)
-            )
+            asked = _code(tool, chosen, arguments, in_order, rng, said)
+            return rng.choice(_CARRIERS).format(c=asked) + _order(rng)
         case "single":
             shown = _shown(chosen[0], arguments, rng, said, True)
             lead, on = _lead(tool, rng), rng.choice(_ON)
@@ -168,6 +168,10 @@ def _joined(parts: Sequence[str], middle: str) -> str:
 
 def _end(rng: random.Random) -> str:
     return rng.choice(_ENDS.split("|"))
+
+
+def _order(rng: random.Random) -> str:
+    return rng.choice(_ORDERS.split("|"))
 
 
 def _format(frame: str, words: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
 """Trains starchat-nano from scratch on generated dialogues and writes its ggml q8_0 file.
 
-    python examples/nano/train.py train      # resumes from its checkpoint; about half an hour on 2 cores
+    python examples/nano/train.py train      # resumes from its checkpoint; two hours and a half on 2 cores
     python examples/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
 
 Step k sees the same batch in every run: it is made from (seed, k). Needs torch, tokenizers, typer.
@@ -30,7 +30,7 @@ from tokenizer import Encoder, train_tokenizer, vocabulary
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
 SEED = 2023
-N_STEPS = 12500
+N_STEPS = 13700
 LEARNING_RATE = 1.5e-3  # of AdamW
 MUON_RATE = 0.012
 N_WARMUP = 100
