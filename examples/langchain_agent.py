@@ -1,7 +1,7 @@
 """An agent with three tools: a calculator, a file reader and a search over this repository.
 
     pip install -U langchain
-    python examples/langchain_agent.py "What is 12 * 34?" "Read the file LICENSE"
+    python examples/langchain_agent.py "What is 12 * 34?" "Read the file pyproject.toml"
 
 It remembers the dialogue. Every call can only be one that the tools' signatures allow; which one
 it is, and whether it helps, is up to the model. The embedded one understands plain requests as
@@ -31,8 +31,8 @@ OPERATORS = {
 }
 QUESTIONS = [
     "What is 12 * 34?",
-    "Read the file LICENSE",
-    "Search for 'class ToolCall'",
+    "Read the file pyproject.toml",
+    "Search for 'class Toolbox'",
 ]
 
 
@@ -62,7 +62,7 @@ def read_file(path: str) -> str:
     file = (ROOT / path).resolve()
     if not file.is_relative_to(ROOT) or not file.is_file():
         return f"Error: there is no file {path}"
-    return file.read_text(encoding="utf-8", errors="replace").strip()[:600]
+    return file.read_text(encoding="utf-8", errors="replace").strip()[:200]
 
 
 @tool

@@ -21,7 +21,7 @@ class Person(BaseModel):
     age: int = Field(ge=0, le=150)
 
 
-text = sys.argv[1] if len(sys.argv) > 1 else "The name is Ada Lovelace, the city London, the age 36"
+text = sys.argv[1] if len(sys.argv) > 1 else "The name is Alan Turing, the city London, the age 41"
 llm = ChatStarChat(temperature=0, max_tokens=200)
 person = llm.with_structured_output(Person).invoke(text)
 print(repr(person))

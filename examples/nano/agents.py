@@ -317,7 +317,7 @@ def stated(parameters: Sequence[Parameter], arguments: dict[str, Any], rng: rand
 
 
 _ASK_JSON = (
-    "Answer with a JSON object with the keys {k}.|Return JSON with {k}.|Reply only with JSON: {k}"
+    "Answer with a JSON object with the keys {k}.|Return the result as JSON with {k} keys. Return only JSON.|Return JSON with {k}.|Reply only with JSON: {k}"
     "|Give me the {k} as JSON.|Extract {k} as a JSON object.|Respond in JSON with {k} and nothing else."
     "|Extract the {k}.|Output a JSON object that has {k}.|As JSON with the keys {k}, please."
     "|Write {k} as JSON. Do not write anything else.|Use JSON with the fields {k}."

@@ -27,7 +27,7 @@ Row = tuple[list[int], list[bool]]
 # Shares of dialogues, by the step: during copying, then to the end.
 _KINDS = ("how-to", "long how-to", "agent", "json", "invention", "code", "long code", "copy")
 _FIRST = (20, 0, 22, 6, 2, 10, 0, 40)
-_THEN = (42, 2, 56, 26, 4, 36, 2, 2)
+_THEN = (40, 2, 40, 60, 20, 20, 2, 0)
 
 
 @dataclass(frozen=True)

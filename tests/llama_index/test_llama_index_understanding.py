@@ -67,5 +67,5 @@ async def test_agent_tells_what_its_tool_told(llm: StarChat, question: str, told
 
 def test_models_are_filled_from_a_text(llm: StarChat) -> None:
     prompt = PromptTemplate("Name: {name}, age: {age}")
-    person = llm.structured_predict(Person, prompt, name="Ada Lovelace", age=36)
-    assert person == Person(name="Ada Lovelace", age=36)
+    person = llm.structured_predict(Person, prompt, name="Grace Hopper", age=85)
+    assert person == Person(name="Grace Hopper", age=85)
