@@ -92,9 +92,9 @@ with calls, results and answers together, `code_contexts.py` makes code and ques
 `mixture.py` mixes all. Only replies are learned. Half of the dialogues start at random \
 positions, so that all 2,048 are trained. Everything is drawn from one seed. The file in the \
 package comes from one run of as many steps, during which requests were made simpler (step \
-5,100) and the shares of the mixture changed (7,200, 11,100, 12,900, 13,700); its weights are \
-the mean, 3 to 7, of those at steps 13,700 and 14,050. A run of today's code from the start gives \
-another file.
+5,100) and the shares of the mixture changed (7,200, 11,100, 12,900, 13,700), the rate of learning \
+with them: its line down to zero was drawn anew each time. Its weights are the mean, 3 to 7, of \
+those at steps 13,700 and 14,050. A run of today's code from the start gives another file.
 
 Copying is what a small model learns last. Three things spare most of that time: a word has the \
 same tokens after a blank and at the start of a JSON string (`tokenizer.py`), the first two \

@@ -16,7 +16,6 @@ import values
 from values import ATOMIC, STRINGS, identifier, noun, verb
 
 Call = tuple[str, dict[str, Any]]
-CALL_PREFIX = '<tool_call>{"name":'
 _KINDS = {  # of made-up parameters
     **dict.fromkeys(("word", "phrase", "integer"), 14),
     **dict.fromkeys(("person", "place", "script", "number", "sentence", "code", "path"), 6),

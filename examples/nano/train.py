@@ -91,7 +91,6 @@ def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int
             for group, share in zip(adamw.param_groups, (1.0, 0.1), strict=True):
                 group["lr"] = LEARNING_RATE * share * rate(step, n_steps)
             model.zero_grad(set_to_none=True)
-            loss = 0.0
             shards = batch(encoder, model.config.n_ctx, SEED, step, n_processes)
             n_learned = sum(int((shard.targets >= 0).sum()) for shard in shards)
             loss = _learn(model, shards[rank], n_learned)
