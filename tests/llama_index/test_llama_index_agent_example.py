@@ -1,6 +1,5 @@
 """The example agent: its three tools, and a run through all of them."""
 
-import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -12,16 +11,6 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "llama_index_agent.py"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    """The example as a module."""
-    spec = importlib.util.spec_from_file_location("llama_index_agent", EXAMPLE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

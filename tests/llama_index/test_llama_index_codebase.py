@@ -1,7 +1,6 @@
 """A query engine over this repository and over json: reader, splitter, BM25, StarChat, sources."""
 
 import asyncio
-import importlib.util
 import runpy
 import shutil
 import sys
@@ -25,16 +24,6 @@ REPOSITORY = Path(__file__).parents[2]
 SOURCE = REPOSITORY / "src" / "starchat"
 EXAMPLE = REPOSITORY / "examples" / "llama_index_codebase.py"
 QUESTION = "Which error tells that a model file is cut short?"
-
-
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    """The example as a module."""
-    spec = importlib.util.spec_from_file_location("llama_index_codebase", EXAMPLE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

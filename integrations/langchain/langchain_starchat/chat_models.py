@@ -22,7 +22,7 @@ from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
 from langchain_starchat.requests import Attempt, attempts, definition, json_schema
 from langchain_starchat.requests import tool_choice as _tool_choice
-from langchain_starchat.settings import StarChatSettings
+from langchain_starchat.settings import N_TOGETHER, StarChatSettings
 from langchain_starchat.structured_output import (
     StructuredOutputParser,
     beside_raw,
@@ -32,8 +32,6 @@ from starchat import Chunk, InvalidRequestError, StarChat
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
-
-_MOST_AT_ONCE = 64  # as many as the engine computes together
 
 
 class ChatStarChat(StarChatSettings, BaseChatModel):
@@ -300,7 +298,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         Its default of a few more threads than cores would leave columns of a step empty, so
         `max_concurrency` is 64 unless the config says otherwise.
         """
-        default = RunnableConfig(max_concurrency=_MOST_AT_ONCE)
+        default = RunnableConfig(max_concurrency=N_TOGETHER)
         configs = [
             default | own if own.get("max_concurrency") is None else own
             for own in get_config_list(config, len(inputs))

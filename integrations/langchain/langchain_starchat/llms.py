@@ -22,10 +22,8 @@ from pydantic import PrivateAttr
 
 from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import logprob_entries
-from langchain_starchat.settings import CONSTRAINTS, SAMPLING, StarChatSettings
+from langchain_starchat.settings import CONSTRAINTS, N_TOGETHER, SAMPLING, StarChatSettings
 from starchat import AsyncStream, Chunk, Completion, Stream
-
-N_TOGETHER = 64  # prompts of one call that the engine has at a time: each holds memory
 
 
 class StarChatLLM(StarChatSettings, BaseLLM):

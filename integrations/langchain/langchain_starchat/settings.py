@@ -20,6 +20,7 @@ from starchat import __version__ as starchat_version
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
 CONSTRAINTS = ReplyOptions.__optional_keys__ - set(SAMPLING)
 EMBEDDED = "starchat-nano"
+N_TOGETHER = 64  # requests of a batch that the engine has at a time: each holds memory
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
 
 
