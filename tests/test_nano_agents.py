@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import json
 import random
 import re
@@ -62,6 +64,26 @@ def test_calls_fit_their_schemas_in_schema_order() -> None:
     assert n_calls > N_DIALOGUES / 2
 
 
+def test_what_is_learned_of_calls_is_what_their_grammar_leaves_open() -> None:
+    from tools import call_lines, made_up, open_spans
+
+    for tool in agents(made_up):
+        rng = random.Random(tool.name)
+        tools = [tool, made_up(rng), made_up(rng)]
+        closed = set()
+        for _ in range(5):
+            arguments = {p.name: p.value(rng) for p in tool.parameters}
+            text = call_lines([(tool.name, arguments)])
+            shut = list(text)
+            for begin, end in open_spans(text, tools):
+                shut[begin:end] = " " * (min(end, len(text)) - begin)
+            closed.add("".join("".join(shut).split()))
+            for value in arguments.values():
+                if not isinstance(value, dict):
+                    assert json.dumps(value, ensure_ascii=False) not in "".join(shut)
+        assert len(closed) == 1  # nothing in it depends on what is asked for
+
+
 def test_answers_state_every_result() -> None:
     from agents import agent_dialogue
 
@@ -90,6 +112,46 @@ def test_answers_about_code_are_what_python_parses() -> None:
         assert starred == [name for name in f.named if name.startswith("*")]
         assert (ast.get_docstring(parsed) or "").split("\n")[0] == f"{f.does}."
         assert parsed.name == f.name
+
+
+def test_answers_about_real_code_are_what_python_inspects() -> None:
+    from real_code import HELD_OUT, MODULES, modules
+
+    assert not set(HELD_OUT) & set(MODULES)
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    n_functions = 0
+    for module in modules(tuple(HELD_OUT)):
+        name = module.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        names = [f.name for f in module.functions]
+        for f in module.functions:
+            real = getattr(importlib.import_module(name), f.name, None)
+            if not inspect.isfunction(real) or real.__module__ != name or names.count(f.name) > 1:
+                continue  # a method, or replaced by one in C
+            parameters = inspect.signature(real).parameters.values()
+            assert f.named == tuple(stars.get(p.kind, "") + p.name for p in parameters)
+            assert f.does in ("", (inspect.getdoc(real) or "").split("\n")[0].rstrip("."))
+            assert f.source in textwrap.dedent(inspect.getsource(real)) + "\n"
+            n_functions += 1
+    assert n_functions > 50
+
+
+def test_a_disguised_theme_is_told_by_its_words() -> None:
+    from themes import THEMES, disguised
+
+    rng = random.Random(0)
+    for theme in THEMES:
+        other = disguised(theme, rng)
+        if other is theme:
+            continue
+        told = " ".join(
+            (*other.names, *other.descriptions, *(n for p in other.parameters for n in p[0]))
+        )
+        words = set(re.findall("[a-z]+", told.lower()))
+        for request in other.requests:
+            assert words & set(re.findall("[a-z]+", request.lower()))
+        tool = other.tool(rng)
+        _, arguments = other.request(tool, rng)
+        assert set(arguments) <= {parameter.name for parameter in tool.parameters}
 
 
 def test_words_of_the_evaluation_are_held_out() -> None:

@@ -17,7 +17,7 @@ from asks import request, same_tool
 from dialogues import SYSTEMS, Dialogue, question
 from filler import code, passage
 from smalltalk import FALLBACK, small_talk, unknown
-from themes import THEMES, Theme
+from themes import THEMES, Theme, disguised
 from tools import (
     Call,
     Parameter,
@@ -26,6 +26,7 @@ from tools import (
     line,
     made_up,
     mention,
+    open_spans,
     result_lines,
     system_text,
 )
@@ -47,8 +48,8 @@ _CLOSED = [
     in ("set_timer", "turn_on_light", "convert_units", "create_user", "write_file")
 ]
 _TURNS = {
-    **{"call": 44, "parallel": 6, "same": 3, "chain": 7, "how-to": 9, "talk": 5, "unknown": 7},
-    **{"missing": 5, "forced": 14},
+    **{"call": 44, "parallel": 13, "same": 6, "chain": 5, "how-to": 7, "talk": 4, "unknown": 7},
+    **{"missing": 5, "forced": 9},
 }
 
 
@@ -62,6 +63,7 @@ class Agent:
     learned: set[int] = field(default_factory=set)
     given: dict[int, str] = field(default_factory=dict)
     kinds: dict[int, str] = field(default_factory=dict)  # of replies, for evaluation
+    open: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     def user(self, text: str) -> None:
         """Add a user turn."""
@@ -74,6 +76,8 @@ class Agent:
         self.kinds[index] = kind
         if given:
             self.given[index] = given
+        if text.startswith("<tool_call>"):
+            self.open[index] = open_spans(text, [tool for tool, _ in self.tools])
         self.messages.append(("assistant", text))
 
 
@@ -95,9 +99,11 @@ def agent_dialogue(rng: random.Random, n_turns: int = 0, kind: str = "") -> Agen
 def _tools(rng: random.Random, n_tools: int) -> list[tuple[Tool, Theme | None]]:
     """Return tools with different names; a made-up one may resemble the one before it."""
     tools: list[tuple[Tool, Theme | None]] = []
-    share = 0.0 if isinstance(rng, values.HeldOut) else rng.choice((0.0, 0.0, 0.5, 1.0))
+    share = 0.0 if isinstance(rng, values.HeldOut) else rng.choice((0.0, 0.5, 0.5, 1.0))
     while len(tools) < n_tools:
         theme = rng.choice(THEMES) if rng.random() < share else None
+        if theme and rng.random() < 0.6:
+            theme = disguised(theme, rng)
         like = tools[-1][0] if tools and rng.random() < 0.15 else None
         tool = theme.tool(rng) if theme else made_up(rng, like)
         is_new = theme is None or all(theme is not other for _, other in tools)
@@ -224,15 +230,34 @@ def _chain(agent: Agent) -> bool:
 
 def _results(agent: Agent, calls: Sequence[Call]) -> None:
     """Add the results of calls and the answer that states them; at times the dialogue moves on."""
-    if agent.rng.random() < 0.12 and not isinstance(agent.rng, values.HeldOut):
+    if agent.rng.random() < 0.3 and not isinstance(agent.rng, values.HeldOut):
         return
     results = [(name, result(agent.rng)) for name, _ in calls]
     agent.user(result_lines(results))
     agent.reply(answer(results), "result")
 
 
+def listing(rng: random.Random) -> str:
+    """Return lines as a search in files, or a file of settings, has them."""
+    if rng.random() < 0.5:
+        rows = [
+            f"{values.path(rng)}:{rng.randint(1, 999)}: {rng.choice(code(rng).strip().splitlines())}"
+            for _ in range(rng.choice((1, 1, 2, 3)))
+        ]
+    else:
+        rows = [f"[{values.identifier(rng)}{rng.choice(('', '-' + values.noun(rng)))}]"]
+        for _ in range(rng.randint(1, 3)):
+            value = rng.choice((values.word, values.phrase, values.path, values.integer_text))(rng)
+            rows.append(
+                rng.choice(('{} = "{}"', '{} = ["{}"]', "{}: {}")).format(values.noun(rng), value)
+            )
+    return "\n".join(rows)
+
+
 def result(rng: random.Random) -> str:
     """Return what a tool may return."""
+    if not isinstance(rng, values.HeldOut) and rng.random() < 0.15:
+        return listing(rng)
     match rng.choices(range(9), (28, 8, 14, 20, 7, 8, 9, 5, 2))[0]:
         case 0:
             return str(values.integer(rng))
@@ -395,4 +420,6 @@ def invent(parameters: Sequence[Parameter], topic: str) -> dict[str, str]:
 
 def as_dialogue(agent: Agent) -> Dialogue:
     """Return the messages with what is to be learned of them."""
-    return Dialogue(tuple(agent.messages), frozenset(agent.learned), dict(agent.given))
+    return Dialogue(
+        tuple(agent.messages), frozenset(agent.learned), dict(agent.given), dict(agent.open)
+    )

@@ -124,6 +124,24 @@ def _parameter(rng: random.Random, name: str, typed: bool, has_default: bool) ->
     return text
 
 
+_REAL_VERBS = (  # of docstrings that people wrote
+    "Returns:returns Get:gets Gets:gets Set:sets Test:tests Call:calls Make:makes Give:gives "
+    "Serialize:serializes Deserialize:deserializes Initialize:initializes Iterate:iterates "
+    "Generate:generates Determine:determines Handle:handles Process:processes Wait:waits "
+    "Delete:deletes List:lists Append:appends Insert:inserts Replace:replaces Extract:extracts "
+    "Run:runs Execute:executes Flush:flushes Join:joins Locate:locates Move:moves Scan:scans "
+    "Search:searches Unpack:unpacks Wrap:wraps Escape:escapes Expand:expands Match:matches "
+    "Produce:produces Prepare:prepares Display:displays Dump:dumps Compile:compiles Show:shows"
+).split()
+_ASKED = dict(pair.split(":") for pair in (*_VERBS, *_REAL_VERBS))
+
+
+def third_person(does: str) -> str:
+    """Return what a function does as a question says it, nothing if its verb is not known."""
+    begins, _, rest = does.partition(" ")
+    return f"{_ASKED[begins]} {rest}" if begins in _ASKED else ""
+
+
 def page(rng: random.Random, n_functions: int, n_words: int = 0) -> tuple[str, list[Function]]:
     """Return a page of code and the functions in it; some stand in a class."""
     functions: list[Function] = []
@@ -159,9 +177,12 @@ def page(rng: random.Random, n_functions: int, n_words: int = 0) -> tuple[str, l
 
 def ask(rng: random.Random, f: Function) -> tuple[str, str]:
     """Return a question about a function, and its answer."""
-    match rng.randrange(3):
+    kind = rng.randrange(3)
+    if (kind == 0 and not f.asked) or (kind == 2 and not f.does):
+        kind = 1
+    match kind:
         case 0:
-            return rng.choice(_WHICH).format(d=f.asked), f"That is `{f.name}`."
+            return rng.choice(_WHICH).replace("{d}", f.asked), f"That is `{f.name}`."
         case 1:
             shown = [f"`{name}`" for name in f.named]
             listed = "no arguments"
@@ -178,14 +199,19 @@ def _spelled(rng: random.Random, f: Function) -> str:
     return rng.choice(("{}", "{}", "`{}`", "{}()", "`{}()`", "'{}'")).format(f.name)
 
 
-def code_dialogue(rng: random.Random, n_functions: int = 0, n_words: int = 0) -> Agent:
-    """Return a dialogue about a page of code with one to four questions."""
+def code_dialogue(
+    rng: random.Random,
+    n_functions: int = 0,
+    n_words: int = 0,
+    given: tuple[str, list[Function]] | None = None,
+) -> Agent:
+    """Return a dialogue about a page of code, made up or given, with one to five questions."""
     agent = Agent(rng, [])
     agent.messages.append(("system", rng.choice(SYSTEMS) if rng.random() < 0.35 else ""))
     n = n_functions or rng.choices((1, 2, 3, 4, 6), (20, 26, 26, 20, 8))[0]
-    text, functions = page(rng, n, n_words)
+    text, functions = given or page(rng, n, n_words)
     frame = rng.choice(RETRIEVAL)
-    for i in range(rng.choices((1, 2, 3, 4), (40, 25, 20, 15))[0]):
+    for i in range(rng.choices((1, 2, 3, 4, 5), (20, 15, 20, 25, 20))[0]):
         chance = rng.random()
         if chance < 0.84:
             asked, reply = ask(rng, rng.choice(functions))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from filler import code, passage, sentence
@@ -21,12 +21,14 @@ from wordings import QUESTIONS
 class Dialogue:
     """Messages (role, content), the system message first; `learned` replies are trained on.
 
-    A reply may begin with a `given` text, as by a grammar: that is not learned.
+    A reply may begin with a `given` text, as by a grammar: that is not learned. Of replies in
+    `open` only the characters in these spans are: a grammar leaves no choice for the others.
     """
 
     messages: tuple[tuple[str, str], ...]
     learned: frozenset[int] = frozenset()
     given: Mapping[int, str] = field(default_factory=dict)
+    open: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
     def texts(self) -> Iterator[str]:
         """Yield the contents as they are tokenized."""

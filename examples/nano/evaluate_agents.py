@@ -2,6 +2,7 @@
 
     python examples/nano/evaluate_agents.py             # the embedded model, greedy
     python examples/nano/evaluate_agents.py --file other.bin
+    python examples/nano/evaluate_agents.py --real-code    # functions of json, textwrap, shutil …
 
 The words of the made-up tools are held out of training, the themes below too; every value is new.
 A call is right if all names and all values are, a statement or an answer if it is equal. Tools are
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import real_code
 from agents import Agent, agent_dialogue
 from code_contexts import code_dialogue
 from themes import parse
@@ -201,6 +204,18 @@ def _code(n: int) -> Iterator[Case]:
             yield _case("code", agent, "code")
 
 
+def real_code_cases(n: int = N_CASES) -> list[Case]:
+    """Return questions about held-out modules of this Python, the same in every run of it."""
+    rng = random.Random("real code")
+    found: list[Case] = []
+    while len(found) < n:
+        text, functions = real_code.page(rng, tuple(real_code.HELD_OUT))
+        agent = code_dialogue(rng, given=(text, functions)) if functions else None
+        if agent and agent.kinds[2] == "code":
+            found.append(_case("code", agent, "code"))
+    return found
+
+
 def _case(kind: str, agent: Agent, last: str) -> Case:
     """Return the case of an agent's first reply of a kind."""
     index = min(i for i, of in agent.kinds.items() if of == last)
@@ -249,13 +264,15 @@ def scores(outcomes: Sequence[Outcome]) -> Scores:
     return table
 
 
-def evaluate(ask: Callable[[Sequence[Case]], Sequence[str]]) -> list[Outcome]:
+def evaluate(
+    ask: Callable[[Sequence[Case]], Sequence[str]], asked: Sequence[Case] | None = None
+) -> list[Outcome]:
     """Return an outcome for every case; `ask` answers them all."""
-    found = cases()
+    found = cases() if asked is None else asked
     return [Outcome(case, reply) for case, reply in zip(found, ask(found), strict=True)]
 
 
-def evaluate_engine(file: str | None = None) -> list[Outcome]:
+def evaluate_engine(file: str | None = None, asked: Sequence[Case] | None = None) -> list[Outcome]:
     """Evaluate a file, or the embedded model, through starchat's public interface."""
     from starchat import StarChat
 
@@ -269,7 +286,7 @@ def evaluate_engine(file: str | None = None) -> list[Outcome]:
         with ThreadPoolExecutor(16) as pool:
             return list(pool.map(ask_one, found))
 
-    return evaluate(ask)
+    return evaluate(ask, asked)
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
@@ -280,7 +297,9 @@ def report(outcomes: Sequence[Outcome]) -> str:
         if not o.is_right
     ]
     lines += [
-        f"{kind:13} {n_right / n:6.1%} of {n}" for kind, (n_right, n) in scores(outcomes).items()
+        f"{kind:13} {n_right / n:6.1%} of {n}"
+        for kind, (n_right, n) in scores(outcomes).items()
+        if n
     ]
     return "\n".join(lines)
 
@@ -289,7 +308,10 @@ def main() -> None:
     """Evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--file", help="a starcoder .bin; default: the embedded model")
-    print(report(evaluate_engine(parser.parse_args().file)))
+    parser.add_argument("--real-code", action="store_true", help="about real functions alone")
+    arguments = parser.parse_args()
+    asked = real_code_cases() if arguments.real_code else None
+    print(report(evaluate_engine(arguments.file, asked)))
 
 
 if __name__ == "__main__":

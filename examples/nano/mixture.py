@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+import real_code
 import values
 from agents import agent_dialogue, as_dialogue, invention, json_dialogue
 from code_contexts import code_dialogue
@@ -25,9 +26,19 @@ N_COPYING = 200  # steps that begin with much copying: heads that look back sett
 Row = tuple[list[int], list[bool]]
 
 # Shares of dialogues, by the step: during copying, then to the end.
-_KINDS = ("how-to", "long how-to", "agent", "json", "invention", "code", "long code", "copy")
-_FIRST = (20, 0, 22, 6, 2, 10, 0, 40)
-_THEN = (40, 2, 40, 60, 20, 20, 2, 0)
+_KINDS = (
+    "how-to",
+    "long how-to",
+    "agent",
+    "json",
+    "invention",
+    "code",
+    "long code",
+    "copy",
+    "real code",
+)
+_FIRST = (20, 0, 22, 6, 2, 10, 0, 40, 0)
+_THEN = (30, 1, 85, 20, 6, 34, 2, 0, 16)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ def _shard(rows: Sequence[Row], n_ctx: int, rng: random.Random) -> Shard:
 
 def _row(encoder: Encoder, n_ctx: int, rng: random.Random, shares: Sequence[int]) -> Row:
     kind = rng.choices(_KINDS, shares)[0]
+    if rng.random() < 0.4:
+        rng = values.Narrow(rng.random())
     while True:
         ids, learned = encoder.dialogue(_dialogue(kind, rng))
         if len(ids) <= n_ctx:
@@ -88,6 +101,11 @@ def _dialogue(kind: str, rng: random.Random) -> Dialogue:
             return as_dialogue(code_dialogue(rng))
         case "long code":
             return as_dialogue(code_dialogue(rng, rng.randint(6, 12), rng.choice((40, 150))))
+        case "real code":
+            given = real_code.page(rng)
+            while not given[1]:
+                given = real_code.page(rng)
+            return as_dialogue(code_dialogue(rng, given=given))
         case _:
             return copying(rng)
 

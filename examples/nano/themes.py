@@ -7,11 +7,13 @@ number. Held-out tools stand in evaluate_tools.py and share no name with these.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import values
 from tools import Parameter, Tool, mention
 
 
@@ -48,6 +50,52 @@ class Theme:
             shown = said.get(parameter.name) or mention(parameter, drawn[i], rng, True)
             text = text.replace(f"{{{i}}}", shown)
         return text, {tool.parameters[i].name: drawn[i] for i in named}
+
+
+_WORD = re.compile(r"[a-z]{3,}", re.IGNORECASE)
+_KEPT = frozenset(  # words that make a request what it is, whatever it is about
+    "the and for with from into about what which where how who that this there have has does can "
+    "will would could give tell show find please want need return returns get put set let using "
+    "use tool much many some are you your its out off not text value number name".split()
+)
+
+
+def disguised(theme: Theme, rng: random.Random) -> Theme:
+    """Return a theme with other words for what it is about, the same ones everywhere.
+
+    Only the words tell then which tool a request is for. Without words to exchange: the theme.
+    """
+    told = " ".join((*theme.names, *theme.descriptions)).replace("_", " ")
+    known = {word.lower() for word in _WORD.findall(told)} - _KEPT
+    for names, _, _ in theme.parameters:
+        known |= {part for name in names for part in name.split("_") if len(part) > 2} - _KEPT
+    asked = {word.lower() for text in theme.requests for word in _WORD.findall(text)}
+    words = {word: values.noun(rng) for word in sorted(known)}
+
+    def other(text: str) -> str:
+        def put(match: re.Match[str]) -> str:
+            found = match[0]
+            new = words.get(found.lower(), found)
+            return new.capitalize() if found[0].isupper() and new != found else new
+
+        return _WORD.sub(put, text)
+
+    requests = tuple(
+        other(text)
+        for text in theme.requests
+        if any(word.lower() in words for word in _WORD.findall(text))
+    )
+    if not requests or not asked & known:
+        return theme
+    return Theme(
+        tuple(map(other, theme.names)),
+        tuple(map(other, theme.descriptions)),
+        tuple(
+            (tuple(map(other, names)), kind, is_required)
+            for names, kind, is_required in theme.parameters
+        ),
+        requests,
+    )
 
 
 def parse(table: str) -> tuple[Theme, ...]:

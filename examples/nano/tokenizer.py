@@ -116,9 +116,19 @@ class Encoder:
             ids += [roles[role], *body, *newline]
             learns = role == "assistant" and i in dialogue.learned
             n_given = len(self.text("\n" + dialogue.given[i])) if i in dialogue.given else 0
-            learned += [False, *[False] * n_given, *[learns] * (len(body) - n_given)]
+            learns_each = [learns] * len(body)
+            if learns and i in dialogue.open:
+                learns_each[:-1] = self._overlaps("\n" + content, dialogue.open[i])
+            learned += [False, *[False] * n_given, *learns_each[n_given:]]
             learned += [False] * len(newline)
         return ids, learned
+
+    def _overlaps(self, text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
+        """Tell of each token of a reply whether one of the spans, without the newline, has it."""
+        return [
+            any(start < end + 1 and stop > begin + 1 for begin, end in spans)
+            for start, stop in self._tokenizer.encode(text).offsets
+        ]
 
 
 def vocabulary(tokenizer: tokenizers.Tokenizer) -> list[bytes]:

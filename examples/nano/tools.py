@@ -10,12 +10,14 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from json.decoder import scanstring
 from typing import Any
 
 import values
 from values import ATOMIC, STRINGS, identifier, noun, verb
 
 Call = tuple[str, dict[str, Any]]
+_DECODER = json.JSONDecoder()
 _KINDS = {  # of made-up parameters
     **dict.fromkeys(("word", "phrase", "integer"), 14),
     **dict.fromkeys(("person", "place", "script", "number", "sentence", "code", "path"), 6),
@@ -216,6 +218,55 @@ def system_text(system: str, definitions: Sequence[Mapping[str, Any]]) -> str:
 def call_lines(calls: Sequence[Call]) -> str:
     """Return the reply that makes these calls."""
     return "\n".join(f"<tool_call>{line({'name': n, 'arguments': a})}" for n, a in calls)
+
+
+def open_spans(text: str, tools: Sequence[Tool]) -> list[tuple[int, int]]:
+    """Return where the grammar of calls leaves a choice in the lines of calls: spans of `text`.
+
+    That is whether to call, the tool, what optional parameters there are, and the values.
+    """
+    spans, start = [], 0
+    for row in text.split("\n"):
+        spans.append((max(0, start - 1), start + len("<tool_call>")))
+        begin = row.index('"name": "') + 9
+        name, _ = scanstring(row, begin)
+        shared = [_n_shared(name, tool.name) for tool in tools if tool.name != name]
+        if shared:
+            spans.append((start + begin, start + begin + max(shared) + 1))
+        chosen = next(tool for tool in tools if tool.name == name)
+        is_free = not all(parameter.required for parameter in chosen.parameters)
+        _, found = _open_in_object(row, row.index('"arguments": ') + 13, is_free)
+        spans += [(start + first, start + end) for first, end in found]
+        start += len(row) + 1
+    return spans
+
+
+def _n_shared(a: str, b: str) -> int:
+    """Return how many characters two names have in common at their beginning."""
+    differs = (i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1])
+    return next(differs, min(len(a), len(b)))
+
+
+def _open_in_object(row: str, at: int, is_free: bool) -> tuple[int, list[tuple[int, int]]]:
+    """Return the end of the object at `at`, and the spans in it; `is_free`: some keys may miss."""
+    spans = []
+    at += 1
+    while row[at] != "}":
+        at += 2 * (row[at] == ",")
+        begin = at
+        _, at = scanstring(row, at + 1)
+        if is_free:
+            spans.append((begin, at))
+        begin = at = at + 2
+        if row[at] == "{":
+            at, inner = _open_in_object(row, at, False)
+            spans += inner
+        else:
+            _, at = _DECODER.raw_decode(row, at)
+            spans.append((begin - 1, at + 1))  # " -" is one token; what follows says that it ends
+    if is_free:
+        spans.append((at, at + 1))
+    return at + 1, spans
 
 
 def result_lines(results: Sequence[tuple[str, str]]) -> str:

@@ -1,6 +1,6 @@
 """Trains starchat-nano from scratch on generated dialogues and writes its ggml q8_0 file.
 
-    python examples/nano/train.py train      # resumes from its checkpoint; two hours and a half on 2 cores
+    python examples/nano/train.py train      # resumes from its checkpoint; five hours on 2 cores
     python examples/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
 
 Step k sees the same batch in every run: it is made from (seed, k). Needs torch, tokenizers, typer.
@@ -30,11 +30,11 @@ from tokenizer import Encoder, train_tokenizer, vocabulary
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
 SEED = 2023
-N_STEPS = 14050
+N_STEPS = 24600
 LEARNING_RATE = 1.5e-3  # of AdamW
 MUON_RATE = 0.012
 N_WARMUP = 100
-DECAY_SHARE = 0.3  # of the steps, at the end
+DECAY_SHARE = 0.75  # of the steps, at the end
 
 Folder = Annotated[Path, typer.Option(help="Where the checkpoint lies.")]
 FOLDER = Path("nano-training")

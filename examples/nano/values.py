@@ -30,14 +30,56 @@ _PEOPLE = (
 ).split()
 _MORE_NOUNS = (
     "account address alarm album animal apple article author bird boat bottle box branch bus card "
-    "chair city client cloud code color company contact country course crate date day desk "
-    "device door event file film flag flight folder game group hotel house image invoice issue "
-    "item job key lamp language lamp lesson light list location lock log map match meal meeting "
-    "member message metal month movie name note number office order owner parcel part patient "
-    "payment person phone photo place plan plant player point post price product quote rate "
-    "reminder room route score seat ship shop show song stock stop store street table task team "
-    "test text time title topic tower town track train trip tool user value vehicle video vote "
-    "wallet website week wheel window word year zone"
+    "chair city client cloud code color company contact country course crate date day desk device "
+    "door event file film flag flight folder game group hotel house image invoice issue item job "
+    "key lamp language lamp lesson light list location lock log map match meal meeting member "
+    "message metal month movie name note number office order owner parcel part patient payment "
+    "person phone photo place plan plant player point post price product quote rate reminder room "
+    "route score seat ship shop show song stock stop store street table task team test text time "
+    "title topic tower town track train trip tool user value vehicle video vote wallet website week "
+    "wheel window word year zone abacus academy actor agenda alley almond amber angle ankle apron "
+    "arcade arch armor arrow artist aspect asset atlas attic autumn avenue award axle badge bakery "
+    "balance bamboo banana banner barber barn baron basin batch bath beach beam bean bear beard "
+    "beetle belt bench berry bicycle bishop blade blossom blouse boiler bolt bone bonus border "
+    "bottom boulder bowl brain brass bread breeze bride broom brother bubble bucketful bulb bullet "
+    "bundle bunker burger bush cabin cable cafe cage cake calendar camel campus canal canvas cape "
+    "captain caravan cargo carrot cart cashier cattle cave cedar cellar cement cereal chain chalk "
+    "champion channel charm chart cheese chef cherry chess choir cinema circle circus citizen clay "
+    "cliff clinic clip cloak closet clover coach coast coat cobra cocoa coffee collar colony comb "
+    "comet concert coral cord corner cottage cotton couch council counter court cousin crab crane "
+    "crater crayon creek crown crystal cube cup curtain curve cycle dairy dam dance dancer deal "
+    "degree delta dentist depot desert dessert diamond diary diet dinner diploma district dock "
+    "dollar donkey doorbell dough dove dragon dream dress driver drum duck dust eagle earth echo "
+    "eclipse editor egg elbow election elephant elevator empire enemy envelope episode error essay "
+    "estate evening exam exhibit factory fairy family farm farmer feather ferry fiber field fig "
+    "figure finger fire fish flame flask fleet flood floor flour flower flute foam fog fork formula "
+    "fort fossil fox frame freight friend frog frost fruit fuel funnel galaxy gallery garage garlic "
+    "gate gear gem ghost giant ginger giraffe glass glove goal goat gold goose grain grape grass "
+    "gravel grid guard guest guide guitar gulf habit hair hall hamster harbor hat hawk hedge heart "
+    "heel hen herb hero hill hobby hockey honey hood hook horn horse hospital hour hunter hut ice "
+    "icon income ink inn insect iron ivory jar jazz jelly jewel journal judge juice jury kayak "
+    "keyboard king kiosk kite kitten knee knife knight label lace lake lamb lane laptop laser "
+    "laundry lawn lawyer leaf leather legend lemon lens lever license lily lime lion liquid loaf "
+    "lobby lobster loop lotus lunch machine mango manual maple marble margin marker mask mast mayor "
+    "maze medal melody melon menu mercury mill mine mint minute mission mixer monkey monster "
+    "morning mosaic moss moth motor mouse mouth mud muffin mug mule muscle mushroom nail neck nest "
+    "net nickel night noodle north nose novel nurse nut oak oasis ocean olive onion opera orbit "
+    "organ ostrich otter oven owl oxygen pad palace palm panda panel panther parade park parrot "
+    "party pasta peach peacock peanut pear pearl pen pencil penguin pepper perfume pepperoni petal "
+    "pie pig pigeon pilot pin pine pipe pirate pixel pizza plain plane plank plastic plate plaza "
+    "plum poem poet pole pond pony pool port portrait potato pottery powder prince prison prize "
+    "prose pump pupil puppet puzzle pyramid quartz queen quiz rail rainbow ranch ray reef region "
+    "reptile rhyme rice riddle rifle ring road robin robot rock rocket roof rope rose ruby rug "
+    "ruler sail salad salmon salt sand sandal sauce scale school science scout screen screw sea "
+    "season secret seed shadow shark sheep shelf shell shield shirt shoe shore shoulder shrimp "
+    "signal silk silver siren sister skate sketch ski skin sky sled sleeve slope smoke snail snake "
+    "snow soap soil soldier soup south spark sparrow speaker spear spice spider spoon spring stable "
+    "stadium staff stage stair stamp star steam steel stem stone storm stove straw stripe studio "
+    "suit summer sun surface swamp swan sweater sword syrup tail tailor tank tape target tea temple "
+    "tennis theater throne thumb tiger tile timber tin toast tomato tooth torch towel toy trail "
+    "treasure tree triangle trophy truck tulip tuna turkey uncle uniform valley vase vault vest "
+    "villa vine vinegar virus voice vowel voyage wagon waist waiter wall wave wax web wedding whale "
+    "wheat wing winter wire wolf wood wool worm wrist yard yarn yogurt zebra zinc"
 ).split()
 _MORE_VERBS = (
     "get set find list add create make delete remove update fetch read write send show open close "
@@ -61,6 +103,7 @@ HELD_OUT_VERBS = (
     "trim twist unpack wash weave weigh wrap"
 ).split()
 _HELD_OUT = frozenset(HELD_OUT_NOUNS + HELD_OUT_VERBS)
+_WORDS = (*NOUNS, *_MORE_NOUNS, *_MORE_VERBS)
 # First and last code points of scripts to write values in.
 _SCRIPTS = (
     *((0x4E00, 0x9FA0), (0x4E00, 0x9FA0), (0x3041, 0x3093), (0x30A1, 0x30F6), (0xAC00, 0xD7A0)),
@@ -74,6 +117,16 @@ class HeldOut(random.Random):
     """A generator for evaluation: no word of it is known from training."""
 
 
+class Narrow(random.Random):
+    """A generator with few words: names share them, so that only whole names tell them apart."""
+
+    def __init__(self, seed: float) -> None:
+        super().__init__(seed)
+        wide = random.Random(seed)
+        self.nouns = [noun(wide) for _ in range(wide.randint(8, 80))]
+        self.verbs = [verb(wide) for _ in range(wide.randint(8, 40))]
+
+
 def pseudo_word(rng: random.Random) -> str:
     """Return a made-up word of one to three syllables."""
     parts = []
@@ -85,20 +138,38 @@ def pseudo_word(rng: random.Random) -> str:
     return pseudo_word(rng) if text in _HELD_OUT or iskeyword(text) else text
 
 
+def blend(rng: random.Random) -> str:
+    """Return the beginning of one word with the end of another: English to the eye, and new."""
+    first, last = rng.choice(_WORDS), rng.choice(_WORDS)
+    text = first[: rng.randint(2, max(2, len(first) - 1))] + last[-rng.randint(2, len(last)) :]
+    return blend(rng) if text in _HELD_OUT or iskeyword(text) else text
+
+
 def noun(rng: random.Random) -> str:
     """Return a real or made-up noun."""
     if isinstance(rng, HeldOut):
         return rng.choice(HELD_OUT_NOUNS)
-    if rng.random() < 0.45:
-        return pseudo_word(rng)
-    return rng.choice(NOUNS if rng.random() < 0.4 else _MORE_NOUNS)
+    if isinstance(rng, Narrow):
+        return rng.choice(rng.nouns)
+    match rng.choices(range(4), (25, 20, 15, 40))[0]:
+        case 0:
+            return pseudo_word(rng)
+        case 1:
+            return blend(rng)
+        case 2:
+            return rng.choice(NOUNS)
+    return rng.choice(_MORE_NOUNS)
 
 
 def verb(rng: random.Random) -> str:
     """Return a real or made-up verb in its base form."""
     if isinstance(rng, HeldOut):
         return rng.choice(HELD_OUT_VERBS)
-    return pseudo_word(rng) if rng.random() < 0.35 else rng.choice(_MORE_VERBS)
+    if isinstance(rng, Narrow):
+        return rng.choice(rng.verbs)
+    if rng.random() < 0.45:
+        return rng.choice((pseudo_word, blend))(rng)
+    return rng.choice(_MORE_VERBS)
 
 
 def identifier(rng: random.Random) -> str:
@@ -114,7 +185,7 @@ def identifier(rng: random.Random) -> str:
 def place(rng: random.Random) -> str:
     """Return a town."""
     kind = rng.random()
-    if kind < 0.35 and not isinstance(rng, HeldOut):
+    if kind < 0.2 and not isinstance(rng, HeldOut):
         return rng.choice(_PLACES)
     town = pseudo_word(rng).capitalize()
     if kind < 0.6:
@@ -127,7 +198,7 @@ def place(rng: random.Random) -> str:
 
 def person(rng: random.Random) -> str:
     """Return a person's name."""
-    known = rng.random() < 0.6 and not isinstance(rng, HeldOut)
+    known = rng.random() < 0.3 and not isinstance(rng, HeldOut)
     first = rng.choice(_PEOPLE) if known else pseudo_word(rng).capitalize()
     if rng.random() < 0.12:
         return script(rng)
