@@ -47,6 +47,9 @@ _CLOSED = [
     or theme.names[0]
     in ("set_timer", "turn_on_light", "convert_units", "create_user", "write_file")
 ]
+# Requests for sums may hold no word of a tool's: "What is 2 + 3?" is for none without parameters.
+_SUMS = [theme for theme in THEMES if theme.names[0] in ("add", "multiply", "calculator")]
+_BARE = [theme for theme in THEMES if not theme.parameters]
 _TURNS = {
     **{"call": 44, "parallel": 13, "same": 6, "chain": 5, "how-to": 7, "talk": 4, "unknown": 7},
     **{"missing": 5, "forced": 9},
@@ -100,9 +103,14 @@ def _tools(rng: random.Random, n_tools: int) -> list[tuple[Tool, Theme | None]]:
     """Return tools with different names; a made-up one may resemble the one before it."""
     tools: list[tuple[Tool, Theme | None]] = []
     share = 0.0 if isinstance(rng, values.HeldOut) else rng.choice((0.0, 0.5, 0.5, 1.0))
-    while len(tools) < n_tools:
+    given = []
+    if share and rng.random() < 0.15:
+        given = rng.sample((rng.choice(_SUMS), rng.choice(_BARE)), 2)
+    while len(tools) < n_tools or given:
         theme = rng.choice(THEMES) if rng.random() < share else None
-        if theme and rng.random() < 0.6:
+        if given:
+            theme = given.pop()
+        elif theme and rng.random() < 0.4:
             theme = disguised(theme, rng)
         like = tools[-1][0] if tools and rng.random() < 0.15 else None
         tool = theme.tool(rng) if theme else made_up(rng, like)

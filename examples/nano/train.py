@@ -30,11 +30,11 @@ from tokenizer import Encoder, train_tokenizer, vocabulary
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
 SEED = 2023
-N_STEPS = 24600
+N_STEPS = 25370
 LEARNING_RATE = 1.5e-3  # of AdamW
 MUON_RATE = 0.012
 N_WARMUP = 100
-DECAY_SHARE = 0.75  # of the steps, at the end
+DECAY_SHARE = 0.5  # of the steps, at the end
 
 Folder = Annotated[Path, typer.Option(help="Where the checkpoint lies.")]
 FOLDER = Path("nano-training")
