@@ -196,13 +196,14 @@ class StarChat:
         allow_special: bool | Sequence[str] = False,
         **options: Unpack[ReplyOptions],
     ) -> Completion:
-        r"""Return how a text, or a list of token ids, goes on.
+        """Return how a text, or a list of token ids, goes on.
 
         Control tokens that are spelt out in the text are plain text, unless `allow_special` is
         True or a list that names them.
 
-        >>> StarChat.load().complete("def add(a, b):", max_tokens=8, temperature=0).text
-        '\n    return...'
+        >>> prompt = "You can sort a list in Python by"
+        >>> StarChat.load().complete(prompt, max_tokens=8, temperature=0).text
+        ' using the sort() method...'
         """
         return self.stream_complete(prompt, allow_special=allow_special, **options).result()
 
@@ -228,12 +229,13 @@ class StarChat:
         allow_special: bool | Sequence[str] = False,
         **options: Unpack[ReplyOptions],
     ) -> Completion:
-        r"""Return how a text goes on; cancelling the task ends it.
+        """Return how a text goes on; cancelling the task ends it.
 
         >>> import asyncio
         >>> model = StarChat.load()
-        >>> asyncio.run(model.acomplete("def add(a, b):", max_tokens=8, temperature=0)).text
-        '\n    return...'
+        >>> prompt = "You can sort a list in Python by"
+        >>> asyncio.run(model.acomplete(prompt, max_tokens=8, temperature=0)).text
+        ' using the sort() method...'
         """
         stream = self.astream_complete(prompt, allow_special=allow_special, **options)
         return await stream.result()
