@@ -133,7 +133,7 @@ It also answers:
 
 {small_talk}
 """
-WALL_TIME = "25,370 steps, five hours on 2 cores"
+WALL_TIME = "25,370 steps, six hours on 2 cores"
 
 
 KINDS = {

@@ -1,6 +1,6 @@
 """Trains starchat-nano from scratch on generated dialogues and writes its ggml q8_0 file.
 
-    python examples/nano/train.py train      # resumes from its checkpoint; five hours on 2 cores
+    python examples/nano/train.py train      # resumes from its checkpoint; six hours on 2 cores
     python examples/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
 
 Step k sees the same batch in every run: it is made from (seed, k). Needs torch, tokenizers, typer.
