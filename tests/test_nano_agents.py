@@ -120,7 +120,7 @@ def test_answers_about_real_code_are_what_python_inspects() -> None:
     assert not set(HELD_OUT) & set(MODULES)
     stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     n_functions = 0
-    for module in modules(tuple(HELD_OUT)):
+    for module in modules(HELD_OUT):
         name = module.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         names = [f.name for f in module.functions]
         for f in module.functions:

@@ -63,15 +63,13 @@ _TYPES = "int str bool float bytes Path list[str] dict[str,int] Any Sequence[int
 
 @dataclass(frozen=True)
 class Function:
-    """A made-up function: its name, parameters (as written, as named) and what it does."""
+    """A made-up function: its name, parameters and what it does."""
 
     name: str
-    written: tuple[str, ...]
     named: tuple[str, ...]
     does: str  # the docstring's first line, without the full stop
     asked: str  # as a question's words
     source: str
-    owner: str = ""
 
 
 def function(rng: random.Random, is_method: bool = False) -> Function:
@@ -111,7 +109,7 @@ def function(rng: random.Random, is_method: bool = False) -> Function:
     text = f"{quotes}{does}.{more}{quotes}\n{body}"
     indented = "\n".join(f"    {part}" if part else "" for part in text.split("\n"))
     source = f"{head} {name}({joined}){mark}:\n{indented}\n"
-    return Function(name, tuple(written), tuple(names), does, f"{asks} {rest}", source)
+    return Function(name, tuple(names), does, f"{asks} {rest}", source)
 
 
 def _parameter(rng: random.Random, name: str, typed: bool, has_default: bool) -> str:

@@ -209,9 +209,8 @@ def real_code_cases(n: int = N_CASES) -> list[Case]:
     rng = random.Random("real code")
     found: list[Case] = []
     while len(found) < n:
-        text, functions = real_code.page(rng, tuple(real_code.HELD_OUT))
-        agent = code_dialogue(rng, given=(text, functions)) if functions else None
-        if agent and agent.kinds[2] == "code":
+        agent = code_dialogue(rng, given=real_code.page(rng, real_code.HELD_OUT))
+        if agent.kinds[2] == "code":
             found.append(_case("code", agent, "code"))
     return found
 

@@ -102,10 +102,7 @@ def _dialogue(kind: str, rng: random.Random) -> Dialogue:
         case "long code":
             return as_dialogue(code_dialogue(rng, rng.randint(6, 12), rng.choice((40, 150))))
         case "real code":
-            given = real_code.page(rng)
-            while not given[1]:
-                given = real_code.page(rng)
-            return as_dialogue(code_dialogue(rng, given=given))
+            return as_dialogue(code_dialogue(rng, given=real_code.page(rng)))
         case _:
             return copying(rng)
 

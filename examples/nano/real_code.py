@@ -17,10 +17,10 @@ from pathlib import Path
 
 from code_contexts import Function, third_person
 
-HELD_OUT = (
+HELD_OUT = tuple(
     "json/__init__ json/decoder json/encoder json/scanner textwrap shutil csv bisect glob".split()
 )
-MODULES = (
+MODULES = tuple(
     "abc argparse ast base64 bdb calendar cmd code codecs codeop collections/__init__ colorsys "
     "compileall concurrent/futures/_base concurrent/futures/thread configparser contextlib copy "
     "dataclasses datetime difflib dis doctest email/message email/utils enum filecmp fileinput "
@@ -35,8 +35,8 @@ MODULES = (
     "tempfile threading timeit tokenize trace traceback tracemalloc turtle types typing "
     "unittest/case unittest/loader unittest/mock unittest/suite urllib/parse urllib/request uuid "
     "warnings wave weakref webbrowser wsgiref/handlers wsgiref/headers xml/dom/minidom "
-    "xml/etree/ElementTree xmlrpc/client zipapp zipfile"
-).split()
+    "xml/etree/ElementTree xmlrpc/client zipapp zipfile".split()
+)
 MOST_LINES = 40  # of a function that is shown whole
 
 
@@ -49,7 +49,7 @@ class Module:
 
 
 @functools.cache
-def modules(names: tuple[str, ...] = tuple(MODULES)) -> tuple[Module, ...]:
+def modules(names: tuple[str, ...] = MODULES) -> tuple[Module, ...]:
     """Return the modules that this Python has, those that define functions."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     found = [folder / f"{name}.py" for name in names]
@@ -92,11 +92,14 @@ def _function(
     body = node.body[0].end_lineno or end
     shown = lines[begin : max(body, min(end, begin + MOST_LINES))]
     source = textwrap.dedent("\n".join(shown)) + "\n"
-    return Function(node.name, (), tuple(names), does, third_person(does), source)
+    return Function(node.name, tuple(names), does, third_person(does), source)
 
 
-def page(rng: random.Random, names: tuple[str, ...] = tuple(MODULES)) -> tuple[str, list[Function]]:
-    """Return some successive functions of one module, and those with a name of their own."""
+def page(rng: random.Random, names: tuple[str, ...] = MODULES) -> tuple[str, list[Function]]:
+    """Return some successive functions of one module, and those with a name of their own.
+
+    There is at least one such function.
+    """
     module = rng.choice(modules(names))
     most = rng.randint(300, 2600)  # characters
     first = rng.randrange(len(module.functions))
@@ -109,4 +112,5 @@ def page(rng: random.Random, names: tuple[str, ...] = tuple(MODULES)) -> tuple[s
     if rng.random() < 0.3:
         text = f"file_path: {module.path}\n\n{text}"
     known = [function.name for function in chosen]
-    return text, [function for function in chosen if known.count(function.name) == 1]
+    asked = [function for function in chosen if known.count(function.name) == 1]
+    return (text, asked) if asked else page(rng, names)

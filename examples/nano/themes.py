@@ -1,7 +1,7 @@
 """Everyday tools for training, as tables: names, descriptions, parameters, ways to ask.
 
 A parameter is `name/other names:kind`, with `?` if it is optional; requests name parameters by
-number. Held-out tools stand in evaluate_tools.py and share no name with these.
+number. Held-out tools stand in evaluate_agents.py and share no name with these.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ def disguised(theme: Theme, rng: random.Random) -> Theme:
     known = {word.lower() for word in _WORD.findall(told)} - _KEPT
     for names, _, _ in theme.parameters:
         known |= {part for name in names for part in name.split("_") if len(part) > 2} - _KEPT
-    asked = {word.lower() for text in theme.requests for word in _WORD.findall(text)}
     words = {word: values.noun(rng) for word in sorted(known)}
 
     def other(text: str) -> str:
@@ -85,7 +84,7 @@ def disguised(theme: Theme, rng: random.Random) -> Theme:
         for text in theme.requests
         if any(word.lower() in words for word in _WORD.findall(text))
     )
-    if not requests or not asked & known:
+    if not requests:
         return theme
     return Theme(
         tuple(map(other, theme.names)),
