@@ -1,0 +1,61 @@
+// What all kernels do with the 16 lanes of a vocabulary V (kernels_impl.hpp): reductions and exp.
+#pragma once
+#include "kernels/kernels.hpp"
+
+namespace starchat {
+namespace {
+
+constexpr int kLanes = 16;
+
+template <class V>
+float sum_lanes(typename V::F x) {
+  float lane[kLanes];
+  V::store(lane, x);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  }
+  return lane[0];
+}
+
+template <class V>
+float max_lanes(typename V::F x) {
+  float lane[kLanes];
+  V::store(lane, x);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+  }
+  return lane[0];
+}
+
+// max |x| of 32 values, NaN if one of them is: as integers, magnitudes compare like their values,
+// and NaN is above infinity.
+template <class V>
+float max_magnitude(typename V::F low, typename V::F high) {
+  const int32_t bits = V::max_of(V::max_int(V::as_int(V::abs(low)), V::as_int(V::abs(high))));
+  float largest;
+  __builtin_memcpy(&largest, &bits, sizeof largest);
+  return largest;
+}
+
+// exp(x) by 2^n · p(r), |r| <= ln2/2; relative error below 2e-7. Clamped to [-86, 88].
+template <class V>
+typename V::F exp(typename V::F x) {
+  using F = typename V::F;
+  x = V::min(V::max(x, V::set1(-86.0f)), V::set1(88.0f));
+  const F magic = V::set1(0x1.8p23f);  // adding it rounds to an integer in the low mantissa bits
+  const F shifted = V::fma(x, V::set1(0x1.715476p+0f), magic);
+  const F n = V::sub(shifted, magic);
+  F r = V::fma(n, V::set1(-0x1.62e400p-1f), x);  // ln 2 in two parts
+  r = V::fma(n, V::set1(-0x1.7f7d1cp-20f), r);
+  F p = V::set1(1.0f / 720);  // Taylor: the remainder at ln2/2 is below 1.3e-7
+  p = V::fma(p, r, V::set1(1.0f / 120));
+  p = V::fma(p, r, V::set1(1.0f / 24));
+  p = V::fma(p, r, V::set1(1.0f / 6));
+  p = V::fma(p, r, V::set1(0.5f));
+  p = V::fma(p, r, V::set1(1.0f));
+  p = V::fma(p, r, V::set1(1.0f));
+  return V::scale_by_power_of_two(p, shifted);
+}
+
+}  // namespace
+}  // namespace starchat
