@@ -13,6 +13,7 @@
 namespace starchat {
 
 inline constexpr int kStripRows = 16;      // output rows side by side in the lanes
+inline constexpr int kPanelStrips = 2;     // that one product takes at once
 inline constexpr int kTileColumns = 16;    // activation columns that lie interleaved
 inline constexpr int kBlock = 32;          // weights of one row that share a scale
 inline constexpr int kPagePositions = 32;  // of a page of the KV cache: two tiles of 16 lanes
@@ -58,16 +59,16 @@ constexpr StripLayout strip_layout(TensorType type) {
   }
 }
 
-// One strip of a packed matrix times some columns of one activation tile.
-struct StripProduct {
-  const std::byte* strip;    // StripLayout
-  const std::byte* columns;  // (n_blocks, tile_width) of ActivationBlock, or of float[32]
-  int n_blocks;
-  int tile_width;     // columns in the tile, the record stride
-  int n_columns;      // to compute, from the first
-  const float* bias;  // (16) or null
+// A panel: some strips of a packed matrix, one after the other, times all columns of a batch.
+struct PanelProduct {
+  const std::byte* strips;  // (n_strips, strip_bytes) of StripLayout
+  size_t strip_bytes;
+  int n_strips;              // at most kPanelStrips
+  const std::byte* columns;  // tiles, each (n_blocks, its columns) of ActivationBlock or float[32]
+  int n_blocks, n_columns;
+  const float* bias;  // (n_strips * 16) or null
   bool accumulate;    // out += instead of out =
-  float* out;         // (n_columns, out_stride): 16 values each
+  float* out;         // (n_columns, out_stride): n_strips * 16 values each
   size_t out_stride;
 };
 
@@ -95,7 +96,7 @@ struct Attention {
 
 struct Kernels {
   const char* name;
-  void (*strip_product[7])(const StripProduct&);  // by TensorType
+  void (*panel_product[7])(const PanelProduct&);  // by TensorType
   void (*quantize)(const float* x, int n_blocks, TensorType weights, ActivationBlock* out,
                    int record_stride);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);

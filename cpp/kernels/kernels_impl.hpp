@@ -1,7 +1,7 @@
 // Every kernel, once, over a vocabulary V of 16-lane vectors that each instruction set supplies:
-// V::F floats, V::I int32, V::Quads 8 x 64 weights. The order of operations is written here, so
-// it is the same everywhere, and so are the bits.
-// Included by one .cpp per instruction set; internal linkage keeps their code apart.
+// V::F floats, V::I int32, and quads of weights as it likes to multiply them. The order of
+// operations is written here and in the three files below, so it is the same everywhere, and so
+// are the bits. Included by one .cpp per instruction set; internal linkage keeps their code apart.
 #pragma once
 #include "kernels/attention_impl.hpp"
 #include "kernels/lanes_impl.hpp"
@@ -81,10 +81,10 @@ void to_half(const float* x, int n, uint16_t* out) {
 template <class V>
 Kernels make_kernels(const char* name) {
   return {name,
-          {strip_product<V, TensorType::F32>, strip_product<V, TensorType::F16>,
-           strip_product<V, TensorType::Q4_0>, strip_product<V, TensorType::Q4_1>,
-           strip_product<V, TensorType::Q5_0>, strip_product<V, TensorType::Q5_1>,
-           strip_product<V, TensorType::Q8_0>},
+          {panel_product<V, TensorType::F32>, panel_product<V, TensorType::F16>,
+           panel_product<V, TensorType::Q4_0>, panel_product<V, TensorType::Q4_1>,
+           panel_product<V, TensorType::Q5_0>, panel_product<V, TensorType::Q5_1>,
+           panel_product<V, TensorType::Q8_0>},
           quantize<V>,
           layer_norm<V>,
           gelu<V>,

@@ -1,6 +1,6 @@
 // Products of packed weights and tiles of activations, over a vocabulary V (kernels_impl.hpp).
 #pragma once
-#include "kernels/kernels.hpp"
+#include "kernels/lanes_impl.hpp"
 
 namespace starchat {
 namespace {
@@ -13,16 +13,35 @@ constexpr int weight_offset(TensorType type) {
   return layout.bits < 8 || V::kUnsignedBytes ? 1 << (layout.bits - 1) : 0;
 }
 
+// Not std::min: a shared function may not be compiled for one instruction set.
+constexpr int smaller(int a, int b) { return a < b ? a : b; }
+
+// Sixteen columns or fewer of a batch, side by side, and where their sums go.
+struct Tile {
+  const std::byte* columns;  // (n_blocks, width) of ActivationBlock or float[32]
+  int width;
+  float* out;
+};
+
+template <TensorType kType>
+Tile tile_of(const PanelProduct& p, int first) {
+  constexpr size_t kRecord = is_quantized(kType) ? sizeof(ActivationBlock) : kBlock * sizeof(float);
+  const int left = p.n_columns - first;
+  return {p.columns + static_cast<size_t>(first) * p.n_blocks * kRecord,
+          smaller(left, kTileColumns), p.out + static_cast<size_t>(first) * p.out_stride};
+}
+
 // sum[c] += rows from `row` on of one strip x column c, as many as V has lanes, blocks in order: an
 // exact integer dot product, then one fma with d·scale (and for *_1 types one with m·scaled_sum).
 template <class V, TensorType kType, int kColumns>
-void quantized_columns(const StripProduct& p, int row, int first, typename V::F (&sum)[kColumns]) {
+void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
+                       typename V::F (&sum)[kColumns]) {
   using F = typename V::F;
   constexpr StripLayout layout = strip_layout(kType);
   constexpr size_t kAhead = 4 * layout.record_bytes();
-  const auto* x = reinterpret_cast<const ActivationBlock*>(p.columns) + first;
-  for (int b = 0; b < p.n_blocks; ++b, x += p.tile_width) {
-    const std::byte* record = p.strip + static_cast<size_t>(b / 2) * layout.record_bytes();
+  const auto* x = reinterpret_cast<const ActivationBlock*>(tile.columns) + first;
+  for (int b = 0; b < n_blocks; ++b, x += tile.width) {
+    const std::byte* record = strip + static_cast<size_t>(b / 2) * layout.record_bytes();
     const size_t half = b % 2;
     if (half == 0) {
       for (size_t i = 0; i < layout.record_bytes(); i += 64) {
@@ -60,11 +79,13 @@ void quantized_columns(const StripProduct& p, int row, int first, typename V::F 
 
 // The same for unquantized weights: one fma per k.
 template <class V, TensorType kType, int kColumns>
-void float_columns(const StripProduct& p, int row, int first, typename V::F (&sum)[kColumns]) {
+void float_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
+                   typename V::F (&sum)[kColumns]) {
   constexpr size_t kElement = kType == TensorType::F16 ? 2 : 4;
-  const float* x = reinterpret_cast<const float*>(p.columns) + static_cast<size_t>(first) * kBlock;
-  const std::byte* weights = p.strip + row * kElement;
-  for (int b = 0; b < p.n_blocks; ++b, x += static_cast<size_t>(p.tile_width) * kBlock) {
+  const float* x =
+      reinterpret_cast<const float*>(tile.columns) + static_cast<size_t>(first) * kBlock;
+  const std::byte* weights = strip + row * kElement;
+  for (int b = 0; b < n_blocks; ++b, x += static_cast<size_t>(tile.width) * kBlock) {
     for (int k = 0; k < kBlock; ++k, weights += kStripRows * kElement) {
       typename V::F w;
       if constexpr (kType == TensorType::F16) {
@@ -78,37 +99,190 @@ void float_columns(const StripProduct& p, int row, int first, typename V::F (&su
   }
 }
 
+template <class V>
+void put(const PanelProduct& p, typename V::F sum, int row, float* out) {
+  if (p.bias != nullptr) sum = V::add(sum, V::load(p.bias + row));
+  if (p.accumulate) sum = V::add(sum, V::load(out));
+  V::store(out, sum);
+}
+
 template <class V, TensorType kType, int kColumns>
-void strip_columns(const StripProduct& p, int first) {
+void strip_columns(const PanelProduct& p, int strip, const Tile& tile, int first) {
+  const std::byte* weights = p.strips + strip * p.strip_bytes;
   for (int row = 0; row < kStripRows; row += V::kLanes) {
     typename V::F sum[kColumns];
     for (auto& s : sum) s = V::set1(0.0f);
     if constexpr (is_quantized(kType)) {
-      quantized_columns<V, kType, kColumns>(p, row, first, sum);
+      quantized_columns<V, kType, kColumns>(weights, p.n_blocks, tile, row, first, sum);
     } else {
-      float_columns<V, kType, kColumns>(p, row, first, sum);
+      float_columns<V, kType, kColumns>(weights, p.n_blocks, tile, row, first, sum);
     }
+    const int at = strip * kStripRows + row;
     for (int c = 0; c < kColumns; ++c) {
-      float* out = p.out + static_cast<size_t>(first + c) * p.out_stride + row;
-      if (p.bias != nullptr) sum[c] = V::add(sum[c], V::load(p.bias + row));
-      if (p.accumulate) sum[c] = V::add(sum[c], V::load(out));
-      V::store(out, sum[c]);
+      put<V>(p, sum[c], at, tile.out + static_cast<size_t>(first + c) * p.out_stride + at);
     }
   }
 }
 
 template <class V, TensorType kType>
-void strip_product(const StripProduct& p) {
-  int c = 0;
-  if constexpr (V::kMaxColumns >= 16) {
-    for (; c + 16 <= p.n_columns; c += 16) strip_columns<V, kType, 16>(p, c);
+void strip_by_strip(const PanelProduct& p) {
+  for (int strip = 0; strip < p.n_strips; ++strip) {
+    for (int first = 0; first < p.n_columns; first += kTileColumns) {
+      const Tile tile = tile_of<kType>(p, first);
+      int c = 0;
+      if constexpr (V::kMaxColumns >= 16) {
+        for (; c + 16 <= tile.width; c += 16) strip_columns<V, kType, 16>(p, strip, tile, c);
+      }
+      if constexpr (V::kMaxColumns >= 8) {
+        for (; c + 8 <= tile.width; c += 8) strip_columns<V, kType, 8>(p, strip, tile, c);
+      }
+      for (; c + 4 <= tile.width; c += 4) {
+        strip_columns<typename V::Rows, kType, 4>(p, strip, tile, c);
+      }
+      for (; c + 2 <= tile.width; c += 2) strip_columns<V, kType, 2>(p, strip, tile, c);
+      for (; c < tile.width; ++c) strip_columns<V, kType, 1>(p, strip, tile, c);
+    }
   }
-  if constexpr (V::kMaxColumns >= 8) {
-    for (; c + 8 <= p.n_columns; c += 8) strip_columns<V, kType, 8>(p, c);
+}
+
+// Products by an instruction set that takes kPanelStrips strips at once: an activation that is
+// loaded serves all of them. They go by chunks of blocks, so that what is read twice, the chunk of
+// weights and the activations of some columns, stays in the first caches; the weights that come
+// next are fetched meanwhile, evenly, which is what keeps the memory busy.
+constexpr int kChunkBlocks = 16;
+constexpr int kGroupColumns = 64;  // that one chunk meets before the next
+constexpr int kMostColumns = 6;    // at once, as registers allow; a tile goes in three parts
+constexpr int kCacheLine = 64;
+
+// Some lines that soon are needed, of each strip, for every block.
+struct Ahead {
+  const std::byte* lines;
+  int n_lines;
+};
+
+// sums (kColumns, kStrips, 16) += some blocks of the strips x some columns; = for the first blocks.
+template <class V, TensorType kType, int kStrips, int kColumns>
+void add_blocks(const std::byte* strips, size_t strip_bytes, int n_blocks, const ActivationBlock* x,
+                int tile_width, bool is_first, float* sums, Ahead ahead) {
+  using F = typename V::F;
+  constexpr StripLayout layout = strip_layout(kType);
+  F sum[kColumns][kStrips];
+#pragma GCC unroll 8
+  for (int c = 0; c < kColumns; ++c) {
+    for (int s = 0; s < kStrips; ++s) {
+      sum[c][s] = is_first ? V::set1(0.0f) : V::load(sums + (c * kStrips + s) * kLanes);
+    }
   }
-  for (; c + 4 <= p.n_columns; c += 4) strip_columns<typename V::Rows, kType, 4>(p, c);
-  for (; c + 2 <= p.n_columns; c += 2) strip_columns<V, kType, 2>(p, c);
-  for (; c < p.n_columns; ++c) strip_columns<V, kType, 1>(p, c);
+  for (int b = 0; b < n_blocks; ++b, x += tile_width) {
+    for (int i = 0; i < ahead.n_lines; ++i, ahead.lines += kCacheLine) {
+      for (int s = 0; s < kStrips; ++s) __builtin_prefetch(ahead.lines + s * strip_bytes, 0, 3);
+    }
+    const size_t half = b % 2;
+    const std::byte* record = strips + static_cast<size_t>(b / 2) * layout.record_bytes();
+    typename V::I dot[kColumns][kStrips];
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) {
+      const auto start = V::set1_int(weight_offset<V>(kType) != 0 ? x[c].start : 0);
+      for (int s = 0; s < kStrips; ++s) dot[c][s] = start;
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      typename V::Quad quad[kStrips][2];
+#pragma GCC unroll 2
+      for (int s = 0; s < kStrips; ++s) {
+        const std::byte* at = record + s * strip_bytes;
+        V::template unpack<layout.bits>(at + layout.qs_offset() + half * layout.qs_bytes(),
+                                        at + layout.qh_offset() + half * 64, j, quad[s]);
+      }
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) {
+#pragma GCC unroll 8
+        for (int c = 0; c < kColumns; ++c) {
+          const auto four = V::four_bytes(x[c].q + 4 * j + 16 * h);
+#pragma GCC unroll 2
+          for (int s = 0; s < kStrips; ++s) dot[c][s] = V::add_dot(dot[c][s], quad[s][h], four);
+        }
+      }
+    }
+    F d[kStrips], m[kStrips]{};
+#pragma GCC unroll 2
+    for (int s = 0; s < kStrips; ++s) {
+      const auto* scales = reinterpret_cast<const uint16_t*>(record + s * strip_bytes + half * 32);
+      d[s] = V::load_half(scales);
+      if constexpr (layout.has_min) m[s] = V::load_half(scales + layout.m_offset() / 2);
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) {
+      const F scale = V::set1(x[c].scale), scaled_sum = V::set1(x[c].scaled_sum);
+#pragma GCC unroll 2
+      for (int s = 0; s < kStrips; ++s) {
+        sum[c][s] = V::fma(V::to_float(dot[c][s]), V::mul(d[s], scale), sum[c][s]);
+        if constexpr (layout.has_min) sum[c][s] = V::fma(m[s], scaled_sum, sum[c][s]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < kColumns; ++c) {
+    for (int s = 0; s < kStrips; ++s) V::store(sums + (c * kStrips + s) * kLanes, sum[c][s]);
+  }
+}
+
+template <class V, TensorType kType, int kStrips, int kColumns = kMostColumns, class... Rest>
+void add_some_columns(int n_columns, Rest... rest) {
+  if (n_columns == kColumns) return add_blocks<V, kType, kStrips, kColumns>(rest...);
+  if constexpr (kColumns > 1) {
+    add_some_columns<V, kType, kStrips, kColumns - 1>(n_columns, rest...);
+  }
+}
+
+template <class V, TensorType kType, int kStrips>
+void strips_at_once(const PanelProduct& p) {
+  constexpr size_t kChunkBytes = kChunkBlocks / 2 * strip_layout(kType).record_bytes();
+  alignas(64) float sums[kGroupColumns][kStrips][kLanes];
+  for (int group = 0; group < p.n_columns; group += kGroupColumns) {
+    const int n_group = smaller(kGroupColumns, p.n_columns - group), end = group + n_group;
+    const int n_fetches = (n_group + kMostColumns - 1) / kMostColumns * kChunkBlocks;
+    const int n_lines = (static_cast<int>(kChunkBytes / kCacheLine) + n_fetches - 1) / n_fetches;
+    const std::byte* strips = p.strips;
+    for (int b = 0; b < p.n_blocks; b += kChunkBlocks, strips += kChunkBytes) {
+      const int n = smaller(kChunkBlocks, p.n_blocks - b);
+      const std::byte* next =
+          b + n < p.n_blocks ? strips + kChunkBytes : p.strips + kStrips * p.strip_bytes;
+      const std::byte* end_of_next = next + kChunkBytes;
+      for (int first = group; first < end; first += kTileColumns) {
+        const Tile tile = tile_of<kType>(p, first);
+        const auto* x = reinterpret_cast<const ActivationBlock*>(tile.columns) + b * tile.width;
+        for (int c = 0; c < tile.width;) {  // as evenly as can be
+          const int left = tile.width - c;
+          const int n_columns = left <= kMostColumns       ? left
+                                : left <= 2 * kMostColumns ? (left + 1) / 2
+                                                           : (left + 2) / 3;
+          add_some_columns<V, kType, kStrips>(n_columns, strips, p.strip_bytes, n, x + c,
+                                              tile.width, b == 0, sums[first - group + c][0],
+                                              Ahead{next, next < end_of_next ? n_lines : 0});
+          next += n_lines * kChunkBlocks * kCacheLine;
+          c += n_columns;
+        }
+      }
+    }
+    for (int c = 0; c < n_group; ++c) {
+      float* out = p.out + static_cast<size_t>(group + c) * p.out_stride;
+      for (int row = 0; row < kStrips * kLanes; row += kLanes) {
+        put<V>(p, V::load(sums[c][0] + row), row, out + row);
+      }
+    }
+  }
+}
+
+template <class V, TensorType kType>
+void panel_product(const PanelProduct& p) {
+  if constexpr (!is_quantized(kType) || V::kStripsAtOnce == 1) {
+    strip_by_strip<V, kType>(p);
+  } else if (p.n_strips == kPanelStrips) {
+    strips_at_once<V, kType, kPanelStrips>(p);
+  } else {
+    strips_at_once<V, kType, 1>(p);
+  }
 }
 
 }  // namespace

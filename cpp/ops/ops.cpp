@@ -78,24 +78,23 @@ void to_tiles(const Compute& compute, float* x, int n, size_t stride, bool gelu,
 
 void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
             std::span<const float> bias, bool accumulate, float* out, size_t stride) {
-  const auto kernel = compute.kernels.strip_product[static_cast<int>(weights.type)];
+  const auto kernel = compute.kernels.panel_product[static_cast<int>(weights.type)];
   const int64_t work = static_cast<int64_t>(weights.size_bytes()) * x.n_columns();
-  const int64_t grain =
-      grain_for(weights.n_strips(), work, kSmallWeightBytes, compute.threads.n_threads());
-  compute.threads.parallel_for(weights.n_strips(), grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t strip = begin; strip < end; ++strip) {
-      const int64_t row = strip * kStripRows;
-      for (int tile = 0; tile < x.n_tiles(); ++tile) {
-        kernel({.strip = weights.strip(static_cast<int>(strip)),
-                .columns = x.tile(tile),
-                .n_blocks = weights.n_blocks(),
-                .tile_width = x.tile_width(tile),
-                .n_columns = x.tile_width(tile),
-                .bias = bias.empty() ? nullptr : bias.data() + row,
-                .accumulate = accumulate,
-                .out = out + static_cast<size_t>(tile) * kTileColumns * stride + row,
-                .out_stride = stride});
-      }
+  const int n_panels = (weights.n_strips() + kPanelStrips - 1) / kPanelStrips;
+  const int64_t grain = grain_for(n_panels, work, kSmallWeightBytes, compute.threads.n_threads());
+  compute.threads.parallel_for(n_panels, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int strip = static_cast<int>(panel) * kPanelStrips, row = strip * kStripRows;
+      kernel({.strips = weights.strip(strip),
+              .strip_bytes = weights.strip_bytes(),
+              .n_strips = std::min(kPanelStrips, weights.n_strips() - strip),
+              .columns = x.tile(0),
+              .n_blocks = weights.n_blocks(),
+              .n_columns = x.n_columns(),
+              .bias = bias.empty() ? nullptr : bias.data() + row,
+              .accumulate = accumulate,
+              .out = out + row,
+              .out_stride = stride});
     }
   });
 }

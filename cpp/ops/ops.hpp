@@ -27,7 +27,6 @@ class ActivationTiles {
   void shape(TensorType weights, int n_columns, int n_cols);
 
   int n_columns() const { return n_columns_; }
-  int n_tiles() const { return (n_columns_ + kTileColumns - 1) / kTileColumns; }
   int tile_width(int tile) const;
   const std::byte* tile(int tile) const;
   void set_column(const Kernels& kernels, int column, const float* x);  // x: (n_cols)

@@ -1,6 +1,7 @@
 // Compares every kernel of this build's best instruction set with its scalar twin, bit for bit.
 // Stands alone, so that it runs under an emulator. Prints the set's name; exit code 1: a
 // difference.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -27,59 +28,68 @@ void check(const char* what, const std::vector<float>& a, const std::vector<floa
   std::exit(1);
 }
 
-std::vector<float> product(const Kernels& kernels, TensorType type,
-                           const std::vector<uint8_t>& strip, const std::vector<float>& x,
-                           int n_blocks, int n_columns) {
+std::vector<float> product(const Kernels& kernels, TensorType type, size_t strip_bytes,
+                           int n_strips, const std::vector<uint8_t>& strips,
+                           const std::vector<float>& x, int n_blocks, int n_columns) {
   std::vector<ActivationBlock> blocks(n_blocks * n_columns);
   const bool quantized = is_quantized(type);
   for (int c = 0; quantized && c < n_columns; ++c) {
-    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, type, blocks.data() + c,
-                     n_columns);
+    const int tile = c / kTileColumns * kTileColumns;
+    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, type,
+                     blocks.data() + tile * n_blocks + c - tile,
+                     std::min(kTileColumns, n_columns - tile));
   }
-  const std::vector<float> bias(kStripRows, 0.25f);
-  std::vector<float> out(n_columns * kStripRows, 1.0f);
-  kernels.strip_product[static_cast<int>(type)](
-      {.strip = reinterpret_cast<const std::byte*>(strip.data()),
+  const size_t n_rows = static_cast<size_t>(n_strips) * kStripRows;
+  const std::vector<float> bias(n_rows, 0.25f);
+  std::vector<float> out(n_columns * n_rows, 1.0f);
+  kernels.panel_product[static_cast<int>(type)](
+      {.strips = reinterpret_cast<const std::byte*>(strips.data()),
+       .strip_bytes = strip_bytes,
+       .n_strips = n_strips,
        .columns = quantized ? reinterpret_cast<const std::byte*>(blocks.data())
                             : reinterpret_cast<const std::byte*>(x.data()),
        .n_blocks = n_blocks,
-       .tile_width = n_columns,
        .n_columns = n_columns,
        .bias = bias.data(),
        .accumulate = true,
        .out = out.data(),
-       .out_stride = kStripRows});
+       .out_stride = n_rows});
   return out;
 }
 
+// More blocks than a chunk has, more columns than a tile; the last block is half a record.
 void compare_products(const Kernels& best, const Kernels& scalar) {
-  constexpr int kBlocks = 5, kColumns = 7;
+  constexpr int kBlocks = 19, kRecords = 10;
   for (int t = 0; t <= static_cast<int>(TensorType::Q8_0); ++t) {
     const auto type = static_cast<TensorType>(t);
-    const size_t n = is_quantized(type) ? 3 * strip_layout(type).record_bytes()
+    const size_t n = is_quantized(type) ? kRecords * strip_layout(type).record_bytes()
                                         : kBlocks * kBlock * kStripRows * (t == 0 ? 4u : 2u);
-    std::vector<uint8_t> strip(n + 1024);
-    for (auto& byte : strip) byte = static_cast<uint8_t>(random_bits());
+    std::vector<uint8_t> strips(kPanelStrips * n + 1024);
+    for (auto& byte : strips) byte = static_cast<uint8_t>(random_bits());
     const auto set_halves = [&](size_t at, size_t count) {  // finite scales
       for (size_t i = 0; i < count; ++i) {
         const uint16_t half = f32_to_f16(gaussian(1)[0]);
-        std::memcpy(strip.data() + at + 2 * i, &half, 2);
+        std::memcpy(strips.data() + at + 2 * i, &half, 2);
       }
     };
     if (type == TensorType::F32) {
-      const auto weights = gaussian(n / 4);
-      std::memcpy(strip.data(), weights.data(), n);
+      const auto weights = gaussian(kPanelStrips * n / 4);
+      std::memcpy(strips.data(), weights.data(), kPanelStrips * n);
     } else if (type == TensorType::F16) {
-      set_halves(0, n / 2);
+      set_halves(0, kPanelStrips * n / 2);
     } else {
-      for (int record = 0; record < 3; ++record) {
+      for (int record = 0; record < kPanelStrips * kRecords; ++record) {
         set_halves(record * strip_layout(type).record_bytes(),
                    strip_layout(type).has_min ? 64 : 32);
       }
     }
-    const auto x = gaussian(kBlocks * kColumns * kBlock);
-    check("strip_product", product(best, type, strip, x, kBlocks, kColumns),
-          product(scalar, type, strip, x, kBlocks, kColumns));
+    for (const int n_columns : {1, 2, 3, 4, 5, 6, 7, 11, 16, 23, 70}) {
+      const auto x = gaussian(kBlocks * n_columns * kBlock);
+      for (const int n_strips : {1, kPanelStrips}) {
+        check("panel_product", product(best, type, n, n_strips, strips, x, kBlocks, n_columns),
+              product(scalar, type, n, n_strips, strips, x, kBlocks, n_columns));
+      }
+    }
   }
 }
 
