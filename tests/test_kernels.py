@@ -45,7 +45,7 @@ def test_packing_keeps_every_row(type: str, n_cols: int) -> None:
 @pytest.mark.parametrize("n_columns", [1, 2, 3, 7, 16, 37])
 def test_product_is_accurate_and_has_the_scalar_bits(isa: str, type: str, n_columns: int) -> None:
     """NMSE ≤ 1e-4 from the activations' 8 bits; floats round at 2^-24 a step."""
-    rows = quantize(gaussian(49, 1056), type)  # an odd number of blocks, a last strip of one row
+    rows = quantize(gaussian(33, 1056), type)  # an odd number of blocks, a last strip of one row
     x = gaussian(n_columns, 1056, seed=1)
     out = testing.Matrix(isa, type, rows, 2).product(x)
     exact = x.astype(np.float64) @ dequantize(rows, type).astype(np.float64).T
@@ -60,14 +60,14 @@ def test_product_of_extreme_blocks_does_not_overflow(isa: str, type: str) -> Non
     n_bytes = quantize(np.zeros((1, 64), np.float32), type).shape[1]
     half = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
     for fill in (0x00, 0x80, 0xFF):
-        rows = np.full((16, n_bytes), fill, np.uint8)
+        rows = np.full((48, n_bytes), fill, np.uint8)
         if type.startswith("q"):
-            block = rows.reshape(16, 2, -1)
+            block = rows.reshape(48, 2, -1)
             block[:, :, :2] = half
             if type.endswith("_1"):
                 block[:, :, 2:4] = half
         else:
-            rows = quantize(np.full((16, 64), float(fill), np.float32), type)
+            rows = quantize(np.full((48, 64), float(fill), np.float32), type)
         for sign in (1.0, -1.0):
             x = np.full((5, 64), sign, np.float32)
             exact = x.astype(np.float64) @ dequantize(rows, type).astype(np.float64).T
@@ -87,7 +87,7 @@ def test_a_column_does_not_depend_on_its_batch(isa: str, type: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_zero_and_tiny_activations(isa: str) -> None:
-    matrix = testing.Matrix(isa, "q4_0", quantize(gaussian(16, 64), "q4_0"))
+    matrix = testing.Matrix(isa, "q4_0", quantize(gaussian(48, 64), "q4_0"))
     for value in (0.0, 1e-42, 1e-38, 1e-31):
         out = matrix.product(np.full((1, 64), value, np.float32))
         assert np.isfinite(out).all() and np.abs(out).max() <= 1e-28
@@ -138,7 +138,7 @@ def test_attention(isa: str, n_heads: int, head_dim: int, n_positions: int) -> N
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_stay_so(isa: str, type: str, value: float) -> None:
     """8 bits have no NaN: it must come through all the same, in its own column only."""
-    matrix = testing.Matrix(isa, type, quantize(gaussian(16, 96), type))
+    matrix = testing.Matrix(isa, type, quantize(gaussian(48, 96), type))
     x = gaussian(3, 96)
     x[1, 40] = value
     out = matrix.product(x)

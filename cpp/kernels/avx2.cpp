@@ -122,9 +122,9 @@ struct Avx2Half {
 
 struct Avx2 : Twice<Avx2Half> {
   static constexpr int kMaxColumns = 4;
-  static constexpr int kStripsAtOnce = 1;
-  static constexpr int kTiles = 1;  // of keys or values that one pass of attention takes
-  using Rows = Avx2Half;            // 8 rows at a time leave registers for 4 columns
+  static constexpr int kPanelColumns = 0;  // strip by strip
+  static constexpr int kTiles = 1;         // of keys or values that one pass of attention takes
+  using Rows = Avx2Half;                   // 8 rows at a time leave registers for 4 columns
 };
 
 }  // namespace

@@ -13,7 +13,7 @@ struct Avx512 {
   using I = __m512i;
   using Quad = __m512i;
   static constexpr int kLanes = 16;
-  static constexpr int kStripsAtOnce = 2;  // of quantized weights
+  static constexpr int kPanelColumns = 6;  // that both strips of a panel take at once
   using Rows = Avx512;                     // of a strip, for several columns
   static constexpr int kMaxColumns = 16;
   static constexpr int kTiles = 2;  // of keys or values that one pass of attention takes

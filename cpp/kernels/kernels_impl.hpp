@@ -1,7 +1,7 @@
-// Every kernel, once, over a vocabulary V of 16-lane vectors that each instruction set supplies:
-// V::F floats, V::I int32, and quads of weights as it likes to multiply them. The order of
-// operations is written here and in the three files below, so it is the same everywhere, and so
-// are the bits. Included by one .cpp per instruction set; internal linkage keeps their code apart.
+// Every kernel over a vocabulary V of 16-lane vectors that each instruction set supplies: V::F
+// floats, V::I int32, and quads of weights in the form that it multiplies. The order of operations
+// is written here and in the three files below, so it is the same everywhere, and so are the bits.
+// Included by one .cpp per instruction set; internal linkage keeps their code apart.
 #pragma once
 #include "kernels/attention_impl.hpp"
 #include "kernels/lanes_impl.hpp"

@@ -55,24 +55,16 @@ void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, i
     const F d = V::load_half(scales);
     F m{};
     if constexpr (layout.has_min) m = V::load_half(scales + layout.m_offset() / 2);
-    constexpr int kGroup = kColumns % 4 == 0 ? 4 : kColumns;  // none waits for another's latency
-#pragma GCC unroll 16                                         // keeps every sum in a register
-    for (int at = 0; at < kColumns; at += kGroup) {
-      const ActivationBlock* group = x + at;
-      typename V::I dot[kGroup];
+    typename V::I dot[kColumns];
 #pragma GCC unroll 4
-      for (int c = 0; c < kGroup; ++c) {
-        dot[c] = V::set1_int(weight_offset<V>(kType) != 0 ? group[c].start : 0);
-      }
-      V::template add_dots<layout.bits>(dot, quads, group);
+    for (int c = 0; c < kColumns; ++c) {
+      dot[c] = V::set1_int(weight_offset<V>(kType) != 0 ? x[c].start : 0);
+    }
+    V::template add_dots<layout.bits>(dot, quads, x);
 #pragma GCC unroll 4
-      for (int c = 0; c < kGroup; ++c) {
-        F& total = sum[at + c];
-        total = V::fma(V::to_float(dot[c]), V::mul(d, V::set1(group[c].scale)), total);
-        if constexpr (layout.has_min) {
-          total = V::fma(m, V::set1(group[c].scaled_sum), total);
-        }
-      }
+    for (int c = 0; c < kColumns; ++c) {
+      sum[c] = V::fma(V::to_float(dot[c]), V::mul(d, V::set1(x[c].scale)), sum[c]);
+      if constexpr (layout.has_min) sum[c] = V::fma(m, V::set1(x[c].scaled_sum), sum[c]);
     }
   }
 }
@@ -145,13 +137,12 @@ void strip_by_strip(const PanelProduct& p) {
   }
 }
 
-// Products by an instruction set that takes kPanelStrips strips at once: an activation that is
-// loaded serves all of them. They go by chunks of blocks, so that what is read twice, the chunk of
-// weights and the activations of some columns, stays in the first caches; the weights that come
-// next are fetched meanwhile, evenly, which is what keeps the memory busy.
+// Products by an instruction set that takes both strips of a panel at once (V::kPanelColumns > 0):
+// an activation that is loaded serves both. They go by chunks of blocks, which all columns of a
+// group meet while they stay in the first cache; the weights that come next are fetched meanwhile,
+// some lines at a time, which is what keeps the memory busy.
 constexpr int kChunkBlocks = 16;
-constexpr int kGroupColumns = 64;  // that one chunk meets before the next
-constexpr int kMostColumns = 6;    // at once, as registers allow; a tile goes in three parts
+constexpr int kGroupColumns = 64;
 constexpr int kCacheLine = 64;
 
 // Some lines that soon are needed, of each strip, for every block.
@@ -227,7 +218,7 @@ void add_blocks(const std::byte* strips, size_t strip_bytes, int n_blocks, const
   }
 }
 
-template <class V, TensorType kType, int kStrips, int kColumns = kMostColumns, class... Rest>
+template <class V, TensorType kType, int kStrips, int kColumns = V::kPanelColumns, class... Rest>
 void add_some_columns(int n_columns, Rest... rest) {
   if (n_columns == kColumns) return add_blocks<V, kType, kStrips, kColumns>(rest...);
   if constexpr (kColumns > 1) {
@@ -236,39 +227,44 @@ void add_some_columns(int n_columns, Rest... rest) {
 }
 
 template <class V, TensorType kType, int kStrips>
-void strips_at_once(const PanelProduct& p) {
-  constexpr size_t kChunkBytes = kChunkBlocks / 2 * strip_layout(kType).record_bytes();
-  alignas(64) float sums[kGroupColumns][kStrips][kLanes];
+void chunk_by_chunk(const PanelProduct& p) {
+  constexpr auto passes = [](int width) {
+    return (width + V::kPanelColumns - 1) / V::kPanelColumns;
+  };
+  constexpr int kChunkBytes = kChunkBlocks / 2 * strip_layout(kType).record_bytes();
+  alignas(64) float sums[kGroupColumns * kStrips * kLanes];
   for (int group = 0; group < p.n_columns; group += kGroupColumns) {
-    const int n_group = smaller(kGroupColumns, p.n_columns - group), end = group + n_group;
-    const int n_fetches = (n_group + kMostColumns - 1) / kMostColumns * kChunkBlocks;
-    const int n_lines = (static_cast<int>(kChunkBytes / kCacheLine) + n_fetches - 1) / n_fetches;
+    const int end = smaller(group + kGroupColumns, p.n_columns), n_group = end - group;
+    const int n_passes =
+        n_group / kTileColumns * passes(kTileColumns) + passes(n_group % kTileColumns);
     const std::byte* strips = p.strips;
     for (int b = 0; b < p.n_blocks; b += kChunkBlocks, strips += kChunkBytes) {
       const int n = smaller(kChunkBlocks, p.n_blocks - b);
-      const std::byte* next =
-          b + n < p.n_blocks ? strips + kChunkBytes : p.strips + kStrips * p.strip_bytes;
+      const std::byte* next = b + n < p.n_blocks  ? strips + kChunkBytes
+                              : end < p.n_columns ? p.strips
+                                                  : p.strips + kStrips * p.strip_bytes;
       const std::byte* end_of_next = next + kChunkBytes;
+      const int n_fetches = n_passes * n;
+      const int n_lines = (kChunkBytes / kCacheLine + n_fetches - 1) / n_fetches;
       for (int first = group; first < end; first += kTileColumns) {
         const Tile tile = tile_of<kType>(p, first);
         const auto* x = reinterpret_cast<const ActivationBlock*>(tile.columns) + b * tile.width;
-        for (int c = 0; c < tile.width;) {  // as evenly as can be
-          const int left = tile.width - c;
-          const int n_columns = left <= kMostColumns       ? left
-                                : left <= 2 * kMostColumns ? (left + 1) / 2
-                                                           : (left + 2) / 3;
+        for (int c = 0; c < tile.width;) {
+          const int left = tile.width - c, n_left = passes(left);
+          const int n_columns = (left + n_left - 1) / n_left;  // as evenly as can be
           add_some_columns<V, kType, kStrips>(n_columns, strips, p.strip_bytes, n, x + c,
-                                              tile.width, b == 0, sums[first - group + c][0],
+                                              tile.width, b == 0,
+                                              sums + (first - group + c) * kStrips * kLanes,
                                               Ahead{next, next < end_of_next ? n_lines : 0});
-          next += n_lines * kChunkBlocks * kCacheLine;
+          next += n_lines * n * kCacheLine;
           c += n_columns;
         }
       }
     }
-    for (int c = 0; c < n_group; ++c) {
-      float* out = p.out + static_cast<size_t>(group + c) * p.out_stride;
+    for (int c = group; c < end; ++c) {
       for (int row = 0; row < kStrips * kLanes; row += kLanes) {
-        put<V>(p, V::load(sums[c][0] + row), row, out + row);
+        put<V>(p, V::load(sums + (c - group) * kStrips * kLanes + row), row,
+               p.out + static_cast<size_t>(c) * p.out_stride + row);
       }
     }
   }
@@ -276,12 +272,12 @@ void strips_at_once(const PanelProduct& p) {
 
 template <class V, TensorType kType>
 void panel_product(const PanelProduct& p) {
-  if constexpr (!is_quantized(kType) || V::kStripsAtOnce == 1) {
+  if constexpr (!is_quantized(kType) || V::kPanelColumns == 0) {
     strip_by_strip<V, kType>(p);
   } else if (p.n_strips == kPanelStrips) {
-    strips_at_once<V, kType, kPanelStrips>(p);
+    chunk_by_chunk<V, kType, kPanelStrips>(p);
   } else {
-    strips_at_once<V, kType, 1>(p);
+    chunk_by_chunk<V, kType, 1>(p);
   }
 }
 

@@ -22,8 +22,8 @@ struct Scalar {
   static constexpr int kLanes = 16;
   using Rows = Scalar;  // of a strip, for several columns
   static constexpr int kMaxColumns = 4;
-  static constexpr int kStripsAtOnce = 1;
-  static constexpr int kTiles = 1;  // of keys or values that one pass of attention takes
+  static constexpr int kPanelColumns = 0;  // strip by strip
+  static constexpr int kTiles = 1;         // of keys or values that one pass of attention takes
   static constexpr bool kUnsignedBytes = false;
 
   template <class Operation>

@@ -20,7 +20,7 @@ struct LayerNorm {
 };
 
 // Activations (n_columns, n_cols), prepared as the other operand of one weight type: quantized to
-// 8 bits per 32, or as floats; 16 columns interleaved per tile, so that a kernel reads one stream.
+// 8 bits per 32, or as floats; 16 columns interleaved per tile: blocks that meet the same weights.
 class ActivationTiles {
  public:
   ActivationTiles(int max_columns, int max_cols);
