@@ -27,7 +27,7 @@ class Pace {
   }
 
  private:
-  static constexpr double kMostSteps = 3;  // and what the reading takes: 4 at most
+  static constexpr double kMostSteps = 2.6;  // and the reading, and interruptions: 4 at most
   static constexpr double kFirstGuess = 8;
   static constexpr double kUnknown = std::numeric_limits<double>::infinity();
 
