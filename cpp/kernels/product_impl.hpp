@@ -141,7 +141,7 @@ void strip_by_strip(const PanelProduct& p) {
 // an activation that is loaded serves both. They go by chunks of blocks, which all columns of a
 // group meet while they stay in the first cache; the weights that come next are fetched meanwhile,
 // some lines at a time, which is what keeps the memory busy.
-constexpr int kChunkBlocks = 16;
+constexpr int kChunkBlocks = 16;  // half as many where few columns leave memory little time
 constexpr int kGroupColumns = 64;
 constexpr int kCacheLine = 64;
 
@@ -231,21 +231,22 @@ void chunk_by_chunk(const PanelProduct& p) {
   constexpr auto passes = [](int width) {
     return (width + V::kPanelColumns - 1) / V::kPanelColumns;
   };
-  constexpr int kChunkBytes = kChunkBlocks / 2 * strip_layout(kType).record_bytes();
+  const int chunk_blocks = p.n_columns > V::kPanelColumns ? kChunkBlocks : kChunkBlocks / 2;
+  const int chunk_bytes = chunk_blocks / 2 * static_cast<int>(strip_layout(kType).record_bytes());
   alignas(64) float sums[kGroupColumns * kStrips * kLanes];
   for (int group = 0; group < p.n_columns; group += kGroupColumns) {
     const int end = smaller(group + kGroupColumns, p.n_columns), n_group = end - group;
     const int n_passes =
         n_group / kTileColumns * passes(kTileColumns) + passes(n_group % kTileColumns);
     const std::byte* strips = p.strips;
-    for (int b = 0; b < p.n_blocks; b += kChunkBlocks, strips += kChunkBytes) {
-      const int n = smaller(kChunkBlocks, p.n_blocks - b);
-      const std::byte* next = b + n < p.n_blocks  ? strips + kChunkBytes
+    for (int b = 0; b < p.n_blocks; b += chunk_blocks, strips += chunk_bytes) {
+      const int n = smaller(chunk_blocks, p.n_blocks - b);
+      const std::byte* next = b + n < p.n_blocks  ? strips + chunk_bytes
                               : end < p.n_columns ? p.strips
                                                   : p.strips + kStrips * p.strip_bytes;
-      const std::byte* end_of_next = next + kChunkBytes;
+      const std::byte* end_of_next = next + chunk_bytes;
       const int n_fetches = n_passes * n;
-      const int n_lines = (kChunkBytes / kCacheLine + n_fetches - 1) / n_fetches;
+      const int n_lines = (chunk_bytes / kCacheLine + n_fetches - 1) / n_fetches;
       for (int first = group; first < end; first += kTileColumns) {
         const Tile tile = tile_of<kType>(p, first);
         const auto* x = reinterpret_cast<const ActivationBlock*>(tile.columns) + b * tile.width;
