@@ -114,8 +114,7 @@ void attention_means(const Attention& a, int first_dim, int end_dim) {
   for (int page = 0; page < a.n_pages(); ++page) {
     const uint16_t* values = a.pages[page] + a.v_offset;
     const uint16_t* ahead = page + 1 < a.n_pages() ? a.pages[page + 1] + a.v_offset : values;
-    const int left = a.n_positions - page * kPagePositions;
-    const int n = left < kPagePositions ? left : kPagePositions;
+    const int n = smaller(a.n_positions - page * kPagePositions, kPagePositions);
     for (int j = 0; j < n; ++j) {
       for (int d = first_dim; d < end_dim; d += 32) __builtin_prefetch(ahead + j * row + d, 0, 3);
     }
@@ -132,7 +131,7 @@ void attention_means(const Attention& a, int first_dim, int end_dim) {
     }
     for (; d < end_dim; d += kLanes) add(d, std::integral_constant<int, 1>{});
   }
-  const int end = end_dim < a.head_dim ? end_dim : a.head_dim;
+  const int end = smaller(end_dim, a.head_dim);
   for (int h = 0; h < a.n_heads; ++h) {
     for (int d = first_dim; d < end; ++d) {
       a.out[h * a.head_dim + d] = a.sums()[h * row + d] * a.inverse_sums()[h];

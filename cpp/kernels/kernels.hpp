@@ -1,6 +1,6 @@
 // The table of compute kernels, one per instruction set, all with bit-identical results: output
 // rows sit in 16 lanes, sums run in one fixed order, every rounding is explicit.
-// Read by ops/; filled by {scalar,avx2,avx512,neon}.cpp from the one template in kernels_impl.hpp.
+// Read by ops/; filled by {scalar,avx2,avx512,neon}.cpp from the templates in *_impl.hpp.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -7,6 +7,9 @@ namespace {
 
 constexpr int kLanes = 16;
 
+// Not std::min: a shared function may not be compiled for one instruction set.
+constexpr int smaller(int a, int b) { return a < b ? a : b; }
+
 template <class V>
 float sum_lanes(typename V::F x) {
   float lane[kLanes];

@@ -13,9 +13,6 @@ constexpr int weight_offset(TensorType type) {
   return layout.bits < 8 || V::kUnsignedBytes ? 1 << (layout.bits - 1) : 0;
 }
 
-// Not std::min: a shared function may not be compiled for one instruction set.
-constexpr int smaller(int a, int b) { return a < b ? a : b; }
-
 // Sixteen columns or fewer of a batch, side by side, and where their sums go.
 struct Tile {
   const std::byte* columns;  // (n_blocks, width) of ActivationBlock or float[32]
@@ -26,9 +23,9 @@ struct Tile {
 template <TensorType kType>
 Tile tile_of(const PanelProduct& p, int first) {
   constexpr size_t kRecord = is_quantized(kType) ? sizeof(ActivationBlock) : kBlock * sizeof(float);
-  const int left = p.n_columns - first;
   return {p.columns + static_cast<size_t>(first) * p.n_blocks * kRecord,
-          smaller(left, kTileColumns), p.out + static_cast<size_t>(first) * p.out_stride};
+          smaller(p.n_columns - first, kTileColumns),
+          p.out + static_cast<size_t>(first) * p.out_stride};
 }
 
 // sum[c] += rows from `row` on of one strip x column c, as many as V has lanes, blocks in order: an

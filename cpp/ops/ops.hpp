@@ -27,11 +27,12 @@ class ActivationTiles {
   void shape(TensorType weights, int n_columns, int n_cols);
 
   int n_columns() const { return n_columns_; }
-  int tile_width(int tile) const;
   const std::byte* tile(int tile) const;
   void set_column(const Kernels& kernels, int column, const float* x);  // x: (n_cols)
 
  private:
+  int tile_width(int tile) const;
+
   std::vector<float> storage_;
   TensorType weights_{};
   int n_columns_ = 0, n_blocks_ = 0;
