@@ -86,6 +86,8 @@ def test_later_changes_of_a_callers_list_change_nothing() -> None:
 
 def test_usage_adds_up() -> None:
     assert Usage(3, 4).total_tokens == 7
+    both = Usage(3, 4, cached_tokens=2) + Usage(5, 6, 1, 8, 7, 9)
+    assert dataclasses.astuple(both) == (8, 10, 3, 8, 7, 9)
 
 
 def test_model_info_reads_as_one_line() -> None:

@@ -86,6 +86,14 @@ class Usage:
         """Both together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return what two requests took together.
+
+        >>> (Usage(7, 2) + Usage(9, 1)).total_tokens
+        19
+        """
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)))
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

@@ -224,6 +224,8 @@ async def test_what_is_no_call_is_answered_in_json_instead(script: Any) -> None:
     model = script(*[reply("It is not."), reply(said)] * 3)
     for message in await both_ways(ChatStarChat().bind_tools([NOW], response_format=FORMAT)):
         assert message.text == said
+        assert message.usage_metadata["input_tokens"] == 2 * 7  # both attempts were computed
+        assert message.usage_metadata["output_tokens"] == 3 + 7
     for _, options in model.asked[1::2]:
         assert "json_schema" in options and "tools" not in options
     assert all(stream.closed for stream in model.streams)

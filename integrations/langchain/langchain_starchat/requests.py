@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
@@ -35,10 +35,16 @@ class Attempt:
     dialogue: list[Message]
     options: ChatOptions
     tentative: bool = False
+    before: Attempt | None = None
     _held: list[Chunk] = field(default_factory=list)
 
     def accept(self, chunk: Chunk) -> Sequence[Chunk]:
-        """Return the chunks of the reply that can be given out, now that this one is there."""
+        """Return the chunks of the reply that can be given out, now that this one is there.
+
+        The last one's usage is also of the attempt before, which the caller waited for.
+        """
+        if chunk.usage and self.before and (spent := self.before._held[-1].usage):
+            chunk = replace(chunk, usage=spent + chunk.usage)
         if not self.tentative:
             return (chunk,)
         self._held.append(chunk)
@@ -65,6 +71,7 @@ def attempts(dialogue: list[Message], arguments: Mapping[str, Any]) -> list[Atte
     if not options.get("tools") or choice == "none":
         return [answer]
     first = Attempt(dialogue, cast(ChatOptions, options), tentative=choice in (None, "auto"))
+    answer.before = first
     return [first, answer] if first.tentative else [first]
 
 
