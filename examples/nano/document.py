@@ -46,7 +46,8 @@ StarCoder's data.
 A call is right if its name and all its arguments are: names of tools and of parameters, and all \
 values, are new in every case. The words of the made-up tools are held out of training, but \
 requests for them have the forms of training. The everyday tools (`evaluate_agents.py`) and the \
-requests for them are held out altogether. The decision is whether a reply calls at all: the \
+requests for them are held out altogether; each of the 60 requests is asked six times, with other \
+values and other tools beside it. The decision is whether a reply calls at all: the \
 cases without a call are how-tos, small talk, and requests that no tool at hand is for. An \
 answer that states a result, or answers about code, is right if it is word for word the expected \
 one. Tools are given as a caller gives them, so the grammar of calls holds. How-tos are right if the \

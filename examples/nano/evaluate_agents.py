@@ -102,7 +102,8 @@ A runner of a race.
 runner_name:person rank:integer club:place
 {0} of {2} came in at rank {1}.|Extract the runner: {0}, rank {1}, club {2}.|Runner {0} runs for {2} and has rank {1}.|{0}, {2}, rank {1}
 """)
-N_CASES = 120
+N_CASES = 480  # of a kind
+N_ROUNDS = 6  # with every request for an everyday tool
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ class Case:
 
 def cases(n: int = N_CASES) -> list[Case]:
     """Return the held-out cases, the same in every run."""
-    found = [*_calls(n), *_natural(), *_no_calls(n), *_results(n), *_code(n)]
-    if len(found) != 4 * n + sum(len(theme.requests) for theme in HELD_OUT):
+    found = [*_calls(n), *_natural(N_ROUNDS), *_no_calls(n), *_results(n), *_code(n)]
+    if len(found) != 4 * n + N_ROUNDS * sum(len(theme.requests) for theme in HELD_OUT):
         raise RuntimeError(f"{len(found)} cases were made")
     return found
 
@@ -160,9 +161,9 @@ def _calls(n: int) -> Iterator[Case]:
         yield _case("call", agent_dialogue(rng, 1, kinds[i % len(kinds)]), "call")
 
 
-def _natural() -> Iterator[Case]:
+def _natural(n_rounds: int) -> Iterator[Case]:
     rng = HeldOut("natural")
-    for theme in HELD_OUT:
+    for theme in HELD_OUT * n_rounds:
         for i, frame in enumerate(theme.requests):
             others = [t for t in rng.sample(HELD_OUT, i % 4) if t is not theme]
             tool = theme.tool(rng)
@@ -204,7 +205,7 @@ def _code(n: int) -> Iterator[Case]:
             yield _case("code", agent, "code")
 
 
-def real_code_cases(n: int = N_CASES) -> list[Case]:
+def real_code_cases(n: int = 120) -> list[Case]:
     """Return questions about held-out modules of this Python, the same in every run of it."""
     rng = random.Random("real code")
     found: list[Case] = []
