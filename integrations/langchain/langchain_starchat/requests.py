@@ -71,8 +71,10 @@ def attempts(dialogue: list[Message], arguments: Mapping[str, Any]) -> list[Atte
     if not options.get("tools") or choice == "none":
         return [answer]
     first = Attempt(dialogue, cast(ChatOptions, options), tentative=choice in (None, "auto"))
+    if not first.tentative:
+        return [first]
     answer.before = first
-    return [first, answer] if first.tentative else [first]
+    return [first, answer]
 
 
 def tool_choice(choice: Any) -> str | None:
