@@ -23,7 +23,7 @@ from pydantic import PrivateAttr
 from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import logprob_entries
 from langchain_starchat.settings import CONSTRAINTS, N_TOGETHER, SAMPLING, StarChatSettings
-from starchat import AsyncStream, Chunk, Completion, Stream
+from starchat import AsyncStream, Chunk, Completion, Stream, Usage
 
 
 class StarChatLLM(StarChatSettings, BaseLLM):
@@ -169,12 +169,11 @@ class StarChatLLM(StarChatSettings, BaseLLM):
                     unread = [stream for stream in unread if await anext(stream, None)]
 
     def _result(self, replies: list[Completion]) -> LLMResult:
-        prompt_tokens = sum(reply.usage.prompt_tokens for reply in replies)
-        completion_tokens = sum(reply.usage.completion_tokens for reply in replies)
+        total = sum((reply.usage for reply in replies), Usage(0, 0))
         usage = {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
+            "prompt_tokens": total.prompt_tokens,
+            "completion_tokens": total.completion_tokens,
+            "total_tokens": total.total_tokens,
         }
         return LLMResult(
             generations=[[Generation(text=r.text, generation_info=_info(r))] for r in replies],
