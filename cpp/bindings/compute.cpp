@@ -54,19 +54,18 @@ class Matrix {
 
   // x (n_columns, n_cols) -> (n_columns, n_rows)
   py::array_t<float> product(const Floats& x) {
-    const int n = static_cast<int>(x.shape(0)), padded = matrix_.n_padded_rows();
+    const int n = static_cast<int>(x.shape(0));
     ActivationTiles tiles(n, matrix_.n_cols);
     tiles.shape(matrix_.type, n, matrix_.n_cols);
     for (int c = 0; c < n; ++c) tiles.set_column(kernels_, c, x.data(c, 0));
-    std::vector<float> out(static_cast<size_t>(n) * padded);
+    Columns out(n, matrix_.n_padded_rows());
     {
       const GilReleased released;
-      matmul({kernels_, threads_}, matrix_, tiles, {}, false, out.data(), padded);
+      matmul({kernels_, threads_}, matrix_, tiles, {}, false, out);
     }
     py::array_t<float> result({n, matrix_.n_rows});
     for (int c = 0; c < n; ++c) {
-      std::memcpy(result.mutable_data(c, 0), out.data() + static_cast<size_t>(c) * padded,
-                  matrix_.n_rows * sizeof(float));
+      std::memcpy(result.mutable_data(c, 0), out[c], matrix_.n_rows * sizeof(float));
     }
     return result;
   }

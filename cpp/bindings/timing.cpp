@@ -68,12 +68,11 @@ class MatmulTimer {
     tiles.shape(matrix_.type, n_columns, matrix_.n_cols);
     const std::vector<float> x = random_floats(matrix_.n_cols);
     for (int c = 0; c < n_columns; ++c) tiles.set_column(kernels_, c, x.data());
-    const size_t stride = matrix_.n_padded_rows();
-    std::vector<float> out(n_columns * stride);
+    Columns out(n_columns, matrix_.n_padded_rows());
     const double all = seconds_per_call([&] {
       for (int i = 0; i < n_matrices_; ++i) {
         matrix_.data = arena_.data() + i * matrix_.size_bytes();
-        matmul({kernels_, threads_}, matrix_, tiles, {}, false, out.data(), stride);
+        matmul({kernels_, threads_}, matrix_, tiles, {}, false, out);
       }
     });
     return all / n_matrices_;

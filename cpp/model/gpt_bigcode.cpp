@@ -42,6 +42,16 @@ int checked_n_ctx(int n_ctx, const ModelFile& file) {
   return n_ctx;
 }
 
+// Of one thread: a normalised column, or a position's scaled queries and what attention needs.
+int scratch_elements(const ModelInfo& info, const KvPool& kv_pool) {
+  Attention largest{};
+  largest.n_heads = info.n_head / info.n_kv_head;
+  largest.v_row_elements = kv_pool.v_row_elements();
+  largest.n_positions = info.n_ctx;
+  const int n_queries = info.n_embd / info.n_kv_head;
+  return std::max(info.n_embd, n_queries + static_cast<int>(largest.scratch_elements()));
+}
+
 }  // namespace
 
 GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress)
@@ -65,21 +75,14 @@ GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Pr
       kv_pool_({info_.n_layer, info_.n_kv_head, head_dim_}, info_.n_ctx),
       all_columns_(max_columns_),
       tiles_(max_columns_, 4 * info_.n_embd),
-      x_(static_cast<size_t>(max_columns_) * info_.n_embd),
-      qkv_(static_cast<size_t>(max_columns_) * weights_.layers[0].c_attn.weight.n_padded_rows()),
-      mixed_(x_.size()),
-      inner_(x_.size() * 4),
-      logits_(static_cast<size_t>(kTileColumns) * weights_.lm_head.n_padded_rows()),
-      half_(static_cast<size_t>(2) * info_.n_kv_head * head_dim_) {
+      x_(max_columns_, info_.n_embd),
+      qkv_(max_columns_, weights_.layers[0].c_attn.weight.n_padded_rows()),
+      mixed_(max_columns_, info_.n_embd),
+      inner_(max_columns_, 4 * info_.n_embd),
+      logits_(kTileColumns, weights_.lm_head.n_padded_rows()),
+      half_(static_cast<size_t>(2) * info_.n_kv_head * head_dim_),
+      scratch_(threads_.n_threads(), scratch_elements(info_, kv_pool_)) {
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
-  const int heads_per_kv = info_.n_head / info_.n_kv_head;
-  Attention largest{};
-  largest.n_heads = heads_per_kv;
-  largest.v_row_elements = kv_pool_.v_row_elements();
-  largest.n_positions = info_.n_ctx;
-  scratch_per_thread_ = std::max<size_t>(
-      info_.n_embd, static_cast<size_t>(heads_per_kv) * head_dim_ + largest.scratch_elements());
-  scratch_.resize(scratch_per_thread_ * threads_.n_threads());
 }
 
 void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<float> states) {
@@ -93,21 +96,20 @@ void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<
     const TensorType type = layer.c_attn.weight.type;
 
     tiles_.shape(type, n, n_embd);
-    layer_norm(compute, layer.ln_1, x_.data(), n_embd, columns, scratch_.data(), tiles_);
-    matmul(compute, layer.c_attn.weight, tiles_, layer.c_attn.bias, false, qkv_.data(),
-           layer.c_attn.weight.n_padded_rows());
+    layer_norm(compute, layer.ln_1, x_, n_embd, columns, scratch_, tiles_);
+    matmul(compute, layer.c_attn.weight, tiles_, layer.c_attn.bias, false, qkv_);
     store_keys_and_values(batch, i);
     attention(batch, i);
     tiles_.shape(type, n, n_embd);
-    to_tiles(compute, mixed_.data(), n_embd, n_embd, false, tiles_);
-    matmul(compute, layer.attn_proj.weight, tiles_, layer.attn_proj.bias, true, x_.data(), n_embd);
+    to_tiles(compute, mixed_, n_embd, false, tiles_);
+    matmul(compute, layer.attn_proj.weight, tiles_, layer.attn_proj.bias, true, x_);
 
     tiles_.shape(type, n, n_embd);
-    layer_norm(compute, layer.ln_2, x_.data(), n_embd, columns, scratch_.data(), tiles_);
-    matmul(compute, layer.c_fc.weight, tiles_, layer.c_fc.bias, false, inner_.data(), n_inner);
+    layer_norm(compute, layer.ln_2, x_, n_embd, columns, scratch_, tiles_);
+    matmul(compute, layer.c_fc.weight, tiles_, layer.c_fc.bias, false, inner_);
     tiles_.shape(type, n, n_inner);
-    to_tiles(compute, inner_.data(), n_inner, n_inner, true, tiles_);
-    matmul(compute, layer.mlp_proj.weight, tiles_, layer.mlp_proj.bias, true, x_.data(), n_embd);
+    to_tiles(compute, inner_, n_inner, true, tiles_);
+    matmul(compute, layer.mlp_proj.weight, tiles_, layer.mlp_proj.bias, true, x_);
   }
   output(batch, logits);
   hidden_states(batch, states);
@@ -115,19 +117,17 @@ void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<
 
 void GptBigCode::embed(const Batch& batch) {
   for (int c = 0; c < batch.n_columns(); ++c) {
-    float* x = x_.data() + static_cast<size_t>(c) * info_.n_embd;
-    unpack_row(weights_.wte, batch.token_ids[c], x);
-    weights_.wpe.add_row(batch.positions[c], x);
+    unpack_row(weights_.wte, batch.token_ids[c], x_[c]);
+    weights_.wpe.add_row(batch.positions[c], x_[c]);
   }
 }
 
 // The caches of every column are written before any of them is read: columns of one sequence
 // attend to those before them in the same batch.
 void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
-  const size_t stride = weights_.layers[layer].c_attn.weight.n_padded_rows();
   const int n_kv = info_.n_kv_head * head_dim_;
   for (int c = 0; c < batch.n_columns(); ++c) {
-    const float* keys = qkv_.data() + c * stride + info_.n_embd;
+    const float* keys = qkv_[c] + info_.n_embd;
     kernels_.to_half(keys, 2 * n_kv, half_.data());
     const int position = batch.positions[c], in_page = position % kPagePositions;
     const KvPool::Page page = batch.caches[c]->pages()[position / kPagePositions];
@@ -144,14 +144,13 @@ void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
 }
 
 void GptBigCode::attention(const Batch& batch, int layer) {
-  const size_t stride = weights_.layers[layer].c_attn.weight.n_padded_rows();
   const int heads_per_kv = info_.n_head / info_.n_kv_head, n = heads_per_kv * head_dim_;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
   const auto prepare = [&](int64_t task, int thread) {
     const int kv_head = static_cast<int>(task % info_.n_kv_head);
     const int column = static_cast<int>(task / info_.n_kv_head);
-    float* q = scratch_.data() + thread * scratch_per_thread_;
-    const float* unscaled = qkv_.data() + column * stride + static_cast<size_t>(kv_head) * n;
+    float* q = scratch_[thread];
+    const float* unscaled = qkv_[column] + kv_head * n;
     for (int i = 0; i < n; ++i) q[i] = unscaled[i] * scale;
     return Attention{.q = q,
                      .n_heads = heads_per_kv,
@@ -162,8 +161,7 @@ void GptBigCode::attention(const Batch& batch, int layer) {
                      .v_row_elements = kv_pool_.v_row_elements(),
                      .n_positions = batch.positions[column] + 1,
                      .scratch = q + n,
-                     .out = mixed_.data() + static_cast<size_t>(column) * info_.n_embd +
-                            size_t{1} * kv_head * n};
+                     .out = mixed_[column] + kv_head * n};
   };
   const int64_t n_tasks = static_cast<int64_t>(batch.n_columns()) * info_.n_kv_head;
   const int n_threads = threads_.n_threads();
@@ -194,15 +192,14 @@ void GptBigCode::attention(const Batch& batch, int layer) {
 
 void GptBigCode::output(const Batch& batch, std::span<float> logits) {
   const Compute compute{kernels_, threads_};
-  const size_t stride = weights_.lm_head.n_padded_rows();
   for (int first = 0; first < batch.n_logits(); first += kTileColumns) {
     const int n = std::min(kTileColumns, batch.n_logits() - first);
     tiles_.shape(weights_.lm_head.type, n, info_.n_embd);
-    layer_norm(compute, weights_.ln_f, x_.data(), info_.n_embd,
-               std::span(batch.logit_columns).subspan(first, n), scratch_.data(), tiles_);
-    matmul(compute, weights_.lm_head, tiles_, {}, false, logits_.data(), stride);
+    layer_norm(compute, weights_.ln_f, x_, info_.n_embd,
+               std::span(batch.logit_columns).subspan(first, n), scratch_, tiles_);
+    matmul(compute, weights_.lm_head, tiles_, {}, false, logits_);
     for (int c = 0; c < n; ++c) {
-      std::copy_n(logits_.data() + c * stride, info_.n_vocab,
+      std::copy_n(logits_[c], info_.n_vocab,
                   logits.data() + static_cast<size_t>(first + c) * info_.n_vocab);
     }
   }
@@ -211,8 +208,7 @@ void GptBigCode::output(const Batch& batch, std::span<float> logits) {
 void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) const {
   const LayerNorm& norm = weights_.ln_f;
   for (int row = 0; row < batch.n_states(); ++row) {
-    const float* x = x_.data() + static_cast<size_t>(batch.state_columns[row]) * info_.n_embd;
-    kernels_.layer_norm(x, norm.gain.data(), norm.bias.data(), info_.n_embd,
+    kernels_.layer_norm(x_[batch.state_columns[row]], norm.gain.data(), norm.bias.data(), info_.n_embd,
                         states.data() + static_cast<size_t>(row) * info_.n_embd);
   }
 }

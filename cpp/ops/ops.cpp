@@ -49,27 +49,25 @@ void ActivationTiles::set_column(const Kernels& kernels, int column, const float
   }
 }
 
-void layer_norm(const Compute& compute, const LayerNorm& norm, const float* x, int n,
-                std::span<const int32_t> columns, float* scratch, ActivationTiles& out) {
+void layer_norm(const Compute& compute, const LayerNorm& norm, const Columns& x, int n,
+                std::span<const int32_t> columns, Columns& scratch, ActivationTiles& out) {
   const int64_t count = static_cast<int64_t>(columns.size());
   const int64_t grain = grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
   compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int thread) {
-    float* normal = scratch + static_cast<size_t>(thread) * n;
+    float* normal = scratch[thread];
     for (int64_t c = begin; c < end; ++c) {
-      compute.kernels.layer_norm(x + static_cast<size_t>(columns[c]) * n, norm.gain.data(),
-                                 norm.bias.data(), n, normal);
+      compute.kernels.layer_norm(x[columns[c]], norm.gain.data(), norm.bias.data(), n, normal);
       out.set_column(compute.kernels, static_cast<int>(c), normal);
     }
   });
 }
 
-void to_tiles(const Compute& compute, float* x, int n, size_t stride, bool gelu,
-              ActivationTiles& out) {
+void to_tiles(const Compute& compute, Columns& x, int n, bool gelu, ActivationTiles& out) {
   const int64_t count = out.n_columns();
   const int64_t grain = grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
   compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t c = begin; c < end; ++c) {
-      float* column = x + c * stride;
+      float* column = x[static_cast<int>(c)];
       if (gelu) compute.kernels.gelu(column, n);
       out.set_column(compute.kernels, static_cast<int>(c), column);
     }
@@ -77,7 +75,7 @@ void to_tiles(const Compute& compute, float* x, int n, size_t stride, bool gelu,
 }
 
 void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
-            std::span<const float> bias, bool accumulate, float* out, size_t stride) {
+            std::span<const float> bias, bool accumulate, Columns& out) {
   const auto kernel = compute.kernels.panel_product[static_cast<int>(weights.type)];
   const int64_t work = static_cast<int64_t>(weights.size_bytes()) * x.n_columns();
   const int n_panels = (weights.n_strips() + kPanelStrips - 1) / kPanelStrips;
@@ -93,8 +91,8 @@ void matmul(const Compute& compute, const PackedMatrix& weights, const Activatio
               .n_columns = x.n_columns(),
               .bias = bias.empty() ? nullptr : bias.data() + row,
               .accumulate = accumulate,
-              .out = out + row,
-              .out_stride = stride});
+              .out = out[0] + row,
+              .out_stride = out.stride()});
     }
   });
 }

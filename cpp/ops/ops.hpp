@@ -6,6 +6,7 @@
 
 #include "base/thread_pool.hpp"
 #include "kernels/kernels.hpp"
+#include "ops/columns.hpp"
 #include "ops/packed_matrix.hpp"
 
 namespace starchat {
@@ -40,16 +41,15 @@ class ActivationTiles {
 };
 
 // out[c] = x[columns[c]] normalised, as tiles. scratch: (n_threads, n).
-void layer_norm(const Compute& compute, const LayerNorm& norm, const float* x, int n,
-                std::span<const int32_t> columns, float* scratch, ActivationTiles& out);
+void layer_norm(const Compute& compute, const LayerNorm& norm, const Columns& x, int n,
+                std::span<const int32_t> columns, Columns& scratch, ActivationTiles& out);
 
 // As tiles, after gelu in place where asked.
-void to_tiles(const Compute& compute, float* x, int n, size_t stride, bool gelu,
-              ActivationTiles& out);
+void to_tiles(const Compute& compute, Columns& x, int n, bool gelu, ActivationTiles& out);
 
-// out (n_columns, stride) = x · Wᵀ + bias, or += with accumulate. bias: (n_padded_rows) or empty.
-// The stride holds n_padded_rows.
+// out = x · Wᵀ + bias, or += with accumulate; it holds n_padded_rows. bias: (n_padded_rows) or
+// empty.
 void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
-            std::span<const float> bias, bool accumulate, float* out, size_t stride);
+            std::span<const float> bias, bool accumulate, Columns& out);
 
 }  // namespace starchat

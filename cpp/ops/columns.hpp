@@ -1,0 +1,29 @@
+// Floats of every column of a batch, between two operations. Columns begin on cache lines, an odd
+// number of lines apart: a product writes the same rows of all of them, which at a power of two
+// would fall into the same few sets of a cache.
+#pragma once
+#include <cstddef>
+
+#include "base/arena.hpp"
+
+namespace starchat {
+
+class Columns {
+ public:
+  Columns(int max_columns, int n_rows)  // throws OutOfMemoryError
+      : stride_((static_cast<size_t>(n_rows) + kLine - 1) / kLine * kLine | kLine),
+        arena_(max_columns * stride_ * sizeof(float)) {}
+
+  size_t stride() const { return stride_; }
+  float* operator[](int column) const {
+    return reinterpret_cast<float*>(arena_.data()) + column * stride_;
+  }
+
+ private:
+  static constexpr size_t kLine = 16;  // floats of a cache line
+
+  size_t stride_;
+  Arena arena_;
+};
+
+}  // namespace starchat
