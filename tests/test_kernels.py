@@ -55,6 +55,26 @@ def test_product_is_accurate_and_has_the_scalar_bits(isa: str, type: str, n_colu
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("type", TYPES)
+def test_large_activations_do_not_drown_small_ones(isa: str, type: str) -> None:
+    """Blocks of activations from 1 to 2^-13, whose weights make up for it."""
+    sizes = np.exp2(-(np.arange(33) * 3 % 14)).repeat(32).astype(np.float32)
+    rows = quantize(gaussian(48, 1056) / sizes, type)
+    x = gaussian(7, 1056, seed=1) * sizes
+    out = testing.Matrix(isa, type, rows).product(x)
+    exact = x.astype(np.float64) @ dequantize(rows, type).astype(np.float64).T
+    assert normalised_error(out, exact) <= (1e-4 if type.startswith("q") else 1e-11)
+    assert same_bits(out, testing.Matrix("scalar", type, rows).product(x))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", TYPES)
+def test_weights_of_zero_give_zero(isa: str, type: str) -> None:
+    rows = quantize(np.zeros((48, 96), np.float32), type)
+    assert not testing.Matrix(isa, type, rows).product(gaussian(3, 96)).any()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", TYPES)
 def test_product_of_extreme_blocks_does_not_overflow(isa: str, type: str) -> None:
     """All bits set, and the largest activations: 16-bit sums are at their bounds."""
     n_bytes = quantize(np.zeros((1, 64), np.float32), type).shape[1]

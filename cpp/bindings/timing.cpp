@@ -132,8 +132,10 @@ double quantize_seconds(const std::string& isa, int n) {
   const Kernels& kernels = kernels_named(isa);
   const std::vector<float> x = random_floats(n);
   std::vector<ActivationBlock> out(n / kBlock);
-  return seconds_per_call(
-      [&] { kernels.quantize(x.data(), n / kBlock, TensorType::Q4_0, out.data(), 1); });
+  std::vector<float> scales(groups_of(n / kBlock));
+  return seconds_per_call([&] {
+    kernels.quantize(x.data(), n / kBlock, TensorType::Q4_0, out.data(), scales.data(), 1);
+  });
 }
 
 double layer_norm_seconds(const std::string& isa, int n) {

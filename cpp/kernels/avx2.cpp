@@ -44,6 +44,7 @@ struct Avx2Half {
   }
 
   static I as_int(F x) { return _mm256_castps_si256(x); }
+  static F as_float(I x) { return _mm256_castsi256_ps(x); }
   static I max_int(I a, I b) { return _mm256_max_epi32(a, b); }
   static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
   static int32_t max_of(I x) {

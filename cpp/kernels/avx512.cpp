@@ -1,6 +1,6 @@
 // AVX-512 with VNNI: one register is 16 rows x 4 k, two strips are multiplied at once. A 4-bit
 // block of both costs 8 loads and 24 operations to unpack, for up to 6 columns, and each column
-// 8 activations broadcast from memory, 16 VPDPBUSD, and 2 conversions, multiplications and fmas.
+// 8 activations broadcast from memory, 16 VPDPBUSD, and 2 conversions, additions and fmas.
 #include <immintrin.h>
 
 #include "kernels/kernels_impl.hpp"
@@ -44,6 +44,7 @@ struct Avx512 {
   }
 
   static I as_int(F x) { return _mm512_castps_si512(x); }
+  static F as_float(I x) { return _mm512_castsi512_ps(x); }
   static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static int32_t max_of(I x) { return _mm512_reduce_max_epi32(x); }

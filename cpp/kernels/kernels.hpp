@@ -18,14 +18,31 @@ inline constexpr int kTileColumns = 16;    // activation columns that lie interl
 inline constexpr int kBlock = 32;          // weights of one row that share a scale
 inline constexpr int kPagePositions = 32;  // of a page of the KV cache: two tiles of 16 lanes
 
-// 32 activations as the second operand of a matrix product with quantized weights.
+// 32 activations as the second operand of a matrix product with quantized weights: scale · 2^power
+// · q. A group of blocks shares the scale; a block with smaller values has a power of its own. So a
+// block's product is scaled by adding to the exponents of d, which is cheaper than multiplying, and
+// a group's is multiplied once.
 struct ActivationBlock {
-  int8_t q[kBlock];  // round(x / scale), within [-127, 127]
-  float scale;       // max|x| / 127
-  int32_t start;     // of the dot product: takes out the offset at which *_0 weights are stored
-  float scaled_sum;  // scale * sum of q: what the minimum of *_1 weights multiplies
+  int8_t q[kBlock];    // within [-127, 127]
+  int32_t power;       // 0 to kMaxPower, where a float has its exponent
+  union {              // by the type of the weights
+    int32_t start;     // of the dot product: takes out the offset at which *_0 weights are stored
+    float scaled_sum;  // 2^power · sum of q: what the minimum of *_1 weights multiplies
+  };
 };
-static_assert(sizeof(ActivationBlock) == 44);
+static_assert(sizeof(ActivationBlock) == 40);
+
+inline constexpr int kGroupBlocks = 16;
+inline constexpr int kMaxPower = 15;  // of the blocks that reach as far as their group
+inline constexpr int kMantissaBits = 23;
+
+constexpr int groups_of(int n_blocks) { return (n_blocks + kGroupBlocks - 1) / kGroupBlocks; }
+
+// Of one column, as the operand of weights that are quantized or not.
+constexpr size_t activation_bytes(bool quantized, int n_blocks) {
+  return quantized ? n_blocks * sizeof(ActivationBlock) + groups_of(n_blocks) * sizeof(float)
+                   : n_blocks * kBlock * sizeof(float);
+}
 
 // How 16 rows of quantized weights lie in a strip: records of two blocks, so that every load is
 // 64-byte aligned at unchanged size. Within a block four successive k of the 16 rows make one
@@ -64,7 +81,8 @@ struct PanelProduct {
   const std::byte* strips;  // (n_strips, strip_bytes) of StripLayout
   size_t strip_bytes;
   int n_strips;              // at most kPanelStrips
-  const std::byte* columns;  // tiles, each (n_blocks, its columns) of ActivationBlock or float[32]
+  const std::byte* columns;  // tiles: (n_blocks, width) of ActivationBlock and (n_groups, width)
+                             // scales, or (n_blocks, width) of float[32]
   int n_blocks, n_columns;
   const float* bias;  // (n_strips * 16) or null
   bool accumulate;    // out += instead of out =
@@ -97,8 +115,9 @@ struct Attention {
 struct Kernels {
   const char* name;
   void (*panel_product[7])(const PanelProduct&);  // by TensorType
-  void (*quantize)(const float* x, int n_blocks, TensorType weights, ActivationBlock* out,
-                   int record_stride);
+  // Blocks and the scales of groups, each `stride` after the last.
+  void (*quantize)(const float* x, int n_blocks, TensorType weights, ActivationBlock* blocks,
+                   float* scales, int stride);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);
   void (*gelu)(float* x, int n);  // in place, tanh approximation; n a multiple of 16
   void (*attention_scores)(const Attention&, int first_page, int end_page);

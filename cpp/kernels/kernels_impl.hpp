@@ -10,28 +10,52 @@
 namespace starchat {
 namespace {
 
+// Returns the group's scale.
 template <class V>
-void quantize(const float* x, int n_blocks, TensorType weights, ActivationBlock* out,
-              int record_stride) {
-  using F = typename V::F;
-  const int32_t offset = weight_offset<V>(weights);
-  for (int b = 0; b < n_blocks; ++b, x += kBlock, out += record_stride) {
-    const F low = V::load(x), high = V::load(x + kLanes);
-    const float largest = max_magnitude<V>(low, high);
-    if (!(largest <= 3e38f)) {  // overflow upstream must not look like a result
-      *out = {{}, __builtin_nanf(""), 0, __builtin_nanf("")};
-      continue;
+float quantize_group(const float* x, int n_blocks, int32_t offset, ActivationBlock* out,
+                     int stride) {
+  const auto values = [&](int b, int i) { return V::load(x + b * kBlock + i * kLanes); };
+  // Magnitudes as integers compare like their values, NaN above infinity, and the difference of two
+  // has that of their exponents in its upper bits.
+  int32_t of_block[kGroupBlocks], of_group = 0;
+  for (int b = 0; b < n_blocks; ++b) {
+    const auto low = V::as_int(V::abs(values(b, 0))), high = V::as_int(V::abs(values(b, 1)));
+    of_block[b] = V::max_of(V::max_int(low, high));
+    if (of_block[b] > of_group) of_group = of_block[b];
+  }
+  float largest;
+  __builtin_memcpy(&largest, &of_group, sizeof largest);
+  if (!(largest <= 3e38f)) {  // overflow upstream must not look like a result
+    for (int b = 0; b < n_blocks; ++b) out[b * stride] = {};
+    return __builtin_nanf("");
+  }
+  const bool is_tiny = largest < 1e-30f;  // the inverse would overflow, and nothing is lost
+  const float inverse = is_tiny ? 0.0f : 127.0f / largest;
+  for (int b = 0; b < n_blocks; ++b, out += stride) {
+    // The block's largest times 2^n is at most the group's.
+    const int n = smaller((of_group - of_block[b]) >> kMantissaBits, kMaxPower);
+    const auto factor = V::set1(inverse * static_cast<float>(1 << n));
+    const auto low = V::round(V::mul(values(b, 0), factor));
+    const auto high = V::round(V::mul(values(b, 1), factor));
+    V::store_bytes(out->q, low);
+    V::store_bytes(out->q + kLanes, high);
+    const int32_t sum = V::sum_of(V::add_int(low, high));
+    out->power = (kMaxPower - n) << kMantissaBits;
+    if (offset != 0) {
+      out->start = -offset * sum;
+    } else {
+      out->scaled_sum = static_cast<float>(sum * (1 << (kMaxPower - n)));
     }
-    // Below 1e-30 the inverse would overflow, and nothing is lost.
-    const float inverse = largest < 1e-30f ? 0.0f : 127.0f / largest;
-    const auto q_low = V::round(V::mul(low, V::set1(inverse)));
-    const auto q_high = V::round(V::mul(high, V::set1(inverse)));
-    V::store_bytes(out->q, q_low);
-    V::store_bytes(out->q + kLanes, q_high);
-    const int32_t sum = V::sum_of(V::add_int(q_low, q_high));
-    out->scale = largest < 1e-30f ? 0.0f : largest / 127.0f;
-    out->start = -offset * sum;
-    out->scaled_sum = out->scale * static_cast<float>(sum);
+  }
+  return is_tiny ? 0.0f : largest / 127.0f * (1.0f / (1 << kMaxPower));
+}
+
+template <class V>
+void quantize(const float* x, int n_blocks, TensorType weights, ActivationBlock* blocks,
+              float* scales, int stride) {
+  for (int b = 0; b < n_blocks; b += kGroupBlocks, scales += stride) {
+    *scales = quantize_group<V>(x + b * kBlock, smaller(n_blocks - b, kGroupBlocks),
+                                weight_offset<V>(weights), blocks + b * stride, stride);
   }
 }
 

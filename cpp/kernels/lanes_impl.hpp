@@ -30,14 +30,10 @@ float max_lanes(typename V::F x) {
   return lane[0];
 }
 
-// max |x| of 32 values, NaN if one of them is: as integers, magnitudes compare like their values,
-// and NaN is above infinity.
+// x · 2^n, n << kMantissaBits in `power`. Of zero it makes next to nothing.
 template <class V>
-float max_magnitude(typename V::F low, typename V::F high) {
-  const int32_t bits = V::max_of(V::max_int(V::as_int(V::abs(low)), V::as_int(V::abs(high))));
-  float largest;
-  __builtin_memcpy(&largest, &bits, sizeof largest);
-  return largest;
+typename V::F times_power_of_two(typename V::F x, int32_t power) {
+  return V::as_float(V::add_int(V::as_int(x), V::set1_int(power)));
 }
 
 // exp(x) by 2^n · p(r), |r| <= ln2/2; relative error below 2e-7. Clamped to [-86, 88].

@@ -85,6 +85,11 @@ struct Neon {
     for (int i = 0; i < 4; ++i) out.part[i] = vreinterpretq_s32_f32(x.part[i]);
     return out;
   }
+  static F as_float(const I& x) {
+    F out;
+    for (int i = 0; i < 4; ++i) out.part[i] = vreinterpretq_f32_s32(x.part[i]);
+    return out;
+  }
   static I max_int(I a, const I& b) {
     for (int i = 0; i < 4; ++i) a.part[i] = vmaxq_s32(a.part[i], b.part[i]);
     return a;

@@ -15,54 +15,69 @@ constexpr int weight_offset(TensorType type) {
 
 // Sixteen columns or fewer of a batch, side by side, and where their sums go.
 struct Tile {
-  const std::byte* columns;  // (n_blocks, width) of ActivationBlock or float[32]
+  const std::byte* columns;  // as in PanelProduct
   int width;
   float* out;
+
+  const ActivationBlock* blocks() const {
+    return reinterpret_cast<const ActivationBlock*>(columns);
+  }
+  const float* scales(int n_blocks) const {
+    return reinterpret_cast<const float*>(blocks() + static_cast<size_t>(n_blocks) * width);
+  }
 };
 
 template <TensorType kType>
 Tile tile_of(const PanelProduct& p, int first) {
-  constexpr size_t kRecord = is_quantized(kType) ? sizeof(ActivationBlock) : kBlock * sizeof(float);
-  return {p.columns + static_cast<size_t>(first) * p.n_blocks * kRecord,
+  return {p.columns + first * activation_bytes(is_quantized(kType), p.n_blocks),
           smaller(p.n_columns - first, kTileColumns),
           p.out + static_cast<size_t>(first) * p.out_stride};
 }
 
-// sum[c] += rows from `row` on of one strip x column c, as many as V has lanes, blocks in order: an
-// exact integer dot product, then one fma with d·scale (and for *_1 types one with m·scaled_sum).
+// sum[c] += rows from `row` on of one strip x column c, as many as V has lanes, in order: of a
+// block an exact integer dot product and one fma with 2^power · d (for *_1 types one with m ·
+// scaled_sum), of a group one fma with the scale of the activations.
 template <class V, TensorType kType, int kColumns>
 void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
                        typename V::F (&sum)[kColumns]) {
   using F = typename V::F;
   constexpr StripLayout layout = strip_layout(kType);
   constexpr size_t kAhead = 4 * layout.record_bytes();
-  const auto* x = reinterpret_cast<const ActivationBlock*>(tile.columns) + first;
-  for (int b = 0; b < n_blocks; ++b, x += tile.width) {
-    const std::byte* record = strip + static_cast<size_t>(b / 2) * layout.record_bytes();
-    const size_t half = b % 2;
-    if (half == 0) {
-      for (size_t i = 0; i < layout.record_bytes(); i += 64) {
-        __builtin_prefetch(record + kAhead + i, 0, 3);
+  const ActivationBlock* x = tile.blocks() + first;
+  const float* x_scales = tile.scales(n_blocks) + first;
+  for (int group = 0; group < n_blocks; group += kGroupBlocks, x_scales += tile.width) {
+    F of_group[kColumns];
+    for (auto& s : of_group) s = V::set1(0.0f);
+    const int end = smaller(group + kGroupBlocks, n_blocks);
+    for (int b = group; b < end; ++b, x += tile.width) {
+      const std::byte* record = strip + static_cast<size_t>(b / 2) * layout.record_bytes();
+      const size_t half = b % 2;
+      if (half == 0) {
+        for (size_t i = 0; i < layout.record_bytes(); i += 64) {
+          __builtin_prefetch(record + kAhead + i, 0, 3);
+        }
+      }
+      const auto quads = V::template unpack<layout.bits>(
+          record + layout.qs_offset() + half * layout.qs_bytes() + 4 * row,
+          record + layout.qh_offset() + half * 64 + 4 * row);
+      const auto* scales = reinterpret_cast<const uint16_t*>(record + half * 32) + row;
+      const F d = V::load_half(scales);
+      F m{};
+      if constexpr (layout.has_min) m = V::load_half(scales + layout.m_offset() / 2);
+      typename V::I dot[kColumns];
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) {
+        dot[c] = V::set1_int(weight_offset<V>(kType) != 0 ? x[c].start : 0);
+      }
+      V::template add_dots<layout.bits>(dot, quads, x);
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) {
+        F& s = of_group[c];
+        s = V::fma(V::to_float(dot[c]), times_power_of_two<V>(d, x[c].power), s);
+        if constexpr (layout.has_min) s = V::fma(m, V::set1(x[c].scaled_sum), s);
       }
     }
-    const auto quads = V::template unpack<layout.bits>(
-        record + layout.qs_offset() + half * layout.qs_bytes() + 4 * row,
-        record + layout.qh_offset() + half * 64 + 4 * row);
-    const auto* scales = reinterpret_cast<const uint16_t*>(record + half * 32) + row;
-    const F d = V::load_half(scales);
-    F m{};
-    if constexpr (layout.has_min) m = V::load_half(scales + layout.m_offset() / 2);
-    typename V::I dot[kColumns];
-#pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) {
-      dot[c] = V::set1_int(weight_offset<V>(kType) != 0 ? x[c].start : 0);
-    }
-    V::template add_dots<layout.bits>(dot, quads, x);
-#pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) {
-      sum[c] = V::fma(V::to_float(dot[c]), V::mul(d, V::set1(x[c].scale)), sum[c]);
-      if constexpr (layout.has_min) sum[c] = V::fma(m, V::set1(x[c].scaled_sum), sum[c]);
-    }
+    for (int c = 0; c < kColumns; ++c) sum[c] = V::fma(of_group[c], V::set1(x_scales[c]), sum[c]);
   }
 }
 
@@ -135,33 +150,31 @@ void strip_by_strip(const PanelProduct& p) {
 }
 
 // Products by an instruction set that takes both strips of a panel at once (V::kPanelColumns > 0):
-// an activation that is loaded serves both. They go by chunks of blocks, which all columns of a
-// group meet while they stay in the first cache; the weights that come next are fetched meanwhile,
+// an activation that is loaded serves both. They go by groups of blocks, which all columns of a
+// chunk meet while they stay in the first cache; the weights that come next are fetched meanwhile,
 // some lines at a time, which is what keeps the memory busy.
-constexpr int kChunkBlocks = 16;  // half as many where few columns leave memory little time
-constexpr int kGroupColumns = 64;
+constexpr int kChunkColumns = 64;
 constexpr int kCacheLine = 64;
 
-// Some lines that soon are needed, of each strip, for every block.
+// Lines that soon are needed, of each strip, some for every block.
 struct Ahead {
-  const std::byte* lines;
+  const std::byte *lines, *from_middle;  // for the first half of a group, and the second
   int n_lines;
 };
 
-// sums (kColumns, kStrips, 16) += some blocks of the strips x some columns; = for the first blocks.
+// sums (kColumns, kStrips, 16) += a group of blocks of the strips x some columns; = for the first.
 template <class V, TensorType kType, int kStrips, int kColumns>
-void add_blocks(const std::byte* strips, size_t strip_bytes, int n_blocks, const ActivationBlock* x,
-                int tile_width, bool is_first, float* sums, Ahead ahead) {
+void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const ActivationBlock* x,
+               const float* x_scales, int tile_width, bool is_first, float* sums, Ahead ahead) {
   using F = typename V::F;
   constexpr StripLayout layout = strip_layout(kType);
   F sum[kColumns][kStrips];
 #pragma GCC unroll 8
   for (int c = 0; c < kColumns; ++c) {
-    for (int s = 0; s < kStrips; ++s) {
-      sum[c][s] = is_first ? V::set1(0.0f) : V::load(sums + (c * kStrips + s) * kLanes);
-    }
+    for (int s = 0; s < kStrips; ++s) sum[c][s] = V::set1(0.0f);
   }
   for (int b = 0; b < n_blocks; ++b, x += tile_width) {
+    if (b == kGroupBlocks / 2) ahead.lines = ahead.from_middle;
     for (int i = 0; i < ahead.n_lines; ++i, ahead.lines += kCacheLine) {
       for (int s = 0; s < kStrips; ++s) __builtin_prefetch(ahead.lines + s * strip_bytes, 0, 3);
     }
@@ -201,67 +214,74 @@ void add_blocks(const std::byte* strips, size_t strip_bytes, int n_blocks, const
     }
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) {
-      const F scale = V::set1(x[c].scale), scaled_sum = V::set1(x[c].scaled_sum);
 #pragma GCC unroll 2
       for (int s = 0; s < kStrips; ++s) {
-        sum[c][s] = V::fma(V::to_float(dot[c][s]), V::mul(d[s], scale), sum[c][s]);
-        if constexpr (layout.has_min) sum[c][s] = V::fma(m[s], scaled_sum, sum[c][s]);
+        F& total = sum[c][s];
+        total = V::fma(V::to_float(dot[c][s]), times_power_of_two<V>(d[s], x[c].power), total);
+        if constexpr (layout.has_min) total = V::fma(m[s], V::set1(x[c].scaled_sum), total);
       }
     }
   }
 #pragma GCC unroll 8
   for (int c = 0; c < kColumns; ++c) {
-    for (int s = 0; s < kStrips; ++s) V::store(sums + (c * kStrips + s) * kLanes, sum[c][s]);
+    const F scale = V::set1(x_scales[c]);
+    for (int s = 0; s < kStrips; ++s, sums += kLanes) {
+      V::store(sums, V::fma(sum[c][s], scale, is_first ? V::set1(0.0f) : V::load(sums)));
+    }
   }
 }
 
 template <class V, TensorType kType, int kStrips, int kColumns = V::kPanelColumns, class... Rest>
 void add_some_columns(int n_columns, Rest... rest) {
-  if (n_columns == kColumns) return add_blocks<V, kType, kStrips, kColumns>(rest...);
+  if (n_columns == kColumns) return add_group<V, kType, kStrips, kColumns>(rest...);
   if constexpr (kColumns > 1) {
     add_some_columns<V, kType, kStrips, kColumns - 1>(n_columns, rest...);
   }
 }
 
 template <class V, TensorType kType, int kStrips>
-void chunk_by_chunk(const PanelProduct& p) {
+void group_by_group(const PanelProduct& p) {
   constexpr auto passes = [](int width) {
     return (width + V::kPanelColumns - 1) / V::kPanelColumns;
   };
-  const int chunk_blocks = p.n_columns > V::kPanelColumns ? kChunkBlocks : kChunkBlocks / 2;
-  const int chunk_bytes = chunk_blocks / 2 * static_cast<int>(strip_layout(kType).record_bytes());
-  alignas(64) float sums[kGroupColumns * kStrips * kLanes];
-  for (int group = 0; group < p.n_columns; group += kGroupColumns) {
-    const int end = smaller(group + kGroupColumns, p.n_columns), n_group = end - group;
+  constexpr int kGroupBytes =
+      kGroupBlocks / 2 * static_cast<int>(strip_layout(kType).record_bytes());
+  alignas(64) float sums[kChunkColumns * kStrips * kLanes];
+  for (int chunk = 0; chunk < p.n_columns; chunk += kChunkColumns) {
+    const int end = smaller(chunk + kChunkColumns, p.n_columns), n_chunk = end - chunk;
     const int n_passes =
-        n_group / kTileColumns * passes(kTileColumns) + passes(n_group % kTileColumns);
+        n_chunk / kTileColumns * passes(kTileColumns) + passes(n_chunk % kTileColumns);
     const std::byte* strips = p.strips;
-    for (int b = 0; b < p.n_blocks; b += chunk_blocks, strips += chunk_bytes) {
-      const int n = smaller(chunk_blocks, p.n_blocks - b);
-      const std::byte* next = b + n < p.n_blocks  ? strips + chunk_bytes
-                              : end < p.n_columns ? p.strips
-                                                  : p.strips + kStrips * p.strip_bytes;
-      const std::byte* end_of_next = next + chunk_bytes;
+    for (int block = 0; block < p.n_blocks; block += kGroupBlocks, strips += kGroupBytes) {
+      const int n = smaller(kGroupBlocks, p.n_blocks - block);
+      const std::byte* next = block + n < p.n_blocks ? strips + kGroupBytes
+                              : end < p.n_columns    ? p.strips
+                                                     : p.strips + kStrips * p.strip_bytes;
+      const std::byte* end_of_next = next + kGroupBytes;
       const int n_fetches = n_passes * n;
-      const int n_lines = (chunk_bytes / kCacheLine + n_fetches - 1) / n_fetches;
-      for (int first = group; first < end; first += kTileColumns) {
+      const int n_lines = (kGroupBytes / kCacheLine + n_fetches - 1) / n_fetches;
+      for (int first = chunk; first < end; first += kTileColumns) {
         const Tile tile = tile_of<kType>(p, first);
-        const auto* x = reinterpret_cast<const ActivationBlock*>(tile.columns) + b * tile.width;
+        const ActivationBlock* x = tile.blocks() + block * tile.width;
+        const float* x_scales = tile.scales(p.n_blocks) + block / kGroupBlocks * tile.width;
         for (int c = 0; c < tile.width;) {
           const int left = tile.width - c, n_left = passes(left);
           const int n_columns = (left + n_left - 1) / n_left;  // as evenly as can be
+          // A single pass leaves memory little time: half a group ahead is enough.
+          const std::byte* middle = next + n_lines * (kGroupBlocks / 2) * kCacheLine;
+          const Ahead ahead = n_passes == 1 ? Ahead{strips + kGroupBytes / 2, next, n_lines}
+                                            : Ahead{next, middle, next < end_of_next ? n_lines : 0};
           add_some_columns<V, kType, kStrips>(n_columns, strips, p.strip_bytes, n, x + c,
-                                              tile.width, b == 0,
-                                              sums + (first - group + c) * kStrips * kLanes,
-                                              Ahead{next, next < end_of_next ? n_lines : 0});
+                                              x_scales + c, tile.width, block == 0,
+                                              sums + (first - chunk + c) * kStrips * kLanes, ahead);
           next += n_lines * n * kCacheLine;
           c += n_columns;
         }
       }
     }
-    for (int c = group; c < end; ++c) {
+    for (int c = chunk; c < end; ++c) {
       for (int row = 0; row < kStrips * kLanes; row += kLanes) {
-        put<V>(p, V::load(sums + (c - group) * kStrips * kLanes + row), row,
+        put<V>(p, V::load(sums + (c - chunk) * kStrips * kLanes + row), row,
                p.out + static_cast<size_t>(c) * p.out_stride + row);
       }
     }
@@ -273,9 +293,9 @@ void panel_product(const PanelProduct& p) {
   if constexpr (!is_quantized(kType) || V::kPanelColumns == 0) {
     strip_by_strip<V, kType>(p);
   } else if (p.n_strips == kPanelStrips) {
-    chunk_by_chunk<V, kType, kPanelStrips>(p);
+    group_by_group<V, kType, kPanelStrips>(p);
   } else {
-    chunk_by_chunk<V, kType, 1>(p);
+    group_by_group<V, kType, 1>(p);
   }
 }
 

@@ -80,6 +80,7 @@ struct Scalar {
   }
 
   static I as_int(const F& x) { return std::bit_cast<I>(x); }
+  static F as_float(const I& x) { return std::bit_cast<F>(x); }
   static I max_int(I a, const I& b) {
     for (int i = 0; i < kLanes; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
     return a;

@@ -50,6 +50,7 @@ struct Twice {
   }
 
   static I as_int(F x) { return {H::as_int(x.low), H::as_int(x.high)}; }
+  static F as_float(I x) { return {H::as_float(x.low), H::as_float(x.high)}; }
   static I max_int(I a, I b) { return {H::max_int(a.low, b.low), H::max_int(a.high, b.high)}; }
   static I add_int(I a, I b) { return {H::add_int(a.low, b.low), H::add_int(a.high, b.high)}; }
   static int32_t max_of(I x) { return H::max_of(H::max_int(x.low, x.high)); }

@@ -208,8 +208,8 @@ void GptBigCode::output(const Batch& batch, std::span<float> logits) {
 void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) const {
   const LayerNorm& norm = weights_.ln_f;
   for (int row = 0; row < batch.n_states(); ++row) {
-    kernels_.layer_norm(x_[batch.state_columns[row]], norm.gain.data(), norm.bias.data(), info_.n_embd,
-                        states.data() + static_cast<size_t>(row) * info_.n_embd);
+    kernels_.layer_norm(x_[batch.state_columns[row]], norm.gain.data(), norm.bias.data(),
+                        info_.n_embd, states.data() + static_cast<size_t>(row) * info_.n_embd);
   }
 }
 

@@ -17,15 +17,13 @@ int64_t grain_for(int64_t n_items, int64_t total, int64_t small, int n_threads) 
 }  // namespace
 
 ActivationTiles::ActivationTiles(int max_columns, int max_cols)
-    : storage_(static_cast<size_t>(max_columns) * max_cols) {
-  static_assert(sizeof(ActivationBlock) <= kBlock * sizeof(float));
-}
+    : storage_(max_columns * activation_bytes(false, max_cols / kBlock)) {}
 
 void ActivationTiles::shape(TensorType weights, int n_columns, int n_cols) {
   weights_ = weights;
   n_columns_ = n_columns;
   n_blocks_ = n_cols / kBlock;
-  record_bytes_ = is_quantized(weights) ? sizeof(ActivationBlock) : kBlock * sizeof(float);
+  column_bytes_ = activation_bytes(is_quantized(weights), n_blocks_);
 }
 
 int ActivationTiles::tile_width(int tile) const {
@@ -33,20 +31,21 @@ int ActivationTiles::tile_width(int tile) const {
 }
 
 const std::byte* ActivationTiles::tile(int tile) const {
-  return reinterpret_cast<const std::byte*>(storage_.data()) +
-         static_cast<size_t>(tile) * kTileColumns * n_blocks_ * record_bytes_;
+  return storage_.data() + tile * kTileColumns * column_bytes_;
 }
 
 void ActivationTiles::set_column(const Kernels& kernels, int column, const float* x) {
   const int in_tile = column % kTileColumns, width = tile_width(column / kTileColumns);
-  auto* records = const_cast<std::byte*>(tile(column / kTileColumns)) + in_tile * record_bytes_;
+  auto* first = const_cast<std::byte*>(tile(column / kTileColumns));
   if (is_quantized(weights_)) {
-    kernels.quantize(x, n_blocks_, weights_, reinterpret_cast<ActivationBlock*>(records), width);
+    auto* blocks = reinterpret_cast<ActivationBlock*>(first);
+    auto* scales = reinterpret_cast<float*>(blocks + n_blocks_ * width);
+    kernels.quantize(x, n_blocks_, weights_, blocks + in_tile, scales + in_tile, width);
     return;
   }
-  for (int b = 0; b < n_blocks_; ++b) {
-    std::memcpy(records + b * width * record_bytes_, x + b * kBlock, record_bytes_);
-  }
+  float* blocks = reinterpret_cast<float*>(first) + in_tile * kBlock;
+  for (int b = 0; b < n_blocks_; ++b)
+    std::copy_n(x + b * kBlock, kBlock, blocks + b * width * kBlock);
 }
 
 void layer_norm(const Compute& compute, const LayerNorm& norm, const Columns& x, int n,

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "base/arena.hpp"
 #include "base/thread_pool.hpp"
 #include "kernels/kernels.hpp"
 #include "ops/columns.hpp"
@@ -34,10 +35,10 @@ class ActivationTiles {
  private:
   int tile_width(int tile) const;
 
-  std::vector<float> storage_;
+  Arena storage_;
   TensorType weights_{};
   int n_columns_ = 0, n_blocks_ = 0;
-  size_t record_bytes_ = 0;
+  size_t column_bytes_ = 0;
 };
 
 // out[c] = x[columns[c]] normalised, as tiles. scratch: (n_threads, n).

@@ -2,6 +2,7 @@
 // Stands alone, so that it runs under an emulator. Prints the set's name; exit code 1: a
 // difference.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -31,13 +32,16 @@ void check(const char* what, const std::vector<float>& a, const std::vector<floa
 std::vector<float> product(const Kernels& kernels, TensorType type, size_t strip_bytes,
                            int n_strips, const std::vector<uint8_t>& strips,
                            const std::vector<float>& x, int n_blocks, int n_columns) {
-  std::vector<ActivationBlock> blocks(n_blocks * n_columns);
   const bool quantized = is_quantized(type);
+  const size_t column_bytes = activation_bytes(quantized, n_blocks);
+  std::vector<std::byte> tiles(n_columns * column_bytes);
   for (int c = 0; quantized && c < n_columns; ++c) {
     const int tile = c / kTileColumns * kTileColumns;
-    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, type,
-                     blocks.data() + tile * n_blocks + c - tile,
-                     std::min(kTileColumns, n_columns - tile));
+    const int width = std::min(kTileColumns, n_columns - tile);
+    auto* blocks = reinterpret_cast<ActivationBlock*>(tiles.data() + tile * column_bytes);
+    auto* scales = reinterpret_cast<float*>(blocks + n_blocks * width);
+    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, type, blocks + c - tile,
+                     scales + c - tile, width);
   }
   const size_t n_rows = static_cast<size_t>(n_strips) * kStripRows;
   const std::vector<float> bias(n_rows, 0.25f);
@@ -46,8 +50,7 @@ std::vector<float> product(const Kernels& kernels, TensorType type, size_t strip
       {.strips = reinterpret_cast<const std::byte*>(strips.data()),
        .strip_bytes = strip_bytes,
        .n_strips = n_strips,
-       .columns = quantized ? reinterpret_cast<const std::byte*>(blocks.data())
-                            : reinterpret_cast<const std::byte*>(x.data()),
+       .columns = quantized ? tiles.data() : reinterpret_cast<const std::byte*>(x.data()),
        .n_blocks = n_blocks,
        .n_columns = n_columns,
        .bias = bias.data(),
@@ -57,7 +60,17 @@ std::vector<float> product(const Kernels& kernels, TensorType type, size_t strip
   return out;
 }
 
-// More blocks than a chunk has, more columns than a tile; the last block is half a record.
+// Gaussian, each block of another size; some are zero.
+std::vector<float> activations(size_t n_blocks) {
+  auto values = gaussian(n_blocks * kBlock);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int size = static_cast<int>(i / kBlock * 7 % 23);
+    values[i] = size == 22 ? 0.0f : std::ldexp(values[i], -size);
+  }
+  return values;
+}
+
+// More blocks than a group has, more columns than a tile; the last block is half a record.
 void compare_products(const Kernels& best, const Kernels& scalar) {
   constexpr int kBlocks = 19, kRecords = 10;
   for (int t = 0; t <= static_cast<int>(TensorType::Q8_0); ++t) {
@@ -84,7 +97,7 @@ void compare_products(const Kernels& best, const Kernels& scalar) {
       }
     }
     for (const int n_columns : {1, 2, 3, 4, 5, 6, 7, 11, 16, 23, 70}) {
-      const auto x = gaussian(kBlocks * n_columns * kBlock);
+      const auto x = activations(kBlocks * n_columns);
       for (const int n_strips : {1, kPanelStrips}) {
         check("panel_product", product(best, type, n, n_strips, strips, x, kBlocks, n_columns),
               product(scalar, type, n, n_strips, strips, x, kBlocks, n_columns));
