@@ -15,7 +15,7 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kPanelColumns = 6;  // that both strips of a panel take at once
   using Rows = Avx512;                     // of a strip, for several columns
-  static constexpr int kMaxColumns = 16;
+  static constexpr int kMaxColumns = 24;
   static constexpr int kTiles = 2;  // of keys or values that one pass of attention takes
   static constexpr bool kUnsignedBytes = true;  // VPDPBUSD wants unsigned weights
 

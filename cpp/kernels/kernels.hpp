@@ -14,7 +14,7 @@ namespace starchat {
 
 inline constexpr int kStripRows = 16;      // output rows side by side in the lanes
 inline constexpr int kPanelStrips = 2;     // side by side in one product
-inline constexpr int kTileColumns = 16;    // activation columns that lie interleaved
+inline constexpr int kTileColumns = 24;    // activation columns that lie interleaved
 inline constexpr int kBlock = 32;          // weights of one row that share a scale
 inline constexpr int kPagePositions = 32;  // of a page of the KV cache: two tiles of 16 lanes
 

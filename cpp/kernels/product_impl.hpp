@@ -13,7 +13,7 @@ constexpr int weight_offset(TensorType type) {
   return layout.bits < 8 || V::kUnsignedBytes ? 1 << (layout.bits - 1) : 0;
 }
 
-// Sixteen columns or fewer of a batch, side by side, and where their sums go.
+// A tile of columns of a batch, side by side, and where their sums go.
 struct Tile {
   const std::byte* columns;  // as in PanelProduct
   int width;
@@ -97,7 +97,7 @@ void float_columns(const std::byte* strip, int n_blocks, const Tile& tile, int r
       } else {
         w = V::load(reinterpret_cast<const float*>(weights));
       }
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int c = 0; c < kColumns; ++c) sum[c] = V::fma(w, V::set1(x[c * kBlock + k]), sum[c]);
     }
   }
@@ -134,6 +134,9 @@ void strip_by_strip(const PanelProduct& p) {
     for (int first = 0; first < p.n_columns; first += kTileColumns) {
       const Tile tile = tile_of<kType>(p, first);
       int c = 0;
+      if constexpr (V::kMaxColumns >= 24) {
+        for (; c + 24 <= tile.width; c += 24) strip_columns<V, kType, 24>(p, strip, tile, c);
+      }
       if constexpr (V::kMaxColumns >= 16) {
         for (; c + 16 <= tile.width; c += 16) strip_columns<V, kType, 16>(p, strip, tile, c);
       }
@@ -153,7 +156,7 @@ void strip_by_strip(const PanelProduct& p) {
 // an activation that is loaded serves both. They go by groups of blocks, which all columns of a
 // chunk meet while they stay in the first cache; the weights that come next are fetched meanwhile,
 // some lines at a time, which is what keeps the memory busy.
-constexpr int kChunkColumns = 64;
+constexpr int kChunkColumns = 72;
 constexpr int kCacheLine = 64;
 
 // Lines that soon are needed, of each strip, some for every block.

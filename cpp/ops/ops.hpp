@@ -22,7 +22,7 @@ struct LayerNorm {
 };
 
 // Activations (n_columns, n_cols), prepared as the other operand of one weight type: quantized to
-// 8 bits per 32, or as floats; 16 columns interleaved per tile: blocks that meet the same weights.
+// 8 bits, or as floats; kTileColumns interleaved: blocks that meet the same weights.
 class ActivationTiles {
  public:
   ActivationTiles(int max_columns, int max_cols);
