@@ -75,21 +75,23 @@ struct Avx2Half {
     Quads quads;
     if constexpr (kBits == 8) {
       for (int j = 0; j < 8; ++j) quads.q[j] = load_bytes(qs + 64 * j);
-    } else {
-      const __m256i nibble = _mm256_set1_epi8(0x0f);
+    } else if constexpr (kBits == 4) {
+      const __m256i low4 = _mm256_set1_epi8(0x0f);
       for (int j = 0; j < 4; ++j) {
         const __m256i both = load_bytes(qs + 64 * j);
-        quads.q[j] = _mm256_and_si256(both, nibble);
-        quads.q[j + 4] = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+        quads.q[j] = _mm256_and_si256(both, low4);
+        quads.q[j + 4] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low4);
       }
-      if constexpr (kBits == 5) {
-        const __m256i fifth = load_bytes(qh), bit4 = _mm256_set1_epi8(0x10);
-        for (int j = 0; j < 4; ++j) {
-          const __m256i low = _mm256_and_si256(_mm256_slli_epi16(fifth, 4 - j), bit4);
-          const __m256i high = _mm256_and_si256(_mm256_srli_epi16(fifth, j), bit4);
-          quads.q[j] = _mm256_or_si256(quads.q[j], low);
-          quads.q[j + 4] = _mm256_or_si256(quads.q[j + 4], high);
-        }
+    } else {
+      const __m256i low5 = _mm256_set1_epi8(0x1f), low3 = _mm256_set1_epi8(0x07);
+      const __m256i bits34 = _mm256_set1_epi8(0x18), high = load_bytes(qh);
+      for (int j = 0; j < 4; ++j) {
+        const __m256i both = load_bytes(qs + 64 * j);
+        const __m256i at3 =
+            j < 2 ? _mm256_slli_epi16(high, 3 - 2 * j) : _mm256_srli_epi16(high, 2 * j - 3);
+        quads.q[j] = _mm256_and_si256(both, low5);
+        quads.q[j + 4] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(both, 5), low3),
+                                         _mm256_and_si256(at3, bits34));
       }
     }
     return quads;

@@ -67,14 +67,21 @@ struct Avx512 {
       two[1] = _mm512_xor_si512(load_bytes(qs + 64 * (j + 4)), flip);
       return;
     }
-    const __m512i both = load_bytes(qs + 64 * j), nibble = _mm512_set1_epi8(0x0f);
-    two[0] = _mm512_and_si512(both, nibble);
-    two[1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
-    if constexpr (kBits == 5) {
-      const __m512i fifth = load_bytes(qh), bit4 = _mm512_set1_epi8(0x10);
-      constexpr int kOrAnd = 0xf8;  // a | (b & c)
-      two[0] = _mm512_ternarylogic_epi32(two[0], _mm512_slli_epi16(fifth, 4 - j), bit4, kOrAnd);
-      two[1] = _mm512_ternarylogic_epi32(two[1], _mm512_srli_epi16(fifth, j), bit4, kOrAnd);
+    const __m512i both = load_bytes(qs + 64 * j);
+    if constexpr (kBits == 4) {
+      const __m512i low4 = _mm512_set1_epi8(0x0f);
+      two[0] = _mm512_and_si512(both, low4);
+      two[1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low4);
+    } else {
+      constexpr int kSelect = 0xca;  // a ? b : c
+      const __m512i low5 = _mm512_set1_epi8(0x1f), low3 = _mm512_set1_epi8(0x07);
+      const __m512i high = load_bytes(qh);
+      const __m512i at3 =
+          j < 2 ? _mm512_slli_epi16(high, 3 - 2 * j) : _mm512_srli_epi16(high, 2 * j - 3);
+      const __m512i mixed =
+          _mm512_ternarylogic_epi32(low3, _mm512_srli_epi16(both, 5), at3, kSelect);
+      two[0] = _mm512_and_si512(both, low5);
+      two[1] = _mm512_and_si512(mixed, low5);
     }
   }
   static I four_bytes(const int8_t* q) {

@@ -134,15 +134,17 @@ struct Neon {
         }
         continue;
       }
-      uint8x16_t fifth = vdupq_n_u8(0);
-      if constexpr (kBits == 5) fifth = vld1q_u8(reinterpret_cast<const uint8_t*>(qh) + 16 * i);
       for (int j = 0; j < 4; ++j) {
         const uint8x16_t both = vld1q_u8(bytes + 64 * j);
-        uint8x16_t low = vandq_u8(both, vdupq_n_u8(0x0f)), high = vshrq_n_u8(both, 4);
-        if constexpr (kBits == 5) {
-          const uint8x16_t bit4 = vdupq_n_u8(0x10);
-          low = vorrq_u8(low, vandq_u8(vshlq_u8(fifth, vdupq_n_s8(4 - j)), bit4));
-          high = vorrq_u8(high, vandq_u8(vshlq_u8(fifth, vdupq_n_s8(-j)), bit4));
+        uint8x16_t low, high;
+        if constexpr (kBits == 4) {
+          low = vandq_u8(both, vdupq_n_u8(0x0f));
+          high = vshrq_n_u8(both, 4);
+        } else {
+          const uint8x16_t bits = vld1q_u8(reinterpret_cast<const uint8_t*>(qh) + 16 * i);
+          const uint8x16_t at3 = vshlq_u8(bits, vdupq_n_s8(3 - 2 * j));
+          low = vandq_u8(both, vdupq_n_u8(0x1f));
+          high = vorrq_u8(vshrq_n_u8(both, 5), vandq_u8(at3, vdupq_n_u8(0x18)));
         }
         quads.q[j][i] = vreinterpretq_s8_u8(low);
         quads.q[j + 4][i] = vreinterpretq_s8_u8(high);

@@ -122,8 +122,8 @@ struct Scalar {
             quads.q[j][row][t] = static_cast<int8_t>(qs[64 * j + at]);
           } else {
             const int both = static_cast<int>(qs[64 * (j % 4) + at]);
-            int value = j < 4 ? both & 15 : both >> 4;
-            if constexpr (kBits == 5) value |= (static_cast<int>(qh[at]) >> j & 1) << 4;
+            int value = j < 4 ? both & ((1 << kBits) - 1) : both >> kBits;
+            if (kBits == 5 && j >= 4) value |= (static_cast<int>(qh[at]) >> 2 * (j - 4) & 3) << 3;
             quads.q[j][row][t] = static_cast<int8_t>(value);
           }
         }

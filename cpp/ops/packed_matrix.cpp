@@ -6,20 +6,9 @@ namespace starchat {
 
 namespace {
 
-// Bits t, t+4, t+8 … of x (the k = t mod 4 of each quad) gathered into one byte.
-uint32_t gather_every_fourth_bit(uint32_t x, int t) {
-  x = (x >> t) & 0x11111111u;
-  x = (x | x >> 3) & 0x03030303u;
-  x = (x | x >> 6) & 0x000f000fu;
-  return (x | x >> 12) & 0xffu;
-}
-
-uint32_t scatter_to_every_fourth_bit(uint32_t x, int t) {
-  x = (x | x << 12) & 0x000f000fu;
-  x = (x | x << 6) & 0x03030303u;
-  x = (x | x << 3) & 0x11111111u;
-  return x << t;
-}
+// Bit t of four in byte t of a word, and back.
+uint32_t to_bytes(uint32_t bits) { return (bits & 15) * 0x00204081u & 0x01010101u; }
+uint32_t from_bytes(uint32_t word) { return (word & 0x01010101u) * 0x01020408u >> 24 & 15; }
 
 // Where one block of one row lives within its strip.
 struct BlockPlace {
@@ -52,11 +41,19 @@ bool pack_block(const std::byte* block, const BlockPlace& place) {
     block += 2;
   }
   if (place.layout.bits == 5) {
-    uint32_t fifth, packed = 0;
+    uint32_t fifth, high = 0;
     std::memcpy(&fifth, block, 4);
-    for (int t = 0; t < 4; ++t) packed |= gather_every_fourth_bit(fifth, t) << (8 * t);
-    std::memcpy(place.qh, &packed, 4);
     block += 4;
+    for (int j = 0; j < 4; ++j) {
+      uint32_t q;
+      std::memcpy(&q, block + 4 * j, 4);
+      const uint32_t upper = (q >> 4 & 0x0f0f0f0fu) | to_bytes(fifth >> (16 + 4 * j)) << 4;
+      q = (q & 0x0f0f0f0fu) | to_bytes(fifth >> 4 * j) << 4 | (upper & 0x07070707u) << 5;
+      high |= (upper >> 3 & 0x03030303u) << 2 * j;
+      std::memcpy(place.qs + 64 * j, &q, 4);
+    }
+    std::memcpy(place.qh, &high, 4);
+    return finite;
   }
   for (int j = 0; j < place.n_quads(); ++j) std::memcpy(place.qs + 64 * j, block + 4 * j, 4);
   return finite;
@@ -70,11 +67,18 @@ void unpack_block(const BlockPlace& place, std::byte* block) {
     block += 2;
   }
   if (place.layout.bits == 5) {
-    uint32_t packed, fifth = 0;
-    std::memcpy(&packed, place.qh, 4);
-    for (int t = 0; t < 4; ++t) fifth |= scatter_to_every_fourth_bit(packed >> (8 * t) & 0xff, t);
+    uint32_t high, fifth = 0;
+    std::memcpy(&high, place.qh, 4);
+    for (int j = 0; j < 4; ++j) {
+      uint32_t q;
+      std::memcpy(&q, place.qs + 64 * j, 4);
+      const uint32_t upper = (q >> 5 & 0x07070707u) | (high >> 2 * j & 0x03030303u) << 3;
+      fifth |= from_bytes(q >> 4) << 4 * j | from_bytes(upper >> 4) << (16 + 4 * j);
+      q = (q & 0x0f0f0f0fu) | (upper & 0x0f0f0f0fu) << 4;
+      std::memcpy(block + 4 + 4 * j, &q, 4);
+    }
     std::memcpy(block, &fifth, 4);
-    block += 4;
+    return;
   }
   for (int j = 0; j < place.n_quads(); ++j) std::memcpy(block + 4 * j, place.qs + 64 * j, 4);
 }
