@@ -57,21 +57,23 @@ void attention_scores(const Attention& a, int first_page, int end_page) {
   }
 }
 
-// Exponentials in the place of scores; what they are divided by waits until the values are summed.
+// Exponentials in the place of scores, which are scaled by the root of head_dim here; what they are
+// divided by waits until the values are summed.
 template <class V>
 void attention_weights(const Attention& a, int first_head, int end_head) {
   using F = typename V::F;
   const size_t stride = a.score_stride();
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(a.head_dim));
   for (int h = first_head; h < end_head; ++h) {
     float* row = a.scores() + h * stride;
     // Lanes past the last position hold whatever the page held before: they never count.
     for (size_t i = a.n_positions; i < stride; ++i) row[i] = -3e38f;
     F largest = V::load(row);
     for (size_t i = kLanes; i < stride; i += kLanes) largest = V::max(largest, V::load(row + i));
-    const F shift = V::set1(max_lanes<V>(largest));
+    const F shift = V::set1(-scale * max_lanes<V>(largest));
     for (size_t i = 0; i < stride; i += kLanes) {
       const F score = V::load(row + i);  // times zero: exp alone would make a number of NaN
-      V::store(row + i, V::fma(score, V::set1(0.0f), exp<V>(V::sub(score, shift))));
+      V::store(row + i, V::fma(score, V::set1(0.0f), exp<V>(V::fma(score, V::set1(scale), shift))));
     }
     for (size_t i = a.n_positions; i < stride; ++i) row[i] = 0.0f;
     F sum = V::set1(0.0f);
@@ -133,9 +135,13 @@ void attention_means(const Attention& a, int first_dim, int end_dim) {
   }
   const int end = smaller(end_dim, a.head_dim);
   for (int h = 0; h < a.n_heads; ++h) {
-    for (int d = first_dim; d < end; ++d) {
-      a.out[h * a.head_dim + d] = a.sums()[h * row + d] * a.inverse_sums()[h];
+    const float *sums = a.sums() + h * row, inverse = a.inverse_sums()[h];
+    float* out = a.out + h * a.head_dim;
+    int d = first_dim;
+    for (; d + kLanes <= end; d += kLanes) {
+      V::store(out + d, V::mul(V::load(sums + d), V::set1(inverse)));
     }
+    for (; d < end; ++d) out[d] = sums[d] * inverse;
   }
 }
 

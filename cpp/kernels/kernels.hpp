@@ -46,9 +46,9 @@ constexpr size_t activation_bytes(bool quantized, int n_blocks) {
 
 // How 16 rows of quantized weights lie in a strip: records of two blocks, so that every load is
 // 64-byte aligned at unchanged size. Within a block four successive k of the 16 rows make one
-// 64-byte vector ("quad"): byte 4*row + t holds k = 4*quad + t. Of 4 bits, quads 0..3 lie in the low
-// nibbles and 4..7 (k + 16) in the high ones. Of 5 bits, quads 0..3 lie in the low five; above them
-// the low three of 4..7, whose upper two lie in qh, those of quad 4 lowest.
+// 64-byte vector ("quad"): byte 4*row + t holds k = 4*quad + t. Of 4 bits, quads 0..3 lie in the
+// low nibbles and 4..7 (k + 16) in the high ones. Of 5 bits, quads 0..3 lie in the low five; above
+// them the low three of 4..7, whose upper two lie in qh, those of quad 4 lowest.
 //   { f16 d[2][16] | *_1: f16 m[2][16] | q5: u8 qh[2][64] | u8 qs[2][256], q8: i8 qs[2][512] }
 // f16 and f32 strips are plain: [k][16].
 struct StripLayout {
@@ -95,7 +95,7 @@ struct PanelProduct {
 // team may split: scores by pages, weights by heads, means by dimensions. Each part reads the pages
 // once for all heads.
 struct Attention {
-  const float* q;  // (n_heads, head_dim), scaled already
+  const float* q;  // (n_heads, head_dim)
   int n_heads, head_dim;
   const uint16_t* const* pages;  // of the sequence
   size_t k_offset, v_offset;     // of this layer and key head within a page

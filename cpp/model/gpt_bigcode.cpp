@@ -1,7 +1,6 @@
 #include "model/gpt_bigcode.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -42,14 +41,13 @@ int checked_n_ctx(int n_ctx, const ModelFile& file) {
   return n_ctx;
 }
 
-// Of one thread: a normalised column, or a position's scaled queries and what attention needs.
+// Of one thread: a normalised column, or what attention needs.
 int scratch_elements(const ModelInfo& info, const KvPool& kv_pool) {
   Attention largest{};
   largest.n_heads = info.n_head / info.n_kv_head;
   largest.v_row_elements = kv_pool.v_row_elements();
   largest.n_positions = info.n_ctx;
-  const int n_queries = info.n_embd / info.n_kv_head;
-  return std::max(info.n_embd, n_queries + static_cast<int>(largest.scratch_elements()));
+  return std::max(info.n_embd, static_cast<int>(largest.scratch_elements()));
 }
 
 }  // namespace
@@ -145,14 +143,10 @@ void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
 
 void GptBigCode::attention(const Batch& batch, int layer) {
   const int heads_per_kv = info_.n_head / info_.n_kv_head, n = heads_per_kv * head_dim_;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
   const auto prepare = [&](int64_t task, int thread) {
     const int kv_head = static_cast<int>(task % info_.n_kv_head);
     const int column = static_cast<int>(task / info_.n_kv_head);
-    float* q = scratch_[thread];
-    const float* unscaled = qkv_[column] + kv_head * n;
-    for (int i = 0; i < n; ++i) q[i] = unscaled[i] * scale;
-    return Attention{.q = q,
+    return Attention{.q = qkv_[column] + kv_head * n,
                      .n_heads = heads_per_kv,
                      .head_dim = head_dim_,
                      .pages = batch.caches[column]->pages().data(),
@@ -160,7 +154,7 @@ void GptBigCode::attention(const Batch& batch, int layer) {
                      .v_offset = kv_pool_.v_offset(layer, kv_head),
                      .v_row_elements = kv_pool_.v_row_elements(),
                      .n_positions = batch.positions[column] + 1,
-                     .scratch = q + n,
+                     .scratch = scratch_[thread],
                      .out = mixed_[column] + kv_head * n};
   };
   const int64_t n_tasks = static_cast<int64_t>(batch.n_columns()) * info_.n_kv_head;
