@@ -57,8 +57,8 @@ void attention_scores(const Attention& a, int first_page, int end_page) {
   }
 }
 
-// Exponentials in the place of scores, which are scaled by the root of head_dim here; what they are
-// divided by waits until the values are summed.
+// Exponentials in the place of scores, which are divided by the root of head_dim here; what their
+// sum divides waits until the values are summed.
 template <class V>
 void attention_weights(const Attention& a, int first_head, int end_head) {
   using F = typename V::F;
@@ -135,7 +135,8 @@ void attention_means(const Attention& a, int first_dim, int end_dim) {
   }
   const int end = smaller(end_dim, a.head_dim);
   for (int h = 0; h < a.n_heads; ++h) {
-    const float *sums = a.sums() + h * row, inverse = a.inverse_sums()[h];
+    const float* sums = a.sums() + h * row;
+    const float inverse = a.inverse_sums()[h];
     float* out = a.out + h * a.head_dim;
     int d = first_dim;
     for (; d + kLanes <= end; d += kLanes) {

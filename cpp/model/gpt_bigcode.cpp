@@ -42,12 +42,12 @@ int checked_n_ctx(int n_ctx, const ModelFile& file) {
 }
 
 // Of one thread: a normalised column, or what attention needs.
-int scratch_elements(const ModelInfo& info, const KvPool& kv_pool) {
+size_t scratch_elements(const ModelInfo& info, const KvPool& kv_pool) {
   Attention largest{};
   largest.n_heads = info.n_head / info.n_kv_head;
   largest.v_row_elements = kv_pool.v_row_elements();
   largest.n_positions = info.n_ctx;
-  return std::max(info.n_embd, static_cast<int>(largest.scratch_elements()));
+  return std::max<size_t>(info.n_embd, largest.scratch_elements());
 }
 
 }  // namespace
@@ -76,7 +76,7 @@ GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Pr
       x_(max_columns_, info_.n_embd),
       qkv_(max_columns_, weights_.layers[0].c_attn.weight.n_padded_rows()),
       mixed_(max_columns_, info_.n_embd),
-      inner_(max_columns_, 4 * info_.n_embd),
+      inner_(max_columns_, size_t{4} * info_.n_embd),
       logits_(kTileColumns, weights_.lm_head.n_padded_rows()),
       half_(static_cast<size_t>(2) * info_.n_kv_head * head_dim_),
       scratch_(threads_.n_threads(), scratch_elements(info_, kv_pool_)) {

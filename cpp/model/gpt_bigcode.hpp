@@ -47,7 +47,7 @@ class GptBigCode : public ForwardPass {
   Columns inner_;                     // (max_columns, 4 * n_embd)
   Columns logits_;                    // (kTileColumns, n_vocab, padded)
   std::vector<uint16_t> half_;        // (2 * n_kv_head * head_dim)
-  Columns scratch_;                   // (n_threads, scratch_per_thread)
+  Columns scratch_;                   // (n_threads, scratch_elements)
 };
 
 // n_threads 0: as many as the process may use. n_ctx 0: the file's own. Throws FileAccessError,

@@ -10,8 +10,8 @@ namespace starchat {
 
 class Columns {
  public:
-  Columns(int max_columns, int n_rows)  // throws OutOfMemoryError
-      : stride_((static_cast<size_t>(n_rows) + kLine - 1) / kLine * kLine | kLine),
+  Columns(int max_columns, size_t n_rows)  // throws OutOfMemoryError
+      : stride_((n_rows + kLine - 1) / kLine * kLine | kLine),
         arena_(max_columns * stride_ * sizeof(float)) {}
 
   size_t stride() const { return stride_; }
