@@ -131,11 +131,9 @@ double attention_seconds(const std::string& isa, int n_heads, int head_dim, int 
 double quantize_seconds(const std::string& isa, int n) {
   const Kernels& kernels = kernels_named(isa);
   const std::vector<float> x = random_floats(n);
-  std::vector<ActivationBlock> out(n / kBlock);
-  std::vector<float> scales(groups_of(n / kBlock));
-  return seconds_per_call([&] {
-    kernels.quantize(x.data(), n / kBlock, TensorType::Q4_0, out.data(), scales.data(), 1);
-  });
+  std::vector<std::byte> out(activation_bytes(true, n / kBlock));
+  return seconds_per_call(
+      [&] { kernels.quantize(x.data(), n / kBlock, TensorType::Q4_0, out.data(), 0, 1); });
 }
 
 double layer_norm_seconds(const std::string& isa, int n) {

@@ -2,7 +2,7 @@
 // kept as long as they cannot overflow: 8 terms of 4-bit weights (8·2·15·127 = 30480), 4 of 5-bit
 // ones (4·2·31·127 = 31496); 8-bit weights are made unsigned by moving their sign to the
 // activation (2·128·127 = 32512) and are widened each time. A 4-bit block of 8 rows costs 8 of
-// them, 7 additions, one widening, one conversion, one multiplication and one fma per column.
+// them, 8 additions, one widening, one conversion and one fma per column.
 #include <immintrin.h>
 
 #include "kernels/kernels_impl.hpp"
@@ -37,14 +37,9 @@ struct Avx2Half {
   static void store_half(uint16_t* p, F x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
   }
-  // x · 2^n, n in the low mantissa bits of `shifted`.
-  static F scale_by_power_of_two(F x, F shifted) {
-    return _mm256_castsi256_ps(_mm256_add_epi32(
-        _mm256_castps_si256(x), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));
-  }
-
   static I as_int(F x) { return _mm256_castps_si256(x); }
   static F as_float(I x) { return _mm256_castsi256_ps(x); }
+  static I to_exponent(I n) { return _mm256_slli_epi32(n, kMantissaBits); }
   static I max_int(I a, I b) { return _mm256_max_epi32(a, b); }
   static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
   static int32_t max_of(I x) {

@@ -37,14 +37,9 @@ struct Avx512 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
-  // x · 2^n, n in the low mantissa bits of `shifted`.
-  static F scale_by_power_of_two(F x, F shifted) {
-    return _mm512_castsi512_ps(_mm512_add_epi32(
-        _mm512_castps_si512(x), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
-  }
-
   static I as_int(F x) { return _mm512_castps_si512(x); }
   static F as_float(I x) { return _mm512_castsi512_ps(x); }
+  static I to_exponent(I n) { return _mm512_slli_epi32(n, kMantissaBits); }
   static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static int32_t max_of(I x) { return _mm512_reduce_max_epi32(x); }

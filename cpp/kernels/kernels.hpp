@@ -38,9 +38,14 @@ inline constexpr int kMantissaBits = 23;
 
 constexpr int groups_of(int n_blocks) { return (n_blocks + kGroupBlocks - 1) / kGroupBlocks; }
 
+// Where a tile has the scales of its groups, in bytes: behind its blocks.
+constexpr size_t scales_offset(int n_blocks, int width) {
+  return sizeof(ActivationBlock) * n_blocks * width;
+}
+
 // Of one column, as the operand of weights that are quantized or not.
 constexpr size_t activation_bytes(bool quantized, int n_blocks) {
-  return quantized ? n_blocks * sizeof(ActivationBlock) + groups_of(n_blocks) * sizeof(float)
+  return quantized ? scales_offset(n_blocks, 1) + groups_of(n_blocks) * sizeof(float)
                    : n_blocks * kBlock * sizeof(float);
 }
 
@@ -116,9 +121,9 @@ struct Attention {
 struct Kernels {
   const char* name;
   void (*panel_product[7])(const PanelProduct&);  // by TensorType
-  // Blocks and the scales of groups, each `stride` after the last.
-  void (*quantize)(const float* x, int n_blocks, TensorType weights, ActivationBlock* blocks,
-                   float* scales, int stride);
+  // Into one column of a tile of so many (width).
+  void (*quantize)(const float* x, int n_blocks, TensorType weights, std::byte* tile, int column,
+                   int width);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);
   void (*gelu)(float* x, int n);  // in place, tanh approximation; n a multiple of 16
   void (*attention_scores)(const Attention&, int first_page, int end_page);

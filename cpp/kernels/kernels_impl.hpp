@@ -51,11 +51,13 @@ float quantize_group(const float* x, int n_blocks, int32_t offset, ActivationBlo
 }
 
 template <class V>
-void quantize(const float* x, int n_blocks, TensorType weights, ActivationBlock* blocks,
-              float* scales, int stride) {
-  for (int b = 0; b < n_blocks; b += kGroupBlocks, scales += stride) {
+void quantize(const float* x, int n_blocks, TensorType weights, std::byte* tile, int column,
+              int width) {
+  auto* blocks = reinterpret_cast<ActivationBlock*>(tile) + column;
+  auto* scales = reinterpret_cast<float*>(tile + scales_offset(n_blocks, width)) + column;
+  for (int b = 0; b < n_blocks; b += kGroupBlocks, scales += width) {
     *scales = quantize_group<V>(x + b * kBlock, smaller(n_blocks - b, kGroupBlocks),
-                                weight_offset<V>(weights), blocks + b * stride, stride);
+                                weight_offset<V>(weights), blocks + b * width, width);
   }
 }
 

@@ -30,10 +30,10 @@ float max_lanes(typename V::F x) {
   return lane[0];
 }
 
-// x · 2^n, n << kMantissaBits in `power`. Of zero it makes next to nothing.
+// x · 2^n, n where a float has its exponent. Of zero it makes next to nothing.
 template <class V>
-typename V::F times_power_of_two(typename V::F x, int32_t power) {
-  return V::as_float(V::add_int(V::as_int(x), V::set1_int(power)));
+typename V::F times_power_of_two(typename V::F x, typename V::I power) {
+  return V::as_float(V::add_int(V::as_int(x), power));
 }
 
 // exp(x) by 2^n · p(r), |r| <= ln2/2; relative error below 2e-7. Clamped to [-86, 88].
@@ -53,7 +53,7 @@ typename V::F exp(typename V::F x) {
   p = V::fma(p, r, V::set1(0.5f));
   p = V::fma(p, r, V::set1(1.0f));
   p = V::fma(p, r, V::set1(1.0f));
-  return V::scale_by_power_of_two(p, shifted);
+  return times_power_of_two<V>(p, V::to_exponent(V::as_int(shifted)));
 }
 
 }  // namespace

@@ -73,13 +73,6 @@ struct Neon {
   static void store_half(uint16_t* p, const F& x) {
     for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.part[i])));
   }
-  static F scale_by_power_of_two(const F& x, const F& shifted) {
-    return each([&](int i) {
-      const int32x4_t power = vshlq_n_s32(vreinterpretq_s32_f32(shifted.part[i]), 23);
-      return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x.part[i]), power));
-    });
-  }
-
   static I as_int(const F& x) {
     I out;
     for (int i = 0; i < 4; ++i) out.part[i] = vreinterpretq_s32_f32(x.part[i]);
@@ -89,6 +82,10 @@ struct Neon {
     F out;
     for (int i = 0; i < 4; ++i) out.part[i] = vreinterpretq_f32_s32(x.part[i]);
     return out;
+  }
+  static I to_exponent(I n) {
+    for (auto& part : n.part) part = vshlq_n_s32(part, kMantissaBits);
+    return n;
   }
   static I max_int(I a, const I& b) {
     for (int i = 0; i < 4; ++i) a.part[i] = vmaxq_s32(a.part[i], b.part[i]);

@@ -23,7 +23,7 @@ struct Tile {
     return reinterpret_cast<const ActivationBlock*>(columns);
   }
   const float* scales(int n_blocks) const {
-    return reinterpret_cast<const float*>(blocks() + static_cast<size_t>(n_blocks) * width);
+    return reinterpret_cast<const float*>(columns + scales_offset(n_blocks, width));
   }
 };
 
@@ -73,7 +73,8 @@ void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, i
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
         F& s = of_group[c];
-        s = V::fma(V::to_float(dot[c]), times_power_of_two<V>(d, x[c].power), s);
+        const F scale = times_power_of_two<V>(d, V::set1_int(x[c].power));
+        s = V::fma(V::to_float(dot[c]), scale, s);
         if constexpr (layout.has_min) s = V::fma(m, V::set1(x[c].scaled_sum), s);
       }
     }
@@ -217,11 +218,14 @@ void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const 
     }
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) {
+      const auto power = V::set1_int(x[c].power);
+      F scaled_sum{};
+      if constexpr (layout.has_min) scaled_sum = V::set1(x[c].scaled_sum);
 #pragma GCC unroll 2
       for (int s = 0; s < kStrips; ++s) {
         F& total = sum[c][s];
-        total = V::fma(V::to_float(dot[c][s]), times_power_of_two<V>(d[s], x[c].power), total);
-        if constexpr (layout.has_min) total = V::fma(m[s], V::set1(x[c].scaled_sum), total);
+        total = V::fma(V::to_float(dot[c][s]), times_power_of_two<V>(d[s], power), total);
+        if constexpr (layout.has_min) total = V::fma(m[s], scaled_sum, total);
       }
     }
   }

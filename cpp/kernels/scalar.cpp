@@ -72,15 +72,13 @@ struct Scalar {
   static void store_half(uint16_t* p, const F& x) {
     for (int i = 0; i < kLanes; ++i) p[i] = f32_to_f16(x.lane[i]);
   }
-  static F scale_by_power_of_two(const F& x, const F& shifted) {
-    return each([&](int i) {
-      const uint32_t power = std::bit_cast<uint32_t>(shifted.lane[i]) << 23;
-      return std::bit_cast<float>(std::bit_cast<uint32_t>(x.lane[i]) + power);
-    });
-  }
-
   static I as_int(const F& x) { return std::bit_cast<I>(x); }
   static F as_float(const I& x) { return std::bit_cast<F>(x); }
+  static I to_exponent(I n) {
+    for (int32_t& lane : n.lane)
+      lane = static_cast<int32_t>(static_cast<uint32_t>(lane) << kMantissaBits);
+    return n;
+  }
   static I max_int(I a, const I& b) {
     for (int i = 0; i < kLanes; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
     return a;

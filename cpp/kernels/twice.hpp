@@ -44,13 +44,9 @@ struct Twice {
     H::store_half(p, x.low);
     H::store_half(p + H::kLanes, x.high);
   }
-  static F scale_by_power_of_two(F x, F shifted) {
-    return {H::scale_by_power_of_two(x.low, shifted.low),
-            H::scale_by_power_of_two(x.high, shifted.high)};
-  }
-
   static I as_int(F x) { return {H::as_int(x.low), H::as_int(x.high)}; }
   static F as_float(I x) { return {H::as_float(x.low), H::as_float(x.high)}; }
+  static I to_exponent(I n) { return {H::to_exponent(n.low), H::to_exponent(n.high)}; }
   static I max_int(I a, I b) { return {H::max_int(a.low, b.low), H::max_int(a.high, b.high)}; }
   static I add_int(I a, I b) { return {H::add_int(a.low, b.low), H::add_int(a.high, b.high)}; }
   static int32_t max_of(I x) { return H::max_of(H::max_int(x.low, x.high)); }

@@ -1,7 +1,6 @@
 #include "ops/ops.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 namespace starchat {
 
@@ -38,9 +37,7 @@ void ActivationTiles::set_column(const Kernels& kernels, int column, const float
   const int in_tile = column % kTileColumns, width = tile_width(column / kTileColumns);
   auto* first = const_cast<std::byte*>(tile(column / kTileColumns));
   if (is_quantized(weights_)) {
-    auto* blocks = reinterpret_cast<ActivationBlock*>(first);
-    auto* scales = reinterpret_cast<float*>(blocks + n_blocks_ * width);
-    kernels.quantize(x, n_blocks_, weights_, blocks + in_tile, scales + in_tile, width);
+    kernels.quantize(x, n_blocks_, weights_, first, in_tile, width);
     return;
   }
   float* blocks = reinterpret_cast<float*>(first) + in_tile * kBlock;

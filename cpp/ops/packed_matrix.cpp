@@ -53,9 +53,9 @@ bool pack_block(const std::byte* block, const BlockPlace& place) {
       std::memcpy(place.qs + 64 * j, &q, 4);
     }
     std::memcpy(place.qh, &high, 4);
-    return finite;
+  } else {
+    for (int j = 0; j < place.n_quads(); ++j) std::memcpy(place.qs + 64 * j, block + 4 * j, 4);
   }
-  for (int j = 0; j < place.n_quads(); ++j) std::memcpy(place.qs + 64 * j, block + 4 * j, 4);
   return finite;
 }
 
@@ -78,9 +78,9 @@ void unpack_block(const BlockPlace& place, std::byte* block) {
       std::memcpy(block + 4 + 4 * j, &q, 4);
     }
     std::memcpy(block, &fifth, 4);
-    return;
+  } else {
+    for (int j = 0; j < place.n_quads(); ++j) std::memcpy(block + 4 * j, place.qs + 64 * j, 4);
   }
-  for (int j = 0; j < place.n_quads(); ++j) std::memcpy(block + 4 * j, place.qs + 64 * j, 4);
 }
 
 size_t float_bytes(TensorType type) { return type == TensorType::F16 ? 2 : 4; }

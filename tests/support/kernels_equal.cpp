@@ -37,11 +37,9 @@ std::vector<float> product(const Kernels& kernels, TensorType type, size_t strip
   std::vector<std::byte> tiles(n_columns * column_bytes);
   for (int c = 0; quantized && c < n_columns; ++c) {
     const int tile = c / kTileColumns * kTileColumns;
-    const int width = std::min(kTileColumns, n_columns - tile);
-    auto* blocks = reinterpret_cast<ActivationBlock*>(tiles.data() + tile * column_bytes);
-    auto* scales = reinterpret_cast<float*>(blocks + n_blocks * width);
-    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, type, blocks + c - tile,
-                     scales + c - tile, width);
+    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, type,
+                     tiles.data() + tile * column_bytes, c - tile,
+                     std::min(kTileColumns, n_columns - tile));
   }
   const size_t n_rows = static_cast<size_t>(n_strips) * kStripRows;
   const std::vector<float> bias(n_rows, 0.25f);
