@@ -58,7 +58,7 @@ class Matrix {
     ActivationTiles tiles(n, matrix_.n_cols);
     tiles.shape(matrix_.type, n, matrix_.n_cols);
     for (int c = 0; c < n; ++c) tiles.set_column(kernels_, c, x.data(c, 0));
-    Columns out(n, matrix_.n_padded_rows());
+    ActivationBuffer out(n, matrix_.n_padded_rows());
     {
       const GilReleased released;
       matmul({kernels_, threads_}, matrix_, tiles, {}, false, out);

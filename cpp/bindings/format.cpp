@@ -10,7 +10,7 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
-#include "format/fold.hpp"
+#include "format/duplicates.hpp"
 #include "format/ggml_bin.hpp"
 #include "text/tokenizer.hpp"
 

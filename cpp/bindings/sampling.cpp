@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/errors.hpp"
-#include "bindings/token_stream.hpp"
+#include "bindings/py_token_stream.hpp"
 #include "sampling/params.hpp"
 
 namespace py = pybind11;

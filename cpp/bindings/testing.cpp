@@ -11,7 +11,7 @@
 
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
-#include "bindings/engine.hpp"
+#include "bindings/py_engine.hpp"
 
 namespace py = pybind11;
 
@@ -100,7 +100,7 @@ class PyScheduler {
   std::unique_ptr<PyTokenStream> add(const std::vector<int64_t>& prompt,
                                      const SamplingParams& params, const Grammar* grammar,
                                      const std::vector<int64_t>& lead) {
-    auto stream = std::make_shared<TokenStream>(bell_);
+    auto stream = std::make_shared<TokenStream>(wake_event_);
     Guidance guidance;
     if (grammar) guidance = {grammar->start(), lead};
     scheduler_.add(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
@@ -109,7 +109,7 @@ class PyScheduler {
 
   std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(
       const std::vector<int64_t>& prompt) {
-    auto stream = std::make_shared<TokenStream>(bell_);
+    auto stream = std::make_shared<TokenStream>(wake_event_);
     auto embedding = std::make_shared<Embedding>(model_.n_embd());
     scheduler_.add(Sequence::embedding(model_, prompt, embedding, stream));
     return {std::make_unique<PyTokenStream>(std::move(stream)), std::move(embedding)};
@@ -122,7 +122,7 @@ class PyScheduler {
   void took(double seconds) { scheduler_.took(seconds); }
   void fail_next(const std::string& error) { model_.fail_next = error; }
   const std::vector<std::pair<int, int>>& runs() const { return model_.runs; }
-  uint64_t n_rings() { return bell_->n_rings(); }
+  uint64_t n_rings() { return wake_event_->n_rings(); }
   py::dict stats() const {
     const SchedulerStats stats = scheduler_.stats();
     py::dict result;
@@ -136,7 +136,7 @@ class PyScheduler {
 
  private:
   FakeModel model_;
-  std::shared_ptr<Doorbell> bell_ = std::make_shared<Doorbell>();
+  std::shared_ptr<WakeEvent> wake_event_ = std::make_shared<WakeEvent>();
   Scheduler scheduler_;
 };
 

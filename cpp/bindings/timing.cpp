@@ -7,7 +7,7 @@
 
 #include "base/arena.hpp"
 #include "base/errors.hpp"
-#include "base/peaks.hpp"
+#include "base/hardware_limits.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/kernels_named.hpp"
 #include "bindings/waiting.hpp"
@@ -68,7 +68,7 @@ class MatmulTimer {
     tiles.shape(matrix_.type, n_columns, matrix_.n_cols);
     const std::vector<float> x = random_floats(matrix_.n_cols);
     for (int c = 0; c < n_columns; ++c) tiles.set_column(kernels_, c, x.data());
-    Columns out(n_columns, matrix_.n_padded_rows());
+    ActivationBuffer out(n_columns, matrix_.n_padded_rows());
     const double all = seconds_per_call([&] {
       for (int i = 0; i < n_matrices_; ++i) {
         matrix_.data = arena_.data() + i * matrix_.size_bytes();

@@ -21,14 +21,14 @@ std::shared_ptr<TokenStream> EngineLoop::submit(std::span<const int64_t> prompt,
                                                 const SamplingParams& params,
                                                 std::shared_ptr<ReadyQueue> ready, int64_t key,
                                                 Guidance guidance) {
-  auto stream = std::make_shared<TokenStream>(bell_, std::move(ready), key);
+  auto stream = std::make_shared<TokenStream>(wake_event_, std::move(ready), key);
   enqueue(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
   return stream;
 }
 
 Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt) {
   Sequence::check_evaluation(model_, prompt);  // before memory is taken for it
-  Evaluation evaluation{nullptr, std::make_shared<TokenStream>(bell_)};
+  Evaluation evaluation{nullptr, std::make_shared<TokenStream>(wake_event_)};
   const size_t n = prompt.size() * model_.n_vocab();
   try {
     evaluation.logits = std::make_unique_for_overwrite<float[]>(n);
@@ -44,7 +44,7 @@ Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt) {
 PendingEmbedding EngineLoop::embed(std::span<const int64_t> prompt,
                                    std::shared_ptr<ReadyQueue> ready, int64_t key) {
   PendingEmbedding pending{std::make_shared<Embedding>(model_.n_embd()),
-                           std::make_shared<TokenStream>(bell_, std::move(ready), key)};
+                           std::make_shared<TokenStream>(wake_event_, std::move(ready), key)};
   enqueue(Sequence::embedding(model_, prompt, pending.embedding, pending.stream));
   return pending;
 }
@@ -55,7 +55,7 @@ void EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
     if (closed_) throw EngineClosedError("the engine was closed: load the model again");
     inbox_.push_back(std::move(sequence));
   }
-  bell_->ring();
+  wake_event_->ring();
 }
 
 SchedulerStats EngineLoop::stats() {
@@ -70,7 +70,7 @@ void EngineLoop::close() {
     const std::lock_guard lock(inbox_mutex_);
     closed_ = true;
   }
-  bell_->ring();
+  wake_event_->ring();
   const std::lock_guard lock(join_mutex_);
   if (thread_.joinable()) thread_.join();
 }
@@ -85,14 +85,14 @@ bool EngineLoop::take_inbox() {
 void EngineLoop::run() {
   using Clock = std::chrono::steady_clock;
   for (;;) {
-    const uint64_t seen = bell_->n_rings();
+    const uint64_t seen = wake_event_->n_rings();
     try {
       if (!take_inbox()) break;
       const auto begin = Clock::now();
       if (scheduler_.step())
         scheduler_.took(std::chrono::duration<double>(Clock::now() - begin).count());
       else
-        bell_->wait(seen);
+        wake_event_->wait(seen);
     } catch (...) {
       scheduler_.fail_all(current_error());
     }

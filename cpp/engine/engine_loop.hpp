@@ -49,7 +49,7 @@ class EngineLoop {
 
   ForwardPass& model_;
   Scheduler scheduler_;  // of the thread
-  const std::shared_ptr<Doorbell> bell_ = std::make_shared<Doorbell>();
+  const std::shared_ptr<WakeEvent> wake_event_ = std::make_shared<WakeEvent>();
   std::mutex inbox_mutex_;
   std::vector<std::unique_ptr<Sequence>> inbox_;
   bool closed_ = false;

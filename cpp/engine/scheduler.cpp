@@ -74,7 +74,7 @@ bool Scheduler::step() {
 }
 
 void Scheduler::took(double seconds) {
-  if (batch_.n_columns() > 0) pace_.learn(batch_.n_columns(), only_decodes_, seconds);
+  if (batch_.n_columns() > 0) budget_.learn(batch_.n_columns(), only_decodes_, seconds);
 }
 
 void Scheduler::fail_all(std::exception_ptr error) {
@@ -110,7 +110,7 @@ void Scheduler::schedule() {
       std::min(static_cast<int>(std::ranges::count_if(running_, is_ready)), max_sequences_);
   only_decodes_ = std::ranges::all_of(running_, [](const auto& s) { return s->is_decoding(); });
   const bool is_mixed = n_decoding > 0 && !only_decodes_;
-  const int n_columns = is_mixed ? std::min(model_.max_columns(), pace_.most_columns(n_decoding))
+  const int n_columns = is_mixed ? std::min(model_.max_columns(), budget_.most_columns(n_decoding))
                                  : model_.max_columns();
   const int n_free = std::min(kFreeColumns, n_columns / 2) - n_decoding;
   size_t next_turn = 0;  // where the next step begins, when not all could be placed

@@ -10,9 +10,9 @@
 #include <memory>
 #include <vector>
 
-#include "engine/pace.hpp"
 #include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
+#include "engine/step_budget.hpp"
 #include "model/batch.hpp"
 
 namespace starchat {
@@ -77,7 +77,7 @@ class Scheduler {
   ForwardPass& model_;
   const int max_sequences_;
   PrefixCache prefixes_;
-  Pace pace_;
+  StepBudget budget_;
   bool only_decodes_ = false;  // the last step
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/errors.hpp"
-#include "base/grouped.hpp"
+#include "base/format_number.hpp"
 
 namespace starchat {
 namespace {
@@ -13,8 +13,9 @@ namespace {
 void check_ids(const ForwardPass& model, const std::string& name, std::span<const int64_t> ids) {
   for (size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= model.n_vocab())
-      throw InvalidRequestError(name + " token " + grouped(i) + ": expected an id from 0 to " +
-                                grouped(model.n_vocab() - 1) + ", got " + grouped(ids[i]));
+      throw InvalidRequestError(name + " token " + format_number(i) +
+                                ": expected an id from 0 to " + format_number(model.n_vocab() - 1) +
+                                ", got " + format_number(ids[i]));
 }
 
 // n_new: tokens that must still fit behind the prompt.
@@ -22,9 +23,9 @@ void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int
   const int64_t n = std::ssize(prompt), n_ctx = model.n_ctx();
   if (n == 0) throw InvalidRequestError("prompt has 0 tokens, expected at least 1");
   if (n + n_new > n_ctx)
-    throw ContextLengthError("prompt has " + grouped(n) + " tokens, the context holds " +
-                             grouped(n_ctx) + (n_new ? " with at least one new token" : "") +
-                             ": shorten it by " + grouped(n + n_new - n_ctx));
+    throw ContextLengthError("prompt has " + format_number(n) + " tokens, the context holds " +
+                             format_number(n_ctx) + (n_new ? " with at least one new token" : "") +
+                             ": shorten it by " + format_number(n + n_new - n_ctx));
   check_ids(model, "prompt", prompt);
 }
 

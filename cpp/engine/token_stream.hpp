@@ -11,8 +11,8 @@
 #include <optional>
 #include <vector>
 
-#include "engine/doorbell.hpp"
 #include "engine/ready_queue.hpp"
+#include "engine/wake_event.hpp"
 #include "sampling/sampler.hpp"
 
 namespace starchat {
@@ -32,7 +32,7 @@ class TokenStream {
   static constexpr size_t kCapacity = 256;  // tokens
   enum class Next { kToken, kEnd, kTimeout };
 
-  explicit TokenStream(std::shared_ptr<Doorbell> engine,
+  explicit TokenStream(std::shared_ptr<WakeEvent> engine,
                        std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0)
       : engine_(std::move(engine)), ready_(std::move(ready)), key_(key) {}
 
@@ -58,7 +58,7 @@ class TokenStream {
   void announce();                  // tells the ready queue, once until drained
   void made_room(size_t n_before);  // wakes the engine when the queue was full
 
-  const std::shared_ptr<Doorbell> engine_;
+  const std::shared_ptr<WakeEvent> engine_;
   const std::shared_ptr<ReadyQueue> ready_;
   const int64_t key_;
 

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "base/errors.hpp"
-#include "base/grouped.hpp"
-#include "format/foreign.hpp"
+#include "base/format_number.hpp"
+#include "format/other_formats.hpp"
 
 namespace starchat {
 namespace {
@@ -19,7 +19,7 @@ constexpr std::string_view kMagic = "lmgg";  // u32 0x67676d6c
 constexpr int32_t kVersion = 2;              // of the quantized blocks
 constexpr int32_t kMaxTokenBytes = 1 << 16;
 constexpr int32_t kMaxNameBytes = 256;
-constexpr const char* kOrForeign =
+constexpr const char* kOrOtherArchitecture =
     "; the file is damaged, or is a ggml file of another architecture (LLaMA, GPT-J, MPT …)";
 constexpr const char* kDownload = "; download it again";
 
@@ -62,9 +62,9 @@ class HeaderReader {
 
   void need(uint64_t n, std::string_view what) const {
     if (n > remaining()) {
-      fail<CorruptFileError>(file_, "ends at byte ", grouped(file_.size_bytes), " inside ", what,
-                             ", which needs ", grouped(n), " bytes from byte ", grouped(offset_),
-                             "; the file is cut short", kDownload);
+      fail<CorruptFileError>(file_, "ends at byte ", format_number(file_.size_bytes), " inside ",
+                             what, ", which needs ", format_number(n), " bytes from byte ",
+                             format_number(offset_), "; the file is cut short", kDownload);
     }
   }
 
@@ -111,13 +111,13 @@ class HeaderReader {
 
 void read_magic(const ModelFile& file, HeaderReader& reader) {
   const auto head_bytes =
-      static_cast<size_t>(std::min<uint64_t>(kForeignHeadBytes, file.size_bytes));
+      static_cast<size_t>(std::min<uint64_t>(kFormatHeadBytes, file.size_bytes));
   std::string head(head_bytes, '\0');
   file.read(0, std::as_writable_bytes(std::span(head)));
   const bool is_cut_magic = !head.empty() && kMagic.starts_with(head);
   if (!head.starts_with(kMagic) && !is_cut_magic) {
     fail<UnsupportedFormatError>(file, "not a ggml starcoder file but ",
-                                 describe_foreign_format(head));
+                                 describe_other_format(head));
   }
   reader.skip(kMagic.size(), "the header");
 }
@@ -130,7 +130,7 @@ TensorType weight_type_of(const ModelFile& file, int32_t ftype) {
     fail<UnsupportedFormatError>(file, "header says ftype ", ftype,
                                  ", expected f32, f16, q4_0, q4_1, q5_0, q5_1 or q8_0 (0, 1, 2002, "
                                  "2003, 2008, 2009, 2007)",
-                                 kOrForeign);
+                                 kOrOtherArchitecture);
   }
   if (is_quantized(*type) && version != kVersion) {
     fail<UnsupportedFormatError>(
@@ -157,32 +157,32 @@ void read_hparams(ModelFile& file, HeaderReader& reader) {
   h.ftype = reader.number("the header");
   for (const auto& [name, value, max] : counts) {
     if (*value < 1 || *value > max) {
-      fail<CorruptFileError>(file, "header says ", name, " = ", grouped(*value), ", expected 1 to ",
-                             grouped(max), kOrForeign);
+      fail<CorruptFileError>(file, "header says ", name, " = ", format_number(*value),
+                             ", expected 1 to ", format_number(max), kOrOtherArchitecture);
     }
   }
   file.weight_type = weight_type_of(file, h.ftype);
   if (h.n_embd % kBlockWeights != 0) {
     fail<UnsupportedFormatError>(file, "header says n_embd = ", h.n_embd,
-                                 ", expected a multiple of ", kBlockWeights, kOrForeign);
+                                 ", expected a multiple of ", kBlockWeights, kOrOtherArchitecture);
   }
   if (h.n_embd % h.n_head != 0) {
     fail<CorruptFileError>(file, "header says n_embd = ", h.n_embd, " and n_head = ", h.n_head,
-                           ", expected n_embd to be a multiple of n_head", kOrForeign);
+                           ", expected n_embd to be a multiple of n_head", kOrOtherArchitecture);
   }
   if (h.head_dim() % 2 != 0) {
     fail<UnsupportedFormatError>(file, "header says n_embd = ", h.n_embd,
                                  " and n_head = ", h.n_head, ", heads of ", h.head_dim(),
-                                 " values, expected an even number", kOrForeign);
+                                 " values, expected an even number", kOrOtherArchitecture);
   }
 }
 
 void read_vocabulary(ModelFile& file, HeaderReader& reader) {
   const int32_t n_vocab = reader.number("the header");
   if (n_vocab != file.hparams.n_vocab) {
-    fail<CorruptFileError>(file, "vocabulary has ", grouped(n_vocab),
-                           " tokens, expected n_vocab = ", grouped(file.hparams.n_vocab),
-                           kOrForeign);
+    fail<CorruptFileError>(file, "vocabulary has ", format_number(n_vocab),
+                           " tokens, expected n_vocab = ", format_number(file.hparams.n_vocab),
+                           kOrOtherArchitecture);
   }
   // Each token has a length and a row of model/wte: the file's size must justify the vector.
   const auto row_weights = static_cast<uint64_t>(file.hparams.n_embd);
@@ -192,8 +192,9 @@ void read_vocabulary(ModelFile& file, HeaderReader& reader) {
   for (int32_t id = 0; id < n_vocab; ++id) {
     const int32_t n = reader.number("the vocabulary");
     if (n < 0 || n > kMaxTokenBytes) {
-      fail<CorruptFileError>(file, "token ", id, " has ", grouped(n), " bytes, expected 0 to ",
-                             grouped(kMaxTokenBytes), kOrForeign);
+      fail<CorruptFileError>(file, "token ", id, " has ", format_number(n),
+                             " bytes, expected 0 to ", format_number(kMaxTokenBytes),
+                             kOrOtherArchitecture);
     }
     file.vocabulary.push_back(reader.bytes(static_cast<size_t>(n), "the vocabulary"));
   }
@@ -263,10 +264,10 @@ class TensorReader {
     std::array<int32_t, 4> dims{};
     if (n_dims < 1 || n_dims > std::ssize(dims) || name_bytes < 1 || name_bytes > kMaxNameBytes) {
       if (n_missing_ == 0) fail_trailing(start);
-      fail<CorruptFileError>(file_, "tensor header at byte ", grouped(start), " says ", n_dims,
-                             " dimensions and a name of ", name_bytes, " bytes, expected 1 to ",
-                             std::ssize(dims), " and 1 to ", kMaxNameBytes, "; the file is damaged",
-                             kDownload);
+      fail<CorruptFileError>(file_, "tensor header at byte ", format_number(start), " says ",
+                             n_dims, " dimensions and a name of ", name_bytes,
+                             " bytes, expected 1 to ", std::ssize(dims), " and 1 to ",
+                             kMaxNameBytes, "; the file is damaged", kDownload);
     }
     const std::span ne(dims.data(), static_cast<size_t>(n_dims));
     for (int32_t& n : ne) n = reader_.number("a tensor's header");
@@ -287,22 +288,23 @@ class TensorReader {
                         uint64_t start) const {
     const auto found = by_name_.find(name);
     if (found == by_name_.end()) {
-      if (const auto architecture = foreign_architecture(name)) {
+      if (const auto architecture = other_architecture(name)) {
         fail<UnsupportedFormatError>(file_, "tensor ", quoted(name), " belongs to a ",
                                      *architecture,
                                      " model, expected starcoder; use a tool for that family");
       }
-      fail<CorruptFileError>(file_, "unknown tensor ", quoted(name), " at byte ", grouped(start),
-                             " in a model of ", file_.hparams.n_layer, " layers", kOrForeign);
+      fail<CorruptFileError>(file_, "unknown tensor ", quoted(name), " at byte ",
+                             format_number(start), " in a model of ", file_.hparams.n_layer,
+                             " layers", kOrOtherArchitecture);
     }
     ExpectedTensor& expected = *found->second;
     if (expected.is_found) {
       fail<CorruptFileError>(file_, name, ": appears twice, the second time at byte ",
-                             grouped(start), "; the file is damaged", kDownload);
+                             format_number(start), "; the file is damaged", kDownload);
     }
     if (!std::ranges::equal(ne, expected.ne)) {
       fail<CorruptFileError>(file_, name, ": shape ", shape_text(ne), ", expected ",
-                             shape_text(expected.ne), kOrForeign);
+                             shape_text(expected.ne), kOrOtherArchitecture);
     }
     if (id != ggml_id(expected.type)) {
       const auto type = type_from_ggml_id(id);
@@ -317,9 +319,9 @@ class TensorReader {
   }
 
   [[noreturn]] void fail_trailing(uint64_t start) const {
-    fail<CorruptFileError>(file_, "has ", grouped(file_.size_bytes - start),
+    fail<CorruptFileError>(file_, "has ", format_number(file_.size_bytes - start),
                            " trailing bytes after its last tensor, expected it to end at byte ",
-                           grouped(start), "; the file is damaged", kDownload);
+                           format_number(start), "; the file is damaged", kDownload);
   }
 
   [[noreturn]] void fail_missing() const {

@@ -7,7 +7,7 @@
 #include <iterator>
 
 #include "base/errors.hpp"
-#include "base/grouped.hpp"
+#include "base/format_number.hpp"
 #include "base/thread_pool.hpp"
 
 namespace starchat {
@@ -264,8 +264,8 @@ Grammar GrammarCompiler::compile(const std::string& kind, const std::string& tex
     }
   }
   if (text.size() > kMaxBytes)
-    throw ConstraintError("has " + grouped(text.size()) + " bytes, expected at most " +
-                          grouped(kMaxBytes) + ": simplify it");
+    throw ConstraintError("has " + format_number(text.size()) + " bytes, expected at most " +
+                          format_number(kMaxBytes) + ": simplify it");
   std::shared_ptr<const Grammar::Compiled> compiled;
   run_on_stack(kStackBytes + kStackBytesPerByte * text.size(),
                [&] { compiled = std::make_shared<Grammar::Compiled>(vocabulary_, kind, text); });

@@ -5,8 +5,8 @@
 // them, 8 additions, one widening, one conversion and one fma per column.
 #include <immintrin.h>
 
+#include "kernels/double_width.hpp"
 #include "kernels/kernels_impl.hpp"
-#include "kernels/twice.hpp"
 
 namespace starchat {
 namespace {
@@ -118,7 +118,7 @@ struct Avx2Half {
   }
 };
 
-struct Avx2 : Twice<Avx2Half> {
+struct Avx2 : DoubleWidth<Avx2Half> {
   static constexpr int kMaxColumns = 4;
   static constexpr int kPanelColumns = 0;  // strip by strip
   static constexpr int kTiles = 1;         // of keys or values that one pass of attention takes

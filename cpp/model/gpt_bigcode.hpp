@@ -41,13 +41,13 @@ class GptBigCode : public ForwardPass {
 
   std::vector<int32_t> all_columns_;  // 0, 1, 2 …
   ActivationTiles tiles_;             // of the next matmul
-  Columns x_;                         // (max_columns, n_embd): the residual stream
-  Columns qkv_;                       // (max_columns, rows of c_attn, padded)
-  Columns mixed_;                     // (max_columns, n_embd): what attention gives
-  Columns inner_;                     // (max_columns, 4 * n_embd)
-  Columns logits_;                    // (kTileColumns, n_vocab, padded)
+  ActivationBuffer x_;                // (max_columns, n_embd): the residual stream
+  ActivationBuffer qkv_;              // (max_columns, rows of c_attn, padded)
+  ActivationBuffer mixed_;            // (max_columns, n_embd): what attention gives
+  ActivationBuffer inner_;            // (max_columns, 4 * n_embd)
+  ActivationBuffer logits_;           // (kTileColumns, n_vocab, padded)
   std::vector<uint16_t> half_;        // (2 * n_kv_head * head_dim)
-  Columns scratch_;                   // (n_threads, scratch_elements)
+  ActivationBuffer scratch_;          // (n_threads, scratch_elements)
 };
 
 // n_threads 0: as many as the process may use. n_ctx 0: the file's own. Throws FileAccessError,

@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "base/errors.hpp"
-#include "format/fold.hpp"
+#include "format/duplicates.hpp"
 
 namespace starchat {
 

@@ -45,8 +45,8 @@ void ActivationTiles::set_column(const Kernels& kernels, int column, const float
     std::copy_n(x + b * kBlock, kBlock, blocks + b * width * kBlock);
 }
 
-void layer_norm(const Compute& compute, const LayerNorm& norm, const Columns& x, int n,
-                std::span<const int32_t> columns, Columns& scratch, ActivationTiles& out) {
+void layer_norm(const Compute& compute, const LayerNorm& norm, const ActivationBuffer& x, int n,
+                std::span<const int32_t> columns, ActivationBuffer& scratch, ActivationTiles& out) {
   const int64_t count = static_cast<int64_t>(columns.size());
   const int64_t grain = grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
   compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int thread) {
@@ -58,7 +58,7 @@ void layer_norm(const Compute& compute, const LayerNorm& norm, const Columns& x,
   });
 }
 
-void to_tiles(const Compute& compute, Columns& x, int n, bool gelu, ActivationTiles& out) {
+void to_tiles(const Compute& compute, ActivationBuffer& x, int n, bool gelu, ActivationTiles& out) {
   const int64_t count = out.n_columns();
   const int64_t grain = grain_for(count, count * n, kSmallElements, compute.threads.n_threads());
   compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int) {
@@ -71,7 +71,7 @@ void to_tiles(const Compute& compute, Columns& x, int n, bool gelu, ActivationTi
 }
 
 void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
-            std::span<const float> bias, bool accumulate, Columns& out) {
+            std::span<const float> bias, bool accumulate, ActivationBuffer& out) {
   const auto kernel = compute.kernels.panel_product[static_cast<int>(weights.type)];
   const int64_t work = static_cast<int64_t>(weights.size_bytes()) * x.n_columns();
   const int n_panels = (weights.n_strips() + kPanelStrips - 1) / kPanelStrips;

@@ -7,7 +7,7 @@
 #include "base/arena.hpp"
 #include "base/thread_pool.hpp"
 #include "kernels/kernels.hpp"
-#include "ops/columns.hpp"
+#include "ops/activation_buffer.hpp"
 #include "ops/packed_matrix.hpp"
 
 namespace starchat {
@@ -42,15 +42,15 @@ class ActivationTiles {
 };
 
 // out[c] = x[columns[c]] normalised, as tiles. scratch: (n_threads, n).
-void layer_norm(const Compute& compute, const LayerNorm& norm, const Columns& x, int n,
-                std::span<const int32_t> columns, Columns& scratch, ActivationTiles& out);
+void layer_norm(const Compute& compute, const LayerNorm& norm, const ActivationBuffer& x, int n,
+                std::span<const int32_t> columns, ActivationBuffer& scratch, ActivationTiles& out);
 
 // As tiles, after gelu in place where asked.
-void to_tiles(const Compute& compute, Columns& x, int n, bool gelu, ActivationTiles& out);
+void to_tiles(const Compute& compute, ActivationBuffer& x, int n, bool gelu, ActivationTiles& out);
 
 // out = x · Wᵀ + bias, or += with accumulate; it holds n_padded_rows. bias: (n_padded_rows) or
 // empty.
 void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
-            std::span<const float> bias, bool accumulate, Columns& out);
+            std::span<const float> bias, bool accumulate, ActivationBuffer& out);
 
 }  // namespace starchat

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/errors.hpp"
-#include "sampling/elementary.hpp"
+#include "sampling/portable_math.hpp"
 
 namespace starchat {
 namespace {

@@ -12,11 +12,11 @@
 namespace starchat {
 
 template <class T>
-class ProcessBound {
+class ForkGuard {
  public:
-  explicit ProcessBound(std::shared_ptr<T> object) : object_(std::move(object)) {}
-  ProcessBound(ProcessBound&&) = default;
-  ~ProcessBound() {
+  explicit ForkGuard(std::shared_ptr<T> object) : object_(std::move(object)) {}
+  ForkGuard(ForkGuard&&) = default;
+  ~ForkGuard() {
     if (!is_here()) new std::shared_ptr<T>(std::move(object_));
   }
 

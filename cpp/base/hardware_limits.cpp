@@ -1,4 +1,4 @@
-#include "base/peaks.hpp"
+#include "base/hardware_limits.hpp"
 
 #include <array>
 #include <atomic>

@@ -6,7 +6,7 @@
 namespace starchat {
 
 template <std::integral T>
-std::string grouped(T n) {
+std::string format_number(T n) {
   const std::string digits = std::to_string(n);
   std::string text;
   for (size_t i = 0; i < digits.size(); ++i) {

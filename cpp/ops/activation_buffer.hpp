@@ -8,9 +8,9 @@
 
 namespace starchat {
 
-class Columns {
+class ActivationBuffer {
  public:
-  Columns(int max_columns, size_t n_rows)  // throws OutOfMemoryError
+  ActivationBuffer(int max_columns, size_t n_rows)  // throws OutOfMemoryError
       : stride_((n_rows + kLine - 1) / kLine * kLine | kLine),
         arena_(max_columns * stride_ * sizeof(float)) {}
 

@@ -7,7 +7,7 @@
 
 namespace starchat {
 
-class Doorbell {
+class WakeEvent {
  public:
   void ring() {
     {

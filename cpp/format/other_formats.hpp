@@ -7,10 +7,10 @@
 namespace starchat {
 
 // From the first bytes of a file, up to kForeignHeadBytes: "a GGUF file; …remedy". Never empty.
-std::string describe_foreign_format(std::string_view head);
-inline constexpr size_t kForeignHeadBytes = 64;
+std::string describe_other_format(std::string_view head);
+inline constexpr size_t kFormatHeadBytes = 64;
 
 // The architecture whose tensors are named like this; nullopt when no other one's are.
-std::optional<std::string_view> foreign_architecture(std::string_view tensor_name);
+std::optional<std::string_view> other_architecture(std::string_view tensor_name);
 
 }  // namespace starchat

@@ -1,4 +1,4 @@
-#include "format/fold.hpp"
+#include "format/duplicates.hpp"
 
 #include <algorithm>
 #include <cstring>

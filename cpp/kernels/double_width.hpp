@@ -10,7 +10,7 @@ namespace starchat {
 namespace {
 
 template <class H>
-struct Twice {
+struct DoubleWidth {
   struct F {
     typename H::F low, high;
   };

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "bindings/token_stream.hpp"
+#include "bindings/py_token_stream.hpp"
 #include "engine/engine_loop.hpp"
-#include "engine/process_bound.hpp"
+#include "engine/fork_guard.hpp"
 #include "grammar/llguidance.hpp"
 #include "model/model_info.hpp"
 #include "text/tokenizer.hpp"
@@ -50,7 +50,7 @@ class PyEngine {
   std::shared_ptr<Tokenizer> tokenizer_;
   std::mutex grammars_mutex_;
   std::unique_ptr<GrammarCompiler> grammars_;  // made when the first constraint comes
-  std::optional<ProcessBound<Core>> core_;     // there until the destructor takes it away
+  std::optional<ForkGuard<Core>> core_;        // there until the destructor takes it away
 };
 
 }  // namespace starchat

@@ -1,4 +1,4 @@
-#include "bindings/engine.hpp"
+#include "bindings/py_engine.hpp"
 
 #include <pybind11/stl.h>
 

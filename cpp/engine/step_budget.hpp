@@ -7,7 +7,7 @@
 
 namespace starchat {
 
-class Pace {
+class StepBudget {
  public:
   // Columns, prompts included, of a step that takes about kMostSteps times as long as one that
   // only decodes for n_decoding sequences: prompts in between delay their tokens by no more.

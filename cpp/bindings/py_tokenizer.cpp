@@ -1,6 +1,4 @@
 // The Python class Tokenizer: bytes in, bytes out, the GIL released while it works.
-#include "text/tokenizer.hpp"
-
 #include <pybind11/stl.h>
 
 #include <cstdint>
@@ -15,6 +13,7 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
+#include "text/tokenizer.hpp"
 
 namespace py = pybind11;
 

@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "engine/process_bound.hpp"
+#include "engine/fork_guard.hpp"
 #include "engine/ready_queue.hpp"
 #include "engine/token_stream.hpp"
 
@@ -23,7 +23,7 @@ class PyReadyQueue {
   const std::shared_ptr<ReadyQueue>& get() const { return queue_.get(); }
 
  private:
-  ProcessBound<ReadyQueue> queue_;
+  ForkGuard<ReadyQueue> queue_;
 };
 
 // Dropping it cancels the sequence.
@@ -40,7 +40,7 @@ class PyTokenStream {
   std::tuple<int, int, int, int> counts() const;
 
  private:
-  ProcessBound<TokenStream> stream_;
+  ForkGuard<TokenStream> stream_;
 };
 
 void bind_token_stream(pybind11::module_& m);

@@ -1,4 +1,4 @@
-#include "bindings/token_stream.hpp"
+#include "bindings/py_token_stream.hpp"
 
 #include <pybind11/stl.h>
 

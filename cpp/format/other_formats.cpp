@@ -1,4 +1,4 @@
-#include "format/foreign.hpp"
+#include "format/other_formats.hpp"
 
 #include <algorithm>
 #include <array>
@@ -75,7 +75,7 @@ std::string with_remedy(std::string_view name, std::string_view remedy) {
 
 }  // namespace
 
-std::string describe_foreign_format(std::string_view head) {
+std::string describe_other_format(std::string_view head) {
   if (head.empty()) return with_remedy("an empty file", kDownload);
   for (const Format& format : kFormats) {
     if (head.starts_with(format.start)) return with_remedy(format.name, format.remedy);
@@ -102,7 +102,7 @@ std::string describe_foreign_format(std::string_view head) {
                      kGetGgml);
 }
 
-std::optional<std::string_view> foreign_architecture(std::string_view tensor_name) {
+std::optional<std::string_view> other_architecture(std::string_view tensor_name) {
   for (const Architecture& architecture : kArchitectures) {
     if (tensor_name.starts_with(architecture.start)) return architecture.name;
   }
