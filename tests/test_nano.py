@@ -13,10 +13,10 @@ import pytest
 
 from starchat import StarChat
 from starchat._core import inspect, testing
-from starchat.ggml_writer import TYPES, dequantize, write_ggml
+from starchat.convert.ggml_writer import TYPES, dequantize, write_ggml
 from support.tiny_model import Shape, TinyModel, tiled
 
-NANO = Path(__file__).parent.parent / "examples/nano"
+NANO = Path(__file__).parent.parent / "training/nano"
 pytestmark = pytest.mark.usefixtures("nano")
 
 

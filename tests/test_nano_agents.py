@@ -18,7 +18,7 @@ import pytest
 
 from starchat import StarChat
 
-NANO = Path(__file__).parent.parent / "examples/nano"
+NANO = Path(__file__).parent.parent / "training/nano"
 N_DIALOGUES = 150
 
 
@@ -171,7 +171,7 @@ def test_words_of_the_evaluation_are_held_out() -> None:
 
 
 def test_the_dialogue_form_is_that_of_the_core() -> None:
-    core = pytest.importorskip("starchat.tools", reason="tools came to the core later")
+    core = pytest.importorskip("starchat.chat.tools", reason="tools came to the core later")
     from tools import call_lines, made_up, result_lines, system_text
 
     for tool in agents(made_up):
@@ -192,5 +192,5 @@ def test_held_out_evaluation_is_what_the_page_publishes(nano: StarChat) -> None:
     for kind, (n_right, n) in scores(outcomes).items():
         if kind in KINDS:
             published = re.search(rf"^\| {KINDS[kind]} \| {n} \| ([\d.]+)% \|$", page, re.MULTILINE)
-            assert published, f"docs/nano.md has no row for {kind}: run examples/nano/document.py"
+            assert published, f"docs/nano.md has no row for {kind}: run training/nano/document.py"
             assert 100 * n_right / n >= float(published[1]) - 0.05, report(outcomes)

@@ -1,8 +1,8 @@
 """Asks the embedded model to call tools it has never seen, to state results, to read code.
 
-    python examples/nano/evaluate_agents.py             # the embedded model, greedy
-    python examples/nano/evaluate_agents.py --file other.bin
-    python examples/nano/evaluate_agents.py --real-code    # functions of json, textwrap, shutil …
+    python training/nano/evaluate_agents.py             # the embedded model, greedy
+    python training/nano/evaluate_agents.py --file other.bin
+    python training/nano/evaluate_agents.py --real-code    # functions of json, textwrap, shutil …
 
 The words of the made-up tools are held out of training, the themes below too; every value is new.
 A call is right if all names and all values are, a statement or an answer if it is equal. Tools are

@@ -1,6 +1,6 @@
 """Writes docs/nano.md: what starchat-nano is, how it was made, and every published question.
 
-python examples/nano/document.py     # asks the embedded model first; needs starchat
+python training/nano/document.py     # asks the embedded model first; needs starchat
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ after several pages of pasted context.
 
 ```
 pip install torch tokenizers typer rich numpy .
-python examples/nano/train.py train      # {wall_time}
-python examples/nano/train.py export     # writes src/starchat/models/starchat-nano.q8_0.bin
-python examples/nano/evaluate.py         # the published questions, through starchat
-python examples/nano/evaluate_agents.py  # calls, decisions, results and code, through starchat
-python examples/nano/document.py         # writes this page
+python training/nano/train.py train      # {wall_time}
+python training/nano/train.py export     # writes src/starchat/models/starchat-nano.q8_0.bin
+python training/nano/evaluate.py         # the published questions, through starchat
+python training/nano/evaluate_agents.py  # calls, decisions, results and code, through starchat
+python training/nano/document.py         # writes this page
 ```
 
 `topics.py` holds the questions, answers and checks; `wordings.py` more ways to ask; \

@@ -1,7 +1,7 @@
 """Asks the embedded model every published question and runs the code of its answers.
 
-    python examples/nano/evaluate.py                 # the embedded model, greedy
-    python examples/nano/evaluate.py --temperature 0.2 --file other.bin
+    python training/nano/evaluate.py                 # the embedded model, greedy
+    python training/nano/evaluate.py --temperature 0.2 --file other.bin
 
 A question is answered right if the topic's check passes after the code of the reply has run.
 """

@@ -1,7 +1,7 @@
 """Trains starchat-nano from scratch on generated dialogues and writes its ggml q8_0 file.
 
-    python examples/nano/train.py train      # resumes from its checkpoint; six hours on 2 cores
-    python examples/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
+    python training/nano/train.py train      # resumes from its checkpoint; six hours on 2 cores
+    python training/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
 
 Step k sees the same batch in every run: it is made from (seed, k). Needs torch, tokenizers, typer.
 """
@@ -151,7 +151,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 @app.command()
 def export(folder: Folder = FOLDER, path: Path = MODEL) -> None:
     """Write the ggml file, tiled like the original converter's."""
-    from starchat.ggml_writer import tile_multi_query, write_ggml
+    from starchat.convert.ggml_writer import tile_multi_query, write_ggml
 
     model, _ = _load(folder)
     config = model.config
