@@ -15,7 +15,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
 from langchain_starchat import ChatStarChat
-from langchain_starchat.requests import json_schema
+from langchain_starchat.request_options import json_schema
 from starchat import InvalidRequestError
 from support.scripted_model import reply
 

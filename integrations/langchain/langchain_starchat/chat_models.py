@@ -20,8 +20,8 @@ from langchain_core.runnables.config import get_config_list
 
 from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
-from langchain_starchat.requests import Attempt, attempts, definition, json_schema
-from langchain_starchat.requests import tool_choice as _tool_choice
+from langchain_starchat.request_options import Attempt, attempts, definition, json_schema
+from langchain_starchat.request_options import tool_choice as _tool_choice
 from langchain_starchat.settings import N_TOGETHER, StarChatSettings
 from langchain_starchat.structured_output import (
     StructuredOutputParser,

@@ -23,7 +23,6 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
-from llama_index.llms.starchat.lifetime import aclosing_stream, closing_stream, opened
 from llama_index.llms.starchat.messages import to_starchat
 from llama_index.llms.starchat.responses import (
     Reply,
@@ -35,6 +34,7 @@ from llama_index.llms.starchat.responses import (
     whole_async,
 )
 from llama_index.llms.starchat.settings import ModelSettings
+from llama_index.llms.starchat.stream_closing import aclosing_stream, closing_stream, opened
 from llama_index.llms.starchat.structured import StructuredByCalls
 from llama_index.llms.starchat.tools import check_whole, definition, resolved_choice, selections
 
