@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from starchat import StarChat, _core
-from starchat.constraint import Constraint, library
-from starchat.ggml_writer import tensor_shapes, write_ggml
+from starchat.convert.ggml_writer import tensor_shapes, write_ggml
+from starchat.grammar.constraint import Constraint, library
 
 PERSON = {
     "type": "object",

@@ -24,7 +24,7 @@ from rich.table import Table
 from spread import Spread, digits
 
 from starchat._core import instruction_sets, testing
-from starchat.ggml_writer import TYPES
+from starchat.convert.ggml_writer import TYPES
 
 N_ROWS, N_COLS = 24576, 6144  # c_fc of StarChat beta
 N_HEADS, HEAD_DIM = 48, 128

@@ -35,7 +35,7 @@ from runner import RUNNERS
 
 from starchat import StarChatError
 from starchat._core import inspect, instruction_sets
-from starchat.ggml_writer import TYPES
+from starchat.convert.ggml_writer import TYPES
 
 QUANTIZED = [type for type in TYPES if type.startswith("q")]
 ENGINES = tuple(RUNNERS)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import Progress
 
-from starchat.ggml_writer import TYPES, tensor_shapes, tile_multi_query, write_ggml
+from starchat.convert.ggml_writer import TYPES, tensor_shapes, tile_multi_query, write_ggml
 
 Array = npt.NDArray[Any]
 

@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from starchat import StarChat, Stream, Usage
+from starchat.convert.ggml_writer import TYPES
 from starchat.errors import StarChatError
-from starchat.ggml_writer import TYPES
 
 Samples = dict[str, list[float]]
 

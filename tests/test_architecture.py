@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,21 +33,14 @@ CPP_ROOMS = {
 }
 CPP_ROOMS["bindings"] = {*CPP_ROOMS}
 
-#: floors of src/starchat from the top; a module imports only from floors below its own
-FLOORS = [
-    {"__init__", "cli"},
-    {"loader", "speed"},
-    {"model"},
-    {"embedding"},
-    {"stream", "engines", "progress"},
-    {"pump", "chat"},
-    {"call_reader"},
-    {"tools"},
-    {"constraint", "parameters", "text_stream"},
-    {"schemas"},
-    {"types"},
-    {"errors", "_core", "ggml_writer"},
-]
+#: folder of src/starchat → what it may import beside itself: folders, or modules beside them
+BASE = {"errors", "types", "_core"}
+FOLDERS = {
+    "grammar": BASE,
+    "chat": BASE | {"grammar", "text_stream"},
+    "convert": {"errors"},
+    "cli": None,  # everything, and nothing imports it
+}
 FRAMEWORKS = ("langchain", "langchain_core", "llama_index", "torch", "transformers")
 
 
@@ -83,15 +77,45 @@ def imports(path: Path, package: str = "starchat") -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", sorted(PYTHON.glob("*.py")), ids=lambda path: path.name)
-def test_python_imports_go_one_way(path: Path) -> None:
-    ours = {name for floor in FLOORS for name in floor}
-    floor = next(i for i, names in enumerate(FLOORS) if path.stem in names)
-    below = {name for names in FLOORS[floor + 1 :] for name in names}
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("starchat.")}
-    allowed = below | ({"__init__", "__version__"} if path.stem == "cli" else set())
-    assert (used & ours) <= allowed
+def modules() -> list[str]:
+    """Return the modules of starchat, as names below it: "chat.tools"; packages too."""
+    paths = sorted(path.relative_to(PYTHON).with_suffix("") for path in PYTHON.rglob("*.py"))
+    names = [".".join(part for part in path.parts if part != "__init__") for path in paths]
+    return [name for name in names if name not in {"", "__main__"}]
+
+
+def used_modules(name: str) -> set[str]:
+    """Return the modules of starchat that one of them imports, anywhere in it."""
+    path = PYTHON.joinpath(*name.split("."))
+    is_package = path.is_dir()
+    path = path / "__init__.py" if is_package else path.with_suffix(".py")
+    package = ["starchat", *name.split(".")][: None if is_package else -1]
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1] + (node.module or "").split(".")
+            found = ".".join(part for part in base[1:] if part)
+            used |= {".".join(filter(None, [found, alias.name])) for alias in node.names} | {found}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("starchat"):
+            raise AssertionError(f"{name} imports {node.module} by its absolute name")
+    return used & {*modules(), "_core"}
+
+
+@pytest.mark.parametrize("name", modules())
+def test_python_folders_import_one_way(name: str) -> None:
+    folder = name.split(".")[0] if (PYTHON / name.split(".")[0]).is_dir() else ""
+    used = {used.split(".")[0] for used in used_modules(name)} - {folder}
+    assert "cli" not in used
+    allowed = FOLDERS.get(folder) if folder else None
+    assert allowed is None or used <= allowed
+    path = PYTHON.joinpath(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     assert not [name for name in imports(path) if name.split(".")[0] in FRAMEWORKS]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: used_modules(name) - {name, name.split(".")[0]} for name in modules()}
+    assert [*TopologicalSorter(graph).static_order()]  # raises CycleError, with the circle
 
 
 def adapter_files() -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from starchat import _core
-from starchat.chat import ChatTemplate, check_messages
+from starchat.chat.template import ChatTemplate, check_messages
 from starchat.errors import InvalidRequestError, UnsupportedFeatureError
 from support.fake_core import ByteVocabulary
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-import starchat.cli
-import starchat.speed
+import starchat.bench
+import starchat.cli.app
 
-COMMAND = [sys.executable, "-m", "starchat.cli"]
+COMMAND = [sys.executable, "-m", "starchat"]
 GREEDY = ["--temperature", "0", "--max-tokens", "12"]
 
 
@@ -184,7 +184,7 @@ def test_control_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
 
 
 def test_an_answers_control_characters_do_not_reach_a_terminal() -> None:
-    assert starchat.cli._printable("a\x1b[2J\tb\n\x9b") == "a\ufffd[2J\tb\n\ufffd"
+    assert starchat.cli.app._printable("a\x1b[2J\tb\n\x9b") == "a\ufffd[2J\tb\n\ufffd"
 
 
 # ---- inspect and bench ----------------------------------------------------------------------
@@ -236,8 +236,8 @@ def test_bench_as_json_has_every_measurement_and_the_limits(
     from support.tiny_model import Shape, write_tiny
 
     path = write_tiny(tmp_path / "tiny.q8_0.bin", "q8_0", Shape(n_ctx=64)).path
-    monkeypatch.setattr(starchat.speed, "_CACHED_BYTES", 0)
-    starchat.cli.bench(str(path), prompt_tokens=32, tokens=8, repeat=2, json=True, threads=1)
+    monkeypatch.setattr(starchat.bench, "_CACHED_BYTES", 0)
+    starchat.cli.app.bench(str(path), prompt_tokens=32, tokens=8, repeat=2, json=True, threads=1)
     found = json.loads(capsys.readouterr().out)
     assert found["model"]["n_threads"] == 1
     for phase in found["prefill"], found["decode"]:
@@ -277,7 +277,7 @@ def test_bench_spares_no_work(tiny_model_path: Path, monkeypatch: pytest.MonkeyP
         return replies[-1]
 
     monkeypatch.setattr(starchat.StarChat, "complete", remember)
-    starchat.cli.bench(str(tiny_model_path), prompt_tokens=64, tokens=300, repeat=2)
+    starchat.cli.app.bench(str(tiny_model_path), prompt_tokens=64, tokens=300, repeat=2)
     assert [reply.usage.completion_tokens for reply in replies] == [1, 300] * 2
     for reply in replies:
         assert reply.usage.cached_tokens == reply.usage.guessed_tokens == 0
@@ -324,7 +324,7 @@ def test_a_shell_that_closed_or_filled_a_stream_gets_one_line(
     name, _, rest = command.partition(" ")
     model = "" if name.startswith("-") else f"-m '{tiny_model_path}'"
     result = subprocess.run(
-        f"'{sys.executable}' -m starchat.cli {name} {model} {rest}",
+        f"'{sys.executable}' -m starchat {name} {model} {rest}",
         shell=True,
         capture_output=True,
         text=True,

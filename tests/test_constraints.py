@@ -30,7 +30,7 @@ from starchat import (
     UnsupportedFeatureError,
 )
 from starchat._core import SamplingParams, Tokenizer
-from starchat.constraint import Constraint, library
+from starchat.grammar.constraint import Constraint, library
 
 pytest.importorskip("llguidance", reason='needs pip install "starchat[grammar]"')
 testing: Any = importlib.import_module("starchat._core.testing")

@@ -13,28 +13,21 @@ from starchat import StarChat
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [
-    "",
-    ".call_reader",
-    ".chat",
-    ".constraint",
-    ".ggml_writer",
-    ".loader",
-    ".model",
-    ".parameters",
-    ".schemas",
-    ".stream",
-    ".text_stream",
-    ".tools",
-    ".types",
+    "starchat",
+    *sorted(
+        ".".join(("starchat", *path.relative_to(ROOT / "src/starchat").with_suffix("").parts))
+        for path in (ROOT / "src/starchat").rglob("*.py")
+        if ">>> " in path.read_text("utf-8") and path.name != "__init__.py"
+    ),
 ]
 PAGES = ("README.md", "docs/constraints.md", "docs/embeddings.md", "docs/tools.md")
 TEXTS = [(ROOT / name).read_text("utf-8") for name in PAGES]
 BLOCKS = re.findall(r"^```python\n(.*?)^```", "\n".join(TEXTS), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", MODULES, ids=lambda name: f"starchat{name}")
+@pytest.mark.parametrize("name", MODULES, ids=str)
 def test_docstrings_show_what_happens(name: str, nano: StarChat) -> None:
-    module = importlib.import_module(f"starchat{name}")
+    module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
 
 

@@ -400,11 +400,11 @@ def test_the_interpreter_ends_with_open_streams(reader: str) -> None:
         def read(stream):
             while stream.next():
                 pass
-        def pump(stream):
+        def waker(stream):
             while keys := queue.wait():
                 for key in keys:
                     streams[key].drain()
-        work = {"nobody": repr, "next": read, "queue": pump}[sys.argv[1]]
+        work = {"nobody": repr, "next": read, "queue": waker}[sys.argv[1]]
         for stream in streams:
             threading.Thread(target=work, args=[stream], daemon=True).start()
         time.sleep(0.05)

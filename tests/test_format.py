@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from starchat import StarChatError, _core
+from starchat.convert.ggml_writer import TYPES, quantize
 from starchat.errors import CorruptFileError, FileAccessError, UnsupportedFormatError
-from starchat.ggml_writer import TYPES, quantize
 from support.tiny_model import CONTROL, ROLES, Shape, vocabulary, write_tiny
 
 SMALL = Shape(n_embd=32, n_head=2, n_layer=1, n_ctx=2, n_vocab=3)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from starchat import _core
-from starchat.ggml_writer import (
+from starchat.convert.ggml_writer import (
     TYPES,
     dequantize,
     quantize,

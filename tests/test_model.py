@@ -30,7 +30,7 @@ from starchat import (
     StarChat,
     UnsupportedFeatureError,
     _core,
-    engines,
+    engine_registry,
 )
 from support.tiny_model import Shape, write_tiny
 
@@ -46,7 +46,7 @@ def model(tiny_model_path: Path) -> Iterator[StarChat]:
 
 def n_engines() -> int:
     gc.collect()
-    return len(engines._slots)
+    return len(engine_registry._slots)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
@@ -458,7 +458,7 @@ def test_a_forked_child_is_refused_the_parents_model_and_may_load_its_own(
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork
         from starchat import ForkError, StarChat
         model = StarChat.load(sys.argv[1])
-        asyncio.run(model.acomplete("a", max_tokens=2))  # starts the pump
+        asyncio.run(model.acomplete("a", max_tokens=2))  # starts the waker
         stream = model.stream_complete("a", max_tokens=300, ignore_eos=True)
         if os.fork() == 0:
             try:

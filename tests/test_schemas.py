@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from starchat import ConstraintError, closed_schema, map_schema, untitled_schema
-from starchat.constraint import json_text
-from starchat.schemas import Schema, check_exact
+from starchat.grammar.constraint import json_text
+from starchat.grammar.schemas import Schema, check_exact
 
 Draft202012Validator = pytest.importorskip("jsonschema").Draft202012Validator
 META = "https://json-schema.org/draft/2020-12/meta/"

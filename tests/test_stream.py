@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from starchat.async_waker import AsyncWaker
 from starchat.errors import EngineClosedError, InvalidRequestError
-from starchat.pump import Pump
 from starchat.stream import AsyncStream, Request, Stream
 from starchat.text_stream import TextStream
 from support.fake_core import ByteVocabulary, FakeQueue, FakeToken, FakeTokens
@@ -176,26 +176,26 @@ def test_a_dropped_stream_cancels_its_sequence() -> None:
 
 
 @pytest.fixture
-def pump() -> Iterator[Pump]:
+def waker() -> Iterator[AsyncWaker]:
     queue: Any = FakeQueue()
-    pump = Pump(queue)
-    yield pump
-    pump.close()
-    assert not pump._thread.is_alive()
+    waker = AsyncWaker(queue)
+    yield waker
+    waker.close()
+    assert not waker._thread.is_alive()
 
 
-def async_stream(pump: Pump, tokens: FakeTokens, stop: Sequence[str] = ()) -> AsyncStream:
-    queue: Any = pump.queue
-    key = pump.new_key()
+def async_stream(waker: AsyncWaker, tokens: FakeTokens, stop: Sequence[str] = ()) -> AsyncStream:
+    queue: Any = waker.queue
+    key = waker.new_key()
     tokens.on_news = lambda: queue.push(key)
     stream = AsyncStream(request_of(tokens, stop))
-    pump.attach(key, stream)
+    waker.attach(key, stream)
     return stream
 
 
-async def test_an_async_reader_is_woken_by_the_pump(pump: Pump) -> None:
+async def test_an_async_reader_is_woken_by_the_waker(waker: AsyncWaker) -> None:
     tokens = FakeTokens()
-    stream = async_stream(pump, tokens)
+    stream = async_stream(waker, tokens)
     reading = asyncio.create_task(anext(stream))
     await asyncio.sleep(0.02)
     assert not reading.done()
@@ -205,18 +205,18 @@ async def test_an_async_reader_is_woken_by_the_pump(pump: Pump) -> None:
         await anext(stream)
 
 
-async def test_news_before_the_first_look_are_not_missed(pump: Pump) -> None:
+async def test_news_before_the_first_look_are_not_missed(waker: AsyncWaker) -> None:
     tokens = FakeTokens()
-    stream = async_stream(pump, tokens)
+    stream = async_stream(waker, tokens)
     tokens.push(*BYTES.encode("hi"), finish_reason="stop")
     await asyncio.sleep(0.02)
     assert (await stream.result()).text == "hi"
 
 
-async def test_many_streams_written_by_threads_all_arrive(pump: Pump) -> None:
+async def test_many_streams_written_by_threads_all_arrive(waker: AsyncWaker) -> None:
     n_streams, text = 40, "naïve 🙂 " * 20
     tokens = [FakeTokens() for _ in range(n_streams)]
-    streams = [async_stream(pump, t) for t in tokens]
+    streams = [async_stream(waker, t) for t in tokens]
 
     def write(some: list[FakeTokens]) -> None:
         for id in BYTES.encode(text):
@@ -232,9 +232,9 @@ async def test_many_streams_written_by_threads_all_arrive(pump: Pump) -> None:
     assert {reply.text for reply in replies} == {text}
 
 
-async def test_cancelling_the_task_cancels_the_sequence(pump: Pump) -> None:
+async def test_cancelling_the_task_cancels_the_sequence(waker: AsyncWaker) -> None:
     tokens = FakeTokens()
-    reading = asyncio.create_task(async_stream(pump, tokens).result())
+    reading = asyncio.create_task(async_stream(waker, tokens).result())
     await asyncio.sleep(0.02)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -242,24 +242,24 @@ async def test_cancelling_the_task_cancels_the_sequence(pump: Pump) -> None:
     assert tokens.cancelled
 
 
-async def test_leaving_the_block_closes_the_stream(pump: Pump) -> None:
+async def test_leaving_the_block_closes_the_stream(waker: AsyncWaker) -> None:
     tokens = FakeTokens(BYTES.encode("a"))
-    async with async_stream(pump, tokens) as stream:
+    async with async_stream(waker, tokens) as stream:
         async for _ in stream:
             break
     assert tokens.cancelled
 
 
-async def test_aclose_ends_a_reader_that_waits(pump: Pump) -> None:
-    stream = async_stream(pump, FakeTokens())
+async def test_aclose_ends_a_reader_that_waits(waker: AsyncWaker) -> None:
+    stream = async_stream(waker, FakeTokens())
     reading = asyncio.create_task(anext(stream, None))
     await asyncio.sleep(0.02)
     await stream.aclose()
     assert await asyncio.wait_for(reading, 20) is None
 
 
-async def test_two_readers_of_one_stream_are_refused(pump: Pump) -> None:
-    stream = async_stream(pump, FakeTokens())
+async def test_two_readers_of_one_stream_are_refused(waker: AsyncWaker) -> None:
+    stream = async_stream(waker, FakeTokens())
     reading = asyncio.create_task(anext(stream, None))
     await asyncio.sleep(0.02)
     with pytest.raises(RuntimeError, match="already being read"):
@@ -268,17 +268,17 @@ async def test_two_readers_of_one_stream_are_refused(pump: Pump) -> None:
     await reading
 
 
-async def test_other_tasks_have_their_turn_though_the_engine_is_ahead(pump: Pump) -> None:
-    stream = async_stream(pump, FakeTokens(BYTES.encode("ab"), "stop"))
+async def test_other_tasks_have_their_turn_though_the_engine_is_ahead(waker: AsyncWaker) -> None:
+    stream = async_stream(waker, FakeTokens(BYTES.encode("ab"), "stop"))
     turns = asyncio.create_task(asyncio.sleep(0))
     await anext(stream)
     await anext(stream, None)
     assert turns.done()
 
 
-async def test_a_timeout_ends_a_reader_that_never_waits(pump: Pump) -> None:
+async def test_a_timeout_ends_a_reader_that_never_waits(waker: AsyncWaker) -> None:
     tokens = FakeTokens(BYTES.encode("a"))
-    stream = async_stream(pump, tokens)
+    stream = async_stream(waker, tokens)
 
     async def read() -> None:
         async for _ in stream:
@@ -289,14 +289,14 @@ async def test_a_timeout_ends_a_reader_that_never_waits(pump: Pump) -> None:
     assert tokens.cancelled
 
 
-async def test_a_task_that_nobody_keeps_is_not_collected_while_it_waits(pump: Pump) -> None:
+async def test_a_task_that_nobody_keeps_is_not_collected_while_it_waits(waker: AsyncWaker) -> None:
     tokens = FakeTokens()
     replies = []
 
     async def read(stream: AsyncStream) -> None:
         replies.append(await stream.result())
 
-    asyncio.create_task(read(async_stream(pump, tokens)))  # noqa: RUF006
+    asyncio.create_task(read(async_stream(waker, tokens)))  # noqa: RUF006
     for text in ("a", "b"):  # it waits again after the first
         await asyncio.sleep(0.02)
         gc.collect()
@@ -312,9 +312,9 @@ async def test_a_task_that_nobody_keeps_is_not_collected_while_it_waits(pump: Pu
     assert not AsyncStream._waiting
 
 
-async def test_a_dropped_async_stream_cancels_its_sequence(pump: Pump) -> None:
+async def test_a_dropped_async_stream_cancels_its_sequence(waker: AsyncWaker) -> None:
     tokens = FakeTokens()
-    stream = async_stream(pump, tokens)
+    stream = async_stream(waker, tokens)
     tokens.push(*BYTES.encode("a"))
     assert (await anext(stream)).text == "a"
     gone = weakref.ref(stream)
@@ -324,9 +324,9 @@ async def test_a_dropped_async_stream_cancels_its_sequence(pump: Pump) -> None:
     assert tokens.cancelled
 
 
-def test_a_closed_event_loop_cancels_its_sequences(pump: Pump) -> None:
+def test_a_closed_event_loop_cancels_its_sequences(waker: AsyncWaker) -> None:
     tokens = FakeTokens()
-    stream = async_stream(pump, tokens)
+    stream = async_stream(waker, tokens)
     loop = asyncio.new_event_loop()
     reading = loop.create_task(anext(stream, None))
     loop.run_until_complete(asyncio.sleep(0.02))
@@ -340,9 +340,9 @@ def test_a_closed_event_loop_cancels_its_sequences(pump: Pump) -> None:
     reading._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-def test_one_stream_may_be_read_in_one_loop_after_another(pump: Pump) -> None:
+def test_one_stream_may_be_read_in_one_loop_after_another(waker: AsyncWaker) -> None:
     tokens = FakeTokens(BYTES.encode("a"))
-    stream = async_stream(pump, tokens)
+    stream = async_stream(waker, tokens)
 
     async def read() -> str:
         return (await anext(stream)).text

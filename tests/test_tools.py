@@ -24,12 +24,12 @@ from starchat import (
     ToolCall,
     _core,
 )
-from starchat.call_reader import CallReader
-from starchat.chat import ChatTemplate, check_messages
-from starchat.parameters import shown_parameters
+from starchat.chat.call_reader import CallReader
+from starchat.chat.template import ChatTemplate, check_messages
+from starchat.chat.tools import CALL, RESULT, Toolbox, call_line, reply_grammar, reply_text
+from starchat.grammar.shown_schema import shown_parameters
 from starchat.stream import Request, Stream
 from starchat.text_stream import TextStream
-from starchat.tools import CALL, RESULT, Toolbox, call_line, reply_grammar, reply_text
 from support.fake_core import ByteVocabulary, FakeTokens
 
 jsonschema = pytest.importorskip("jsonschema", reason="the judge of what grammars allow")

@@ -22,9 +22,9 @@ from .errors import (
     UnsupportedFeatureError,
     UnsupportedFormatError,
 )
-from .loader import Loader
+from .grammar.schemas import closed_schema, enforceable_schema, map_schema, untitled_schema
+from .lazy_model import Loader
 from .model import StarChat
-from .schemas import closed_schema, enforceable_schema, map_schema, untitled_schema
 from .stream import AsyncStream, Stream
 from .types import (
     ChatOptions,

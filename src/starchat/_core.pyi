@@ -44,7 +44,7 @@ class Token:
     top_logprobs: list[tuple[int, float]]
 
 class ReadyQueue:
-    """Names the streams that have something new: one pump thread serves every async stream."""
+    """Names the streams that have something new: one waker thread serves every async stream."""
 
     def __init__(self) -> None: ...
     def wait(self) -> list[int]:

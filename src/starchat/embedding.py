@@ -13,9 +13,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from . import _core
-from .engines import Lease
+from .async_waker import AsyncWaker, shared_waker
+from .engine_registry import Lease
 from .errors import ContextLengthError, InvalidRequestError
-from .pump import Pump, shared_pump
 from .stream import AsyncStream, Request, Stream
 from .text_stream import TextStream
 from .types import ModelInfo, shown
@@ -34,7 +34,7 @@ class _Flight(NamedTuple):
     """One text in the engine: a reply without tokens, and the vector that is there at its end."""
 
     n_tokens: int
-    key: int  # of the pump
+    key: int  # of the waker
     request: Request
     embedding: _core.Embedding
 
@@ -74,11 +74,11 @@ class EmbeddingJob:
         for name, text in self._texts:
             prompts.append(self._prompt(name, text))
             await sleep(0)
-        pump = shared_pump()
-        with closing(self._flights(prompts, pump)) as flights:
+        waker = shared_waker()
+        with closing(self._flights(prompts, waker)) as flights:
             for flight in flights:
                 stream = AsyncStream(flight.request)
-                pump.attach(flight.key, stream)
+                waker.attach(flight.key, stream)
                 await stream.result()
         return self._vectors
 
@@ -92,14 +92,14 @@ class EmbeddingJob:
         return ids
 
     def _flights(
-        self, prompts: Sequence[list[int]], pump: Pump | None = None
+        self, prompts: Sequence[list[int]], waker: AsyncWaker | None = None
     ) -> Generator[_Flight, None, None]:
         """Yield the texts' flights in order; each is over before the next is asked for."""
         waiting, flying = deque(prompts), deque[_Flight]()
         try:
             for row in range(len(prompts)):
                 while waiting and _has_room(flying, len(waiting[0])):
-                    flying.append(self._send(waiting.popleft(), pump))
+                    flying.append(self._send(waiting.popleft(), waker))
                 yield flying[0]
                 self._vectors[row] = flying.popleft().embedding.vector
                 if self._progress:
@@ -108,9 +108,9 @@ class EmbeddingJob:
             for flight in flying:
                 flight.request.close()
 
-    def _send(self, ids: list[int], pump: Pump | None) -> _Flight:
+    def _send(self, ids: list[int], waker: AsyncWaker | None) -> _Flight:
         engine = self._lease.engine
-        key, queue = (pump.new_key(), pump.queue) if pump else (0, None)
+        key, queue = (waker.new_key(), waker.queue) if waker else (0, None)
         tokens, embedding = engine.embed(ids, queue, key)
         request = Request(tokens, TextStream(()), engine.tokenizer, len(ids), self._lease)
         return _Flight(len(ids), key, request, embedding)

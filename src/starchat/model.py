@@ -14,17 +14,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
-from .call_reader import CallReader
-from .chat import ChatTemplate, check_messages
-from .constraint import Constraint
+from .async_waker import shared_waker
+from .chat.call_reader import CallReader
+from .chat.template import ChatTemplate, check_messages
+from .chat.tools import Toolbox
 from .embedding import EmbeddingJob
-from .engines import Lease, Settings, lease
+from .engine_registry import Lease, Settings, lease
 from .errors import FileAccessError, InvalidRequestError, UnsupportedFeatureError
+from .grammar.constraint import Constraint
 from .progress import LoadingBar
-from .pump import shared_pump
 from .stream import AsyncStream, Request, Stream
 from .text_stream import TextStream
-from .tools import Toolbox
 from .types import (
     CONSTRAINTS,
     TOOLS,
@@ -468,13 +468,13 @@ class StarChat:
         self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> AsyncStream:
         params, grammar = self._params_and_grammar(options, tools)
-        pump = shared_pump()
-        key = pump.new_key()
+        waker = shared_waker()
+        key = waker.new_key()
         core_params = self._core_params(params, len(prompt))
         lead = self._lead(grammar, tools)
-        tokens = self._engine.submit(prompt, core_params, pump.queue, key, grammar, lead)
+        tokens = self._engine.submit(prompt, core_params, waker.queue, key, grammar, lead)
         stream = AsyncStream(self._request(tokens, params, len(prompt), tools))
-        pump.attach(key, stream)
+        waker.attach(key, stream)
         return stream
 
     def _params_and_grammar(

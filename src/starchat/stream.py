@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from . import _core
-from .call_reader import CallReader
+from .chat.call_reader import CallReader
 from .errors import InvalidRequestError, StarChatError
 from .text_stream import TextStream
 from .types import Chunk, Completion, FinishReason, TokenLogprob, Usage

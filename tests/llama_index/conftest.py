@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("llama_index.core", reason="pip install ./integrations/llama_index")
+pytest.importorskip("llama_index.core", reason="pip install ./integrations/llama_index_llms")
 
 from llama_index.core import Settings
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 
-from starchat.constraint import Constraint
-from starchat.tools import Toolbox
+from starchat.chat.tools import Toolbox
+from starchat.grammar.constraint import Constraint
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from starchat.ggml_writer import TYPES, dequantize, quantize, tile_multi_query, write_ggml
+from starchat.convert.ggml_writer import TYPES, dequantize, quantize, tile_multi_query, write_ggml
 
 Weights = dict[str, npt.NDArray[np.float32]]
 

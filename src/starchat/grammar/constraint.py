@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import _core
-from .errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError
+from .. import _core
+from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError
+from ..types import CONSTRAINTS, shown
 from .schemas import check_exact
-from .types import CONSTRAINTS, shown
 
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 

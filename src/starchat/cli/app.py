@@ -16,11 +16,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, _core, speed
-from .errors import InvalidRequestError, StarChatError
-from .model import StarChat
-from .stream import Stream
-from .types import SamplingOptions
+from .. import __version__, _core
+from ..bench import Speed, measure
+from ..errors import InvalidRequestError, StarChatError
+from ..model import StarChat
+from ..stream import Stream
+from ..types import SamplingOptions
 
 app = typer.Typer(
     name="starchat",
@@ -319,9 +320,7 @@ def bench(
         stderr = Console(stderr=True)
         with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
             task = bar.add_task("measuring", total=3 * repeat)
-            measured = speed.measure(
-                loaded, prompt_tokens, tokens, repeat, lambda: bar.advance(task)
-            )
+            measured = measure(loaded, prompt_tokens, tokens, repeat, lambda: bar.advance(task))
     if json:
         print(measured.to_json())
     else:
@@ -329,7 +328,7 @@ def bench(
         Console(highlight=False).print(_speed_table(measured))
 
 
-def _speed_table(measured: speed.Speed) -> Any:
+def _speed_table(measured: Speed) -> Any:
     from rich.table import Table
 
     table = Table("", box=None, pad_edge=False, header_style="bold")
@@ -423,7 +422,3 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..errors import InvalidRequestError, UnsupportedFeatureError
+from ..types import Messages, ToolCall, check_token_ids, shown
 from .call_reader import restated
-from .errors import InvalidRequestError, UnsupportedFeatureError
 from .tools import Toolbox, call_line, plain_text, reply_text, result_line
-from .types import Messages, ToolCall, check_token_ids, shown
 
 _KEYS = {
     "system": ("role", "content"),

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .text_stream import UntilStop
+from ..text_stream import UntilStop
+from ..types import ToolCall, ToolCallChunk
 from .tools import CALL, call_line, reply_text
-from .types import ToolCall, ToolCallChunk
 
 _HEAD = re.compile(r'\{"name": ("(?:[^"\\]|\\.)*"), "arguments": (?=\{)')
 _NEXT = "\n" + CALL

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import _core
-from .constraint import Constraint, json_text
-from .errors import ConstraintError, InvalidRequestError
-from .parameters import shown_parameters
-from .schemas import Schema, closed_schema
-from .types import TOOLS, shown
+from .. import _core
+from ..errors import ConstraintError, InvalidRequestError
+from ..grammar.constraint import Constraint, json_text
+from ..grammar.schemas import Schema, closed_schema
+from ..grammar.shown_schema import shown_parameters
+from ..types import TOOLS, shown
 
 CALL = "<tool_call>"
 RESULT = "<tool_result>"

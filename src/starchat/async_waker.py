@@ -20,10 +20,10 @@ class Wakeable(Protocol):
     """A reader that waits in an event loop."""
 
     def wake(self) -> None:
-        """Continue the reader; called from the pump's thread, must not wait or raise."""
+        """Continue the reader; called from the waker's thread, must not wait or raise."""
 
 
-class Pump:
+class AsyncWaker:
     """Passes news on to the streams that they are for, as long as these live."""
 
     def __init__(self, queue: _core.ReadyQueue | None = None) -> None:
@@ -31,7 +31,7 @@ class Pump:
         self.queue = queue or _core.ReadyQueue()
         self._keys = itertools.count(1)
         self._readers: WeakValueDictionary[int, Wakeable] = WeakValueDictionary()
-        self._thread = threading.Thread(target=self._run, name="starchat-pump", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="starchat-waker", daemon=True)
         self._thread.start()
 
     def new_key(self) -> int:
@@ -56,15 +56,15 @@ class Pump:
 
 
 _lock = threading.Lock()
-_shared: Pump | None = None
+_shared: AsyncWaker | None = None
 
 
-def shared_pump() -> Pump:
-    """Return the pump of this process, started on first use."""
+def shared_waker() -> AsyncWaker:
+    """Return the waker of this process, started on first use."""
     global _shared
     with _lock:
         if _shared is None:
-            _shared = Pump()
+            _shared = AsyncWaker()
             # Here, so that it runs before the handler that the queue registered for itself.
             atexit.register(_close_shared)
         return _shared

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from .errors import ConstraintError
-from .types import shown
+from ..errors import ConstraintError
+from ..types import shown
 
 Schema = dict[str, Any]
 

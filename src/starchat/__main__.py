@@ -1,0 +1,5 @@
+"""`python -m starchat` is the command `starchat`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Dialogues: messages to token ids, tools, and a reply's text to tool calls."""

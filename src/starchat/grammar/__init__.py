@@ -1,0 +1,1 @@
+"""Constrained decoding: what a reply may say, as a grammar."""
