@@ -9,7 +9,7 @@
 #include "base/errors.hpp"
 #include "base/hardware_limits.hpp"
 #include "bindings/bindings.hpp"
-#include "bindings/kernels_named.hpp"
+#include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
 #include "ops/ops.hpp"
 

@@ -8,7 +8,7 @@
 #include "base/arena.hpp"
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
-#include "bindings/kernels_named.hpp"
+#include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
 #include "model/gpt_bigcode.hpp"
 
