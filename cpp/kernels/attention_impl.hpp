@@ -1,4 +1,4 @@
-// Attention of one position's query heads, over a vocabulary V (kernels_impl.hpp).
+// Attention of the query heads of one position. V: the SIMD operations (kernels_impl.hpp).
 #pragma once
 #include <type_traits>
 
@@ -7,7 +7,7 @@
 namespace starchat {
 namespace {
 
-// Calls visit(first, integral_constant of how many) until every head has been visited.
+// Calls visit(first_head, integral_constant of the number of heads) until all heads are done.
 template <class V, class Visit>
 void for_heads(int n_heads, const Visit& visit) {
   constexpr int kHeads = V::kMaxColumns >= 8 ? 8 : 4;
@@ -16,49 +16,51 @@ void for_heads(int n_heads, const Visit& visit) {
   for (; h < n_heads; ++h) visit(h, std::integral_constant<int, 1>{});
 }
 
-// scores[h][i] = q[h] · key i, for the positions of some tiles.
-template <class V, int kHeads, int kTiles>
-void score_tiles(const uint16_t* keys, const float* q, int head_dim, float* scores, size_t stride) {
-  typename V::F sum[kHeads][kTiles];
+// scores[h][i] = q[h] · key i, for the positions of kStrips strips (head_dim, 16 positions).
+template <class V, int kHeads, int kStrips>
+void score_strips(const uint16_t* keys, const float* q, int head_dim, float* scores,
+                  size_t stride) {
+  typename V::F sum[kHeads][kStrips];
   for (auto& head : sum) {
     for (auto& s : head) s = V::set1(0.0f);
   }
   for (int d = 0; d < head_dim; ++d) {
-    typename V::F key[kTiles];
-    for (int t = 0; t < kTiles; ++t) {
-      key[t] = V::load_half(keys + static_cast<size_t>(t * head_dim + d) * kLanes);
+    typename V::F key[kStrips];
+    for (int s = 0; s < kStrips; ++s) {
+      key[s] = V::load_half(keys + static_cast<size_t>(s * head_dim + d) * kLanes);
     }
 #pragma GCC unroll 8
     for (int h = 0; h < kHeads; ++h) {
       const auto x = V::set1(q[h * head_dim + d]);
 #pragma GCC unroll 2
-      for (int t = 0; t < kTiles; ++t) sum[h][t] = V::fma(key[t], x, sum[h][t]);
+      for (int s = 0; s < kStrips; ++s) sum[h][s] = V::fma(key[s], x, sum[h][s]);
     }
   }
   for (int h = 0; h < kHeads; ++h) {
-    for (int t = 0; t < kTiles; ++t) V::store(scores + h * stride + t * kLanes, sum[h][t]);
+    for (int s = 0; s < kStrips; ++s) V::store(scores + h * stride + s * kLanes, sum[h][s]);
   }
 }
 
 template <class V>
 void attention_scores(const Attention& a, int first_page, int end_page) {
-  const size_t stride = a.score_stride(), tile_elements = static_cast<size_t>(a.head_dim) * kLanes;
+  const size_t stride = a.score_stride();
+  const size_t strip_elements = static_cast<size_t>(a.head_dim) * kLanes;
   for (int page = first_page; page < end_page; ++page) {
     const uint16_t* keys = a.pages[page] + a.k_offset;
     const uint16_t* ahead = page + 1 < end_page ? a.pages[page + 1] + a.k_offset : keys;
-    for (size_t i = 0; i < 2 * tile_elements; i += 32) __builtin_prefetch(ahead + i, 0, 3);
+    for (size_t i = 0; i < 2 * strip_elements; i += 32) __builtin_prefetch(ahead + i, 0, 3);
     float* scores = a.scores() + static_cast<size_t>(page) * kPagePositions;
-    for (int tile = 0; tile < kPagePositions / kLanes; tile += V::kTiles) {
+    for (int strip = 0; strip < kPagePositions / kLanes; strip += V::kVectors) {
       for_heads<V>(a.n_heads, [&](int h, auto n) {
-        score_tiles<V, n(), V::kTiles>(keys + tile * tile_elements, a.q + h * a.head_dim,
-                                       a.head_dim, scores + h * stride + tile * kLanes, stride);
+        score_strips<V, n(), V::kVectors>(keys + strip * strip_elements, a.q + h * a.head_dim,
+                                          a.head_dim, scores + h * stride + strip * kLanes, stride);
       });
     }
   }
 }
 
-// Exponentials in the place of scores, which are divided by the root of head_dim here; what their
-// sum divides waits until the values are summed.
+// Replaces scores s by the numerators of softmax, exp(s/√head_dim - max). attention_means divides
+// the weighted sums of values by the sum of the numerators.
 template <class V>
 void attention_weights(const Attention& a, int first_head, int end_head) {
   using F = typename V::F;
@@ -66,13 +68,14 @@ void attention_weights(const Attention& a, int first_head, int end_head) {
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(a.head_dim));
   for (int h = first_head; h < end_head; ++h) {
     float* row = a.scores() + h * stride;
-    // Lanes past the last position hold whatever the page held before: they never count.
+    // Positions after the last one are unused rows of its page: their weights must be zero.
     for (size_t i = a.n_positions; i < stride; ++i) row[i] = -3e38f;
     F largest = V::load(row);
     for (size_t i = kLanes; i < stride; i += kLanes) largest = V::max(largest, V::load(row + i));
     const F shift = V::set1(-scale * max_lanes<V>(largest));
     for (size_t i = 0; i < stride; i += kLanes) {
-      const F score = V::load(row + i);  // times zero: exp alone would make a number of NaN
+      const F score =
+          V::load(row + i);  // score · 0 is NaN for NaN; exp's clamp alone would hide it
       V::store(row + i, V::fma(score, V::set1(0.0f), exp<V>(V::fma(score, V::set1(scale), shift))));
     }
     for (size_t i = a.n_positions; i < stride; ++i) row[i] = 0.0f;
@@ -82,26 +85,26 @@ void attention_weights(const Attention& a, int first_head, int end_head) {
   }
 }
 
-// sums[h] += weight j · value j, for the n positions of one page, in order.
-template <class V, int kHeads, int kTiles>
+// sums[h] += weight j · value j, for the n positions of one page, in order; kVectors · 16 elements.
+template <class V, int kHeads, int kVectors>
 void add_values(const uint16_t* values, int row_elements, int n, const float* weights,
                 size_t stride, float* sums) {
-  typename V::F sum[kHeads][kTiles];
+  typename V::F sum[kHeads][kVectors];
   for (int h = 0; h < kHeads; ++h) {
-    for (int t = 0; t < kTiles; ++t) sum[h][t] = V::load(sums + h * row_elements + t * kLanes);
+    for (int i = 0; i < kVectors; ++i) sum[h][i] = V::load(sums + h * row_elements + i * kLanes);
   }
   for (int j = 0; j < n; ++j, values += row_elements) {
-    typename V::F value[kTiles];
-    for (int t = 0; t < kTiles; ++t) value[t] = V::load_half(values + t * kLanes);
+    typename V::F value[kVectors];
+    for (int i = 0; i < kVectors; ++i) value[i] = V::load_half(values + i * kLanes);
 #pragma GCC unroll 8
     for (int h = 0; h < kHeads; ++h) {
       const auto weight = V::set1(weights[h * stride + j]);
 #pragma GCC unroll 2
-      for (int t = 0; t < kTiles; ++t) sum[h][t] = V::fma(value[t], weight, sum[h][t]);
+      for (int i = 0; i < kVectors; ++i) sum[h][i] = V::fma(value[i], weight, sum[h][i]);
     }
   }
   for (int h = 0; h < kHeads; ++h) {
-    for (int t = 0; t < kTiles; ++t) V::store(sums + h * row_elements + t * kLanes, sum[h][t]);
+    for (int i = 0; i < kVectors; ++i) V::store(sums + h * row_elements + i * kLanes, sum[h][i]);
   }
 }
 
@@ -121,15 +124,15 @@ void attention_means(const Attention& a, int first_dim, int end_dim) {
       for (int d = first_dim; d < end_dim; d += 32) __builtin_prefetch(ahead + j * row + d, 0, 3);
     }
     const float* weights = a.scores() + static_cast<size_t>(page) * kPagePositions;
-    const auto add = [&](int d, auto tiles) {
+    const auto add = [&](int d, auto vectors) {
       for_heads<V>(a.n_heads, [&](int h, auto heads) {
-        add_values<V, heads(), tiles()>(values + d, a.v_row_elements, n, weights + h * stride,
-                                        stride, a.sums() + h * row + d);
+        add_values<V, heads(), vectors()>(values + d, a.v_row_elements, n, weights + h * stride,
+                                          stride, a.sums() + h * row + d);
       });
     };
     int d = first_dim;
-    for (; d + V::kTiles * kLanes <= end_dim; d += V::kTiles * kLanes) {
-      add(d, std::integral_constant<int, V::kTiles>{});
+    for (; d + V::kVectors * kLanes <= end_dim; d += V::kVectors * kLanes) {
+      add(d, std::integral_constant<int, V::kVectors>{});
     }
     for (; d < end_dim; d += kLanes) add(d, std::integral_constant<int, 1>{});
   }

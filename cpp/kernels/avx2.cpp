@@ -1,8 +1,8 @@
-// AVX2 with FMA and F16C: 16 lanes are two registers. Dot products by VPMADDUBSW, its 16-bit sums
-// kept as long as they cannot overflow: 8 terms of 4-bit weights (8·2·15·127 = 30480), 4 of 5-bit
-// ones (4·2·31·127 = 31496); 8-bit weights are made unsigned by moving their sign to the
-// activation (2·128·127 = 32512) and are widened each time. A 4-bit block of 8 rows costs 8 of
-// them, 8 additions, one widening, one conversion and one fma per column.
+// AVX2 with FMA and F16C: 16 lanes are two registers. Dot products use VPMADDUBSW, whose 16-bit
+// sums are added until they could exceed 32767: 8 terms of 4 bits (8·2·15·127 = 30480), 4 terms of
+// 5 bits (4·2·31·127 = 31496), 1 term of 8 bits (2·128·127 = 32512; the weight's sign moves to the
+// activation, because one operand is unsigned). A 4-bit block of 8 rows takes, for each column, 8
+// VPMADDUBSW, 7 additions, one widening to 32 bits, one conversion to float and one fma.
 #include <immintrin.h>
 
 #include "kernels/double_width.hpp"
@@ -73,20 +73,20 @@ struct Avx2Half {
     } else if constexpr (kBits == 4) {
       const __m256i low4 = _mm256_set1_epi8(0x0f);
       for (int j = 0; j < 4; ++j) {
-        const __m256i both = load_bytes(qs + 64 * j);
-        quads.q[j] = _mm256_and_si256(both, low4);
-        quads.q[j + 4] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low4);
+        const __m256i packed = load_bytes(qs + 64 * j);
+        quads.q[j] = _mm256_and_si256(packed, low4);
+        quads.q[j + 4] = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low4);
       }
     } else {
       const __m256i low5 = _mm256_set1_epi8(0x1f), low3 = _mm256_set1_epi8(0x07);
       const __m256i bits34 = _mm256_set1_epi8(0x18), high = load_bytes(qh);
       for (int j = 0; j < 4; ++j) {
-        const __m256i both = load_bytes(qs + 64 * j);
-        const __m256i at3 =
+        const __m256i packed = load_bytes(qs + 64 * j);
+        const __m256i high_at_bit3 =
             j < 2 ? _mm256_slli_epi16(high, 3 - 2 * j) : _mm256_srli_epi16(high, 2 * j - 3);
-        quads.q[j] = _mm256_and_si256(both, low5);
-        quads.q[j + 4] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(both, 5), low3),
-                                         _mm256_and_si256(at3, bits34));
+        quads.q[j] = _mm256_and_si256(packed, low5);
+        quads.q[j + 4] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(packed, 5), low3),
+                                         _mm256_and_si256(high_at_bit3, bits34));
       }
     }
     return quads;
@@ -120,9 +120,9 @@ struct Avx2Half {
 
 struct Avx2 : DoubleWidth<Avx2Half> {
   static constexpr int kMaxColumns = 4;
-  static constexpr int kPanelColumns = 0;  // strip by strip
-  static constexpr int kTiles = 1;         // of keys or values that one pass of attention takes
-  using Rows = Avx2Half;                   // 8 rows at a time leave registers for 4 columns
+  static constexpr int kPanelColumns = 0;  // products go strip by strip
+  static constexpr int kVectors = 1;       // of keys or values in one pass of attention
+  using Rows = Avx2Half;                   // 8 rows at a time: 4 columns fit into 16 registers
 };
 
 }  // namespace

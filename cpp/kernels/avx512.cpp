@@ -1,6 +1,7 @@
-// AVX-512 with VNNI: one register is 16 rows x 4 k, two strips are multiplied at once. A 4-bit
-// block of both costs 8 loads and 24 operations to unpack, for up to 6 columns, and each column
-// 8 activations broadcast from memory, 16 VPDPBUSD, and 2 conversions, additions and fmas.
+// AVX-512 with VNNI: one register holds 16 rows x 4 k, and two strips are multiplied together. A
+// 4-bit block of both strips takes 8 loads and 24 operations to unpack, once for up to 6 columns.
+// Each column takes 8 broadcasts of 4 activations from memory, 16 VPDPBUSD, and 2 conversions, 2
+// integer additions and 2 fmas.
 #include <immintrin.h>
 
 #include "kernels/kernels_impl.hpp"
@@ -13,11 +14,11 @@ struct Avx512 {
   using I = __m512i;
   using Quad = __m512i;
   static constexpr int kLanes = 16;
-  static constexpr int kPanelColumns = 6;  // that both strips of a panel take at once
-  using Rows = Avx512;                     // of a strip, for several columns
-  static constexpr int kMaxColumns = 24;
-  static constexpr int kTiles = 2;  // of keys or values that one pass of attention takes
-  static constexpr bool kUnsignedBytes = true;  // VPDPBUSD wants unsigned weights
+  static constexpr int kPanelColumns = 6;       // of a pass over both strips of a panel
+  using Rows = Avx512;                          // for several columns: all 16 rows of a strip
+  static constexpr int kMaxColumns = 24;        // sums of one pass of float weights, 32 registers
+  static constexpr int kVectors = 2;            // of keys or values in one pass of attention
+  static constexpr bool kUnsignedBytes = true;  // VPDPBUSD multiplies unsigned by signed bytes
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
@@ -53,7 +54,7 @@ struct Avx512 {
 
   static __m512i load_bytes(const std::byte* p) { return _mm512_loadu_si512(p); }
 
-  // Quads j and j + 4.
+  // Unpacks quads j and j + 4 (StripLayout has the bits).
   template <int kBits>
   static void unpack(const std::byte* qs, const std::byte* qh, int j, Quad (&two)[2]) {
     if constexpr (kBits == 8) {
@@ -62,20 +63,20 @@ struct Avx512 {
       two[1] = _mm512_xor_si512(load_bytes(qs + 64 * (j + 4)), flip);
       return;
     }
-    const __m512i both = load_bytes(qs + 64 * j);
+    const __m512i packed = load_bytes(qs + 64 * j);
     if constexpr (kBits == 4) {
       const __m512i low4 = _mm512_set1_epi8(0x0f);
-      two[0] = _mm512_and_si512(both, low4);
-      two[1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low4);
+      two[0] = _mm512_and_si512(packed, low4);
+      two[1] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low4);
     } else {
-      constexpr int kSelect = 0xca;  // a ? b : c
+      constexpr int kSelect = 0xca;  // truth table of a ? b : c
       const __m512i low5 = _mm512_set1_epi8(0x1f), low3 = _mm512_set1_epi8(0x07);
       const __m512i high = load_bytes(qh);
-      const __m512i at3 =
+      const __m512i high_at_bit3 =
           j < 2 ? _mm512_slli_epi16(high, 3 - 2 * j) : _mm512_srli_epi16(high, 2 * j - 3);
       const __m512i mixed =
-          _mm512_ternarylogic_epi32(low3, _mm512_srli_epi16(both, 5), at3, kSelect);
-      two[0] = _mm512_and_si512(both, low5);
+          _mm512_ternarylogic_epi32(low3, _mm512_srli_epi16(packed, 5), high_at_bit3, kSelect);
+      two[0] = _mm512_and_si512(packed, low5);
       two[1] = _mm512_and_si512(mixed, low5);
     }
   }

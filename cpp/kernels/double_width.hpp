@@ -1,5 +1,5 @@
-// A vocabulary of twice the lanes from one with H::kLanes: every operation on a low and a high
-// register.
+// SIMD operations on 2 · H::kLanes lanes, made of those on H::kLanes: each is applied to a low and
+// to a high register.
 #pragma once
 #include <cstddef>
 #include <cstdint>

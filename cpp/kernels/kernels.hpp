@@ -1,6 +1,7 @@
-// The table of compute kernels, one per instruction set, all with bit-identical results: output
-// rows sit in 16 lanes, sums run in one fixed order, every rounding is explicit.
-// Read by ops/; filled by {scalar,avx2,avx512,neon}.cpp from the templates in *_impl.hpp.
+// The table of compute kernels, one per instruction set. All give bit-identical results: every
+// output row has a SIMD lane of its own, sums have one fixed order, every rounding is explicit.
+// Used by ops/; filled by {scalar,avx2,avx512,neon}.cpp from the templates in *_impl.hpp.
+// docs/architecture.md defines the terms and explains the order of sums.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -12,53 +13,73 @@
 
 namespace starchat {
 
-inline constexpr int kStripRows = 16;      // output rows side by side in the lanes
-inline constexpr int kPanelStrips = 2;     // side by side in one product
-inline constexpr int kTileColumns = 24;    // activation columns that lie interleaved
+inline constexpr int kStripRows = 16;  // output rows of a strip: the floats of one AVX-512 register
+// Strips that one product multiplies together. On AVX-512, 2 strips x 6 columns need 12 integer and
+// 12 float sums: 24 of 32 registers, which leaves enough for the unpacked weights.
+inline constexpr int kPanelStrips = 2;
+// Activation columns that lie interleaved: 4 passes of 6 columns with AVX-512 and quantized
+// weights; 24 sums of the 32 registers with float weights.
+inline constexpr int kTileColumns = 24;
 inline constexpr int kBlock = 32;          // weights of one row that share a scale
-inline constexpr int kPagePositions = 32;  // of a page of the KV cache: two tiles of 16 lanes
+inline constexpr int kPagePositions = 32;  // positions of a page of the KV cache: 2 strips of 16
 
-// 32 activations as the second operand of a matrix product with quantized weights: scale · 2^power
-// · q. A group of blocks shares the scale; a block with smaller values has a power of its own. So a
-// block's product is scaled by adding to the exponents of d, which is cheaper than multiplying, and
-// a group's is multiplied once.
+// 32 activations, the second operand of a product with quantized weights. Their values are
+// scale · 2^power · q[k]. A group of 16 blocks shares the float scale, each block has its own
+// power, so a block of small values stays accurate. Multiplying by 2^power is one integer addition
+// to the exponents of the weights' scales d; the group's scale is multiplied once for 512 weights.
+//   byte   0            32           36                      40
+//          | int8 q[32] | int32 power | start or scaled_sum |
 struct ActivationBlock {
-  int8_t q[kBlock];    // within [-127, 127]
-  int32_t power;       // 0 to kMaxPower, where a float has its exponent
-  union {              // by the type of the weights
-    int32_t start;     // of the dot product: takes out the offset at which *_0 weights are stored
-    float scaled_sum;  // 2^power · sum of q: what the minimum of *_1 weights multiplies
+  int8_t q[kBlock];    // -127 to 127
+  int32_t power;       // 0 to kMaxPower, shifted left by kMantissaBits: added to a float's bits
+  union {              // depends on the type of the weights
+    int32_t start;     // initial dot product, -offset · sum of q: see weight_offset()
+    float scaled_sum;  // 2^power · sum of q, to be multiplied by the minimum m of *_1 weights
   };
 };
 static_assert(sizeof(ActivationBlock) == 40);
 
+// Blocks of a group: 512 weights a row, at most 17 KB for both strips of a panel (q8_0), so they
+// stay in an L1 cache of 32 KB while all columns of a sweep are multiplied with them.
 inline constexpr int kGroupBlocks = 16;
-inline constexpr int kMaxPower = 15;  // of the blocks that reach as far as their group
+// The power of the blocks that hold values as large as the largest of their group. A float holds
+// 2^15 · (sum of 32 q) exactly: it has 27 bits, of which at most 12 are significant.
+inline constexpr int kMaxPower = 15;
 inline constexpr int kMantissaBits = 23;
 
 constexpr int groups_of(int n_blocks) { return (n_blocks + kGroupBlocks - 1) / kGroupBlocks; }
 
-// Where a tile has the scales of its groups, in bytes: behind its blocks.
+// Byte offset, within a tile, of the scales of its groups: they follow its blocks.
 constexpr size_t scales_offset(int n_blocks, int width) {
   return sizeof(ActivationBlock) * n_blocks * width;
 }
 
-// Of one column, as the operand of weights that are quantized or not.
+// Size of one column of activations, for quantized or for float weights.
 constexpr size_t activation_bytes(bool quantized, int n_blocks) {
   return quantized ? scales_offset(n_blocks, 1) + groups_of(n_blocks) * sizeof(float)
                    : n_blocks * kBlock * sizeof(float);
 }
 
-// How 16 rows of quantized weights lie in a strip: records of two blocks, so that every load is
-// 64-byte aligned at unchanged size. Within a block four successive k of the 16 rows make one
-// 64-byte vector ("quad"): byte 4*row + t holds k = 4*quad + t. Of 4 bits, quads 0..3 lie in the
-// low nibbles and 4..7 (k + 16) in the high ones. Of 5 bits, quads 0..3 lie in the low five; above
-// them the low three of 4..7, whose upper two lie in qh, those of quad 4 lowest.
-//   { f16 d[2][16] | *_1: f16 m[2][16] | q5: u8 qh[2][64] | u8 qs[2][256], q8: i8 qs[2][512] }
-// f16 and f32 strips are plain: [k][16].
+// Memory layout of a strip, 16 rows of weights. f16 and f32: plain, [k][16 rows]. Quantized:
+// records of two blocks of each row. Every load is 64-byte aligned, the size is that of the file.
+//   record   d f16[2][16]  m f16[2][16]  qh u8[2][64]  qs          bytes
+//   q4_0     0                                         64 [2][256]   576
+//   q4_1     0             64                         128 [2][256]   640
+//   q5_0     0                            64          192 [2][256]   704
+//   q5_1     0             64            128          256 [2][256]   768
+//   q8_0     0                                         64 [2][512]  1088
+// Quad j holds the weights k = 4j to 4j + 3 of 16 rows, 64 in all. Weight k of a row is in byte
+// i = 4·row + k % 4 of the quad's 64-byte vector. A vector of 4 or 5 bits holds two quads: l is a
+// bit of quad j, h of quad j + 4 (that is k + 16), j = 0 to 3.
+//                   bit 7  6  5  4  3  2  1  0
+//   4 bits   qs[j][i]: h3 h2 h1 h0 l3 l2 l1 l0
+//   5 bits   qs[j][i]: h2 h1 h0 l4 l3 l2 l1 l0
+//            qh[i]:    h4 h3 h4 h3 h4 h3 h4 h3
+//               quad:   7  7  6  6  5  5  4  4
+//   8 bits   qs[j][i]: the signed weight of quad j, j = 0 to 7
 struct StripLayout {
-  int bits;      // 4, 5 or 8; 0 for floats
-  bool has_min;  // *_1
+  int bits;      // of a weight: 4, 5 or 8; 0 for f16 and f32
+  bool has_min;  // the *_1 types: weights are q·d + m
   constexpr size_t record_bytes() const { return qs_offset() + 2 * qs_bytes(); }
   constexpr size_t m_offset() const { return 64; }
   constexpr size_t qh_offset() const { return has_min ? 128 : 64; }
@@ -82,13 +103,15 @@ constexpr StripLayout strip_layout(TensorType type) {
   }
 }
 
-// A panel: some strips of a packed matrix, one after the other, times all columns of a batch.
+// The product of a panel (one or two consecutive strips of a packed matrix) with all columns of a
+// batch.
 struct PanelProduct {
   const std::byte* strips;  // (n_strips, strip_bytes) of StripLayout
   size_t strip_bytes;
   int n_strips;              // at most kPanelStrips
-  const std::byte* columns;  // tiles: (n_blocks, width) of ActivationBlock and (n_groups, width)
-                             // scales, or (n_blocks, width) of float[32]
+  const std::byte* columns;  // tiles of up to 24 columns (width). For quantized weights:
+                             // ActivationBlock (n_blocks, width), then scales (n_groups, width);
+                             // for float weights: float (n_blocks, width, 32)
   int n_blocks, n_columns;
   const float* bias;  // (n_strips * 16) or null
   bool accumulate;    // out += instead of out =
@@ -96,22 +119,23 @@ struct PanelProduct {
   size_t out_stride;
 };
 
-// Softmax attention of one position's query heads that share a key head, in three parts that a
-// team may split: scores by pages, weights by heads, means by dimensions. Each part reads the pages
-// once for all heads.
+// Softmax attention for one position: the query heads that share one key head. It has three parts,
+// which threads may divide: scores by pages, weights by heads, means by dimensions. Each part reads
+// the pages once for all heads.
 struct Attention {
   const float* q;  // (n_heads, head_dim)
   int n_heads, head_dim;
   const uint16_t* const* pages;  // of the sequence
   size_t k_offset, v_offset;     // of this layer and key head within a page
-  int v_row_elements;            // head_dim rounded up to whole vectors
-  int n_positions;               // cached, this one included
+  int v_row_elements;            // head_dim rounded up to a multiple of 16
+  int n_positions;               // cached positions, including this one
   float* scratch;                // scratch_elements()
   float* out;                    // (n_heads, head_dim)
 
   int n_pages() const { return (n_positions + kPagePositions - 1) / kPagePositions; }
   size_t score_stride() const { return static_cast<size_t>(n_pages()) * kPagePositions; }
-  // Sums of values (n_heads, v_row_elements), inverse sums of weights (n_heads), scores.
+  // Scratch memory: sums of values (n_heads, v_row_elements), 1 / sums of weights (n_heads), scores
+  // (n_heads, score_stride), which become the weights in place.
   float* sums() const { return scratch; }
   float* inverse_sums() const { return sums() + static_cast<size_t>(n_heads) * v_row_elements; }
   float* scores() const { return inverse_sums() + n_heads; }
@@ -121,7 +145,7 @@ struct Attention {
 struct Kernels {
   const char* name;
   void (*panel_product[7])(const PanelProduct&);  // by TensorType
-  // Into one column of a tile of so many (width).
+  // Writes column number `column` of a tile that has `width` columns.
   void (*quantize)(const float* x, int n_blocks, TensorType weights, std::byte* tile, int column,
                    int width);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);
@@ -132,20 +156,20 @@ struct Kernels {
   void (*to_half)(const float* x, int n, uint16_t* out);                  // round to nearest even
 };
 
-// All of it, in the caller's thread.
+// All three parts, in the caller's thread.
 inline void attend(const Kernels& kernels, const Attention& a) {
   kernels.attention_scores(a, 0, a.n_pages());
   kernels.attention_weights(a, 0, a.n_heads);
   kernels.attention_means(a, 0, a.v_row_elements);
 }
 
-// Those that this machine can run, the best last.
+// The instruction sets that this machine can run, the fastest last.
 std::vector<std::string> available_instruction_sets();
 
-// Null where this machine or build cannot run it.
+// Null if this machine or build cannot run this instruction set.
 const Kernels* find_kernels(std::string_view name);
 
-// The best of them, or the one that STARCHAT_ISA names; UnsupportedFeatureError if it cannot run.
+// The fastest one, or the one that STARCHAT_ISA names; UnsupportedFeatureError if it cannot run.
 const Kernels& select_kernels();
 
 }  // namespace starchat

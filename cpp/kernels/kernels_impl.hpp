@@ -1,7 +1,7 @@
-// Every kernel over a vocabulary V of 16-lane vectors that each instruction set supplies: V::F
-// floats, V::I int32, and quads of weights in the form that it multiplies. The order of operations
-// is written here and in the three files below, so it is the same everywhere, and so are the bits.
-// Included by one .cpp per instruction set; internal linkage keeps their code apart.
+// Every kernel, as a template over V: the SIMD operations of one instruction set on 16 lanes. V::F
+// is a vector of floats, V::I of int32; weights are unpacked to quads in a form of V's choice. The
+// order of operations is written only here and in the three files below, so all instruction sets
+// give the same bits. Included by one .cpp each; internal linkage keeps their code apart.
 #pragma once
 #include "kernels/attention_impl.hpp"
 #include "kernels/lanes_impl.hpp"
@@ -10,30 +10,30 @@
 namespace starchat {
 namespace {
 
-// Returns the group's scale.
+// Quantizes a group of up to 16 blocks and returns its scale.
 template <class V>
 float quantize_group(const float* x, int n_blocks, int32_t offset, ActivationBlock* out,
                      int stride) {
   const auto values = [&](int b, int i) { return V::load(x + b * kBlock + i * kLanes); };
-  // Magnitudes as integers compare like their values, NaN above infinity, and the difference of two
-  // has that of their exponents in its upper bits.
-  int32_t of_block[kGroupBlocks], of_group = 0;
+  // Bits of absolute values, compared as integers, have the order of the values; NaN is above
+  // infinity. The upper bits of a difference are the difference of the exponents.
+  int32_t block_max[kGroupBlocks], group_max = 0;
   for (int b = 0; b < n_blocks; ++b) {
     const auto low = V::as_int(V::abs(values(b, 0))), high = V::as_int(V::abs(values(b, 1)));
-    of_block[b] = V::max_of(V::max_int(low, high));
-    if (of_block[b] > of_group) of_group = of_block[b];
+    block_max[b] = V::max_of(V::max_int(low, high));
+    if (block_max[b] > group_max) group_max = block_max[b];
   }
   float largest;
-  __builtin_memcpy(&largest, &of_group, sizeof largest);
-  if (!(largest <= 3e38f)) {  // overflow upstream must not look like a result
+  __builtin_memcpy(&largest, &group_max, sizeof largest);
+  if (!(largest <= 3e38f)) {  // infinity or NaN: the result must be NaN, not a plausible number
     for (int b = 0; b < n_blocks; ++b) out[b * stride] = {};
     return __builtin_nanf("");
   }
-  const bool is_tiny = largest < 1e-30f;  // the inverse would overflow, and nothing is lost
+  const bool is_tiny = largest < 1e-30f;  // 127 / largest would overflow: use zeros instead
   const float inverse = is_tiny ? 0.0f : 127.0f / largest;
   for (int b = 0; b < n_blocks; ++b, out += stride) {
-    // The block's largest times 2^n is at most the group's.
-    const int n = smaller((of_group - of_block[b]) >> kMantissaBits, kMaxPower);
+    // n is as large as possible while (the block's maximum) · 2^n <= the group's maximum.
+    const int n = smaller((group_max - block_max[b]) >> kMantissaBits, kMaxPower);
     const auto factor = V::set1(inverse * static_cast<float>(1 << n));
     const auto low = V::round(V::mul(values(b, 0), factor));
     const auto high = V::round(V::mul(values(b, 1), factor));

@@ -1,4 +1,4 @@
-// What all kernels do with the 16 lanes of a vocabulary V (kernels_impl.hpp): reductions and exp.
+// Functions of 16 lanes that all kernels share: reductions and exp. V: see kernels_impl.hpp.
 #pragma once
 #include "kernels/kernels.hpp"
 
@@ -7,9 +7,10 @@ namespace {
 
 constexpr int kLanes = 16;
 
-// Not std::min: a shared function may not be compiled for one instruction set.
+// Not std::min: the linker may keep the copy that was compiled for another instruction set.
 constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
+// ((lane 0 + lane 8) + (lane 4 + lane 12)) + …: halves are added, 8, 4, 2, 1 lanes at a time.
 template <class V>
 float sum_lanes(typename V::F x) {
   float lane[kLanes];
@@ -30,23 +31,24 @@ float max_lanes(typename V::F x) {
   return lane[0];
 }
 
-// x · 2^n, n where a float has its exponent. Of zero it makes next to nothing.
+// x · 2^n, with power = n << kMantissaBits. Zero becomes at most 2^-112, which does not matter in a
+// sum.
 template <class V>
 typename V::F times_power_of_two(typename V::F x, typename V::I power) {
   return V::as_float(V::add_int(V::as_int(x), power));
 }
 
-// exp(x) by 2^n · p(r), |r| <= ln2/2; relative error below 2e-7. Clamped to [-86, 88].
+// exp(x) = 2^n · p(r), |r| <= ln2/2; relative error below 2e-7. x is clamped to [-86, 88].
 template <class V>
 typename V::F exp(typename V::F x) {
   using F = typename V::F;
   x = V::min(V::max(x, V::set1(-86.0f)), V::set1(88.0f));
-  const F magic = V::set1(0x1.8p23f);  // adding it rounds to an integer in the low mantissa bits
+  const F magic = V::set1(0x1.8p23f);  // x + magic has round(x) in its low mantissa bits
   const F shifted = V::fma(x, V::set1(0x1.715476p+0f), magic);
   const F n = V::sub(shifted, magic);
   F r = V::fma(n, V::set1(-0x1.62e400p-1f), x);  // ln 2 in two parts
   r = V::fma(n, V::set1(-0x1.7f7d1cp-20f), r);
-  F p = V::set1(1.0f / 720);  // Taylor: the remainder at ln2/2 is below 1.3e-7
+  F p = V::set1(1.0f / 720);  // Taylor series; its remainder at ln2/2 is below 1.3e-7
   p = V::fma(p, r, V::set1(1.0f / 120));
   p = V::fma(p, r, V::set1(1.0f / 24));
   p = V::fma(p, r, V::set1(1.0f / 6));

@@ -1,5 +1,5 @@
-// NEON with dot products (Armv8.2): 16 lanes are four registers. SDOT multiplies signed bytes, so
-// 4- and 5-bit quants, which are small and positive, need no offset trick.
+// NEON with dot products (Armv8.2): 16 lanes are four registers. SDOT multiplies signed bytes, to
+// which 4- and 5-bit weights (0 to 31) need no conversion.
 #include <arm_neon.h>
 
 #include "kernels/kernels_impl.hpp"
@@ -18,10 +18,10 @@ struct Neon {
     int8x16_t q[8][4];
   };
   static constexpr int kLanes = 16;
-  using Rows = Neon;  // of a strip, for several columns
+  using Rows = Neon;  // for several columns: all 16 rows of a strip
   static constexpr int kMaxColumns = 4;
-  static constexpr int kPanelColumns = 0;  // strip by strip
-  static constexpr int kTiles = 1;         // of keys or values that one pass of attention takes
+  static constexpr int kPanelColumns = 0;  // products go strip by strip
+  static constexpr int kVectors = 1;       // of keys or values in one pass of attention
   static constexpr bool kUnsignedBytes = false;
 
   template <class Operation>
@@ -55,7 +55,7 @@ struct Neon {
   static F fma(const F& a, const F& b, const F& c) {
     return each([&](int i) { return vfmaq_f32(c.part[i], a.part[i], b.part[i]); });
   }
-  // As a > b ? a : b, which is what the others do with NaN.
+  // As a > b ? a : b: the result for NaN of the other instruction sets.
   static F max(const F& a, const F& b) {
     return each(
         [&](int i) { return vbslq_f32(vcgtq_f32(a.part[i], b.part[i]), a.part[i], b.part[i]); });
@@ -132,16 +132,16 @@ struct Neon {
         continue;
       }
       for (int j = 0; j < 4; ++j) {
-        const uint8x16_t both = vld1q_u8(bytes + 64 * j);
+        const uint8x16_t packed = vld1q_u8(bytes + 64 * j);
         uint8x16_t low, high;
         if constexpr (kBits == 4) {
-          low = vandq_u8(both, vdupq_n_u8(0x0f));
-          high = vshrq_n_u8(both, 4);
+          low = vandq_u8(packed, vdupq_n_u8(0x0f));
+          high = vshrq_n_u8(packed, 4);
         } else {
           const uint8x16_t bits = vld1q_u8(reinterpret_cast<const uint8_t*>(qh) + 16 * i);
-          const uint8x16_t at3 = vshlq_u8(bits, vdupq_n_s8(3 - 2 * j));
-          low = vandq_u8(both, vdupq_n_u8(0x1f));
-          high = vorrq_u8(vshrq_n_u8(both, 5), vandq_u8(at3, vdupq_n_u8(0x18)));
+          const uint8x16_t high_at_bit3 = vshlq_u8(bits, vdupq_n_s8(3 - 2 * j));
+          low = vandq_u8(packed, vdupq_n_u8(0x1f));
+          high = vorrq_u8(vshrq_n_u8(packed, 5), vandq_u8(high_at_bit3, vdupq_n_u8(0x18)));
         }
         quads.q[j][i] = vreinterpretq_s8_u8(low);
         quads.q[j + 4][i] = vreinterpretq_s8_u8(high);

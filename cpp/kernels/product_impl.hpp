@@ -1,11 +1,13 @@
-// Products of packed weights and tiles of activations, over a vocabulary V (kernels_impl.hpp).
+// Products of packed weights and tiles of activations. V: the SIMD operations (kernels_impl.hpp).
+// Two loops, one order of sums: strip_by_strip, and group_by_group where V::kPanelColumns > 0.
 #pragma once
 #include "kernels/lanes_impl.hpp"
 
 namespace starchat {
 namespace {
 
-// What is added to weights of a type, so that they are stored without a sign.
+// The offset at which weights of a type are multiplied, so that they have no sign: value + offset.
+// ActivationBlock::start corrects the dot product.
 template <class V>
 constexpr int weight_offset(TensorType type) {
   const StripLayout layout = strip_layout(type);
@@ -13,11 +15,11 @@ constexpr int weight_offset(TensorType type) {
   return layout.bits < 8 || V::kUnsignedBytes ? 1 << (layout.bits - 1) : 0;
 }
 
-// A tile of columns of a batch, side by side, and where their sums go.
+// Up to 24 interleaved columns of a batch.
 struct Tile {
   const std::byte* columns;  // as in PanelProduct
-  int width;
-  float* out;
+  int width;                 // number of columns
+  float* out;                // of its first column
 
   const ActivationBlock* blocks() const {
     return reinterpret_cast<const ActivationBlock*>(columns);
@@ -28,33 +30,34 @@ struct Tile {
 };
 
 template <TensorType kType>
-Tile tile_of(const PanelProduct& p, int first) {
+Tile tile_at(const PanelProduct& p, int first) {
   return {p.columns + first * activation_bytes(is_quantized(kType), p.n_blocks),
           smaller(p.n_columns - first, kTileColumns),
           p.out + static_cast<size_t>(first) * p.out_stride};
 }
 
-// sum[c] += rows from `row` on of one strip x column c, as many as V has lanes, in order: of a
-// block an exact integer dot product and one fma with 2^power · d (for *_1 types one with m ·
-// scaled_sum), of a group one fma with the scale of the activations.
+// sum[c] += (the V::kLanes rows from `row` on of one strip) · column c. The order of sums:
+//   block:  dot = exact integer dot product of 32 weights
+//           group_sum = fma(dot, d · 2^power, group_sum); *_1: then fma(m, scaled_sum, group_sum)
+//   group:  sum = fma(group_sum, scale of the activations, sum)
 template <class V, TensorType kType, int kColumns>
 void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
                        typename V::F (&sum)[kColumns]) {
   using F = typename V::F;
   constexpr StripLayout layout = strip_layout(kType);
-  constexpr size_t kAhead = 4 * layout.record_bytes();
+  constexpr size_t kPrefetchBytes = 4 * layout.record_bytes();  // distance
   const ActivationBlock* x = tile.blocks() + first;
   const float* x_scales = tile.scales(n_blocks) + first;
   for (int group = 0; group < n_blocks; group += kGroupBlocks, x_scales += tile.width) {
-    F of_group[kColumns];
-    for (auto& s : of_group) s = V::set1(0.0f);
+    F group_sum[kColumns];
+    for (auto& s : group_sum) s = V::set1(0.0f);
     const int end = smaller(group + kGroupBlocks, n_blocks);
     for (int b = group; b < end; ++b, x += tile.width) {
       const std::byte* record = strip + static_cast<size_t>(b / 2) * layout.record_bytes();
       const size_t half = b % 2;
       if (half == 0) {
         for (size_t i = 0; i < layout.record_bytes(); i += 64) {
-          __builtin_prefetch(record + kAhead + i, 0, 3);
+          __builtin_prefetch(record + kPrefetchBytes + i, 0, 3);
         }
       }
       const auto quads = V::template unpack<layout.bits>(
@@ -72,17 +75,17 @@ void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, i
       V::template add_dots<layout.bits>(dot, quads, x);
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
-        F& s = of_group[c];
+        F& s = group_sum[c];
         const F scale = times_power_of_two<V>(d, V::set1_int(x[c].power));
         s = V::fma(V::to_float(dot[c]), scale, s);
         if constexpr (layout.has_min) s = V::fma(m, V::set1(x[c].scaled_sum), s);
       }
     }
-    for (int c = 0; c < kColumns; ++c) sum[c] = V::fma(of_group[c], V::set1(x_scales[c]), sum[c]);
+    for (int c = 0; c < kColumns; ++c) sum[c] = V::fma(group_sum[c], V::set1(x_scales[c]), sum[c]);
   }
 }
 
-// The same for unquantized weights: one fma per k.
+// The same for float weights: one fma for each k, in order.
 template <class V, TensorType kType, int kColumns>
 void float_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
                    typename V::F (&sum)[kColumns]) {
@@ -105,7 +108,7 @@ void float_columns(const std::byte* strip, int n_blocks, const Tile& tile, int r
 }
 
 template <class V>
-void put(const PanelProduct& p, typename V::F sum, int row, float* out) {
+void store_sum(const PanelProduct& p, typename V::F sum, int row, float* out) {
   if (p.bias != nullptr) sum = V::add(sum, V::load(p.bias + row));
   if (p.accumulate) sum = V::add(sum, V::load(out));
   V::store(out, sum);
@@ -124,7 +127,7 @@ void strip_columns(const PanelProduct& p, int strip, const Tile& tile, int first
     }
     const int at = strip * kStripRows + row;
     for (int c = 0; c < kColumns; ++c) {
-      put<V>(p, sum[c], at, tile.out + static_cast<size_t>(first + c) * p.out_stride + at);
+      store_sum<V>(p, sum[c], at, tile.out + static_cast<size_t>(first + c) * p.out_stride + at);
     }
   }
 }
@@ -133,7 +136,7 @@ template <class V, TensorType kType>
 void strip_by_strip(const PanelProduct& p) {
   for (int strip = 0; strip < p.n_strips; ++strip) {
     for (int first = 0; first < p.n_columns; first += kTileColumns) {
-      const Tile tile = tile_of<kType>(p, first);
+      const Tile tile = tile_at<kType>(p, first);
       int c = 0;
       if constexpr (V::kMaxColumns >= 24) {
         for (; c + 24 <= tile.width; c += 24) strip_columns<V, kType, 24>(p, strip, tile, c);
@@ -153,23 +156,26 @@ void strip_by_strip(const PanelProduct& p) {
   }
 }
 
-// Products by an instruction set that takes both strips of a panel at once (V::kPanelColumns > 0):
-// an activation that is loaded serves both. They go by groups of blocks, which all columns of a
-// chunk meet while they stay in the first cache; the weights that come next are fetched meanwhile,
-// some lines at a time, which is what keeps the memory busy.
-constexpr int kChunkColumns = 72;
+// The loop for an instruction set that multiplies both strips of a panel together, so that each
+// activation that is loaded serves both (V::kPanelColumns > 0). A sweep reads the panel once, group
+// by group, for up to 72 columns: a group stays in the L1 cache while all of them are multiplied
+// with it. The next group is prefetched meanwhile, a few cache lines for each block, so that memory
+// is read at an even rate.
+constexpr int kSweepColumns = 72;  // 3 tiles: their activations of a group take 46 KB of L2
 constexpr int kCacheLine = 64;
 
-// Lines that soon are needed, of each strip, some for every block.
-struct Ahead {
-  const std::byte *lines, *from_middle;  // for the first half of a group, and the second
+// What to prefetch: n_lines cache lines of each strip for every block.
+struct Prefetch {
+  const std::byte *lines, *from_middle;  // for the first half of a group, for the second half
   int n_lines;
 };
 
-// sums (kColumns, kStrips, 16) += a group of blocks of the strips x some columns; = for the first.
+// sums (kColumns, kStrips, 16) += product of one group of blocks with kColumns columns, in the same
+// order as quantized_columns; "=" instead of "+=" for the first group.
 template <class V, TensorType kType, int kStrips, int kColumns>
 void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const ActivationBlock* x,
-               const float* x_scales, int tile_width, bool is_first, float* sums, Ahead ahead) {
+               const float* x_scales, int tile_width, bool is_first, float* sums,
+               Prefetch prefetch) {
   using F = typename V::F;
   constexpr StripLayout layout = strip_layout(kType);
   F sum[kColumns][kStrips];
@@ -178,9 +184,9 @@ void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const 
     for (int s = 0; s < kStrips; ++s) sum[c][s] = V::set1(0.0f);
   }
   for (int b = 0; b < n_blocks; ++b, x += tile_width) {
-    if (b == kGroupBlocks / 2) ahead.lines = ahead.from_middle;
-    for (int i = 0; i < ahead.n_lines; ++i, ahead.lines += kCacheLine) {
-      for (int s = 0; s < kStrips; ++s) __builtin_prefetch(ahead.lines + s * strip_bytes, 0, 3);
+    if (b == kGroupBlocks / 2) prefetch.lines = prefetch.from_middle;
+    for (int i = 0; i < prefetch.n_lines; ++i, prefetch.lines += kCacheLine) {
+      for (int s = 0; s < kStrips; ++s) __builtin_prefetch(prefetch.lines + s * strip_bytes, 0, 3);
     }
     const size_t half = b % 2;
     const std::byte* record = strips + static_cast<size_t>(b / 2) * layout.record_bytes();
@@ -238,6 +244,7 @@ void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const 
   }
 }
 
+// add_group for a number of columns that is known at run time.
 template <class V, TensorType kType, int kStrips, int kColumns = V::kPanelColumns, class... Rest>
 void add_some_columns(int n_columns, Rest... rest) {
   if (n_columns == kColumns) return add_group<V, kType, kStrips, kColumns>(rest...);
@@ -253,11 +260,11 @@ void group_by_group(const PanelProduct& p) {
   };
   constexpr int kGroupBytes =
       kGroupBlocks / 2 * static_cast<int>(strip_layout(kType).record_bytes());
-  alignas(64) float sums[kChunkColumns * kStrips * kLanes];
-  for (int chunk = 0; chunk < p.n_columns; chunk += kChunkColumns) {
-    const int end = smaller(chunk + kChunkColumns, p.n_columns), n_chunk = end - chunk;
+  alignas(64) float sums[kSweepColumns * kStrips * kLanes];
+  for (int begin = 0; begin < p.n_columns; begin += kSweepColumns) {  // a sweep
+    const int end = smaller(begin + kSweepColumns, p.n_columns), n_sweep = end - begin;
     const int n_passes =
-        n_chunk / kTileColumns * passes(kTileColumns) + passes(n_chunk % kTileColumns);
+        n_sweep / kTileColumns * passes(kTileColumns) + passes(n_sweep % kTileColumns);
     const std::byte* strips = p.strips;
     for (int block = 0; block < p.n_blocks; block += kGroupBlocks, strips += kGroupBytes) {
       const int n = smaller(kGroupBlocks, p.n_blocks - block);
@@ -267,29 +274,30 @@ void group_by_group(const PanelProduct& p) {
       const std::byte* end_of_next = next + kGroupBytes;
       const int n_fetches = n_passes * n;
       const int n_lines = (kGroupBytes / kCacheLine + n_fetches - 1) / n_fetches;
-      for (int first = chunk; first < end; first += kTileColumns) {
-        const Tile tile = tile_of<kType>(p, first);
+      for (int first = begin; first < end; first += kTileColumns) {
+        const Tile tile = tile_at<kType>(p, first);
         const ActivationBlock* x = tile.blocks() + block * tile.width;
         const float* x_scales = tile.scales(p.n_blocks) + block / kGroupBlocks * tile.width;
         for (int c = 0; c < tile.width;) {
           const int left = tile.width - c, n_left = passes(left);
-          const int n_columns = (left + n_left - 1) / n_left;  // as evenly as can be
-          // A single pass leaves memory little time: half a group ahead is enough.
+          const int n_columns = (left + n_left - 1) / n_left;  // passes of nearly equal width
+          // A single pass is too short to fetch a whole group: prefetch half a group ahead.
           const std::byte* middle = next + n_lines * (kGroupBlocks / 2) * kCacheLine;
-          const Ahead ahead = n_passes == 1 ? Ahead{strips + kGroupBytes / 2, next, n_lines}
-                                            : Ahead{next, middle, next < end_of_next ? n_lines : 0};
-          add_some_columns<V, kType, kStrips>(n_columns, strips, p.strip_bytes, n, x + c,
-                                              x_scales + c, tile.width, block == 0,
-                                              sums + (first - chunk + c) * kStrips * kLanes, ahead);
+          const Prefetch prefetch = n_passes == 1
+                                        ? Prefetch{strips + kGroupBytes / 2, next, n_lines}
+                                        : Prefetch{next, middle, next < end_of_next ? n_lines : 0};
+          add_some_columns<V, kType, kStrips>(
+              n_columns, strips, p.strip_bytes, n, x + c, x_scales + c, tile.width, block == 0,
+              sums + (first - begin + c) * kStrips * kLanes, prefetch);
           next += n_lines * n * kCacheLine;
           c += n_columns;
         }
       }
     }
-    for (int c = chunk; c < end; ++c) {
+    for (int c = begin; c < end; ++c) {
       for (int row = 0; row < kStrips * kLanes; row += kLanes) {
-        put<V>(p, V::load(sums + (c - chunk) * kStrips * kLanes + row), row,
-               p.out + static_cast<size_t>(c) * p.out_stride + row);
+        store_sum<V>(p, V::load(sums + (c - begin) * kStrips * kLanes + row), row,
+                     p.out + static_cast<size_t>(c) * p.out_stride + row);
       }
     }
   }

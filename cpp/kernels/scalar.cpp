@@ -1,4 +1,4 @@
-// Plain C++: the readable twin that runs everywhere and that the other instruction sets equal.
+// Plain C++: the readable reference. It runs everywhere; all instruction sets give its bits.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -20,10 +20,10 @@ struct Scalar {
     int8_t q[8][kLanes][4];  // quad, row, k
   };
   static constexpr int kLanes = 16;
-  using Rows = Scalar;  // of a strip, for several columns
+  using Rows = Scalar;  // for several columns: all 16 rows of a strip
   static constexpr int kMaxColumns = 4;
-  static constexpr int kPanelColumns = 0;  // strip by strip
-  static constexpr int kTiles = 1;         // of keys or values that one pass of attention takes
+  static constexpr int kPanelColumns = 0;  // products go strip by strip
+  static constexpr int kVectors = 1;       // of keys or values in one pass of attention
   static constexpr bool kUnsignedBytes = false;
 
   template <class Operation>
@@ -119,8 +119,8 @@ struct Scalar {
           if constexpr (kBits == 8) {
             quads.q[j][row][t] = static_cast<int8_t>(qs[64 * j + at]);
           } else {
-            const int both = static_cast<int>(qs[64 * (j % 4) + at]);
-            int value = j < 4 ? both & ((1 << kBits) - 1) : both >> kBits;
+            const int packed = static_cast<int>(qs[64 * (j % 4) + at]);
+            int value = j < 4 ? packed & ((1 << kBits) - 1) : packed >> kBits;
             if (kBits == 5 && j >= 4) value |= (static_cast<int>(qh[at]) >> 2 * (j - 4) & 3) << 3;
             quads.q[j][row][t] = static_cast<int8_t>(value);
           }
