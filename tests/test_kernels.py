@@ -56,6 +56,30 @@ def test_product_is_accurate_and_has_the_scalar_bits(isa: str, type: str, n_colu
     check_product(isa, type, rows, gaussian(n_columns, 1056, seed=1))
 
 
+ACTIVATIONS = {"f32": "floats", "f16": "floats", "q4_1": "sums", "q5_1": "sums"}  # others: own
+
+
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("other", TYPES)
+def test_activations_prepared_for_other_weights_are_refused(type: str, other: str) -> None:
+    x = gaussian(3, 96)
+    matrix = testing.Matrix("scalar", type, quantize(gaussian(48, 96), type))
+    prepared_for = testing.Matrix("scalar", other, quantize(gaussian(48, 96), other))
+    if ACTIVATIONS.get(type, type) == ACTIVATIONS.get(other, other):
+        assert same_bits(matrix.product(x, prepared_for), matrix.product(x))
+        return
+    with pytest.raises(RuntimeError, match=rf"prepared for other weights than {type} \(48, 96\)"):
+        matrix.product(x, prepared_for)
+
+
+def test_activations_of_another_width_are_refused() -> None:
+    matrix, wider = (
+        testing.Matrix("scalar", "q4_0", quantize(gaussian(48, n), "q4_0")) for n in (64, 96)
+    )
+    with pytest.raises(RuntimeError, match="prepared for other weights"):
+        matrix.product(gaussian(3, 96), wider)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("type", TYPES)
 def test_large_activations_do_not_drown_small_ones(isa: str, type: str) -> None:

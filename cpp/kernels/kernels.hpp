@@ -103,6 +103,19 @@ constexpr StripLayout strip_layout(TensorType type) {
   }
 }
 
+// What activations hold for weights of a type: floats, or ActivationBlocks whose last field is a
+// start that takes out this offset, or without one the scaled sum.
+struct ActivationFormat {
+  bool is_quantized = false;
+  int weight_offset = 0;
+  friend constexpr bool operator==(const ActivationFormat&, const ActivationFormat&) = default;
+};
+constexpr ActivationFormat activation_format(TensorType weights) {
+  const StripLayout layout = strip_layout(weights);
+  if (layout.bits == 0 || layout.has_min) return {layout.bits != 0, 0};
+  return {true, 1 << (layout.bits - 1)};
+}
+
 // The product of a panel (one or two consecutive strips of a packed matrix) with all columns of a
 // batch.
 struct PanelProduct {

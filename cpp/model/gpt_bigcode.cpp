@@ -91,21 +91,20 @@ void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<
   embed(batch);
   for (int i = 0; i < info_.n_layer; ++i) {
     const Layer& layer = weights_.layers[i];
-    const TensorType type = layer.c_attn.weight.type;
 
-    tiles_.shape(type, n, n_embd);
+    tiles_.shape(layer.c_attn.weight, n);
     layer_norm(compute, layer.ln_1, x_, n_embd, columns, scratch_, tiles_);
     matmul(compute, layer.c_attn.weight, tiles_, layer.c_attn.bias, false, qkv_);
     store_keys_and_values(batch, i);
     attention(batch, i);
-    tiles_.shape(type, n, n_embd);
+    tiles_.shape(layer.attn_proj.weight, n);
     to_tiles(compute, mixed_, n_embd, false, tiles_);
     matmul(compute, layer.attn_proj.weight, tiles_, layer.attn_proj.bias, true, x_);
 
-    tiles_.shape(type, n, n_embd);
+    tiles_.shape(layer.c_fc.weight, n);
     layer_norm(compute, layer.ln_2, x_, n_embd, columns, scratch_, tiles_);
     matmul(compute, layer.c_fc.weight, tiles_, layer.c_fc.bias, false, inner_);
-    tiles_.shape(type, n, n_inner);
+    tiles_.shape(layer.mlp_proj.weight, n);
     to_tiles(compute, inner_, n_inner, true, tiles_);
     matmul(compute, layer.mlp_proj.weight, tiles_, layer.mlp_proj.bias, true, x_);
   }
@@ -188,7 +187,7 @@ void GptBigCode::output(const Batch& batch, std::span<float> logits) {
   const Compute compute{kernels_, threads_};
   for (int first = 0; first < batch.n_logits(); first += kTileColumns) {
     const int n = std::min(kTileColumns, batch.n_logits() - first);
-    tiles_.shape(weights_.lm_head.type, n, info_.n_embd);
+    tiles_.shape(weights_.lm_head, n);
     layer_norm(compute, weights_.ln_f, x_, info_.n_embd,
                std::span(batch.logit_columns).subspan(first, n), scratch_, tiles_);
     matmul(compute, weights_.lm_head, tiles_, {}, false, logits_);

@@ -1,6 +1,8 @@
 #include "ops/ops.hpp"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 namespace starchat {
 
@@ -18,11 +20,11 @@ int64_t grain_for(int64_t n_items, int64_t total, int64_t small, int n_threads) 
 ActivationTiles::ActivationTiles(int max_columns, int max_cols)
     : storage_(max_columns * activation_bytes(false, max_cols / kBlock)) {}
 
-void ActivationTiles::shape(TensorType weights, int n_columns, int n_cols) {
-  weights_ = weights;
+void ActivationTiles::shape(const PackedMatrix& weights, int n_columns) {
+  weights_ = weights.type;
   n_columns_ = n_columns;
-  n_blocks_ = n_cols / kBlock;
-  column_bytes_ = activation_bytes(is_quantized(weights), n_blocks_);
+  n_blocks_ = weights.n_blocks();
+  column_bytes_ = activation_bytes(is_quantized(weights_), n_blocks_);
 }
 
 int ActivationTiles::tile_width(int tile) const {
@@ -72,6 +74,12 @@ void to_tiles(const Compute& compute, ActivationBuffer& x, int n, bool gelu, Act
 
 void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
             std::span<const float> bias, bool accumulate, ActivationBuffer& out) {
+  if (!x.fits(weights)) {  // the kernel would read them as something else
+    throw std::logic_error("matmul: the activations were prepared for other weights than " +
+                           std::string(type_name(weights.type)) + " (" +
+                           std::to_string(weights.n_rows) + ", " + std::to_string(weights.n_cols) +
+                           ")");
+  }
   const auto kernel = compute.kernels.panel_product[static_cast<int>(weights.type)];
   const int64_t work = static_cast<int64_t>(weights.size_bytes()) * x.n_columns();
   const int n_panels = (weights.n_strips() + kPanelStrips - 1) / kPanelStrips;

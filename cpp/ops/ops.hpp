@@ -21,14 +21,18 @@ struct LayerNorm {
   std::vector<float> gain, bias;  // (n)
 };
 
-// Activations (n_columns, n_cols), prepared as the other operand of one weight type: quantized to
-// 8 bits, or as floats; kTileColumns interleaved: blocks that meet the same weights.
+// Activations (n_columns, n_cols) in the format of the matrix that they meet: quantized to 8 bits,
+// or floats. kTileColumns are interleaved: blocks that meet the same weights.
 class ActivationTiles {
  public:
   ActivationTiles(int max_columns, int max_cols);
-  void shape(TensorType weights, int n_columns, int n_cols);
+  void shape(const PackedMatrix& weights, int n_columns);  // then set_column() for each
 
   int n_columns() const { return n_columns_; }
+  bool fits(const PackedMatrix& weights) const {  // prepared for its type and its columns
+    return activation_format(weights_) == activation_format(weights.type) &&
+           n_blocks_ == weights.n_blocks();
+  }
   const std::byte* tile(int tile) const;
   void set_column(const Kernels& kernels, int column, const float* x);  // x: (n_cols)
 
@@ -36,7 +40,7 @@ class ActivationTiles {
   int tile_width(int tile) const;
 
   Arena storage_;
-  TensorType weights_{};
+  TensorType weights_{};  // of the matrix
   int n_columns_ = 0, n_blocks_ = 0;
   size_t column_bytes_ = 0;
 };
@@ -49,7 +53,7 @@ void layer_norm(const Compute& compute, const LayerNorm& norm, const ActivationB
 void to_tiles(const Compute& compute, ActivationBuffer& x, int n, bool gelu, ActivationTiles& out);
 
 // out = x · Wᵀ + bias, or += with accumulate; it holds n_padded_rows. bias: (n_padded_rows) or
-// empty.
+// empty. Throws std::logic_error for activations in the format of other weights.
 void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
             std::span<const float> bias, bool accumulate, ActivationBuffer& out);
 

@@ -52,11 +52,12 @@ class Matrix {
     }
   }
 
-  // x (n_columns, n_cols) -> (n_columns, n_rows)
-  py::array_t<float> product(const Floats& x) {
+  // x (n_columns, n_cols) -> (n_columns, n_rows). prepared_for: a matrix of other weights, by
+  // mistake.
+  py::array_t<float> product(const Floats& x, const Matrix* prepared_for) {
     const int n = static_cast<int>(x.shape(0));
     ActivationTiles tiles(n, matrix_.n_cols);
-    tiles.shape(matrix_.type, n, matrix_.n_cols);
+    tiles.shape(prepared_for ? prepared_for->matrix_ : matrix_, n);
     for (int c = 0; c < n; ++c) tiles.set_column(kernels_, c, x.data(c, 0));
     ActivationBuffer out(n, matrix_.n_padded_rows());
     {
@@ -189,7 +190,7 @@ void bind_compute(py::module_& m) {
   py::class_<Matrix>(m, "Matrix")
       .def(py::init<const std::string&, const std::string&, const Bytes&, int>(), py::arg("isa"),
            py::arg("type"), py::arg("rows"), py::arg("n_threads") = 1)
-      .def("product", &Matrix::product, py::arg("x"))
+      .def("product", &Matrix::product, py::arg("x"), py::arg("prepared_for") = nullptr)
       .def("row", &Matrix::row, py::arg("index"))
       .def_property_readonly("size_bytes", &Matrix::size_bytes);
   m.def("layer_norm", &layer_norm_of, py::arg("isa"), py::arg("x"), py::arg("gain"),
