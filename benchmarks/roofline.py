@@ -10,22 +10,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 from typing import Any
 
 from kernels import Case
 from spread import Spread
 
+from starchat.convert.ggml_writer import TYPES
+
 WIDTH, HEIGHT = 480, 400  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 36, 46  # margins inside it
-COLOURS = {
-    "q4_0": "#d62728",
-    "q4_1": "#ff7f0e",
-    "q5_0": "#2ca02c",
-    "q5_1": "#17a2b8",
-    "q8_0": "#1f5fb4",
-    "f16": "#9467bd",
-    "f32": "#7f7f7f",
-}
+PALETTE = ("#d62728", "#ff7f0e", "#2ca02c", "#17a2b8", "#1f5fb4", "#9467bd", "#7f7f7f")
+#: type → colour; types of fewer bits first
+COLOURS = dict(zip(sorted(TYPES, key=lambda type: TYPES[type].bits), cycle(PALETTE)))
 
 
 @dataclass(frozen=True)

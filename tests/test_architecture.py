@@ -38,7 +38,7 @@ BASE = {"errors", "types", "_core"}
 FOLDERS = {
     "grammar": BASE,
     "chat": BASE | {"grammar", "text_stream"},
-    "convert": {"errors"},
+    "convert": {"errors", "_core"},
     "cli": None,  # everything, and nothing imports it
 }
 FRAMEWORKS = ("langchain", "langchain_core", "llama_index", "torch", "transformers")

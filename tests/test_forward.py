@@ -11,9 +11,9 @@ import pytest
 
 from starchat import CorruptFileError, NumericalError, StarChat
 from starchat._core import inspect, instruction_sets, testing
+from starchat.convert.ggml_writer import TYPES
 from support.tiny_model import Shape, tiled, write_tiny
 
-TYPES = ["f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 SHAPES = {
     "wide": Shape(n_embd=256, n_head=8, n_layer=3, n_ctx=300),
     "odd": Shape(n_embd=96, n_head=48, n_layer=2, n_ctx=100, n_vocab=307),  # head_dim 2

@@ -48,6 +48,21 @@ def settings_of(shape: Shape) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("type", _core.tensor_types(), ids=lambda type: type.name)
+def test_the_numbers_of_a_type_equal_those_of_gguf(type: _core.TensorType) -> None:
+    its_type = gguf.GGMLQuantizationType[type.name.upper()]
+    assert type.ggml_id == its_type
+    assert (type.block_weights, type.block_bytes) == gguf.GGML_QUANT_SIZES[its_type]
+    prefix = "ALL" if type.name == "f32" else "MOSTLY"
+    assert type.ftype == gguf.LlamaFileType[f"{prefix}_{type.name.upper()}"]
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_the_writer_has_the_layout_of_the_core(type: str) -> None:
+    [core] = (core for core in _core.tensor_types() if core.name == type)
+    assert TYPES[type].layout.itemsize == core.block_bytes
+
+
 # Scales below 1e-38 have no finite inverse: gguf then casts NaN to integers, which means nothing.
 weights_like = hnp.arrays(
     np.float32,

@@ -7,9 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from starchat._core import instruction_sets, testing
-from starchat.convert.ggml_writer import dequantize, quantize
+from starchat.convert.ggml_writer import TYPES, dequantize, quantize
 
-TYPES = ["f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 ISAS = instruction_sets()
 FloatArray = npt.NDArray[np.float32]
 

@@ -1,6 +1,7 @@
 // Binds what can be known about a model file without loading it, and the block oracle for tests.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <string>
@@ -65,7 +66,7 @@ py::dict vocabulary_summary(const std::vector<std::string>& vocabulary) {
 py::dict tensor_summary(const TensorInfo& tensor, bool is_vector) {
   py::dict summary;
   summary["name"] = tensor.name;
-  summary["type"] = type_name(tensor.type);
+  summary["type"] = traits(tensor.type).name;
   summary["shape"] = is_vector ? py::tuple(py::make_tuple(tensor.n_cols))
                                : py::tuple(py::make_tuple(tensor.n_rows, tensor.n_cols));
   summary["offset"] = tensor.offset;
@@ -98,7 +99,7 @@ py::dict inspect(const py::object& path_like) {
   result["n_head"] = h.n_head;
   result["n_layer"] = h.n_layer;
   result["ftype"] = h.ftype;
-  result["weight_type"] = type_name(file->weight_type);
+  result["weight_type"] = traits(file->weight_type).name;
   result["has_lm_head"] = file->has_lm_head;
   result["lm_head_is_wte"] = unique.lm_head_is_wte;
   result["multi_query"] = unique.is_multi_query;
@@ -111,17 +112,21 @@ py::dict inspect(const py::object& path_like) {
 }
 
 py::array_t<float> dequantize(const py::bytes& data, int32_t ggml_type) {
-  const auto type = type_from_ggml_id(ggml_type);
+  const auto type = find_type(&TypeTraits::ggml_id, ggml_type);
   const std::string_view bytes = data;
-  if (!type || bytes.size() % block_bytes(*type) != 0) {
+  if (!type || bytes.size() % traits(*type).block_bytes != 0) {
     throw InvalidRequestError(std::to_string(bytes.size()) + " bytes are no whole blocks of type " +
                               std::to_string(ggml_type));
   }
-  py::array_t<float> weights(
-      static_cast<py::ssize_t>(bytes.size() / block_bytes(*type) * kBlockWeights));
+  py::array_t<float> weights(static_cast<py::ssize_t>(bytes.size() / traits(*type).block_bytes *
+                                                      traits(*type).block_weights));
   dequantize_row(*type, reinterpret_cast<const std::byte*>(bytes.data()), weights.mutable_data(),
                  static_cast<size_t>(weights.size()));
   return weights;
+}
+
+std::vector<TypeTraits> tensor_types() {
+  return {std::begin(kTensorTypes), std::end(kTensorTypes)};
 }
 
 py::array_t<uint16_t> to_half(const py::array_t<float, py::array::c_style>& values) {
@@ -133,6 +138,14 @@ py::array_t<uint16_t> to_half(const py::array_t<float, py::array::c_style>& valu
 }  // namespace
 
 void bind_format(py::module_& module) {
+  py::class_<TypeTraits>(module, "TensorType", "A type of tensors and the layout of its blocks.")
+      .def_readonly("name", &TypeTraits::name)
+      .def_readonly("ggml_id", &TypeTraits::ggml_id)
+      .def_readonly("ftype", &TypeTraits::ftype)
+      .def_readonly("block_weights", &TypeTraits::block_weights)
+      .def_readonly("block_bytes", &TypeTraits::block_bytes)
+      .def_property_readonly("bits", [](const TypeTraits& type) { return type.kind.bits; });
+  module.def("tensor_types", &tensor_types, "Return every tensor type that files may have.");
   module.def("inspect", &inspect, py::arg("path"),
              "Return what is in a model file, read and checked without loading its weights.");
   module.def("_dequantize", &dequantize, py::arg("data"), py::arg("ggml_type"),

@@ -122,19 +122,29 @@ void read_magic(const ModelFile& file, HeaderReader& reader) {
   reader.skip(kMagic.size(), "the header");
 }
 
+// "f32, f16 … or q8_0 (0, 1 … 2007)"
+std::string known_ftypes() {
+  std::string names, numbers;
+  for (const TypeTraits& type : kTensorTypes) {
+    const bool is_last = &type == std::end(kTensorTypes) - 1;
+    const int32_t version = type.kind.is_float() ? 0 : kVersion;
+    names += (names.empty() ? "" : is_last ? " or " : ", ") + std::string(type.name);
+    numbers += (numbers.empty() ? "" : ", ") + std::to_string(1000 * version + type.ftype);
+  }
+  return names + " (" + numbers + ")";
+}
+
 // The type of the matrices, from the header's ftype.
 TensorType weight_type_of(const ModelFile& file, int32_t ftype) {
   const int32_t version = ftype / 1000;
-  const auto type = ftype < 0 ? std::nullopt : type_from_ggml_ftype(ftype % 1000);
+  const auto type = ftype < 0 ? std::nullopt : find_type(&TypeTraits::ftype, ftype % 1000);
   if (!type) {
-    fail<UnsupportedFormatError>(file, "header says ftype ", ftype,
-                                 ", expected f32, f16, q4_0, q4_1, q5_0, q5_1 or q8_0 (0, 1, 2002, "
-                                 "2003, 2008, 2009, 2007)",
+    fail<UnsupportedFormatError>(file, "header says ftype ", ftype, ", expected ", known_ftypes(),
                                  kOrOtherArchitecture);
   }
   if (is_quantized(*type) && version != kVersion) {
     fail<UnsupportedFormatError>(
-        file, "its ", type_name(*type), " blocks have quantization version ", version,
+        file, "its ", traits(*type).name, " blocks have quantization version ", version,
         ", expected ", kVersion,
         "; get the 'ggmlv3' file of the model, or quantize its f16 file again");
   }
@@ -162,9 +172,9 @@ void read_hparams(ModelFile& file, HeaderReader& reader) {
     }
   }
   file.weight_type = weight_type_of(file, h.ftype);
-  if (h.n_embd % kBlockWeights != 0) {
+  if (h.n_embd % kBlock != 0) {
     fail<UnsupportedFormatError>(file, "header says n_embd = ", h.n_embd,
-                                 ", expected a multiple of ", kBlockWeights, kOrOtherArchitecture);
+                                 ", expected a multiple of ", kBlock, kOrOtherArchitecture);
   }
   if (h.n_embd % h.n_head != 0) {
     fail<CorruptFileError>(file, "header says n_embd = ", h.n_embd, " and n_head = ", h.n_head,
@@ -306,11 +316,11 @@ class TensorReader {
       fail<CorruptFileError>(file_, name, ": shape ", shape_text(ne), ", expected ",
                              shape_text(expected.ne), kOrOtherArchitecture);
     }
-    if (id != ggml_id(expected.type)) {
-      const auto type = type_from_ggml_id(id);
+    if (id != traits(expected.type).ggml_id) {
+      const auto type = find_type(&TypeTraits::ggml_id, id);
       fail<UnsupportedFormatError>(
-          file_, name, ": type ", type ? type_name(*type) : std::to_string(id).c_str(),
-          ", expected ", type_name(expected.type),
+          file_, name, ": type ", type ? traits(*type).name : std::to_string(id), ", expected ",
+          traits(expected.type).name,
           "; norms, biases and model/wpe are f32 and all other matrices of the one type that the "
           "header names (ftype ",
           file_.hparams.ftype, "): quantize the model again");

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,14 +14,15 @@
 
 namespace starchat {
 
-inline constexpr int kStripRows = 16;  // output rows of a strip: the floats of one AVX-512 register
+// Floats of one AVX-512 register, which every instruction set imitates: the output rows of a strip
+// of weights, the positions of a strip of keys.
+inline constexpr int kLanes = 16;
 // Strips that one product multiplies together. On AVX-512, 2 strips x 6 columns need 12 integer and
 // 12 float sums: 24 of 32 registers, which leaves enough for the unpacked weights.
 inline constexpr int kPanelStrips = 2;
 // Activation columns that lie interleaved: 4 passes of 6 columns with AVX-512 and quantized
 // weights; 24 sums of the 32 registers with float weights.
 inline constexpr int kTileColumns = 24;
-inline constexpr int kBlock = 32;          // weights of one row that share a scale
 inline constexpr int kPagePositions = 32;  // positions of a page of the KV cache: 2 strips of 16
 
 // 32 activations, the second operand of a product with quantized weights. Their values are
@@ -32,7 +34,7 @@ inline constexpr int kPagePositions = 32;  // positions of a page of the KV cach
 struct ActivationBlock {
   int8_t q[kBlock];    // -127 to 127
   int32_t power;       // 0 to kMaxPower, shifted left by kMantissaBits: added to a float's bits
-  union {              // depends on the type of the weights
+  union {              // depends on the kind of the weights
     int32_t start;     // initial dot product, -offset · sum of q: see weight_offset()
     float scaled_sum;  // 2^power · sum of q, to be multiplied by the minimum m of *_1 weights
   };
@@ -77,43 +79,24 @@ constexpr size_t activation_bytes(bool quantized, int n_blocks) {
 //            qh[i]:    h4 h3 h4 h3 h4 h3 h4 h3
 //               quad:   7  7  6  6  5  5  4  4
 //   8 bits   qs[j][i]: the signed weight of quad j, j = 0 to 7
-struct StripLayout {
-  int bits;      // of a weight: 4, 5 or 8; 0 for f16 and f32
-  bool has_min;  // the *_1 types: weights are q·d + m
+struct StripLayout : WeightKind {
   constexpr size_t record_bytes() const { return qs_offset() + 2 * qs_bytes(); }
   constexpr size_t m_offset() const { return 64; }
   constexpr size_t qh_offset() const { return has_min ? 128 : 64; }
   constexpr size_t qs_offset() const { return qh_offset() + (bits == 5 ? 128 : 0); }
   constexpr size_t qs_bytes() const { return bits == 8 ? 512 : 256; }
 };
-constexpr StripLayout strip_layout(TensorType type) {
-  switch (type) {
-    case TensorType::Q4_0:
-      return {4, false};
-    case TensorType::Q4_1:
-      return {4, true};
-    case TensorType::Q5_0:
-      return {5, false};
-    case TensorType::Q5_1:
-      return {5, true};
-    case TensorType::Q8_0:
-      return {8, false};
-    default:
-      return {0, false};
-  }
-}
 
-// What activations hold for weights of a type: floats, or ActivationBlocks whose last field is a
-// start that takes out this offset, or without one the scaled sum.
+// What activations hold for weights of a kind: floats, or blocks whose last field is `start` for
+// this offset, or `scaled_sum` where there is none. A product takes no others.
 struct ActivationFormat {
-  bool is_quantized = false;
-  int weight_offset = 0;
+  bool is_quantized;
+  int weight_offset;
   friend constexpr bool operator==(const ActivationFormat&, const ActivationFormat&) = default;
 };
-constexpr ActivationFormat activation_format(TensorType weights) {
-  const StripLayout layout = strip_layout(weights);
-  if (layout.bits == 0 || layout.has_min) return {layout.bits != 0, 0};
-  return {true, 1 << (layout.bits - 1)};
+constexpr ActivationFormat activation_format(WeightKind weights) {
+  if (weights.is_float() || weights.has_min) return {!weights.is_float(), 0};
+  return {true, 1 << (weights.bits - 1)};
 }
 
 // The product of a panel (one or two consecutive strips of a packed matrix) with all columns of a
@@ -157,9 +140,9 @@ struct Attention {
 
 struct Kernels {
   const char* name;
-  void (*panel_product[7])(const PanelProduct&);  // by TensorType
+  void (*panel_product[std::size(kTensorTypes)])(const PanelProduct&);  // by TensorType
   // Writes column number `column` of a tile that has `width` columns.
-  void (*quantize)(const float* x, int n_blocks, TensorType weights, std::byte* tile, int column,
+  void (*quantize)(const float* x, int n_blocks, WeightKind weights, std::byte* tile, int column,
                    int width);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);
   void (*gelu)(float* x, int n);  // in place, tanh approximation; n a multiple of 16

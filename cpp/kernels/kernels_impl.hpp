@@ -51,7 +51,7 @@ float quantize_group(const float* x, int n_blocks, int32_t offset, ActivationBlo
 }
 
 template <class V>
-void quantize(const float* x, int n_blocks, TensorType weights, std::byte* tile, int column,
+void quantize(const float* x, int n_blocks, WeightKind weights, std::byte* tile, int column,
               int width) {
   auto* blocks = reinterpret_cast<ActivationBlock*>(tile) + column;
   auto* scales = reinterpret_cast<float*>(tile + scales_offset(n_blocks, width)) + column;
@@ -107,10 +107,11 @@ void to_half(const float* x, int n, uint16_t* out) {
 template <class V>
 Kernels make_kernels(const char* name) {
   return {name,
-          {panel_product<V, TensorType::F32>, panel_product<V, TensorType::F16>,
-           panel_product<V, TensorType::Q4_0>, panel_product<V, TensorType::Q4_1>,
-           panel_product<V, TensorType::Q5_0>, panel_product<V, TensorType::Q5_1>,
-           panel_product<V, TensorType::Q8_0>},
+          {
+#define TENSOR_TYPE(Type, ...) panel_product<V, traits(TensorType::Type).kind>,
+#include "quant/types.def"
+#undef TENSOR_TYPE
+          },
           quantize<V>,
           layer_norm<V>,
           gelu<V>,

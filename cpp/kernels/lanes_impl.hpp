@@ -5,8 +5,6 @@
 namespace starchat {
 namespace {
 
-constexpr int kLanes = 16;
-
 // Not std::min: the linker may keep the copy that was compiled for another instruction set.
 constexpr int smaller(int a, int b) { return a < b ? a : b; }
 

@@ -6,13 +6,11 @@
 namespace starchat {
 namespace {
 
-// The offset at which weights of a type are multiplied, so that they have no sign: value + offset.
+// The offset at which weights of a kind are multiplied, so that they have no sign: value + offset.
 // ActivationBlock::start corrects the dot product.
 template <class V>
-constexpr int weight_offset(TensorType type) {
-  const StripLayout layout = strip_layout(type);
-  if (layout.bits == 0 || layout.has_min) return 0;
-  return layout.bits < 8 || V::kUnsignedBytes ? 1 << (layout.bits - 1) : 0;
+constexpr int weight_offset(WeightKind kind) {
+  return kind.bits < 8 || V::kUnsignedBytes ? activation_format(kind).weight_offset : 0;
 }
 
 // Up to 24 interleaved columns of a batch.
@@ -29,9 +27,9 @@ struct Tile {
   }
 };
 
-template <TensorType kType>
+template <WeightKind kKind>
 Tile tile_at(const PanelProduct& p, int first) {
-  return {p.columns + first * activation_bytes(is_quantized(kType), p.n_blocks),
+  return {p.columns + first * activation_bytes(!kKind.is_float(), p.n_blocks),
           smaller(p.n_columns - first, kTileColumns),
           p.out + static_cast<size_t>(first) * p.out_stride};
 }
@@ -40,11 +38,11 @@ Tile tile_at(const PanelProduct& p, int first) {
 //   block:  dot = exact integer dot product of 32 weights
 //           group_sum = fma(dot, d · 2^power, group_sum); *_1: then fma(m, scaled_sum, group_sum)
 //   group:  sum = fma(group_sum, scale of the activations, sum)
-template <class V, TensorType kType, int kColumns>
+template <class V, WeightKind kKind, int kColumns>
 void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
                        typename V::F (&sum)[kColumns]) {
   using F = typename V::F;
-  constexpr StripLayout layout = strip_layout(kType);
+  constexpr StripLayout layout{kKind};
   constexpr size_t kPrefetchBytes = 4 * layout.record_bytes();  // distance
   const ActivationBlock* x = tile.blocks() + first;
   const float* x_scales = tile.scales(n_blocks) + first;
@@ -70,7 +68,7 @@ void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, i
       typename V::I dot[kColumns];
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
-        dot[c] = V::set1_int(weight_offset<V>(kType) != 0 ? x[c].start : 0);
+        dot[c] = V::set1_int(weight_offset<V>(kKind) != 0 ? x[c].start : 0);
       }
       V::template add_dots<layout.bits>(dot, quads, x);
 #pragma GCC unroll 4
@@ -86,17 +84,17 @@ void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, i
 }
 
 // The same for float weights: one fma for each k, in order.
-template <class V, TensorType kType, int kColumns>
+template <class V, WeightKind kKind, int kColumns>
 void float_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
                    typename V::F (&sum)[kColumns]) {
-  constexpr size_t kElement = kType == TensorType::F16 ? 2 : 4;
+  constexpr size_t kElement = kKind.bits / 8;
   const float* x =
       reinterpret_cast<const float*>(tile.columns) + static_cast<size_t>(first) * kBlock;
   const std::byte* weights = strip + row * kElement;
   for (int b = 0; b < n_blocks; ++b, x += static_cast<size_t>(tile.width) * kBlock) {
-    for (int k = 0; k < kBlock; ++k, weights += kStripRows * kElement) {
+    for (int k = 0; k < kBlock; ++k, weights += kLanes * kElement) {
       typename V::F w;
-      if constexpr (kType == TensorType::F16) {
+      if constexpr (kKind.bits == 16) {
         w = V::load_half(reinterpret_cast<const uint16_t*>(weights));
       } else {
         w = V::load(reinterpret_cast<const float*>(weights));
@@ -114,44 +112,44 @@ void store_sum(const PanelProduct& p, typename V::F sum, int row, float* out) {
   V::store(out, sum);
 }
 
-template <class V, TensorType kType, int kColumns>
+template <class V, WeightKind kKind, int kColumns>
 void strip_columns(const PanelProduct& p, int strip, const Tile& tile, int first) {
   const std::byte* weights = p.strips + strip * p.strip_bytes;
-  for (int row = 0; row < kStripRows; row += V::kLanes) {
+  for (int row = 0; row < kLanes; row += V::kLanes) {
     typename V::F sum[kColumns];
     for (auto& s : sum) s = V::set1(0.0f);
-    if constexpr (is_quantized(kType)) {
-      quantized_columns<V, kType, kColumns>(weights, p.n_blocks, tile, row, first, sum);
+    if constexpr (!kKind.is_float()) {
+      quantized_columns<V, kKind, kColumns>(weights, p.n_blocks, tile, row, first, sum);
     } else {
-      float_columns<V, kType, kColumns>(weights, p.n_blocks, tile, row, first, sum);
+      float_columns<V, kKind, kColumns>(weights, p.n_blocks, tile, row, first, sum);
     }
-    const int at = strip * kStripRows + row;
+    const int at = strip * kLanes + row;
     for (int c = 0; c < kColumns; ++c) {
       store_sum<V>(p, sum[c], at, tile.out + static_cast<size_t>(first + c) * p.out_stride + at);
     }
   }
 }
 
-template <class V, TensorType kType>
+template <class V, WeightKind kKind>
 void strip_by_strip(const PanelProduct& p) {
   for (int strip = 0; strip < p.n_strips; ++strip) {
     for (int first = 0; first < p.n_columns; first += kTileColumns) {
-      const Tile tile = tile_at<kType>(p, first);
+      const Tile tile = tile_at<kKind>(p, first);
       int c = 0;
       if constexpr (V::kMaxColumns >= 24) {
-        for (; c + 24 <= tile.width; c += 24) strip_columns<V, kType, 24>(p, strip, tile, c);
+        for (; c + 24 <= tile.width; c += 24) strip_columns<V, kKind, 24>(p, strip, tile, c);
       }
       if constexpr (V::kMaxColumns >= 16) {
-        for (; c + 16 <= tile.width; c += 16) strip_columns<V, kType, 16>(p, strip, tile, c);
+        for (; c + 16 <= tile.width; c += 16) strip_columns<V, kKind, 16>(p, strip, tile, c);
       }
       if constexpr (V::kMaxColumns >= 8) {
-        for (; c + 8 <= tile.width; c += 8) strip_columns<V, kType, 8>(p, strip, tile, c);
+        for (; c + 8 <= tile.width; c += 8) strip_columns<V, kKind, 8>(p, strip, tile, c);
       }
       for (; c + 4 <= tile.width; c += 4) {
-        strip_columns<typename V::Rows, kType, 4>(p, strip, tile, c);
+        strip_columns<typename V::Rows, kKind, 4>(p, strip, tile, c);
       }
-      for (; c + 2 <= tile.width; c += 2) strip_columns<V, kType, 2>(p, strip, tile, c);
-      for (; c < tile.width; ++c) strip_columns<V, kType, 1>(p, strip, tile, c);
+      for (; c + 2 <= tile.width; c += 2) strip_columns<V, kKind, 2>(p, strip, tile, c);
+      for (; c < tile.width; ++c) strip_columns<V, kKind, 1>(p, strip, tile, c);
     }
   }
 }
@@ -172,12 +170,12 @@ struct Prefetch {
 
 // sums (kColumns, kStrips, 16) += product of one group of blocks with kColumns columns, in the same
 // order as quantized_columns; "=" instead of "+=" for the first group.
-template <class V, TensorType kType, int kStrips, int kColumns>
+template <class V, WeightKind kKind, int kStrips, int kColumns>
 void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const ActivationBlock* x,
                const float* x_scales, int tile_width, bool is_first, float* sums,
                Prefetch prefetch) {
   using F = typename V::F;
-  constexpr StripLayout layout = strip_layout(kType);
+  constexpr StripLayout layout{kKind};
   F sum[kColumns][kStrips];
 #pragma GCC unroll 8
   for (int c = 0; c < kColumns; ++c) {
@@ -193,7 +191,7 @@ void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const 
     typename V::I dot[kColumns][kStrips];
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) {
-      const auto start = V::set1_int(weight_offset<V>(kType) != 0 ? x[c].start : 0);
+      const auto start = V::set1_int(weight_offset<V>(kKind) != 0 ? x[c].start : 0);
       for (int s = 0; s < kStrips; ++s) dot[c][s] = start;
     }
 #pragma GCC unroll 4
@@ -245,21 +243,21 @@ void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const 
 }
 
 // add_group for a number of columns that is known at run time.
-template <class V, TensorType kType, int kStrips, int kColumns = V::kPanelColumns, class... Rest>
+template <class V, WeightKind kKind, int kStrips, int kColumns = V::kPanelColumns, class... Rest>
 void add_some_columns(int n_columns, Rest... rest) {
-  if (n_columns == kColumns) return add_group<V, kType, kStrips, kColumns>(rest...);
+  if (n_columns == kColumns) return add_group<V, kKind, kStrips, kColumns>(rest...);
   if constexpr (kColumns > 1) {
-    add_some_columns<V, kType, kStrips, kColumns - 1>(n_columns, rest...);
+    add_some_columns<V, kKind, kStrips, kColumns - 1>(n_columns, rest...);
   }
 }
 
-template <class V, TensorType kType, int kStrips>
+template <class V, WeightKind kKind, int kStrips>
 void group_by_group(const PanelProduct& p) {
   constexpr auto passes = [](int width) {
     return (width + V::kPanelColumns - 1) / V::kPanelColumns;
   };
   constexpr int kGroupBytes =
-      kGroupBlocks / 2 * static_cast<int>(strip_layout(kType).record_bytes());
+      kGroupBlocks / 2 * static_cast<int>(StripLayout{kKind}.record_bytes());
   alignas(64) float sums[kSweepColumns * kStrips * kLanes];
   for (int begin = 0; begin < p.n_columns; begin += kSweepColumns) {  // a sweep
     const int end = smaller(begin + kSweepColumns, p.n_columns), n_sweep = end - begin;
@@ -275,7 +273,7 @@ void group_by_group(const PanelProduct& p) {
       const int n_fetches = n_passes * n;
       const int n_lines = (kGroupBytes / kCacheLine + n_fetches - 1) / n_fetches;
       for (int first = begin; first < end; first += kTileColumns) {
-        const Tile tile = tile_at<kType>(p, first);
+        const Tile tile = tile_at<kKind>(p, first);
         const ActivationBlock* x = tile.blocks() + block * tile.width;
         const float* x_scales = tile.scales(p.n_blocks) + block / kGroupBlocks * tile.width;
         for (int c = 0; c < tile.width;) {
@@ -286,7 +284,7 @@ void group_by_group(const PanelProduct& p) {
           const Prefetch prefetch = n_passes == 1
                                         ? Prefetch{strips + kGroupBytes / 2, next, n_lines}
                                         : Prefetch{next, middle, next < end_of_next ? n_lines : 0};
-          add_some_columns<V, kType, kStrips>(
+          add_some_columns<V, kKind, kStrips>(
               n_columns, strips, p.strip_bytes, n, x + c, x_scales + c, tile.width, block == 0,
               sums + (first - begin + c) * kStrips * kLanes, prefetch);
           next += n_lines * n * kCacheLine;
@@ -303,14 +301,14 @@ void group_by_group(const PanelProduct& p) {
   }
 }
 
-template <class V, TensorType kType>
+template <class V, WeightKind kKind>
 void panel_product(const PanelProduct& p) {
-  if constexpr (!is_quantized(kType) || V::kPanelColumns == 0) {
-    strip_by_strip<V, kType>(p);
+  if constexpr (kKind.is_float() || V::kPanelColumns == 0) {
+    strip_by_strip<V, kKind>(p);
   } else if (p.n_strips == kPanelStrips) {
-    group_by_group<V, kType, kPanelStrips>(p);
+    group_by_group<V, kKind, kPanelStrips>(p);
   } else {
-    group_by_group<V, kType, 1>(p);
+    group_by_group<V, kKind, 1>(p);
   }
 }
 

@@ -57,7 +57,7 @@ GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Pr
       threads_(checked_threads(n_threads)),
       weights_(load_weights(file, checked_n_ctx(n_ctx, file), threads_, progress)),
       info_{.file = file.path,
-            .quantization = type_name(file.weight_type),
+            .quantization = traits(file.weight_type).name,
             .isa = kernels_.name,
             .n_layer = file.hparams.n_layer,
             .n_embd = file.hparams.n_embd,
@@ -131,8 +131,9 @@ void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
     for (int head = 0; head < info_.n_kv_head; ++head) {
       const uint16_t* key = half_.data() + head * head_dim_;
       uint16_t* tile = page + kv_pool_.k_offset(layer, head) +
-                       static_cast<size_t>(in_page / 16) * head_dim_ * 16 + in_page % 16;
-      for (int d = 0; d < head_dim_; ++d) tile[d * 16] = key[d];
+                       static_cast<size_t>(in_page / kLanes) * head_dim_ * kLanes +
+                       in_page % kLanes;
+      for (int d = 0; d < head_dim_; ++d) tile[d * kLanes] = key[d];
       std::copy_n(key + n_kv, head_dim_,
                   page + kv_pool_.v_offset(layer, head) +
                       static_cast<size_t>(in_page) * kv_pool_.v_row_elements());

@@ -12,7 +12,7 @@ constexpr size_t kSlabBytes = size_t{8} << 20;  // whole huge pages: attention w
 KvPool::KvPool(KvShape shape, int n_ctx)
     : shape_(shape),
       n_ctx_(n_ctx),
-      v_row_elements_((shape.head_dim + 15) / 16 * 16),
+      v_row_elements_((shape.head_dim + kLanes - 1) / kLanes * kLanes),
       head_elements_(static_cast<size_t>(kPagePositions) * (shape.head_dim + v_row_elements_)),
       page_elements_(head_elements_ * shape.n_layer * shape.n_kv_head) {}
 

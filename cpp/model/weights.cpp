@@ -89,8 +89,8 @@ class Packer {
     threads_.parallel_for(job.matrix->n_strips(), 8, [&](int64_t begin, int64_t end, int thread) {
       std::vector<std::byte> rows;
       for (int64_t strip = begin; strip < end; ++strip) {
-        const int64_t first = strip * kStripRows;
-        const int64_t count = std::min<int64_t>(kStripRows, job.matrix->n_rows - first);
+        const int64_t first = strip * kLanes;
+        const int64_t count = std::min<int64_t>(kLanes, job.matrix->n_rows - first);
         rows.resize(count * row_bytes);
         read_rows(job, first, rows);
         std::byte* packed = data + strip * job.matrix->strip_bytes();

@@ -21,10 +21,10 @@ ActivationTiles::ActivationTiles(int max_columns, int max_cols)
     : storage_(max_columns * activation_bytes(false, max_cols / kBlock)) {}
 
 void ActivationTiles::shape(const PackedMatrix& weights, int n_columns) {
-  weights_ = weights.type;
+  weights_ = weights.kind();
   n_columns_ = n_columns;
   n_blocks_ = weights.n_blocks();
-  column_bytes_ = activation_bytes(is_quantized(weights_), n_blocks_);
+  column_bytes_ = activation_bytes(!weights_.is_float(), n_blocks_);
 }
 
 int ActivationTiles::tile_width(int tile) const {
@@ -38,7 +38,7 @@ const std::byte* ActivationTiles::tile(int tile) const {
 void ActivationTiles::set_column(const Kernels& kernels, int column, const float* x) {
   const int in_tile = column % kTileColumns, width = tile_width(column / kTileColumns);
   auto* first = const_cast<std::byte*>(tile(column / kTileColumns));
-  if (is_quantized(weights_)) {
+  if (!weights_.is_float()) {
     kernels.quantize(x, n_blocks_, weights_, first, in_tile, width);
     return;
   }
@@ -76,7 +76,7 @@ void matmul(const Compute& compute, const PackedMatrix& weights, const Activatio
             std::span<const float> bias, bool accumulate, ActivationBuffer& out) {
   if (!x.fits(weights)) {  // the kernel would read them as something else
     throw std::logic_error("matmul: the activations were prepared for other weights than " +
-                           std::string(type_name(weights.type)) + " (" +
+                           std::string(traits(weights.type).name) + " (" +
                            std::to_string(weights.n_rows) + ", " + std::to_string(weights.n_cols) +
                            ")");
   }
@@ -86,7 +86,7 @@ void matmul(const Compute& compute, const PackedMatrix& weights, const Activatio
   const int64_t grain = grain_for(n_panels, work, kSmallWeightBytes, compute.threads.n_threads());
   compute.threads.parallel_for(n_panels, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t panel = begin; panel < end; ++panel) {
-      const int strip = static_cast<int>(panel) * kPanelStrips, row = strip * kStripRows;
+      const int strip = static_cast<int>(panel) * kPanelStrips, row = strip * kLanes;
       kernel({.strips = weights.strip(strip),
               .strip_bytes = weights.strip_bytes(),
               .n_strips = std::min(kPanelStrips, weights.n_strips() - strip),

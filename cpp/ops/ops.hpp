@@ -30,7 +30,7 @@ class ActivationTiles {
 
   int n_columns() const { return n_columns_; }
   bool fits(const PackedMatrix& weights) const {  // prepared for its type and its columns
-    return activation_format(weights_) == activation_format(weights.type) &&
+    return activation_format(weights_) == activation_format(weights.kind()) &&
            n_blocks_ == weights.n_blocks();
   }
   const std::byte* tile(int tile) const;
@@ -40,7 +40,7 @@ class ActivationTiles {
   int tile_width(int tile) const;
 
   Arena storage_;
-  TensorType weights_{};  // of the matrix
+  WeightKind weights_{};  // of the matrix
   int n_columns_ = 0, n_blocks_ = 0;
   size_t column_bytes_ = 0;
 };

@@ -15,7 +15,7 @@ struct BlockPlace {
   StripLayout layout;
   std::byte *d, *m, *qh, *qs;  // this row's; quads of qs are 64 bytes apart
 
-  BlockPlace(TensorType type, std::byte* strip, int block, int row) : layout(strip_layout(type)) {
+  BlockPlace(WeightKind kind, std::byte* strip, int block, int row) : layout{kind} {
     std::byte* record = strip + static_cast<size_t>(block / 2) * layout.record_bytes();
     const size_t half = block % 2;
     d = record + half * 32 + row * 2;
@@ -83,37 +83,35 @@ void unpack_block(const BlockPlace& place, std::byte* block) {
   }
 }
 
-size_t float_bytes(TensorType type) { return type == TensorType::F16 ? 2 : 4; }
-
 }  // namespace
 
 size_t PackedMatrix::strip_bytes() const {
   if (is_quantized(type)) {
-    return static_cast<size_t>((n_blocks() + 1) / 2) * strip_layout(type).record_bytes();
+    return static_cast<size_t>((n_blocks() + 1) / 2) * StripLayout{kind()}.record_bytes();
   }
-  return static_cast<size_t>(n_cols) * kStripRows * float_bytes(type);
+  return kLanes * size_of_weights(type, n_cols);
 }
 
 bool pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, std::byte* strip) {
   const int n_blocks = n_cols / kBlock;
-  const size_t row_bytes = n_blocks * block_bytes(type);
+  const size_t row_bytes = size_of_weights(type, n_cols), block_bytes = traits(type).block_bytes;
   const int n_rows = static_cast<int>(rows.size() / row_bytes);
   bool finite = true;
   for (int row = 0; row < n_rows; ++row) {
     const std::byte* source = rows.data() + row * row_bytes;
     if (is_quantized(type)) {
-      for (int b = 0; b < n_blocks; ++b, source += block_bytes(type)) {
-        finite &= pack_block(source, BlockPlace(type, strip, b, row));
+      for (int b = 0; b < n_blocks; ++b, source += block_bytes) {
+        finite &= pack_block(source, BlockPlace(traits(type).kind, strip, b, row));
       }
     } else {
-      const size_t size = float_bytes(type);
       for (int k = 0; k < n_cols; ++k) {
-        const std::byte* weight = source + k * size;
-        std::memcpy(strip + (static_cast<size_t>(k) * kStripRows + row) * size, weight, size);
+        const std::byte* weight = source + k * block_bytes;
+        std::memcpy(strip + (static_cast<size_t>(k) * kLanes + row) * block_bytes, weight,
+                    block_bytes);
         // The upper half of a float has its whole exponent: 8 bits from bit 7 on.
-        finite &= size == 2 ? is_finite_half(weight)
-                            : (std::to_integer<int>(weight[3]) & 0x7f) != 0x7f ||
-                                  (std::to_integer<int>(weight[2]) & 0x80) == 0;
+        finite &= block_bytes == 2 ? is_finite_half(weight)
+                                   : (std::to_integer<int>(weight[3]) & 0x7f) != 0x7f ||
+                                         (std::to_integer<int>(weight[2]) & 0x80) == 0;
       }
     }
   }
@@ -121,16 +119,16 @@ bool pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, st
 }
 
 void unpack_row(const PackedMatrix& matrix, int row, float* out) {
-  auto* strip = const_cast<std::byte*>(matrix.strip(row / kStripRows));
-  const int lane = row % kStripRows;
+  auto* strip = const_cast<std::byte*>(matrix.strip(row / kLanes));
+  const int lane = row % kLanes;
   for (int b = 0; b < matrix.n_blocks(); ++b, out += kBlock) {
-    std::byte block[block_bytes(TensorType::F32)];
+    std::byte block[size_of_weights(TensorType::F32, kBlock)];
     if (is_quantized(matrix.type)) {
-      unpack_block(BlockPlace(matrix.type, strip, b, lane), block);
+      unpack_block(BlockPlace(matrix.kind(), strip, b, lane), block);
     } else {
-      const size_t size = float_bytes(matrix.type);
+      const size_t size = traits(matrix.type).block_bytes;
       for (int k = 0; k < kBlock; ++k) {
-        const size_t element = static_cast<size_t>(b * kBlock + k) * kStripRows + lane;
+        const size_t element = static_cast<size_t>(b * kBlock + k) * kLanes + lane;
         std::memcpy(block + k * size, strip + element * size, size);
       }
     }

@@ -14,8 +14,9 @@ struct PackedMatrix {
   int n_rows = 0, n_cols = 0;       // n_cols is a multiple of 32
   const std::byte* data = nullptr;  // (n_strips, strip_bytes), 64-byte aligned
 
-  int n_strips() const { return (n_rows + kStripRows - 1) / kStripRows; }
-  int n_padded_rows() const { return n_strips() * kStripRows; }
+  int n_strips() const { return (n_rows + kLanes - 1) / kLanes; }
+  int n_padded_rows() const { return n_strips() * kLanes; }
+  WeightKind kind() const { return traits(type).kind; }
   int n_blocks() const { return n_cols / kBlock; }
   size_t strip_bytes() const;
   size_t size_bytes() const { return n_strips() * strip_bytes(); }

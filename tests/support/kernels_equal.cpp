@@ -37,11 +37,11 @@ std::vector<float> product(const Kernels& kernels, TensorType type, size_t strip
   std::vector<std::byte> tiles(n_columns * column_bytes);
   for (int c = 0; quantized && c < n_columns; ++c) {
     const int tile = c / kTileColumns * kTileColumns;
-    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, type,
+    kernels.quantize(x.data() + c * n_blocks * kBlock, n_blocks, traits(type).kind,
                      tiles.data() + tile * column_bytes, c - tile,
                      std::min(kTileColumns, n_columns - tile));
   }
-  const size_t n_rows = static_cast<size_t>(n_strips) * kStripRows;
+  const size_t n_rows = static_cast<size_t>(n_strips) * kLanes;
   const std::vector<float> bias(n_rows, 0.25f);
   std::vector<float> out(n_columns * n_rows, 1.0f);
   kernels.panel_product[static_cast<int>(type)](
@@ -71,10 +71,11 @@ std::vector<float> activations(size_t n_blocks) {
 // More blocks than a group has, more columns than a tile; the last block is half a record.
 void compare_products(const Kernels& best, const Kernels& scalar) {
   constexpr int kBlocks = 19, kRecords = 10;
-  for (int t = 0; t <= static_cast<int>(TensorType::Q8_0); ++t) {
-    const auto type = static_cast<TensorType>(t);
-    const size_t n = is_quantized(type) ? kRecords * strip_layout(type).record_bytes()
-                                        : kBlocks * kBlock * kStripRows * (t == 0 ? 4u : 2u);
+  for (const TypeTraits& traits : kTensorTypes) {
+    const TensorType type = traits.type;
+    const StripLayout layout{traits.kind};
+    const size_t n = layout.is_float() ? kBlocks * kBlock * kLanes * traits.block_bytes
+                                       : kRecords * layout.record_bytes();
     std::vector<uint8_t> strips(kPanelStrips * n + 1024);
     for (auto& byte : strips) byte = static_cast<uint8_t>(random_bits());
     const auto set_halves = [&](size_t at, size_t count) {  // finite scales
@@ -90,8 +91,7 @@ void compare_products(const Kernels& best, const Kernels& scalar) {
       set_halves(0, kPanelStrips * n / 2);
     } else {
       for (int record = 0; record < kPanelStrips * kRecords; ++record) {
-        set_halves(record * strip_layout(type).record_bytes(),
-                   strip_layout(type).has_min ? 64 : 32);
+        set_halves(record * layout.record_bytes(), layout.has_min ? 64 : 32);
       }
     }
     for (const int n_columns : {1, 2, 3, 4, 5, 6, 7, 11, 16, 23, 70}) {

@@ -22,9 +22,7 @@ const Kernels& kernels_named(const std::string& isa) {
 }
 
 TensorType type_named(const std::string& name) {
-  for (int i = 0; i <= static_cast<int>(TensorType::Q8_0); ++i) {
-    if (name == type_name(static_cast<TensorType>(i))) return static_cast<TensorType>(i);
-  }
+  if (const auto type = find_type(&TypeTraits::name, name)) return *type;
   throw InvalidRequestError("type " + name + ": unknown");
 }
 
@@ -40,12 +38,13 @@ class Matrix {
       : kernels_(kernels_named(isa)), threads_(n_threads) {
     matrix_.type = type_named(type);
     matrix_.n_rows = static_cast<int>(rows.shape(0));
-    matrix_.n_cols = static_cast<int>(rows.shape(1) / block_bytes(matrix_.type) * kBlock);
+    matrix_.n_cols = static_cast<int>(rows.shape(1) / traits(matrix_.type).block_bytes *
+                                      traits(matrix_.type).block_weights);
     arena_ = Arena(matrix_.size_bytes());
     matrix_.data = arena_.data();
     for (int strip = 0; strip < matrix_.n_strips(); ++strip) {
-      const int first = strip * kStripRows;
-      const size_t n = std::min(kStripRows, matrix_.n_rows - first);
+      const int first = strip * kLanes;
+      const size_t n = std::min(kLanes, matrix_.n_rows - first);
       pack_strip(matrix_.type, matrix_.n_cols,
                  {reinterpret_cast<const std::byte*>(rows.data(first, 0)), n * rows.shape(1)},
                  arena_.data() + strip * matrix_.strip_bytes());
@@ -144,7 +143,7 @@ py::array_t<float> attention_of(const std::string& isa, const Floats& q, const F
                                 const Floats& values) {
   const Kernels& kernels = kernels_named(isa);
   const int n_heads = static_cast<int>(q.shape(0)), head_dim = static_cast<int>(q.shape(1));
-  const int n = static_cast<int>(keys.shape(0)), v_row = (head_dim + 15) / 16 * 16;
+  const int n = static_cast<int>(keys.shape(0)), v_row = (head_dim + kLanes - 1) / kLanes * kLanes;
   const size_t k_elements = static_cast<size_t>(kPagePositions) * head_dim;
   std::vector<std::vector<uint16_t>> pages((n + kPagePositions - 1) / kPagePositions);
   for (auto& page : pages)
@@ -154,7 +153,8 @@ py::array_t<float> attention_of(const std::string& isa, const Floats& q, const F
     uint16_t* page = pages[j / kPagePositions].data();
     kernels.to_half(keys.data(j, 0), head_dim, half.data());
     for (int d = 0; d < head_dim; ++d) {
-      page[(static_cast<size_t>(j % kPagePositions / 16) * head_dim + d) * 16 + j % 16] = half[d];
+      page[(static_cast<size_t>(j % kPagePositions / kLanes) * head_dim + d) * kLanes +
+           j % kLanes] = half[d];
     }
     kernels.to_half(values.data(j, 0), head_dim, page + k_elements + (j % kPagePositions) * v_row);
   }

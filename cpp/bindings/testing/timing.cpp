@@ -93,7 +93,7 @@ double attention_seconds(const std::string& isa, int n_heads, int head_dim, int 
                          int n_columns) {
   const Kernels& kernels = kernels_named(isa);
   const GilReleased released;
-  const int v_row = (head_dim + kStripRows - 1) / kStripRows * kStripRows;
+  const int v_row = (head_dim + kLanes - 1) / kLanes * kLanes;
   const size_t k_elements = static_cast<size_t>(kPagePositions) * head_dim;
   const size_t page_elements = k_elements + static_cast<size_t>(kPagePositions) * v_row;
   const int n_pages = (n_positions + kPagePositions - 1) / kPagePositions;
@@ -132,8 +132,9 @@ double quantize_seconds(const std::string& isa, int n) {
   const Kernels& kernels = kernels_named(isa);
   const std::vector<float> x = random_floats(n);
   std::vector<std::byte> out(activation_bytes(true, n / kBlock));
-  return seconds_per_call(
-      [&] { kernels.quantize(x.data(), n / kBlock, TensorType::Q4_0, out.data(), 0, 1); });
+  return seconds_per_call([&] {
+    kernels.quantize(x.data(), n / kBlock, traits(TensorType::Q4_0).kind, out.data(), 0, 1);
+  });
 }
 
 double layer_norm_seconds(const std::string& isa, int n) {

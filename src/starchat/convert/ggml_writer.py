@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .._core import tensor_types
+
 __all__ = [
     "TYPES",
     "TensorSource",
@@ -45,7 +47,7 @@ class TensorType:
     ftype: int
     layout: np.dtype[Any]
     bits: int
-    n_weights: int = _BLOCK  # per layout
+    n_weights: int  # per layout
 
     def row_bytes(self, n_cols: int) -> int:
         """Return the size of a row of `n_cols` weights."""
@@ -59,14 +61,22 @@ def _layout(*fields: tuple[str, str] | tuple[str, str, tuple[int]]) -> np.dtype[
 
 
 _D, _M, _QH, _QS = ("d", "<f2"), ("m", "<f2"), ("qh", "u1", (4,)), ("qs", "u1", (16,))
+_LAYOUTS = {
+    "f32": np.dtype("<f4"),
+    "f16": np.dtype("<f2"),
+    "q4_0": _layout(_D, _QS),
+    "q4_1": _layout(_D, _M, _QS),
+    "q5_0": _layout(_D, _QH, _QS),
+    "q5_1": _layout(_D, _M, _QH, _QS),
+    "q8_0": _layout(_D, ("qs", "i1", (_BLOCK,))),
+}
+#: Those of the core's types that can be written, by name.
 TYPES: Mapping[str, TensorType] = {
-    "f32": TensorType(0, 0, np.dtype("<f4"), 32, n_weights=1),
-    "f16": TensorType(1, 1, np.dtype("<f2"), 16, n_weights=1),
-    "q4_0": TensorType(2, 2, _layout(_D, _QS), 4),
-    "q4_1": TensorType(3, 3, _layout(_D, _M, _QS), 4),
-    "q5_0": TensorType(6, 8, _layout(_D, _QH, _QS), 5),
-    "q5_1": TensorType(7, 9, _layout(_D, _M, _QH, _QS), 5),
-    "q8_0": TensorType(8, 7, _layout(_D, ("qs", "i1", (_BLOCK,))), 8),
+    type.name: TensorType(
+        type.ggml_id, type.ftype, _LAYOUTS[type.name], type.bits, type.block_weights
+    )
+    for type in tensor_types()
+    if type.name in _LAYOUTS
 }
 
 
