@@ -743,6 +743,16 @@ def test_chunks_hold_text_or_calls_and_join_to_the_whole() -> None:
     assert (ids, chunks[-1].finish_reason) == (stream.result().token_ids, "tool_calls")
 
 
+def test_the_last_chunk_has_the_whole_calls_and_no_other_chunk_has_any() -> None:
+    stream, _ = stream_of(f"\nHi\n{ADDING}\n{TIME[:-1]}", "length")
+    *chunks, last = stream
+    assert [(call.name, call.arguments) for call in last.finished_calls] == [
+        ("add", {"a": 1, "b": -2})
+    ]
+    assert not any(chunk.finished_calls for chunk in chunks)
+    assert stream.result().tool_calls == last.finished_calls
+
+
 def test_calls_stream_while_they_are_written() -> None:
     stream, tokens = stream_of(f"\n{ADDING[:43]}", finish_reason=None)
     pieces = []

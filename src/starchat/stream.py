@@ -105,8 +105,10 @@ class Request:
             n_tokens = sum(len(chunk.token_ids) for chunk in self._chunks) + len(token_ids)
             usage = Usage(self._n_prompt_tokens, n_tokens, *self.tokens.counts)
         self.finish_reason = finish_reason
-        calls = self._calls.take() if self._calls and not self._text.stopped else ()
-        chunk = Chunk(text, token_ids, logprobs, finish_reason, usage, calls)
+        calls = None if self._text.stopped else self._calls  # a stop string ends text before calls
+        pieces = calls.take() if calls else ()
+        finished = tuple(calls.calls) if calls and finish_reason else ()
+        chunk = Chunk(text, token_ids, logprobs, finish_reason, usage, pieces, finished)
         self._chunks.append(chunk)
         return chunk
 
@@ -128,7 +130,7 @@ class Request:
             last.finish_reason,
             last.usage,
             tuple([logprob for chunk in self._chunks for logprob in chunk.logprobs]),
-            tuple(self._calls.calls) if self._calls and not self._text.stopped else (),
+            last.finished_calls,
         )
 
     def close(self) -> None:

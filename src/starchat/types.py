@@ -97,14 +97,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a streamed reply; the last one carries finish_reason and usage."""
+    """A piece of a streamed reply; the last one has finish_reason, usage and finished_calls."""
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
-    tool_calls: tuple[ToolCallChunk, ...] = ()
+    tool_calls: tuple[ToolCallChunk, ...] = ()  # pieces
+    finished_calls: tuple[ToolCall, ...] = ()  # the reply's whole calls, without one that was cut
 
 
 @dataclass(frozen=True, slots=True)
