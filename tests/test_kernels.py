@@ -137,13 +137,14 @@ def test_zero_and_tiny_activations(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("n", [32, 96, 6144])
-def test_layer_norm(isa: str, n: int) -> None:
+@pytest.mark.parametrize("eps", [1e-6, 1e-5, 0.5])
+def test_layer_norm(isa: str, n: int, eps: float) -> None:
     x, gain, bias = gaussian(n) * 3 + 1, gaussian(n, seed=1), gaussian(n, seed=2)
     wide = x.astype(np.float64)
-    normal = (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5)
-    out = testing.layer_norm(isa, x, gain, bias)
+    normal = (wide - wide.mean()) / np.sqrt(wide.var() + eps)
+    out = testing.layer_norm(isa, x, gain, bias, eps)
     assert normalised_error(out, normal * gain + bias) <= 1e-12
-    assert same_bits(out, testing.layer_norm("scalar", x, gain, bias))
+    assert same_bits(out, testing.layer_norm("scalar", x, gain, bias, eps))
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -28,7 +28,7 @@ struct Unique {
 
 Unique count_unique(const ModelFile& file) {
   Unique unique{is_multi_query(file), lm_head_equals_wte(file), 0, 0};
-  const auto n_head = static_cast<uint64_t>(file.hparams.n_head);
+  const auto n_head = static_cast<uint64_t>(file.config.n_head);
   for (const TensorInfo& tensor : file.tensors) {
     if (unique.lm_head_is_wte && tensor.name == "model/lm_head") continue;
     uint64_t n_params = static_cast<uint64_t>(tensor.n_cols) * static_cast<uint64_t>(tensor.n_rows);
@@ -83,7 +83,7 @@ py::dict inspect(const py::object& path_like) {
     file = open_ggml(path);
     unique = count_unique(*file);
   }
-  const HyperParameters& h = file->hparams;
+  const DecoderConfig& c = file->config;
   py::list tensors;
   for (const TensorInfo& tensor : file->tensors) {
     const bool is_vector = tensor.name.ends_with("/b") || tensor.name.ends_with("/g");
@@ -93,17 +93,17 @@ py::dict inspect(const py::object& path_like) {
   result["path"] = py::module_::import("os").attr("fsdecode")(py::bytes(file->path));
   result["format"] = "ggml";
   result["size_bytes"] = file->size_bytes;
-  result["n_vocab"] = h.n_vocab;
-  result["n_ctx"] = h.n_ctx;
-  result["n_embd"] = h.n_embd;
-  result["n_head"] = h.n_head;
-  result["n_layer"] = h.n_layer;
-  result["ftype"] = h.ftype;
+  result["n_vocab"] = c.n_vocab;
+  result["n_ctx"] = c.n_ctx;
+  result["n_embd"] = c.n_embd;
+  result["n_head"] = c.n_head;
+  result["n_layer"] = c.n_layer;
+  result["ftype"] = file->ftype;
   result["weight_type"] = traits(file->weight_type).name;
   result["has_lm_head"] = file->has_lm_head;
   result["lm_head_is_wte"] = unique.lm_head_is_wte;
   result["multi_query"] = unique.is_multi_query;
-  result["n_kv_head"] = unique.is_multi_query ? 1 : h.n_head;
+  result["n_kv_head"] = unique.is_multi_query ? 1 : c.n_head;
   result["n_params"] = unique.n_params;
   result["weight_bytes"] = unique.size_bytes;
   result["vocabulary"] = vocabulary_summary(file->vocabulary);

@@ -40,17 +40,17 @@ class Comparison {
 }  // namespace
 
 bool is_multi_query(const ModelFile& file, const Progress& progress) {
-  const HyperParameters& h = file.hparams;
-  if (h.n_head == 1) return true;
+  const DecoderConfig& c = file.config;
+  if (c.n_head == 1) return true;
   std::vector<std::pair<const TensorInfo*, uint64_t>> stacks;  // c_attn, bytes of one head's rows
   uint64_t total_bytes = 0;
   const auto add = [&](const std::string& name, bool is_bias) {
     const TensorInfo& info = file.tensor(name);
     const uint64_t row = is_bias ? size_of_weights(info.type, 1) : info.row_bytes();
-    stacks.emplace_back(&info, static_cast<uint64_t>(h.head_dim()) * row);
+    stacks.emplace_back(&info, static_cast<uint64_t>(c.head_dim) * row);
     total_bytes += info.size_bytes / 3 * 2;
   };
-  for (int32_t layer = 0; layer < h.n_layer; ++layer) {
+  for (int32_t layer = 0; layer < c.n_layer; ++layer) {
     const std::string c_attn = "model/h" + std::to_string(layer) + "/attn/c_attn/";
     add(c_attn + "b", true);
     add(c_attn + "w", false);
@@ -59,8 +59,8 @@ bool is_multi_query(const ModelFile& file, const Progress& progress) {
   return std::all_of(stacks.begin(), stacks.end(), [&](const auto& stack) {
     const auto [c_attn, head_bytes] = stack;
     const uint64_t third = c_attn->size_bytes / 3;  // q | k | v
-    return comparison.repeats(c_attn->offset + third, head_bytes, head_bytes, h.n_head) &&
-           comparison.repeats(c_attn->offset + 2 * third, head_bytes, head_bytes, h.n_head);
+    return comparison.repeats(c_attn->offset + third, head_bytes, head_bytes, c.n_head) &&
+           comparison.repeats(c_attn->offset + 2 * third, head_bytes, head_bytes, c.n_head);
   });
 }
 

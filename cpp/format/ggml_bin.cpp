@@ -151,51 +151,55 @@ TensorType weight_type_of(const ModelFile& file, int32_t ftype) {
   return *type;
 }
 
-void read_hparams(ModelFile& file, HeaderReader& reader) {
-  HyperParameters& h = file.hparams;
+void read_config(ModelFile& file, HeaderReader& reader) {
+  DecoderConfig& c = file.config;
   struct Count {
     const char* name;
     int32_t* value;
     int32_t max;  // far beyond any model, and small enough that no product of sizes overflows
   };
-  const auto counts = std::to_array<Count>({{"n_vocab", &h.n_vocab, 1 << 24},
-                                            {"n_ctx", &h.n_ctx, 1 << 24},
-                                            {"n_embd", &h.n_embd, 1 << 20},
-                                            {"n_head", &h.n_head, 1 << 20},
-                                            {"n_layer", &h.n_layer, 1 << 10}});
+  const auto counts = std::to_array<Count>({{"n_vocab", &c.n_vocab, 1 << 24},
+                                            {"n_ctx", &c.n_ctx, 1 << 24},
+                                            {"n_embd", &c.n_embd, 1 << 20},
+                                            {"n_head", &c.n_head, 1 << 20},
+                                            {"n_layer", &c.n_layer, 1 << 10}});
   for (const Count& count : counts) *count.value = reader.number("the header");
-  h.ftype = reader.number("the header");
+  file.ftype = reader.number("the header");
   for (const auto& [name, value, max] : counts) {
     if (*value < 1 || *value > max) {
       fail<CorruptFileError>(file, "header says ", name, " = ", format_number(*value),
                              ", expected 1 to ", format_number(max), kOrOtherArchitecture);
     }
   }
-  file.weight_type = weight_type_of(file, h.ftype);
-  if (h.n_embd % kBlock != 0) {
-    fail<UnsupportedFormatError>(file, "header says n_embd = ", h.n_embd,
+  file.weight_type = weight_type_of(file, file.ftype);
+  c.n_kv_head = c.n_head;
+  c.head_dim = c.n_embd / c.n_head;
+  c.n_inner = 4 * c.n_embd;
+  c.norm_eps = 1e-5f;
+  if (c.n_embd % kBlock != 0) {
+    fail<UnsupportedFormatError>(file, "header says n_embd = ", c.n_embd,
                                  ", expected a multiple of ", kBlock, kOrOtherArchitecture);
   }
-  if (h.n_embd % h.n_head != 0) {
-    fail<CorruptFileError>(file, "header says n_embd = ", h.n_embd, " and n_head = ", h.n_head,
+  if (c.n_embd % c.n_head != 0) {
+    fail<CorruptFileError>(file, "header says n_embd = ", c.n_embd, " and n_head = ", c.n_head,
                            ", expected n_embd to be a multiple of n_head", kOrOtherArchitecture);
   }
-  if (h.head_dim() % 2 != 0) {
-    fail<UnsupportedFormatError>(file, "header says n_embd = ", h.n_embd,
-                                 " and n_head = ", h.n_head, ", heads of ", h.head_dim(),
+  if (c.head_dim % 2 != 0) {
+    fail<UnsupportedFormatError>(file, "header says n_embd = ", c.n_embd,
+                                 " and n_head = ", c.n_head, ", heads of ", c.head_dim,
                                  " values, expected an even number", kOrOtherArchitecture);
   }
 }
 
 void read_vocabulary(ModelFile& file, HeaderReader& reader) {
   const int32_t n_vocab = reader.number("the header");
-  if (n_vocab != file.hparams.n_vocab) {
+  if (n_vocab != file.config.n_vocab) {
     fail<CorruptFileError>(file, "vocabulary has ", format_number(n_vocab),
-                           " tokens, expected n_vocab = ", format_number(file.hparams.n_vocab),
+                           " tokens, expected n_vocab = ", format_number(file.config.n_vocab),
                            kOrOtherArchitecture);
   }
   // Each token has a length and a row of model/wte: the file's size must justify the vector.
-  const auto row_weights = static_cast<uint64_t>(file.hparams.n_embd);
+  const auto row_weights = static_cast<uint64_t>(file.config.n_embd);
   const uint64_t token_bytes = sizeof(int32_t) + size_of_weights(file.weight_type, row_weights);
   reader.need(static_cast<uint64_t>(n_vocab) * token_bytes, "the vocabulary and model/wte");
   file.vocabulary.reserve(static_cast<size_t>(n_vocab));
@@ -217,32 +221,32 @@ struct ExpectedTensor {
   bool is_optional = false, is_found = false;
 };
 
-std::vector<ExpectedTensor> expected_tensors(const HyperParameters& h, TensorType weight_type) {
+std::vector<ExpectedTensor> expected_tensors(const DecoderConfig& c, TensorType weight_type) {
   std::vector<ExpectedTensor> all;
   const auto vector = [&](const std::string& name, int32_t n) {
     all.push_back({name, {n}, TensorType::F32});
   };
   const auto norm = [&](const std::string& name) {
-    vector(name + "/g", h.n_embd);
-    vector(name + "/b", h.n_embd);
+    vector(name + "/g", c.n_embd);
+    vector(name + "/b", c.n_embd);
   };
   const auto linear = [&](const std::string& name, int32_t n_in, int32_t n_out) {
     all.push_back({name + "/w", {n_in, n_out}, weight_type});
     vector(name + "/b", n_out);
   };
-  all.push_back({"model/wte", {h.n_embd, h.n_vocab}, weight_type});
-  all.push_back({"model/wpe", {h.n_embd, h.n_ctx}, TensorType::F32});
-  for (int32_t layer = 0; layer < h.n_layer; ++layer) {
+  all.push_back({"model/wte", {c.n_embd, c.n_vocab}, weight_type});
+  all.push_back({"model/wpe", {c.n_embd, c.n_ctx}, TensorType::F32});
+  for (int32_t layer = 0; layer < c.n_layer; ++layer) {
     const std::string block = "model/h" + std::to_string(layer);
     norm(block + "/ln_1");
-    linear(block + "/attn/c_attn", h.n_embd, 3 * h.n_embd);
-    linear(block + "/attn/c_proj", h.n_embd, h.n_embd);
+    linear(block + "/attn/c_attn", c.n_embd, c.q_width() + 2 * c.kv_width());
+    linear(block + "/attn/c_proj", c.q_width(), c.n_embd);
     norm(block + "/ln_2");
-    linear(block + "/mlp/c_fc", h.n_embd, 4 * h.n_embd);
-    linear(block + "/mlp/c_proj", 4 * h.n_embd, h.n_embd);
+    linear(block + "/mlp/c_fc", c.n_embd, c.n_inner);
+    linear(block + "/mlp/c_proj", c.n_inner, c.n_embd);
   }
   norm("model/ln_f");
-  all.push_back({"model/lm_head", {h.n_embd, h.n_vocab}, weight_type, /*is_optional=*/true});
+  all.push_back({"model/lm_head", {c.n_embd, c.n_vocab}, weight_type, /*is_optional=*/true});
   return all;
 }
 
@@ -250,7 +254,7 @@ std::vector<ExpectedTensor> expected_tensors(const HyperParameters& h, TensorTyp
 class TensorReader {
  public:
   TensorReader(ModelFile& file, HeaderReader& reader)
-      : file_(file), reader_(reader), expected_(expected_tensors(file.hparams, file.weight_type)) {
+      : file_(file), reader_(reader), expected_(expected_tensors(file.config, file.weight_type)) {
     for (ExpectedTensor& tensor : expected_) {
       by_name_.emplace(tensor.name, &tensor);
       n_missing_ += !tensor.is_optional;
@@ -304,7 +308,7 @@ class TensorReader {
                                      " model, expected starcoder; use a tool for that family");
       }
       fail<CorruptFileError>(file_, "unknown tensor ", quoted(name), " at byte ",
-                             format_number(start), " in a model of ", file_.hparams.n_layer,
+                             format_number(start), " in a model of ", file_.config.n_layer,
                              " layers", kOrOtherArchitecture);
     }
     ExpectedTensor& expected = *found->second;
@@ -323,7 +327,7 @@ class TensorReader {
           traits(expected.type).name,
           "; norms, biases and model/wpe are f32 and all other matrices of the one type that the "
           "header names (ftype ",
-          file_.hparams.ftype, "): quantize the model again");
+          file_.ftype, "): quantize the model again");
     }
     return expected;
   }
@@ -361,7 +365,7 @@ std::shared_ptr<ModelFile> open_ggml(const std::string& path) {
   auto file = std::make_shared<ModelFile>(open_model_file(path));
   HeaderReader reader(*file);
   read_magic(*file, reader);
-  read_hparams(*file, reader);
+  read_config(*file, reader);
   read_vocabulary(*file, reader);
   TensorReader(*file, reader).read_all();
   return file;

@@ -10,14 +10,10 @@
 #include <string_view>
 #include <vector>
 
+#include "format/decoder_config.hpp"
 #include "quant/types.hpp"
 
 namespace starchat {
-
-struct HyperParameters {
-  int32_t n_vocab, n_ctx, n_embd, n_head, n_layer, ftype;
-  int32_t head_dim() const { return n_embd / n_head; }
-};
 
 struct TensorInfo {
   std::string name;
@@ -44,7 +40,8 @@ class FileDescriptor {
 struct ModelFile {
   std::string path;
   uint64_t size_bytes = 0;
-  HyperParameters hparams{};
+  DecoderConfig config{};
+  int32_t ftype = 0;                    // what the header calls the types of its tensors
   std::vector<std::string> vocabulary;  // raw bytes of each token id
   std::vector<TensorInfo> tensors;      // in file order
   TensorType weight_type{};             // of every matrix but model/wpe

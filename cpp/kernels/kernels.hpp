@@ -144,7 +144,8 @@ struct Kernels {
   // Writes column number `column` of a tile that has `width` columns.
   void (*quantize)(const float* x, int n_blocks, WeightKind weights, std::byte* tile, int column,
                    int width);
-  void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float* out);
+  void (*layer_norm)(const float* x, const float* gain, const float* bias, int n, float eps,
+                     float* out);
   void (*gelu)(float* x, int n);  // in place, tanh approximation; n a multiple of 16
   void (*attention_scores)(const Attention&, int first_page, int end_page);
   void (*attention_weights)(const Attention&, int first_head, int end_head);

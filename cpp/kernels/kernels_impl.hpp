@@ -62,7 +62,8 @@ void quantize(const float* x, int n_blocks, WeightKind weights, std::byte* tile,
 }
 
 template <class V>
-void layer_norm(const float* x, const float* gain, const float* bias, int n, float* out) {
+void layer_norm(const float* x, const float* gain, const float* bias, int n, float eps,
+                float* out) {
   using F = typename V::F;
   F sum = V::set1(0.0f);
   for (int i = 0; i < n; i += kLanes) sum = V::add(sum, V::load(x + i));
@@ -73,7 +74,7 @@ void layer_norm(const float* x, const float* gain, const float* bias, int n, flo
     squares = V::fma(centred, centred, squares);
   }
   const float variance = sum_lanes<V>(squares) / static_cast<float>(n);
-  const F inverse = V::set1(1.0f / __builtin_sqrtf(variance + 1e-5f));
+  const F inverse = V::set1(1.0f / __builtin_sqrtf(variance + eps));
   for (int i = 0; i < n; i += kLanes) {
     const F normal = V::mul(V::sub(V::load(x + i), mean), inverse);
     V::store(out + i, V::fma(normal, V::load(gain + i), V::load(bias + i)));

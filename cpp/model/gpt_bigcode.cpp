@@ -31,23 +31,25 @@ int checked_threads(int n_threads) {
   return n_threads;
 }
 
-int checked_n_ctx(int n_ctx, const ModelFile& file) {
-  if (n_ctx == 0) return file.hparams.n_ctx;
-  if (n_ctx < 2 || n_ctx > file.hparams.n_ctx) {
-    throw InvalidRequestError("n_ctx: expected 2 to " + std::to_string(file.hparams.n_ctx) +
+// n_ctx 0: as many positions as the file has.
+DecoderConfig with_n_ctx(DecoderConfig config, int n_ctx) {
+  if (n_ctx == 0) return config;
+  if (n_ctx < 2 || n_ctx > config.n_ctx) {
+    throw InvalidRequestError("n_ctx: expected 2 to " + std::to_string(config.n_ctx) +
                               " (positions are learned, the file has no more); got " +
                               std::to_string(n_ctx));
   }
-  return n_ctx;
+  config.n_ctx = n_ctx;
+  return config;
 }
 
 // Of one thread: a normalised column, or what attention needs.
-size_t scratch_elements(const ModelInfo& info, const KvPool& kv_pool) {
+size_t scratch_elements(const DecoderConfig& config, int n_heads, const KvPool& kv_pool) {
   Attention largest{};
-  largest.n_heads = info.n_head / info.n_kv_head;
+  largest.n_heads = n_heads;
   largest.v_row_elements = kv_pool.v_row_elements();
-  largest.n_positions = info.n_ctx;
-  return std::max<size_t>(info.n_embd, largest.scratch_elements());
+  largest.n_positions = config.n_ctx;
+  return std::max<size_t>(config.n_embd, largest.scratch_elements());
 }
 
 }  // namespace
@@ -55,41 +57,48 @@ size_t scratch_elements(const ModelInfo& info, const KvPool& kv_pool) {
 GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress)
     : kernels_(select_kernels()),
       threads_(checked_threads(n_threads)),
-      weights_(load_weights(file, checked_n_ctx(n_ctx, file), threads_, progress)),
-      info_{.file = file.path,
-            .quantization = traits(file.weight_type).name,
-            .isa = kernels_.name,
-            .n_layer = file.hparams.n_layer,
-            .n_embd = file.hparams.n_embd,
-            .n_head = file.hparams.n_head,
-            .n_kv_head = weights_.n_kv_head,
-            .n_ctx = checked_n_ctx(n_ctx, file),
-            .n_vocab = file.hparams.n_vocab,
-            .n_threads = threads_.n_threads(),
-            .n_params = weights_.n_params,
-            .weight_bytes = weights_.size_bytes},
-      head_dim_(file.hparams.head_dim()),
-      max_columns_(columns_per_step(info_.weight_bytes)),
-      kv_pool_({info_.n_layer, info_.n_kv_head, head_dim_}, info_.n_ctx),
+      weights_(load_weights(file, with_n_ctx(file.config, n_ctx).n_ctx, threads_, progress)),
+      config_(with_n_ctx(file.config, n_ctx)),
+      path_(file.path),
+      quantization_(traits(file.weight_type).name),
+      max_columns_(columns_per_step(weights_.size_bytes)),
+      kv_pool_({config_.n_layer, weights_.n_kv_head, config_.head_dim}, config_.n_ctx),
       all_columns_(max_columns_),
-      tiles_(max_columns_, 4 * info_.n_embd),
-      x_(max_columns_, info_.n_embd),
+      tiles_(max_columns_, std::max({config_.n_inner, config_.n_embd, config_.q_width()})),
+      x_(max_columns_, config_.n_embd),
       qkv_(max_columns_, weights_.layers[0].c_attn.weight.n_padded_rows()),
-      mixed_(max_columns_, info_.n_embd),
-      inner_(max_columns_, size_t{4} * info_.n_embd),
+      mixed_(max_columns_, config_.q_width()),
+      inner_(max_columns_, weights_.layers[0].c_fc.weight.n_padded_rows()),
       logits_(kTileColumns, weights_.lm_head.n_padded_rows()),
-      half_(static_cast<size_t>(2) * info_.n_kv_head * head_dim_),
-      scratch_(threads_.n_threads(), scratch_elements(info_, kv_pool_)) {
+      half_(2 * static_cast<size_t>(weights_.n_kv_head) * config_.head_dim),
+      scratch_(threads_.n_threads(),
+               scratch_elements(config_, config_.n_head / weights_.n_kv_head, kv_pool_)) {
+  config_.n_kv_head = weights_.n_kv_head;
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
+}
+
+ModelInfo GptBigCode::info() const {
+  return {.file = path_,
+          .quantization = quantization_,
+          .isa = kernels_.name,
+          .n_layer = config_.n_layer,
+          .n_embd = config_.n_embd,
+          .n_head = config_.n_head,
+          .n_kv_head = config_.n_kv_head,
+          .n_ctx = config_.n_ctx,
+          .n_vocab = config_.n_vocab,
+          .n_threads = threads_.n_threads(),
+          .n_params = weights_.n_params,
+          .weight_bytes = weights_.size_bytes};
 }
 
 void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<float> states) {
   const Compute compute{kernels_, threads_};
-  const int n = batch.n_columns(), n_embd = info_.n_embd, n_inner = 4 * n_embd;
+  const int n = batch.n_columns(), n_embd = config_.n_embd;
   const std::span<const int32_t> columns(all_columns_.data(), n);
 
   embed(batch);
-  for (int i = 0; i < info_.n_layer; ++i) {
+  for (int i = 0; i < config_.n_layer; ++i) {
     const Layer& layer = weights_.layers[i];
 
     tiles_.shape(layer.c_attn.weight, n);
@@ -98,14 +107,14 @@ void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<
     store_keys_and_values(batch, i);
     attention(batch, i);
     tiles_.shape(layer.attn_proj.weight, n);
-    to_tiles(compute, mixed_, n_embd, false, tiles_);
+    to_tiles(compute, mixed_, config_.q_width(), false, tiles_);
     matmul(compute, layer.attn_proj.weight, tiles_, layer.attn_proj.bias, true, x_);
 
     tiles_.shape(layer.c_fc.weight, n);
     layer_norm(compute, layer.ln_2, x_, n_embd, columns, scratch_, tiles_);
     matmul(compute, layer.c_fc.weight, tiles_, layer.c_fc.bias, false, inner_);
     tiles_.shape(layer.mlp_proj.weight, n);
-    to_tiles(compute, inner_, n_inner, true, tiles_);
+    to_tiles(compute, inner_, config_.n_inner, true, tiles_);
     matmul(compute, layer.mlp_proj.weight, tiles_, layer.mlp_proj.bias, true, x_);
   }
   output(batch, logits);
@@ -122,19 +131,19 @@ void GptBigCode::embed(const Batch& batch) {
 // The caches of every column are written before any of them is read: columns of one sequence
 // attend to those before them in the same batch.
 void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
-  const int n_kv = info_.n_kv_head * head_dim_;
+  const int n_kv = config_.kv_width();
   for (int c = 0; c < batch.n_columns(); ++c) {
-    const float* keys = qkv_[c] + info_.n_embd;
+    const float* keys = qkv_[c] + config_.q_width();
     kernels_.to_half(keys, 2 * n_kv, half_.data());
     const int position = batch.positions[c], in_page = position % kPagePositions;
     const KvPool::Page page = batch.caches[c]->pages()[position / kPagePositions];
-    for (int head = 0; head < info_.n_kv_head; ++head) {
-      const uint16_t* key = half_.data() + head * head_dim_;
+    for (int head = 0; head < config_.n_kv_head; ++head) {
+      const uint16_t* key = half_.data() + head * config_.head_dim;
       uint16_t* tile = page + kv_pool_.k_offset(layer, head) +
-                       static_cast<size_t>(in_page / kLanes) * head_dim_ * kLanes +
+                       static_cast<size_t>(in_page / kLanes) * config_.head_dim * kLanes +
                        in_page % kLanes;
-      for (int d = 0; d < head_dim_; ++d) tile[d * kLanes] = key[d];
-      std::copy_n(key + n_kv, head_dim_,
+      for (int d = 0; d < config_.head_dim; ++d) tile[d * kLanes] = key[d];
+      std::copy_n(key + n_kv, config_.head_dim,
                   page + kv_pool_.v_offset(layer, head) +
                       static_cast<size_t>(in_page) * kv_pool_.v_row_elements());
     }
@@ -142,13 +151,13 @@ void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
 }
 
 void GptBigCode::attention(const Batch& batch, int layer) {
-  const int heads_per_kv = info_.n_head / info_.n_kv_head, n = heads_per_kv * head_dim_;
+  const int heads_per_kv = config_.n_head / config_.n_kv_head, n = heads_per_kv * config_.head_dim;
   const auto prepare = [&](int64_t task, int thread) {
-    const int kv_head = static_cast<int>(task % info_.n_kv_head);
-    const int column = static_cast<int>(task / info_.n_kv_head);
+    const int kv_head = static_cast<int>(task % config_.n_kv_head);
+    const int column = static_cast<int>(task / config_.n_kv_head);
     return Attention{.q = qkv_[column] + kv_head * n,
                      .n_heads = heads_per_kv,
-                     .head_dim = head_dim_,
+                     .head_dim = config_.head_dim,
                      .pages = batch.caches[column]->pages().data(),
                      .k_offset = kv_pool_.k_offset(layer, kv_head),
                      .v_offset = kv_pool_.v_offset(layer, kv_head),
@@ -157,7 +166,7 @@ void GptBigCode::attention(const Batch& batch, int layer) {
                      .scratch = scratch_[thread],
                      .out = mixed_[column] + kv_head * n};
   };
-  const int64_t n_tasks = static_cast<int64_t>(batch.n_columns()) * info_.n_kv_head;
+  const int64_t n_tasks = static_cast<int64_t>(batch.n_columns()) * config_.n_kv_head;
   const int n_threads = threads_.n_threads();
   if (n_tasks >= n_threads) {
     threads_.parallel_for(n_tasks, 1, [&](int64_t begin, int64_t end, int thread) {
@@ -189,12 +198,12 @@ void GptBigCode::output(const Batch& batch, std::span<float> logits) {
   for (int first = 0; first < batch.n_logits(); first += kTileColumns) {
     const int n = std::min(kTileColumns, batch.n_logits() - first);
     tiles_.shape(weights_.lm_head, n);
-    layer_norm(compute, weights_.ln_f, x_, info_.n_embd,
+    layer_norm(compute, weights_.ln_f, x_, config_.n_embd,
                std::span(batch.logit_columns).subspan(first, n), scratch_, tiles_);
     matmul(compute, weights_.lm_head, tiles_, {}, false, logits_);
     for (int c = 0; c < n; ++c) {
-      std::copy_n(logits_[c], info_.n_vocab,
-                  logits.data() + static_cast<size_t>(first + c) * info_.n_vocab);
+      std::copy_n(logits_[c], config_.n_vocab,
+                  logits.data() + static_cast<size_t>(first + c) * config_.n_vocab);
     }
   }
 }
@@ -203,7 +212,8 @@ void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) cons
   const LayerNorm& norm = weights_.ln_f;
   for (int row = 0; row < batch.n_states(); ++row) {
     kernels_.layer_norm(x_[batch.state_columns[row]], norm.gain.data(), norm.bias.data(),
-                        info_.n_embd, states.data() + static_cast<size_t>(row) * info_.n_embd);
+                        config_.n_embd, norm.eps,
+                        states.data() + static_cast<size_t>(row) * config_.n_embd);
   }
 }
 

@@ -16,14 +16,14 @@ class GptBigCode : public ForwardPass {
  public:
   GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress);
 
-  int n_vocab() const override { return info_.n_vocab; }
-  int n_ctx() const override { return info_.n_ctx; }
-  int n_embd() const override { return info_.n_embd; }
+  int n_vocab() const override { return config_.n_vocab; }
+  int n_ctx() const override { return config_.n_ctx; }
+  int n_embd() const override { return config_.n_embd; }
   int max_columns() const override { return max_columns_; }
   KvPool& kv_pool() override { return kv_pool_; }
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override;
 
-  const ModelInfo& info() const { return info_; }
+  ModelInfo info() const;
 
  private:
   void embed(const Batch& batch);
@@ -35,18 +35,19 @@ class GptBigCode : public ForwardPass {
   const Kernels& kernels_;
   ThreadPool threads_;
   Weights weights_;
-  ModelInfo info_;
-  int head_dim_, max_columns_;
+  DecoderConfig config_;
+  std::string path_, quantization_;
+  int max_columns_;
   KvPool kv_pool_;
 
   std::vector<int32_t> all_columns_;  // 0, 1, 2 …
   ActivationTiles tiles_;             // of the next matmul
   ActivationBuffer x_;                // (max_columns, n_embd): the residual stream
   ActivationBuffer qkv_;              // (max_columns, rows of c_attn, padded)
-  ActivationBuffer mixed_;            // (max_columns, n_embd): what attention gives
-  ActivationBuffer inner_;            // (max_columns, 4 * n_embd)
+  ActivationBuffer mixed_;            // (max_columns, q_width): what attention gives
+  ActivationBuffer inner_;            // (max_columns, n_inner)
   ActivationBuffer logits_;           // (kTileColumns, n_vocab, padded)
-  std::vector<uint16_t> half_;        // (2 * n_kv_head * head_dim)
+  std::vector<uint16_t> half_;        // (2 * kv_width)
   ActivationBuffer scratch_;          // (n_threads, scratch_elements)
 };
 

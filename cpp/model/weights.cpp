@@ -131,7 +131,7 @@ class Packer {
 
 }  // namespace
 
-PositionTable::PositionTable(const ModelFile& file, int n_ctx) : n_embd_(file.hparams.n_embd) {
+PositionTable::PositionTable(const ModelFile& file, int n_ctx) : n_embd_(file.config.n_embd) {
   if (!fill(file, n_ctx, true)) fill(file, n_ctx, false);
 }
 
@@ -175,21 +175,21 @@ void PositionTable::add_row(int position, float* x) const {
 
 Weights load_weights(const ModelFile& file, int n_ctx, ThreadPool& threads,
                      const Progress& progress) {
-  const HyperParameters& h = file.hparams;
-  const int64_t n_embd = h.n_embd, n_inner = 4 * n_embd, head_dim = h.head_dim();
+  const DecoderConfig& c = file.config;
+  const int64_t n_embd = c.n_embd, n_q = c.q_width();
   const std::string prefix = "model/";
 
   Weights weights;
-  weights.n_kv_head = is_multi_query(file) ? 1 : h.n_head;
+  weights.n_kv_head = is_multi_query(file) ? 1 : c.n_head;
   const bool tied = !file.has_lm_head || lm_head_equals_wte(file);
-  const int64_t n_kv = weights.n_kv_head * head_dim;
-  const std::vector<RowRange> qkv_rows{{0, n_embd}, {n_embd, n_kv}, {2 * n_embd, n_kv}};
+  const int64_t n_kv = weights.n_kv_head * c.head_dim;
+  const std::vector<RowRange> qkv_rows{{0, n_q}, {n_q, n_kv}, {n_q + c.kv_width(), n_kv}};
 
   Packer packer(file, threads, progress);
   const auto norm = [&](const std::string& name) {
     weights.n_params += 2 * n_embd;
     return LayerNorm{read_vector(file, name + "/g", {{0, n_embd}}, n_embd),
-                     read_vector(file, name + "/b", {{0, n_embd}}, n_embd)};
+                     read_vector(file, name + "/b", {{0, n_embd}}, n_embd), c.norm_eps};
   };
   const auto matrix = [&](PackedMatrix& out, const std::string& name,
                           const std::vector<RowRange>& rows) {
@@ -202,22 +202,22 @@ Weights load_weights(const ModelFile& file, int n_ctx, ThreadPool& threads,
     weights.n_params += out.weight.n_rows;
   };
 
-  matrix(weights.wte, prefix + "wte", {{0, h.n_vocab}});
-  if (!tied) matrix(weights.lm_head, prefix + "lm_head", {{0, h.n_vocab}});
-  weights.layers.resize(h.n_layer);
-  for (int i = 0; i < h.n_layer; ++i) {
+  matrix(weights.wte, prefix + "wte", {{0, c.n_vocab}});
+  if (!tied) matrix(weights.lm_head, prefix + "lm_head", {{0, c.n_vocab}});
+  weights.layers.resize(c.n_layer);
+  for (int i = 0; i < c.n_layer; ++i) {
     const std::string block = prefix + "h" + std::to_string(i) + "/";
     Layer& layer = weights.layers[i];
     layer.ln_1 = norm(block + "ln_1");
     layer.ln_2 = norm(block + "ln_2");
     linear(layer.c_attn, block + "attn/c_attn", qkv_rows);
     linear(layer.attn_proj, block + "attn/c_proj", {{0, n_embd}});
-    linear(layer.c_fc, block + "mlp/c_fc", {{0, n_inner}});
+    linear(layer.c_fc, block + "mlp/c_fc", {{0, c.n_inner}});
     linear(layer.mlp_proj, block + "mlp/c_proj", {{0, n_embd}});
   }
   weights.ln_f = norm(prefix + "ln_f");
   weights.wpe = PositionTable(file, n_ctx);
-  weights.n_params += static_cast<uint64_t>(h.n_ctx) * n_embd;
+  weights.n_params += static_cast<uint64_t>(c.n_ctx) * n_embd;
 
   weights.arena = packer.pack();
   if (tied) weights.lm_head = weights.wte;

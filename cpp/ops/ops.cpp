@@ -54,7 +54,8 @@ void layer_norm(const Compute& compute, const LayerNorm& norm, const ActivationB
   compute.threads.parallel_for(count, grain, [&](int64_t begin, int64_t end, int thread) {
     float* normal = scratch[thread];
     for (int64_t c = begin; c < end; ++c) {
-      compute.kernels.layer_norm(x[columns[c]], norm.gain.data(), norm.bias.data(), n, normal);
+      compute.kernels.layer_norm(x[columns[c]], norm.gain.data(), norm.bias.data(), n, norm.eps,
+                                 normal);
       out.set_column(compute.kernels, static_cast<int>(c), normal);
     }
   });

@@ -19,6 +19,7 @@ struct Compute {
 
 struct LayerNorm {
   std::vector<float> gain, bias;  // (n)
+  float eps;
 };
 
 // Activations (n_columns, n_cols) in the format of the matrix that they meet: quantized to 8 bits,

@@ -107,8 +107,8 @@ void compare_products(const Kernels& best, const Kernels& scalar) {
 void compare_vectors(const Kernels& best, const Kernels& scalar) {
   const auto x = gaussian(352), gain = gaussian(352), bias = gaussian(352);
   std::vector<float> a(352), b(352);
-  best.layer_norm(x.data(), gain.data(), bias.data(), 352, a.data());
-  scalar.layer_norm(x.data(), gain.data(), bias.data(), 352, b.data());
+  best.layer_norm(x.data(), gain.data(), bias.data(), 352, 1e-5f, a.data());
+  scalar.layer_norm(x.data(), gain.data(), bias.data(), 352, 1e-5f, b.data());
   check("layer_norm", a, b);
   a = b = x;
   best.gelu(a.data(), 352);

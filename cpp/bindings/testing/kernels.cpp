@@ -124,10 +124,10 @@ class Forward {
 };
 
 py::array_t<float> layer_norm_of(const std::string& isa, const Floats& x, const Floats& gain,
-                                 const Floats& bias) {
+                                 const Floats& bias, float eps) {
   py::array_t<float> out(x.shape(0));
   kernels_named(isa).layer_norm(x.data(), gain.data(), bias.data(), static_cast<int>(x.shape(0)),
-                                out.mutable_data());
+                                eps, out.mutable_data());
   return out;
 }
 
@@ -194,7 +194,7 @@ void bind_compute(py::module_& m) {
       .def("row", &Matrix::row, py::arg("index"))
       .def_property_readonly("size_bytes", &Matrix::size_bytes);
   m.def("layer_norm", &layer_norm_of, py::arg("isa"), py::arg("x"), py::arg("gain"),
-        py::arg("bias"));
+        py::arg("bias"), py::arg("eps") = 1e-5f);
   m.def("gelu", &gelu_of, py::arg("isa"), py::arg("x"));
   m.def("attention", &attention_of, py::arg("isa"), py::arg("q"), py::arg("keys"),
         py::arg("values"));
