@@ -61,7 +61,7 @@ def _layout(*fields: tuple[str, str] | tuple[str, str, tuple[int]]) -> np.dtype[
 
 
 _D, _M, _QH, _QS = ("d", "<f2"), ("m", "<f2"), ("qh", "u1", (4,)), ("qs", "u1", (16,))
-_LAYOUTS = {
+_LAYOUTS: dict[str, np.dtype[Any]] = {
     "f32": np.dtype("<f4"),
     "f16": np.dtype("<f2"),
     "q4_0": _layout(_D, _QS),
