@@ -61,6 +61,44 @@ def test_output_matrix_of_its_own_or_absent(tmp_path: Path, lm_head: str) -> Non
     assert (np.exp(expected) * (expected - actual)).sum(axis=1).mean() <= 1.5e-3
 
 
+@pytest.mark.parametrize("first", range(len(TYPES)))
+def test_a_layer_of_mixed_types_equals_transformers(tmp_path: Path, first: int) -> None:
+    """Each matrix of another type than its neighbours; the files hold the same weights."""
+    oracle = pytest.importorskip("support.oracle", reason="torch and transformers are the oracle")
+    types = [*TYPES]
+    shape = Shape(n_embd=128, n_head=4, n_layer=2)
+    files = {
+        type: write_tiny(tmp_path / f"{type}.bin", type, shape, lm_head="own") for type in types
+    }
+    base = files[types[first]]
+    paths, weights = {}, dict(base.dequantized)
+    matrices = [name for name, values in weights.items() if values.ndim == 2 and name[6:] != "wpe"]
+    for i, name in enumerate(matrices):
+        other = files[types[(first + 3 * i) % len(types)]]
+        paths[name], weights[name] = str(other.path), other.dequantized[name]
+    mixed = replace(base, type="f32", weights=weights)
+    ids = token_ids(shape, 90)
+    expected = oracle.log_probabilities(oracle.transformers_model(mixed), ids)
+    actual = log_softmax(testing.Forward(str(base.path), paths=paths).run(ids.tolist()))
+    assert (np.exp(expected) * (expected - actual)).sum(axis=1).mean() <= 1.5e-3
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2, 3, 4, 6, 12])
+@pytest.mark.parametrize("type", ["f32", "q4_1"])
+def test_key_heads_that_groups_of_query_heads_share(
+    tmp_path: Path, type: str, n_kv_head: int
+) -> None:
+    oracle = pytest.importorskip("support.oracle", reason="torch and transformers are the oracle")
+    shape = Shape(n_embd=96, n_head=12, n_layer=2)
+    tiny = write_tiny(tmp_path / "tiny.bin", type, shape, multi_query=False, n_kv_head=n_kv_head)
+    assert inspect(str(tiny.path))["n_kv_head"] == n_kv_head
+    ids = token_ids(shape, 90)
+    expected = oracle.log_probabilities(oracle.transformers_model(tiny), ids)
+    actual = log_softmax(testing.Forward(str(tiny.path)).run(ids.tolist()))
+    divergence = (np.exp(expected) * (expected - actual)).sum(axis=1).mean()
+    assert divergence <= (1.5e-3 if type.startswith("q") else 1e-5)
+
+
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("multi_query", [True, False], ids=["folded", "unfolded"])
 def test_chunks_threads_and_instruction_sets_do_not_change_a_bit(

@@ -11,7 +11,6 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
-#include "format/duplicates.hpp"
 #include "format/ggml_bin.hpp"
 #include "text/tokenizer.hpp"
 
@@ -19,27 +18,6 @@ namespace py = pybind11;
 
 namespace starchat {
 namespace {
-
-// What remains when repeated heads and a repeated output matrix are kept once.
-struct Unique {
-  bool is_multi_query, lm_head_is_wte;
-  uint64_t size_bytes, n_params;
-};
-
-Unique count_unique(const ModelFile& file) {
-  Unique unique{is_multi_query(file), lm_head_equals_wte(file), 0, 0};
-  const auto n_head = static_cast<uint64_t>(file.config.n_head);
-  for (const TensorInfo& tensor : file.tensors) {
-    if (unique.lm_head_is_wte && tensor.name == "model/lm_head") continue;
-    uint64_t n_params = static_cast<uint64_t>(tensor.n_cols) * static_cast<uint64_t>(tensor.n_rows);
-    if (unique.is_multi_query && tensor.name.find("/c_attn/") != std::string::npos) {
-      n_params = n_params / (3 * n_head) * (n_head + 2);  // heads of q, k, v
-    }
-    unique.n_params += n_params;
-    unique.size_bytes += size_of_weights(tensor.type, n_params);
-  }
-  return unique;
-}
 
 py::dict vocabulary_summary(const std::vector<std::string>& vocabulary) {
   uint64_t size_bytes = 0;
@@ -63,12 +41,11 @@ py::dict vocabulary_summary(const std::vector<std::string>& vocabulary) {
   return summary;
 }
 
-py::dict tensor_summary(const TensorInfo& tensor, bool is_vector) {
+py::dict tensor_summary(const StoredTensor& tensor) {
   py::dict summary;
   summary["name"] = tensor.name;
   summary["type"] = traits(tensor.type).name;
-  summary["shape"] = is_vector ? py::tuple(py::make_tuple(tensor.n_cols))
-                               : py::tuple(py::make_tuple(tensor.n_rows, tensor.n_cols));
+  summary["shape"] = py::tuple(py::cast(tensor.shape));
   summary["offset"] = tensor.offset;
   summary["size_bytes"] = tensor.size_bytes;
   return summary;
@@ -76,37 +53,33 @@ py::dict tensor_summary(const TensorInfo& tensor, bool is_vector) {
 
 py::dict inspect(const py::object& path_like) {
   const auto path = py::module_::import("os").attr("fsencode")(path_like).cast<std::string>();
-  std::shared_ptr<ModelFile> file;
-  Unique unique{};
-  {
+  const ModelFile file = [&] {
     const GilReleased released;
-    file = open_ggml(path);
-    unique = count_unique(*file);
-  }
-  const DecoderConfig& c = file->config;
+    return open_ggml(path);
+  }();
+  const DecoderConfig& c = file.config;
+  uint64_t size_bytes = 0;
+  for (const InputFile& part : file.files) size_bytes += part.size_bytes();
   py::list tensors;
-  for (const TensorInfo& tensor : file->tensors) {
-    const bool is_vector = tensor.name.ends_with("/b") || tensor.name.ends_with("/g");
-    tensors.append(tensor_summary(tensor, is_vector));
-  }
+  for (const StoredTensor& tensor : file.stored) tensors.append(tensor_summary(tensor));
   py::dict result;
-  result["path"] = py::module_::import("os").attr("fsdecode")(py::bytes(file->path));
-  result["format"] = "ggml";
-  result["size_bytes"] = file->size_bytes;
+  result["path"] = py::module_::import("os").attr("fsdecode")(py::bytes(file.path()));
+  result["format"] = file.format;
+  result["size_bytes"] = size_bytes;
   result["n_vocab"] = c.n_vocab;
   result["n_ctx"] = c.n_ctx;
   result["n_embd"] = c.n_embd;
   result["n_head"] = c.n_head;
   result["n_layer"] = c.n_layer;
-  result["ftype"] = file->ftype;
-  result["weight_type"] = traits(file->weight_type).name;
-  result["has_lm_head"] = file->has_lm_head;
-  result["lm_head_is_wte"] = unique.lm_head_is_wte;
-  result["multi_query"] = unique.is_multi_query;
-  result["n_kv_head"] = unique.is_multi_query ? 1 : c.n_head;
-  result["n_params"] = unique.n_params;
-  result["weight_bytes"] = unique.size_bytes;
-  result["vocabulary"] = vocabulary_summary(file->vocabulary);
+  result["ftype"] = file.ftype;
+  result["weight_type"] = file.quantization;
+  result["has_lm_head"] = file.repeats_token_embedding || file.find(Role::Output) != nullptr;
+  result["lm_head_is_wte"] = file.repeats_token_embedding;
+  result["multi_query"] = c.n_kv_head == 1;
+  result["n_kv_head"] = c.n_kv_head;
+  result["n_params"] = file.n_params();
+  result["weight_bytes"] = file.weight_bytes();
+  result["vocabulary"] = vocabulary_summary(file.vocabulary);
   result["tensors"] = tensors;
   return result;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 namespace starchat {
@@ -9,70 +11,91 @@ namespace {
 
 constexpr uint64_t kBufferBytes = 1 << 20;
 
-// Compares repetitions of a stretch of the file with the first one.
+// Compares stretches of files that may be copies of each other.
 class Comparison {
  public:
-  Comparison(const ModelFile& file, const Progress& progress, uint64_t total_bytes)
-      : file_(file), progress_(progress), total_bytes_(total_bytes) {}
+  explicit Comparison(const ModelFile& file) : file_(file) {}
 
-  // Whether the `count` stretches of `size` bytes at first, first + stride, … are identical.
-  bool repeats(uint64_t first, uint64_t size, uint64_t stride, int64_t count) {
+  // The largest divisor d of n_copies such that in each run of d consecutive stretches all are
+  // copies of each other. They have `size` bytes each and stand at the sources.
+  int64_t count_copies(std::span<const Source> sources, uint64_t size, int64_t n_copies) {
     for (uint64_t start = 0; start < size; start += kBufferBytes) {
       const auto n = static_cast<size_t>(std::min(kBufferBytes, size - start));
-      file_.read(first + start, {expected_.data(), n});
-      for (int64_t copy = 1; copy < count; ++copy) {
-        file_.read(first + static_cast<uint64_t>(copy) * stride + start, {actual_.data(), n});
-        if (std::memcmp(expected_.data(), actual_.data(), n) != 0) return false;
+      for (size_t i = 0; i < sources.size(); ++i) {
+        file_.files[sources[i].file].read(sources[i].offset + start, {current_.data(), n});
+        if (i > 0 && std::memcmp(previous_.data(), current_.data(), n) != 0) {
+          n_copies = std::gcd(n_copies, static_cast<int64_t>(i));  // a run begins here
+          if (n_copies == 1) return 1;
+        }
+        std::swap(previous_, current_);
       }
-      done_bytes_ += n * static_cast<uint64_t>(count);
-      if (progress_) progress_(done_bytes_, total_bytes_);
     }
-    return true;
+    return n_copies;
   }
 
  private:
   const ModelFile& file_;
-  const Progress& progress_;
-  uint64_t done_bytes_ = 0, total_bytes_;
-  std::vector<std::byte> expected_ = std::vector<std::byte>(kBufferBytes), actual_ = expected_;
+  std::vector<std::byte> previous_ = std::vector<std::byte>(kBufferBytes), current_ = previous_;
 };
+
+// The rows of one head after the other, from a row of the source on.
+std::vector<Source> heads_of(const Source& rows, uint64_t row_bytes, int64_t first, int n_heads,
+                             int head_dim) {
+  std::vector<Source> heads;
+  for (int64_t row = first; std::ssize(heads) < n_heads; row += head_dim) {
+    heads.push_back({rows.file, rows.offset + static_cast<uint64_t>(row) * row_bytes, head_dim});
+  }
+  return heads;
+}
 
 }  // namespace
 
-bool is_multi_query(const ModelFile& file, const Progress& progress) {
-  const DecoderConfig& c = file.config;
-  if (c.n_head == 1) return true;
-  std::vector<std::pair<const TensorInfo*, uint64_t>> stacks;  // c_attn, bytes of one head's rows
-  uint64_t total_bytes = 0;
-  const auto add = [&](const std::string& name, bool is_bias) {
-    const TensorInfo& info = file.tensor(name);
-    const uint64_t row = is_bias ? size_of_weights(info.type, 1) : info.row_bytes();
-    stacks.emplace_back(&info, static_cast<uint64_t>(c.head_dim) * row);
-    total_bytes += info.size_bytes / 3 * 2;
+void fold_kv_heads(ModelFile& file) {
+  DecoderConfig& c = file.config;
+  struct Stack {
+    Tensor* tensor;
+    std::vector<Source> keys, values;  // by head
   };
-  for (int32_t layer = 0; layer < c.n_layer; ++layer) {
-    const std::string c_attn = "model/h" + std::to_string(layer) + "/attn/c_attn/";
-    add(c_attn + "b", true);
-    add(c_attn + "w", false);
+  std::vector<Stack> stacks;
+  for (Tensor& tensor : file.tensors) {
+    if (tensor.role != Role::Qkv && tensor.role != Role::QkvBias) continue;
+    const auto heads = [&](int64_t first) {
+      return heads_of(tensor.sources.front(), tensor.row_bytes(), first, c.n_kv_head, c.head_dim);
+    };
+    stacks.push_back({&tensor, heads(c.q_width()), heads(c.q_width() + c.kv_width())});
   }
-  Comparison comparison(file, progress, total_bytes);
-  return std::all_of(stacks.begin(), stacks.end(), [&](const auto& stack) {
-    const auto [c_attn, head_bytes] = stack;
-    const uint64_t third = c_attn->size_bytes / 3;  // q | k | v
-    return comparison.repeats(c_attn->offset + third, head_bytes, head_bytes, c.n_head) &&
-           comparison.repeats(c_attn->offset + 2 * third, head_bytes, head_bytes, c.n_head);
-  });
+  Comparison comparison(file);
+  int64_t n_copies = c.n_kv_head;
+  for (const Stack& stack : stacks) {
+    const uint64_t size = static_cast<uint64_t>(c.head_dim) * stack.tensor->row_bytes();
+    for (const auto* heads : {&stack.keys, &stack.values}) {
+      if (n_copies > 1) n_copies = comparison.count_copies(*heads, size, n_copies);
+    }
+  }
+  if (n_copies == 1) return;
+  c.n_kv_head /= static_cast<int32_t>(n_copies);
+  for (Stack& stack : stacks) {
+    std::vector<Source>& sources = stack.tensor->sources;
+    sources.front().n_rows = c.q_width();
+    for (const auto* heads : {&stack.keys, &stack.values}) {
+      for (size_t i = 0; i < heads->size(); i += n_copies) sources.push_back((*heads)[i]);
+    }
+  }
 }
 
-bool lm_head_equals_wte(const ModelFile& file, const Progress& progress) {
-  if (!file.has_lm_head) return false;
-  const TensorInfo& a = file.tensor("model/wte");
-  const TensorInfo& b = file.tensor("model/lm_head");
-  if (a.type != b.type || a.size_bytes != b.size_bytes) return false;
-  const TensorInfo& first = a.offset < b.offset ? a : b;
-  const uint64_t stride = (a.offset < b.offset ? b.offset : a.offset) - first.offset;
-  return Comparison(file, progress, 2 * a.size_bytes)
-      .repeats(first.offset, a.size_bytes, stride, 2);
+void fold_output(ModelFile& file) {
+  const Tensor& embedding = file.tensor(Role::TokenEmbedding);
+  const Tensor* output = file.find(Role::Output);
+  if (output == nullptr || output->type != embedding.type ||
+      output->n_rows() != embedding.n_rows() || output->sources.size() != 1 ||
+      embedding.sources.size() != 1) {
+    return;
+  }
+  const uint64_t size = static_cast<uint64_t>(output->n_rows()) * output->row_bytes();
+  const Source both[] = {embedding.sources.front(), output->sources.front()};
+  if (Comparison(file).count_copies(both, size, 2) == 1) return;
+  file.repeats_token_embedding = true;
+  std::erase_if(file.tensors, [](const Tensor& t) { return t.role == Role::Output; });
 }
 
 }  // namespace starchat

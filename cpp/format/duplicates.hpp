@@ -1,16 +1,17 @@
-// What a file stores more than once: the original converter tiled the one key head and the one
-// value head of multi-query models n_head times, and wrote tied output matrices twice.
-// Equality is checked byte for byte, in buffers of a few MB.
+// Finds what a file stores more than once, and leaves it in the list of tensors once. ggml
+// `starcoder` files repeat the key and value head of multi-query models for every query head, and
+// those of models with tied weights the token embedding as output matrix.
 #pragma once
 #include "format/model_file.hpp"
 
 namespace starchat {
 
-// Whether in every layer all n_head copies of K and of V are identical (weights and biases), so
-// that one of each serves. Stops at the first difference.
-bool is_multi_query(const ModelFile& file, const Progress& progress = {});
+// Both keep a repetition once only where all of its copies are the same bytes, in every layer.
 
-// Whether there is a model/lm_head and it repeats model/wte.
-bool lm_head_equals_wte(const ModelFile& file, const Progress& progress = {});
+// Sets n_kv_head. Before, it is n_head, and the Qkv tensors and biases have one source each.
+void fold_kv_heads(ModelFile& file);
+
+// Sets repeats_token_embedding.
+void fold_output(ModelFile& file);
 
 }  // namespace starchat

@@ -10,6 +10,7 @@
 
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
+#include "format/duplicates.hpp"
 #include "format/other_formats.hpp"
 
 namespace starchat {
@@ -24,9 +25,9 @@ constexpr const char* kOrOtherArchitecture =
 constexpr const char* kDownload = "; download it again";
 
 template <typename E, typename... Parts>
-[[noreturn]] void fail(const ModelFile& file, const Parts&... parts) {
+[[noreturn]] void fail(const std::string& path, const Parts&... parts) {
   std::ostringstream message;
-  message << file.path << ": ";
+  message << path << ": ";
   (message << ... << parts);
   throw E(message.str());
 }
@@ -55,16 +56,17 @@ std::string shape_text(std::span<const int32_t> ne) {  // fastest first, as the 
 // Reads forward through the header parts of a file with a small buffer.
 class HeaderReader {
  public:
-  explicit HeaderReader(const ModelFile& file) : file_(file) {}
+  explicit HeaderReader(const InputFile& file) : file_(file) {}
 
   uint64_t offset() const { return offset_; }
-  uint64_t remaining() const { return file_.size_bytes - offset_; }
+  uint64_t remaining() const { return file_.size_bytes() - offset_; }
 
   void need(uint64_t n, std::string_view what) const {
     if (n > remaining()) {
-      fail<CorruptFileError>(file_, "ends at byte ", format_number(file_.size_bytes), " inside ",
-                             what, ", which needs ", format_number(n), " bytes from byte ",
-                             format_number(offset_), "; the file is cut short", kDownload);
+      fail<CorruptFileError>(file_.path(), "ends at byte ", format_number(file_.size_bytes()),
+                             " inside ", what, ", which needs ", format_number(n),
+                             " bytes from byte ", format_number(offset_), "; the file is cut short",
+                             kDownload);
     }
   }
 
@@ -103,20 +105,20 @@ class HeaderReader {
     }
   }
 
-  const ModelFile& file_;
+  const InputFile& file_;
   uint64_t offset_ = 0, buffer_offset_ = 0;
   size_t buffer_size_ = 0;
   std::array<std::byte, 1 << 14> buffer_;
 };
 
-void read_magic(const ModelFile& file, HeaderReader& reader) {
+void read_magic(const InputFile& file, HeaderReader& reader) {
   const auto head_bytes =
-      static_cast<size_t>(std::min<uint64_t>(kFormatHeadBytes, file.size_bytes));
+      static_cast<size_t>(std::min<uint64_t>(kFormatHeadBytes, file.size_bytes()));
   std::string head(head_bytes, '\0');
   file.read(0, std::as_writable_bytes(std::span(head)));
   const bool is_cut_magic = !head.empty() && kMagic.starts_with(head);
   if (!head.starts_with(kMagic) && !is_cut_magic) {
-    fail<UnsupportedFormatError>(file, "not a ggml starcoder file but ",
+    fail<UnsupportedFormatError>(file.path(), "not a ggml starcoder file but ",
                                  describe_other_format(head));
   }
   reader.skip(kMagic.size(), "the header");
@@ -134,24 +136,24 @@ std::string known_ftypes() {
   return names + " (" + numbers + ")";
 }
 
-// The type of the matrices, from the header's ftype.
-TensorType weight_type_of(const ModelFile& file, int32_t ftype) {
-  const int32_t version = ftype / 1000;
+// The type of the matrices.
+TensorType weight_type_of(const ModelFile& file) {
+  const int32_t ftype = file.ftype, version = ftype / 1000;
   const auto type = ftype < 0 ? std::nullopt : find_type(&TypeTraits::ftype, ftype % 1000);
   if (!type) {
-    fail<UnsupportedFormatError>(file, "header says ftype ", ftype, ", expected ", known_ftypes(),
-                                 kOrOtherArchitecture);
+    fail<UnsupportedFormatError>(file.path(), "header says ftype ", ftype, ", expected ",
+                                 known_ftypes(), kOrOtherArchitecture);
   }
   if (is_quantized(*type) && version != kVersion) {
     fail<UnsupportedFormatError>(
-        file, "its ", traits(*type).name, " blocks have quantization version ", version,
+        file.path(), "its ", traits(*type).name, " blocks have quantization version ", version,
         ", expected ", kVersion,
         "; get the 'ggmlv3' file of the model, or quantize its f16 file again");
   }
   return *type;
 }
 
-void read_config(ModelFile& file, HeaderReader& reader) {
+TensorType read_config(ModelFile& file, HeaderReader& reader) {
   DecoderConfig& c = file.config;
   struct Count {
     const char* name;
@@ -167,46 +169,49 @@ void read_config(ModelFile& file, HeaderReader& reader) {
   file.ftype = reader.number("the header");
   for (const auto& [name, value, max] : counts) {
     if (*value < 1 || *value > max) {
-      fail<CorruptFileError>(file, "header says ", name, " = ", format_number(*value),
+      fail<CorruptFileError>(file.path(), "header says ", name, " = ", format_number(*value),
                              ", expected 1 to ", format_number(max), kOrOtherArchitecture);
     }
   }
-  file.weight_type = weight_type_of(file, file.ftype);
+  const TensorType weight_type = weight_type_of(file);
+  file.quantization = traits(weight_type).name;
   c.n_kv_head = c.n_head;
   c.head_dim = c.n_embd / c.n_head;
   c.n_inner = 4 * c.n_embd;
   c.norm_eps = 1e-5f;
   if (c.n_embd % kBlock != 0) {
-    fail<UnsupportedFormatError>(file, "header says n_embd = ", c.n_embd,
+    fail<UnsupportedFormatError>(file.path(), "header says n_embd = ", c.n_embd,
                                  ", expected a multiple of ", kBlock, kOrOtherArchitecture);
   }
   if (c.n_embd % c.n_head != 0) {
-    fail<CorruptFileError>(file, "header says n_embd = ", c.n_embd, " and n_head = ", c.n_head,
+    fail<CorruptFileError>(file.path(), "header says n_embd = ", c.n_embd,
+                           " and n_head = ", c.n_head,
                            ", expected n_embd to be a multiple of n_head", kOrOtherArchitecture);
   }
   if (c.head_dim % 2 != 0) {
-    fail<UnsupportedFormatError>(file, "header says n_embd = ", c.n_embd,
+    fail<UnsupportedFormatError>(file.path(), "header says n_embd = ", c.n_embd,
                                  " and n_head = ", c.n_head, ", heads of ", c.head_dim,
                                  " values, expected an even number", kOrOtherArchitecture);
   }
+  return weight_type;
 }
 
-void read_vocabulary(ModelFile& file, HeaderReader& reader) {
+void read_vocabulary(ModelFile& file, TensorType weight_type, HeaderReader& reader) {
   const int32_t n_vocab = reader.number("the header");
   if (n_vocab != file.config.n_vocab) {
-    fail<CorruptFileError>(file, "vocabulary has ", format_number(n_vocab),
+    fail<CorruptFileError>(file.path(), "vocabulary has ", format_number(n_vocab),
                            " tokens, expected n_vocab = ", format_number(file.config.n_vocab),
                            kOrOtherArchitecture);
   }
   // Each token has a length and a row of model/wte: the file's size must justify the vector.
   const auto row_weights = static_cast<uint64_t>(file.config.n_embd);
-  const uint64_t token_bytes = sizeof(int32_t) + size_of_weights(file.weight_type, row_weights);
+  const uint64_t token_bytes = sizeof(int32_t) + size_of_weights(weight_type, row_weights);
   reader.need(static_cast<uint64_t>(n_vocab) * token_bytes, "the vocabulary and model/wte");
   file.vocabulary.reserve(static_cast<size_t>(n_vocab));
   for (int32_t id = 0; id < n_vocab; ++id) {
     const int32_t n = reader.number("the vocabulary");
     if (n < 0 || n > kMaxTokenBytes) {
-      fail<CorruptFileError>(file, "token ", id, " has ", format_number(n),
+      fail<CorruptFileError>(file.path(), "token ", id, " has ", format_number(n),
                              " bytes, expected 0 to ", format_number(kMaxTokenBytes),
                              kOrOtherArchitecture);
     }
@@ -218,46 +223,57 @@ struct ExpectedTensor {
   std::string name;
   std::vector<int32_t> ne;  // fastest first
   TensorType type;
-  bool is_optional = false, is_found = false;
+  Role role;
+  int32_t layer;
+  bool is_found = false;
+  bool is_optional() const { return role == Role::Output; }
 };
 
 std::vector<ExpectedTensor> expected_tensors(const DecoderConfig& c, TensorType weight_type) {
   std::vector<ExpectedTensor> all;
-  const auto vector = [&](const std::string& name, int32_t n) {
-    all.push_back({name, {n}, TensorType::F32});
+  int32_t layer = -1;
+  const auto vector = [&](const std::string& name, Role role, int32_t n) {
+    all.push_back({name, {n}, TensorType::F32, role, layer});
   };
-  const auto norm = [&](const std::string& name) {
-    vector(name + "/g", c.n_embd);
-    vector(name + "/b", c.n_embd);
+  const auto norm = [&](const std::string& name, Role gain, Role bias) {
+    vector(name + "/g", gain, c.n_embd);
+    vector(name + "/b", bias, c.n_embd);
   };
-  const auto linear = [&](const std::string& name, int32_t n_in, int32_t n_out) {
-    all.push_back({name + "/w", {n_in, n_out}, weight_type});
-    vector(name + "/b", n_out);
+  const auto matrix = [&](const std::string& name, Role role, int32_t n_in, int32_t n_out) {
+    all.push_back({name, {n_in, n_out}, weight_type, role, layer});
   };
-  all.push_back({"model/wte", {c.n_embd, c.n_vocab}, weight_type});
-  all.push_back({"model/wpe", {c.n_embd, c.n_ctx}, TensorType::F32});
-  for (int32_t layer = 0; layer < c.n_layer; ++layer) {
+  const auto linear = [&](const std::string& name, Role role, Role bias, int32_t n_in,
+                          int32_t n_out) {
+    matrix(name + "/w", role, n_in, n_out);
+    vector(name + "/b", bias, n_out);
+  };
+  matrix("model/wte", Role::TokenEmbedding, c.n_embd, c.n_vocab);
+  all.push_back(
+      {"model/wpe", {c.n_embd, c.n_ctx}, TensorType::F32, Role::PositionEmbedding, layer});
+  for (layer = 0; layer < c.n_layer; ++layer) {
     const std::string block = "model/h" + std::to_string(layer);
-    norm(block + "/ln_1");
-    linear(block + "/attn/c_attn", c.n_embd, c.q_width() + 2 * c.kv_width());
-    linear(block + "/attn/c_proj", c.q_width(), c.n_embd);
-    norm(block + "/ln_2");
-    linear(block + "/mlp/c_fc", c.n_embd, c.n_inner);
-    linear(block + "/mlp/c_proj", c.n_inner, c.n_embd);
+    norm(block + "/ln_1", Role::AttnNormGain, Role::AttnNormBias);
+    linear(block + "/attn/c_attn", Role::Qkv, Role::QkvBias, c.n_embd,
+           c.q_width() + 2 * c.kv_width());
+    linear(block + "/attn/c_proj", Role::AttnOut, Role::AttnOutBias, c.q_width(), c.n_embd);
+    norm(block + "/ln_2", Role::FfnNormGain, Role::FfnNormBias);
+    linear(block + "/mlp/c_fc", Role::FfnUp, Role::FfnUpBias, c.n_embd, c.n_inner);
+    linear(block + "/mlp/c_proj", Role::FfnDown, Role::FfnDownBias, c.n_inner, c.n_embd);
   }
-  norm("model/ln_f");
-  all.push_back({"model/lm_head", {c.n_embd, c.n_vocab}, weight_type, /*is_optional=*/true});
+  layer = -1;
+  norm("model/ln_f", Role::FinalNormGain, Role::FinalNormBias);
+  matrix("model/lm_head", Role::Output, c.n_embd, c.n_vocab);
   return all;
 }
 
 // Reads tensors until the end of the file and holds them against those the header implies.
 class TensorReader {
  public:
-  TensorReader(ModelFile& file, HeaderReader& reader)
-      : file_(file), reader_(reader), expected_(expected_tensors(file.config, file.weight_type)) {
+  TensorReader(ModelFile& file, TensorType weight_type, HeaderReader& reader)
+      : file_(file), reader_(reader), expected_(expected_tensors(file.config, weight_type)) {
     for (ExpectedTensor& tensor : expected_) {
       by_name_.emplace(tensor.name, &tensor);
-      n_missing_ += !tensor.is_optional;
+      n_missing_ += !tensor.is_optional();
     }
   }
 
@@ -278,7 +294,7 @@ class TensorReader {
     std::array<int32_t, 4> dims{};
     if (n_dims < 1 || n_dims > std::ssize(dims) || name_bytes < 1 || name_bytes > kMaxNameBytes) {
       if (n_missing_ == 0) fail_trailing(start);
-      fail<CorruptFileError>(file_, "tensor header at byte ", format_number(start), " says ",
+      fail<CorruptFileError>(file_.path(), "tensor header at byte ", format_number(start), " says ",
                              n_dims, " dimensions and a name of ", name_bytes,
                              " bytes, expected 1 to ", std::ssize(dims), " and 1 to ",
                              kMaxNameBytes, "; the file is damaged", kDownload);
@@ -288,14 +304,16 @@ class TensorReader {
     const std::string name = reader_.bytes(static_cast<size_t>(name_bytes), "a tensor's name");
 
     ExpectedTensor& expected = check(name, ne, id, start);
-    TensorInfo info{name, expected.type, ne[0], n_dims == 2 ? ne[1] : 1, reader_.offset(), 0};
-    info.size_bytes = size_of_weights(
-        info.type, static_cast<uint64_t>(info.n_cols) * static_cast<uint64_t>(info.n_rows));
-    reader_.skip(info.size_bytes, name);
+    const bool is_matrix = n_dims == 2;
+    Tensor tensor{expected.role, expected.layer, expected.type, is_matrix ? ne[0] : 1, {}, name};
+    tensor.sources.push_back({0, reader_.offset(), is_matrix ? ne[1] : ne[0]});
+    const uint64_t size_bytes = static_cast<uint64_t>(tensor.n_rows()) * tensor.row_bytes();
+    file_.stored.push_back(
+        {name, expected.type, {ne.rbegin(), ne.rend()}, reader_.offset(), size_bytes});
+    file_.tensors.push_back(std::move(tensor));
+    reader_.skip(size_bytes, name);
     expected.is_found = true;
-    n_missing_ -= !expected.is_optional;
-    file_.has_lm_head |= expected.is_optional;
-    file_.tensors.push_back(std::move(info));
+    n_missing_ -= !expected.is_optional();
   }
 
   ExpectedTensor& check(const std::string& name, std::span<const int32_t> ne, int32_t id,
@@ -303,28 +321,28 @@ class TensorReader {
     const auto found = by_name_.find(name);
     if (found == by_name_.end()) {
       if (const auto architecture = other_architecture(name)) {
-        fail<UnsupportedFormatError>(file_, "tensor ", quoted(name), " belongs to a ",
+        fail<UnsupportedFormatError>(file_.path(), "tensor ", quoted(name), " belongs to a ",
                                      *architecture,
                                      " model, expected starcoder; use a tool for that family");
       }
-      fail<CorruptFileError>(file_, "unknown tensor ", quoted(name), " at byte ",
+      fail<CorruptFileError>(file_.path(), "unknown tensor ", quoted(name), " at byte ",
                              format_number(start), " in a model of ", file_.config.n_layer,
                              " layers", kOrOtherArchitecture);
     }
     ExpectedTensor& expected = *found->second;
     if (expected.is_found) {
-      fail<CorruptFileError>(file_, name, ": appears twice, the second time at byte ",
+      fail<CorruptFileError>(file_.path(), name, ": appears twice, the second time at byte ",
                              format_number(start), "; the file is damaged", kDownload);
     }
     if (!std::ranges::equal(ne, expected.ne)) {
-      fail<CorruptFileError>(file_, name, ": shape ", shape_text(ne), ", expected ",
+      fail<CorruptFileError>(file_.path(), name, ": shape ", shape_text(ne), ", expected ",
                              shape_text(expected.ne), kOrOtherArchitecture);
     }
     if (id != traits(expected.type).ggml_id) {
       const auto type = find_type(&TypeTraits::ggml_id, id);
       fail<UnsupportedFormatError>(
-          file_, name, ": type ", type ? traits(*type).name : std::to_string(id), ", expected ",
-          traits(expected.type).name,
+          file_.path(), name, ": type ", type ? traits(*type).name : std::to_string(id),
+          ", expected ", traits(expected.type).name,
           "; norms, biases and model/wpe are f32 and all other matrices of the one type that the "
           "header names (ftype ",
           file_.ftype, "): quantize the model again");
@@ -333,7 +351,8 @@ class TensorReader {
   }
 
   [[noreturn]] void fail_trailing(uint64_t start) const {
-    fail<CorruptFileError>(file_, "has ", format_number(file_.size_bytes - start),
+    fail<CorruptFileError>(file_.path(), "has ",
+                           format_number(file_.files.front().size_bytes() - start),
                            " trailing bytes after its last tensor, expected it to end at byte ",
                            format_number(start), "; the file is damaged", kDownload);
   }
@@ -343,11 +362,11 @@ class TensorReader {
     std::string names;
     int n_named = 0;
     for (const ExpectedTensor& tensor : expected_) {
-      if (tensor.is_optional || tensor.is_found || ++n_named > kNamed) continue;
+      if (tensor.is_optional() || tensor.is_found || ++n_named > kNamed) continue;
       names += (names.empty() ? "" : ", ") + tensor.name;
     }
     if (n_missing_ > kNamed) names += " and " + std::to_string(n_missing_ - kNamed) + " more";
-    fail<CorruptFileError>(file_, "lacks ", n_missing_,
+    fail<CorruptFileError>(file_.path(), "lacks ", n_missing_,
                            n_missing_ == 1 ? " tensor: " : " tensors: ", names,
                            "; the file may be cut short", kDownload);
   }
@@ -361,13 +380,17 @@ class TensorReader {
 
 }  // namespace
 
-std::shared_ptr<ModelFile> open_ggml(const std::string& path) {
-  auto file = std::make_shared<ModelFile>(open_model_file(path));
-  HeaderReader reader(*file);
-  read_magic(*file, reader);
-  read_config(*file, reader);
-  read_vocabulary(*file, reader);
-  TensorReader(*file, reader).read_all();
+ModelFile open_ggml(const std::string& path) {
+  ModelFile file;
+  file.format = "ggml";
+  file.files.emplace_back(path);
+  HeaderReader reader(file.files.front());
+  read_magic(file.files.front(), reader);
+  const TensorType weight_type = read_config(file, reader);
+  read_vocabulary(file, weight_type, reader);
+  TensorReader(file, weight_type, reader).read_all();
+  fold_kv_heads(file);
+  fold_output(file);
   return file;
 }
 

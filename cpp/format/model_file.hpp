@@ -1,4 +1,4 @@
-// What a model file holds and where: the struct that every reader fills, whatever the format.
+// What a model's files hold and where: the struct that every reader fills, whatever the format.
 // Readers validate everything but the weights' values; weights are read on demand, never mapped,
 // so a file that changes underneath gives an error and not a crash.
 #pragma once
@@ -7,7 +7,6 @@
 #include <functional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "format/decoder_config.hpp"
@@ -15,18 +14,9 @@
 
 namespace starchat {
 
-struct TensorInfo {
-  std::string name;
-  TensorType type;
-  int64_t n_cols, n_rows;  // n_rows is 1 for vectors
-  uint64_t offset, size_bytes;
-  size_t row_bytes() const { return size_of_weights(type, static_cast<uint64_t>(n_cols)); }
-};
-
 // Owns an open file. Move-only.
 class FileDescriptor {
  public:
-  FileDescriptor() = default;
   explicit FileDescriptor(int fd) : fd_(fd) {}
   FileDescriptor(FileDescriptor&& other) noexcept;
   FileDescriptor& operator=(FileDescriptor&& other) noexcept;
@@ -34,29 +24,95 @@ class FileDescriptor {
   int get() const { return fd_; }
 
  private:
-  int fd_ = -1;
+  int fd_;
 };
 
-struct ModelFile {
-  std::string path;
-  uint64_t size_bytes = 0;
-  DecoderConfig config{};
-  int32_t ftype = 0;                    // what the header calls the types of its tensors
-  std::vector<std::string> vocabulary;  // raw bytes of each token id
-  std::vector<TensorInfo> tensors;      // in file order
-  TensorType weight_type{};             // of every matrix but model/wpe
-  bool has_lm_head = false;
-  FileDescriptor file;
+class InputFile {
+ public:
+  explicit InputFile(const std::string& path);  // of a regular file. Throws FileAccessError
 
-  const TensorInfo& tensor(std::string_view name) const;  // throws CorruptFileError
+  const std::string& path() const { return path_; }
+  uint64_t size_bytes() const { return size_bytes_; }
 
   // Fills out from the file. Safe from any thread. Throws CorruptFileError where the file has
   // become shorter since it was opened, FileAccessError where the disk fails.
   void read(uint64_t offset, std::span<std::byte> out) const;
+
+ private:
+  std::string path_;
+  FileDescriptor fd_;
+  uint64_t size_bytes_;
 };
 
-// Opens a regular file and fills path, size_bytes and file. Throws FileAccessError.
-ModelFile open_model_file(const std::string& path);
+// What a tensor is to the model. Matrices are (n_out, n_in); gains and biases are vectors.
+enum class Role : uint8_t {
+  TokenEmbedding,
+  PositionEmbedding,
+  AttnNormGain,
+  AttnNormBias,
+  Qkv,  // rows: queries (q_width), keys and values (kv_width each)
+  QkvBias,
+  AttnOut,
+  AttnOutBias,
+  FfnNormGain,
+  FfnNormBias,
+  FfnUp,
+  FfnUpBias,
+  FfnDown,
+  FfnDownBias,
+  FinalNormGain,
+  FinalNormBias,
+  Output,  // absent: the token embedding is the output matrix, too
+};
+
+// Consecutive rows of a tensor in one of the files.
+struct Source {
+  int32_t file;  // index into ModelFile::files
+  uint64_t offset;
+  int64_t n_rows;
+};
+
+// A tensor as the model wants it: its rows are those of the sources, one after the other.
+struct Tensor {
+  Role role;
+  int32_t layer;  // -1: of no layer
+  TensorType type;
+  int64_t n_cols;  // 1 for vectors: each value is a row
+  std::vector<Source> sources;
+  std::string name;  // in the file: for messages
+
+  int64_t n_rows() const;
+  uint64_t row_bytes() const { return size_of_weights(type, static_cast<uint64_t>(n_cols)); }
+};
+
+// A tensor as it stands in a file: to be shown.
+struct StoredTensor {
+  std::string name;
+  TensorType type;
+  std::vector<int64_t> shape;  // slowest first
+  uint64_t offset, size_bytes;
+};
+
+struct ModelFile {
+  std::string format;        // "ggml"
+  int32_t ftype = 0;         // what the header calls the types of its tensors
+  std::string quantization;  // the same by name: "q4_0"
+  DecoderConfig config{};
+  std::vector<std::string> vocabulary;   // raw bytes of each token id
+  std::vector<Tensor> tensors;           // rows that the files repeat are listed once
+  bool repeats_token_embedding = false;  // as the output matrix, which is not among the tensors
+  std::vector<StoredTensor> stored;      // in file order
+  std::vector<InputFile> files;          // the one that was named first
+
+  const std::string& path() const { return files.front().path(); }
+  const Tensor* find(Role role, int32_t layer = -1) const;    // null: absent
+  const Tensor& tensor(Role role, int32_t layer = -1) const;  // one that every model has
+  uint64_t n_params() const;
+  uint64_t weight_bytes() const;  // as the files store them
+
+  // Reads as many rows of a tensor as fill out, from row `first` on. Errors: InputFile::read.
+  void read_rows(const Tensor& tensor, int64_t first, std::span<std::byte> out) const;
+};
 
 // Called now and then with what is done and what there is to do, in bytes.
 using Progress = std::function<void(uint64_t done_bytes, uint64_t total_bytes)>;

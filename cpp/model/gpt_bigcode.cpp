@@ -44,9 +44,9 @@ DecoderConfig with_n_ctx(DecoderConfig config, int n_ctx) {
 }
 
 // Of one thread: a normalised column, or what attention needs.
-size_t scratch_elements(const DecoderConfig& config, int n_heads, const KvPool& kv_pool) {
+size_t scratch_elements(const DecoderConfig& config, const KvPool& kv_pool) {
   Attention largest{};
-  largest.n_heads = n_heads;
+  largest.n_heads = config.n_head / config.n_kv_head;
   largest.v_row_elements = kv_pool.v_row_elements();
   largest.n_positions = config.n_ctx;
   return std::max<size_t>(config.n_embd, largest.scratch_elements());
@@ -57,23 +57,22 @@ size_t scratch_elements(const DecoderConfig& config, int n_heads, const KvPool& 
 GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress)
     : kernels_(select_kernels()),
       threads_(checked_threads(n_threads)),
-      weights_(load_weights(file, with_n_ctx(file.config, n_ctx).n_ctx, threads_, progress)),
       config_(with_n_ctx(file.config, n_ctx)),
-      path_(file.path),
-      quantization_(traits(file.weight_type).name),
+      weights_(load_weights(file, config_.n_ctx, threads_, progress)),
+      n_params_(file.n_params()),
+      path_(file.path()),
+      quantization_(file.quantization),
       max_columns_(columns_per_step(weights_.size_bytes)),
-      kv_pool_({config_.n_layer, weights_.n_kv_head, config_.head_dim}, config_.n_ctx),
+      kv_pool_({config_.n_layer, config_.n_kv_head, config_.head_dim}, config_.n_ctx),
       all_columns_(max_columns_),
       tiles_(max_columns_, std::max({config_.n_inner, config_.n_embd, config_.q_width()})),
       x_(max_columns_, config_.n_embd),
-      qkv_(max_columns_, weights_.layers[0].c_attn.weight.n_padded_rows()),
+      qkv_(max_columns_, weights_.layers[0].qkv.weight.n_padded_rows()),
       mixed_(max_columns_, config_.q_width()),
-      inner_(max_columns_, weights_.layers[0].c_fc.weight.n_padded_rows()),
-      logits_(kTileColumns, weights_.lm_head.n_padded_rows()),
-      half_(2 * static_cast<size_t>(weights_.n_kv_head) * config_.head_dim),
-      scratch_(threads_.n_threads(),
-               scratch_elements(config_, config_.n_head / weights_.n_kv_head, kv_pool_)) {
-  config_.n_kv_head = weights_.n_kv_head;
+      inner_(max_columns_, weights_.layers[0].ffn_up.weight.n_padded_rows()),
+      logits_(kTileColumns, weights_.output.n_padded_rows()),
+      half_(2 * static_cast<size_t>(config_.kv_width())),
+      scratch_(threads_.n_threads(), scratch_elements(config_, kv_pool_)) {
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
 }
 
@@ -88,7 +87,7 @@ ModelInfo GptBigCode::info() const {
           .n_ctx = config_.n_ctx,
           .n_vocab = config_.n_vocab,
           .n_threads = threads_.n_threads(),
-          .n_params = weights_.n_params,
+          .n_params = n_params_,
           .weight_bytes = weights_.size_bytes};
 }
 
@@ -101,21 +100,21 @@ void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<
   for (int i = 0; i < config_.n_layer; ++i) {
     const Layer& layer = weights_.layers[i];
 
-    tiles_.shape(layer.c_attn.weight, n);
-    layer_norm(compute, layer.ln_1, x_, n_embd, columns, scratch_, tiles_);
-    matmul(compute, layer.c_attn.weight, tiles_, layer.c_attn.bias, false, qkv_);
+    tiles_.shape(layer.qkv.weight, n);
+    layer_norm(compute, layer.attn_norm, x_, n_embd, columns, scratch_, tiles_);
+    matmul(compute, layer.qkv.weight, tiles_, layer.qkv.bias, false, qkv_);
     store_keys_and_values(batch, i);
     attention(batch, i);
-    tiles_.shape(layer.attn_proj.weight, n);
+    tiles_.shape(layer.attn_out.weight, n);
     to_tiles(compute, mixed_, config_.q_width(), false, tiles_);
-    matmul(compute, layer.attn_proj.weight, tiles_, layer.attn_proj.bias, true, x_);
+    matmul(compute, layer.attn_out.weight, tiles_, layer.attn_out.bias, true, x_);
 
-    tiles_.shape(layer.c_fc.weight, n);
-    layer_norm(compute, layer.ln_2, x_, n_embd, columns, scratch_, tiles_);
-    matmul(compute, layer.c_fc.weight, tiles_, layer.c_fc.bias, false, inner_);
-    tiles_.shape(layer.mlp_proj.weight, n);
+    tiles_.shape(layer.ffn_up.weight, n);
+    layer_norm(compute, layer.ffn_norm, x_, n_embd, columns, scratch_, tiles_);
+    matmul(compute, layer.ffn_up.weight, tiles_, layer.ffn_up.bias, false, inner_);
+    tiles_.shape(layer.ffn_down.weight, n);
     to_tiles(compute, inner_, config_.n_inner, true, tiles_);
-    matmul(compute, layer.mlp_proj.weight, tiles_, layer.mlp_proj.bias, true, x_);
+    matmul(compute, layer.ffn_down.weight, tiles_, layer.ffn_down.bias, true, x_);
   }
   output(batch, logits);
   hidden_states(batch, states);
@@ -123,8 +122,8 @@ void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<
 
 void GptBigCode::embed(const Batch& batch) {
   for (int c = 0; c < batch.n_columns(); ++c) {
-    unpack_row(weights_.wte, batch.token_ids[c], x_[c]);
-    weights_.wpe.add_row(batch.positions[c], x_[c]);
+    unpack_row(weights_.token_embedding, batch.token_ids[c], x_[c]);
+    weights_.positions.add_row(batch.positions[c], x_[c]);
   }
 }
 
@@ -197,10 +196,10 @@ void GptBigCode::output(const Batch& batch, std::span<float> logits) {
   const Compute compute{kernels_, threads_};
   for (int first = 0; first < batch.n_logits(); first += kTileColumns) {
     const int n = std::min(kTileColumns, batch.n_logits() - first);
-    tiles_.shape(weights_.lm_head, n);
-    layer_norm(compute, weights_.ln_f, x_, config_.n_embd,
+    tiles_.shape(weights_.output, n);
+    layer_norm(compute, weights_.final_norm, x_, config_.n_embd,
                std::span(batch.logit_columns).subspan(first, n), scratch_, tiles_);
-    matmul(compute, weights_.lm_head, tiles_, {}, false, logits_);
+    matmul(compute, weights_.output, tiles_, {}, false, logits_);
     for (int c = 0; c < n; ++c) {
       std::copy_n(logits_[c], config_.n_vocab,
                   logits.data() + static_cast<size_t>(first + c) * config_.n_vocab);
@@ -209,7 +208,7 @@ void GptBigCode::output(const Batch& batch, std::span<float> logits) {
 }
 
 void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) const {
-  const LayerNorm& norm = weights_.ln_f;
+  const LayerNorm& norm = weights_.final_norm;
   for (int row = 0; row < batch.n_states(); ++row) {
     kernels_.layer_norm(x_[batch.state_columns[row]], norm.gain.data(), norm.bias.data(),
                         config_.n_embd, norm.eps,
@@ -219,9 +218,9 @@ void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) cons
 
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
                        const Progress& progress) {
-  const auto file = open_ggml(path);
-  auto model = std::make_unique<GptBigCode>(*file, n_threads, n_ctx, progress);
-  return {std::move(model), std::move(file->vocabulary)};
+  ModelFile file = open_ggml(path);
+  auto model = std::make_unique<GptBigCode>(file, n_threads, n_ctx, progress);
+  return {std::move(model), std::move(file.vocabulary)};
 }
 
 }  // namespace starchat

@@ -34,8 +34,9 @@ class GptBigCode : public ForwardPass {
 
   const Kernels& kernels_;
   ThreadPool threads_;
-  Weights weights_;
   DecoderConfig config_;
+  Weights weights_;
+  uint64_t n_params_;
   std::string path_, quantization_;
   int max_columns_;
   KvPool kv_pool_;

@@ -1,5 +1,5 @@
-// The weights of a GPTBigCode model, read once, packed for the kernels, nothing stored twice: the
-// tiled key and value heads and a repeated output matrix are folded when they are byte-identical.
+// The weights of a decoder, read once and packed for the kernels. Nothing is stored twice: readers
+// list repeated rows once, and tied output matrices are the memory of the token embedding.
 #pragma once
 #include <vector>
 
@@ -17,9 +17,9 @@ struct Linear {
 };
 
 struct Layer {
-  LayerNorm ln_1, ln_2;
-  Linear c_attn;  // rows: queries (n_embd), keys and values (n_kv_head * head_dim each)
-  Linear attn_proj, c_fc, mlp_proj;
+  LayerNorm attn_norm, ffn_norm;
+  Linear qkv;  // rows: queries (q_width), keys and values (kv_width each)
+  Linear attn_out, ffn_up, ffn_down;
 };
 
 // Learned positions (n_ctx, n_embd), as f16 where that loses nothing.
@@ -39,18 +39,17 @@ class PositionTable {
 };
 
 struct Weights {
-  int n_kv_head = 0;
-  PackedMatrix wte;      // (n_vocab, n_embd)
-  PackedMatrix lm_head;  // the same memory as wte where tied
-  PositionTable wpe;
+  PackedMatrix token_embedding;  // (n_vocab, n_embd)
+  PositionTable positions;
   std::vector<Layer> layers;
-  LayerNorm ln_f;
-  Arena arena;  // every packed matrix
+  LayerNorm final_norm;
+  PackedMatrix output;  // (n_vocab, n_embd); the same memory as the token embedding where tied
+  Arena arena;          // every packed matrix
 
-  uint64_t n_params = 0, size_bytes = 0;
+  uint64_t size_bytes = 0;
 };
 
-// Peak memory is the result plus a strip per thread. Errors: those of ModelFile::read, and
+// Peak memory is the result plus a strip per thread. Errors: those of InputFile::read, and
 // OutOfMemoryError. `progress` runs on the calling thread and may throw to abort.
 Weights load_weights(const ModelFile& file, int n_ctx, ThreadPool& threads,
                      const Progress& progress);

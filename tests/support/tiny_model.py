@@ -140,11 +140,21 @@ def write_tiny(
     multi_query: bool = True,
     lm_head: Literal["tied", "own", "absent"] = "tied",
     version: int = 2,
+    n_kv_head: int | None = None,
 ) -> TinyModel:
-    """Write a random model (`random_weights`) to `path` and return it."""
+    """Write a random model (`random_weights`) to `path` and return it.
+
+    With `n_kv_head` and not `multi_query`, groups of query heads have the same key and value head.
+    """
     assert type in TYPES
     shape = shape or Shape()
     weights = random_weights(shape, seed, multi_query=multi_query, lm_head=lm_head)
+    for name, values in weights.items():
+        if n_kv_head and "/c_attn/" in name:
+            q, *kv = np.split(values, 3)
+            heads = [part.reshape(n_kv_head, -1, shape.head_dim, *part.shape[1:]) for part in kv]
+            heads = [np.repeat(part[:, :1], part.shape[1], axis=1) for part in heads]
+            weights[name] = np.concatenate([q, *(part.reshape(q.shape) for part in heads)])
     write_ggml(
         path,
         n_ctx=shape.n_ctx,

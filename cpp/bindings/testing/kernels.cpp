@@ -3,13 +3,16 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "base/arena.hpp"
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
+#include "format/ggml_bin.hpp"
 #include "model/gpt_bigcode.hpp"
 
 namespace starchat {
@@ -85,11 +88,27 @@ class Matrix {
   Arena arena_;
 };
 
+// A model whose tensors come from several files, by name: the others from `path`.
+ModelFile open_mixed(const std::string& path, const std::map<std::string, std::string>& paths) {
+  ModelFile file = open_ggml(path);
+  for (const auto& [name, other_path] : paths) {
+    ModelFile other = open_ggml(other_path);
+    const auto has_name = [&](const Tensor& tensor) { return tensor.name == name; };
+    Tensor& tensor = *std::ranges::find_if(file.tensors, has_name);
+    tensor = *std::ranges::find_if(other.tensors, has_name);
+    for (Source& source : tensor.sources) source.file = static_cast<int32_t>(file.files.size());
+    file.files.push_back(std::move(other.files.front()));
+  }
+  return file;
+}
+
 // One sequence, fed in whatever pieces the caller likes.
 class Forward {
  public:
-  Forward(const std::string& path, int n_threads, int n_ctx)
-      : model_(load_model(path, n_threads, n_ctx).model), cache_(model_->kv_pool()) {}
+  Forward(const std::string& path, int n_threads, int n_ctx,
+          const std::map<std::string, std::string>& paths)
+      : model_(std::make_unique<GptBigCode>(open_mixed(path, paths), n_threads, n_ctx, Progress{})),
+        cache_(model_->kv_pool()) {}
 
   // Logits (n_tokens, n_vocab), or of the last token alone (1, n_vocab).
   py::array_t<float> run(const std::vector<int32_t>& token_ids, bool last_only) {
@@ -181,8 +200,9 @@ py::array_t<float> attention_of(const std::string& isa, const Floats& q, const F
 
 void bind_compute(py::module_& m) {
   py::class_<Forward>(m, "Forward")
-      .def(py::init<const std::string&, int, int>(), py::arg("path"), py::arg("n_threads") = 0,
-           py::arg("n_ctx") = 0, py::call_guard<GilReleased>())
+      .def(py::init<const std::string&, int, int, const std::map<std::string, std::string>&>(),
+           py::arg("path"), py::arg("n_threads") = 0, py::arg("n_ctx") = 0,
+           py::arg("paths") = py::dict(), py::call_guard<GilReleased>())
       .def("run", &Forward::run, py::arg("token_ids"), py::arg("last_only") = false)
       .def("rewind", &Forward::rewind, py::arg("position"))
       .def_property_readonly("max_columns", &Forward::max_columns)
