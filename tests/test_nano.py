@@ -1,11 +1,11 @@
-"""The embedded model: what it was taught, and the accuracy gates on its trained weights."""
+"""The embedded model's file, and the accuracy of every tensor type on trained weights.
+
+What its replies are worth is graded elsewhere: training/nano/quality.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +16,7 @@ from starchat._core import inspect, testing
 from starchat.convert.ggml_writer import TYPES, dequantize, write_ggml
 from support.tiny_model import Shape, TinyModel, tiled
 
-NANO = Path(__file__).parent.parent / "training/nano"
 pytestmark = pytest.mark.usefixtures("nano")
-
-
-@pytest.fixture(scope="module")
-def evaluation() -> Iterator[Any]:
-    sys.path.insert(0, str(NANO))
-    import evaluate
-
-    yield evaluate
-    sys.path.remove(str(NANO))
 
 
 def test_file_is_small_and_exercises_the_folds(nano: StarChat) -> None:
@@ -36,27 +26,6 @@ def test_file_is_small_and_exercises_the_folds(nano: StarChat) -> None:
     assert (nano.info.quantization, content["multi_query"]) == ("q8_0", True)
     assert content["has_lm_head"] and nano.info.n_head > nano.info.n_kv_head == 1
     assert nano.info.weight_bytes < path.stat().st_size
-
-
-def test_model_cards_own_question(nano: StarChat) -> None:
-    question = {"role": "user", "content": "How do I sort a list in Python?"}
-    text = nano.chat([question], temperature=0, max_tokens=200).text
-    code = text.split("```python\n")[1].split("```")[0]
-    scope: dict[str, Any] = {}
-    exec(code, scope)
-    assert scope["numbers"] == sorted([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5])
-
-
-def test_published_questions(evaluation: Any) -> None:
-    """At least 60 how-tos in three wordings, one never trained on; ≥ 90 % right by running."""
-    results = evaluation.evaluate_engine()
-    assert len({result.topic.name for result in results}) >= 60
-    assert len(results) == 3 * len({result.topic.name for result in results})
-    assert evaluation.score(results) >= 0.9, evaluation.report(results)
-
-
-def test_answers_at_the_default_sampling(evaluation: Any) -> None:
-    assert evaluation.score(evaluation.evaluate_engine(temperature=0.2)) >= 0.9
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,7 @@ StarCoder's data.
 
 | how-tos: {n_questions} questions, {n_topics} topics in three wordings, one never trained on | right |
 |---|---|
-| greedy | {greedy} |
-| temperature 0.2 | {sampled} |
+{howtos}
 
 A call is right if its name and all its arguments are: names of tools and of parameters, and all \
 values, are new in every case. The words of the made-up tools are held out of training, but \
@@ -146,6 +145,31 @@ KINDS = {
 }
 
 
+def agent_rows(outcomes: Sequence[evaluate_agents.Outcome]) -> list[str]:
+    """Return the table of the held-out evaluation, a row a kind."""
+    table = evaluate_agents.scores(outcomes)
+    return [
+        f"| {name} | {table[kind][1]} | {table[kind][0] / table[kind][1]:.1%} |"
+        for kind, name in KINDS.items()
+    ]
+
+
+def howto_rows(greedy: Sequence[Result], sampled: Sequence[Result]) -> list[str]:
+    """Return the scores of the how-tos, greedy and at temperature 0.2."""
+    return [f"| greedy | {_scores(greedy)} |", f"| temperature 0.2 | {_scores(sampled)} |"]
+
+
+def topic_rows(greedy: Sequence[Result]) -> list[str]:
+    """Return the published questions, a row a topic, with those that were answered wrong marked."""
+    failed = {result.question for result in greedy if not result.passed}
+    return [
+        f"| {topic.name} | "
+        + " | ".join(question + " ✗" * (question in failed) for question in topic.published)
+        + " |"
+        for topic in TOPICS
+    ]
+
+
 def page(
     greedy: Sequence[Result],
     sampled: Sequence[Result],
@@ -153,14 +177,6 @@ def page(
     real: Sequence[evaluate_agents.Outcome],
 ) -> str:
     """Return the page for how-tos, greedy and at temperature 0.2, for tools, and for real code."""
-    table = evaluate_agents.scores(outcomes)
-    failed = {result.question for result in greedy if not result.passed}
-    rows = [
-        f"| {topic.name} | "
-        + " | ".join(question + " ✗" * (question in failed) for question in topic.published)
-        + " |"
-        for topic in TOPICS
-    ]
     talk = [
         "- " + ", ".join(f"“{message}”" for message in messages.split("|")[:4])
         for messages, _ in SMALL_TALK
@@ -169,18 +185,14 @@ def page(
         n_topics=len(TOPICS),
         n_questions=3 * len(TOPICS),
         size=MODEL.stat().st_size / 1e6,
-        greedy=_scores(greedy),
-        sampled=_scores(sampled),
-        agents="\n".join(
-            f"| {name} | {table[kind][1]} | {table[kind][0] / table[kind][1]:.1%} |"
-            for kind, name in KINDS.items()
-        ),
+        howtos="\n".join(howto_rows(greedy, sampled)),
+        agents="\n".join(agent_rows(outcomes)),
         n_real=len(real),
         python=".".join(platform.python_version_tuple()[:2]),
         real=f"{sum(outcome.is_right for outcome in real) / len(real):.1%}",
         fallback=FALLBACK,
         wall_time=WALL_TIME,
-        rows="\n".join(rows),
+        rows="\n".join(topic_rows(greedy)),
         small_talk="\n".join(talk),
     )
 

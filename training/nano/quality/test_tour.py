@@ -1,7 +1,8 @@
-"""The notebook runs, and prints what it shows."""
+"""Grades: examples/tour.ipynb prints what it shows, the words of the model included."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,13 @@ import pytest
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
-for name in ("ipykernel", "langchain", "llama_index.core", "bm25s", "tree_sitter_python"):
-    pytest.importorskip(name)
-TOUR = Path(__file__).parent.parent / "examples/tour.ipynb"
+TOUR = Path(__file__).resolve().parents[3] / "examples/tour.ipynb"
 
 
 def printed(notebook: Any) -> list[str]:
-    """Return what each cell prints or returns."""
+    """Return what each cell prints or returns; numbers of source lines change and are left out."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [
+    texts = [
         "".join(
             output.get("text") or output["data"]["text/plain"]
             for output in cell.outputs
@@ -26,6 +25,7 @@ def printed(notebook: Any) -> list[str]:
         )
         for cell in cells
     ]
+    return [re.sub(r"\.py:\d+", ".py", text) for text in texts]
 
 
 def test_the_tour_prints_what_it_shows() -> None:

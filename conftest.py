@@ -1,0 +1,15 @@
+"""Gives every test one of the markers that pyproject.toml explains: unit, integration, quality."""
+
+from __future__ import annotations
+
+import pytest
+
+KINDS = ("unit", "integration", "quality")
+FOLDERS = {"unit_tests": "unit", "integration_tests": "integration", "quality": "quality"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not any(item.get_closest_marker(kind) for kind in KINDS):
+            folders = [FOLDERS[name] for name in item.path.parts if name in FOLDERS]
+            item.add_marker(folders[-1] if folders else "unit")
