@@ -4,7 +4,7 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast lint format bench
+.PHONY: help test test-fast quality lint format bench
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
@@ -14,6 +14,9 @@ test:  ## all tests but the grades of the demonstration model
 
 test-fast:  ## the same on every core, without the slow files: a minute
 	$(PYTEST) -n auto -m "not integration"
+
+quality:  ## grades of the demonstration model against the published ones: minutes
+	$(PYTEST) training/nano/quality
 
 lint:  ## linter, formatters, type checker; a missing tool is an error
 	$(PYTHON) -m ruff check .

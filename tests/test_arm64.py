@@ -13,6 +13,7 @@ COMPILER = shutil.which("aarch64-linux-gnu-g++")
 EMULATOR = shutil.which("qemu-aarch64")
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(
     not (COMPILER and EMULATOR), reason="needs aarch64-linux-gnu-g++ and qemu-aarch64"
 )

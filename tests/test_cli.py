@@ -21,6 +21,8 @@ import pytest
 import starchat.bench
 import starchat.cli.app
 
+pytestmark = pytest.mark.integration
+
 COMMAND = [sys.executable, "-m", "starchat"]
 GREEDY = ["--temperature", "0", "--max-tokens", "12"]
 

@@ -11,6 +11,7 @@ import pytest
 from starchat import StarChat
 
 pytest.importorskip("ctransformers", reason="a wheel for Linux on x86-64")
+pytestmark = pytest.mark.integration
 
 QUESTIONS = [
     "How do I sort a list in Python?",

@@ -11,6 +11,8 @@ import pytest
 
 from starchat import StarChat
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [
     "starchat",

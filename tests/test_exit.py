@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 BINDINGS = Path(__file__).parent.parent / "cpp/bindings"
 BUSY = {
     "tokenizing": "model.tokenize('ab c ' * 20_000)",
