@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from starchat import _core
 from starchat.chat.template import ChatTemplate, check_messages
 from starchat.errors import InvalidRequestError, UnsupportedFeatureError
 from support.fake_core import ByteVocabulary
+from support.tokenizer_oracle import NEEDS_DATA, Oracle, learned_oracle, starchat_oracle
 
 BYTES = ByteVocabulary()
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "starchat-tokenizer.json"
 
 
 def render(messages: Any, vocabulary: Any = BYTES) -> list[int]:
@@ -68,25 +67,13 @@ def test_control_tokens_in_a_content_are_plain_text() -> None:
     assert names == ["<|system|>", "<|end|>", "<|user|>", "<|end|>", "<|assistant|>"]
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"StarChat's tokenizer is not at {DATA}")
-def test_rendering_equals_hugging_faces_on_the_whole_text() -> None:
-    tokenizers = pytest.importorskip("tokenizers", reason="the oracle")
-    oracle = tokenizers.Tokenizer.from_file(str(DATA))
-    special = oracle.get_added_tokens_decoder()
-    names = sorted(oracle.get_vocab().items(), key=lambda item: item[1])
-    vocabulary = [name.encode() if id in special else byte_level(name) for name, id in names]
-    ours = _core.Tokenizer(vocabulary)
+@pytest.mark.parametrize(
+    "oracle", [learned_oracle, pytest.param(starchat_oracle, marks=NEEDS_DATA)]
+)
+def test_rendering_equals_hugging_faces_on_the_whole_text(oracle: Callable[[], Oracle]) -> None:
     messages = [system("You are  a\n\nhelper. "), user("  sort [3, 1]?\n"), assistant("sorted()")]
     text = "".join(f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in messages) + "<|assistant|>"
-    assert render(messages, ours) == oracle.encode(text, add_special_tokens=False).ids
-
-
-def byte_level(name: str) -> bytes:
-    """Return the bytes that GPT-2's printable stand-ins mean."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-    return bytes(table[character] for character in name)
+    assert render(messages, oracle().ours) == oracle().theirs(text, allow_special=True)
 
 
 # ---- generated ids --------------------------------------------------------------------------

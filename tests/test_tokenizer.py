@@ -2,105 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from starchat._core import Tokenizer
 from starchat.errors import InvalidRequestError
-
-tokenizers = pytest.importorskip("tokenizers", reason="Hugging Face's tokenizers is the oracle")
-
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-TOKENIZER_JSON = DATA / "starchat-tokenizer.json"
-REFERENCE = DATA / "starcoder-token-ids.jsonl"
-NEEDS_DATA = pytest.mark.skipif(
-    not (TOKENIZER_JSON.exists() and REFERENCE.exists()),
-    reason=f"StarChat's tokenizer and its reference strings are not in {DATA}",
+from support.tokenizer_oracle import (
+    NEEDS_DATA,
+    REFERENCE,
+    TOKENIZER_JSON,
+    Oracle,
+    edges_oracle,
+    learned_oracle,
+    starchat_oracle,
 )
-CONTROL_FIRST = ["<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>"]
-CONTROL_LAST = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-BYTES = [bytes([value]) for value in range(256)]
-
+from support.vocabularies import BYTES, CONTROL_LAST, documents, learned
 
 # --- Oracles -------------------------------------------------------------------------------------
-
-
-class Oracle:
-    """A Hugging Face tokenizer and ours, rebuilt from its vocabulary alone."""
-
-    def __init__(self, serialized: str) -> None:
-        self._with_special = tokenizers.Tokenizer.from_str(serialized)
-        self._plain = tokenizers.Tokenizer.from_str(serialized)
-        self._plain.encode_special_tokens = True  # their name for: control tokens are plain text
-        names = sorted(self._plain.get_vocab().items(), key=lambda item: item[1])
-        assert [id for _, id in names] == list(range(len(names)))
-        characters = {char: bytes([byte]) for byte, char in byte_characters().items()}
-        self.vocabulary = [b"".join(characters[char] for char in name) for name, _ in names]
-        self.ours = Tokenizer(self.vocabulary)
-
-    def theirs(self, text: str, allow_special: bool = False) -> list[int]:
-        encoder = self._with_special if allow_special else self._plain
-        ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def check(self, text: str, allow_special: bool = False) -> None:
-        assert self.ours.encode(text, allow_special) == self.theirs(text, allow_special)
-
-
-def byte_characters() -> dict[int, str]:
-    """Return the printable character that GPT-2's vocabulary files write for each byte."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = (byte for byte in range(256) if byte not in printable)
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
-
-
-@cache
-def starchat_oracle() -> Oracle:
-    return Oracle(TOKENIZER_JSON.read_text(encoding="utf-8"))
-
-
-@cache
-def trained_oracle(all_bytes: bool) -> Oracle:
-    """Train a small tokenizer of the same design; without all bytes, most have no token."""
-    source = Path(__file__).read_text(encoding="utf-8")
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet() if all_bytes else []
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=900, special_tokens=CONTROL_FIRST, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-        [
-            tokenizers.pre_tokenizers.Digits(individual_digits=True),
-            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.train_from_iterator([source, "it's we'll Ünïcödé 数字 цифры 😀😀 aaaaaaaa"], trainer)
-    tokenizer.add_special_tokens(CONTROL_LAST)
-    return Oracle(tokenizer.to_str())
 
 
 @pytest.fixture(
     params=[
         pytest.param("starchat", marks=NEEDS_DATA),
-        pytest.param("trained on all bytes"),
-        pytest.param("trained on few bytes"),
+        pytest.param("learned, all bytes"),
+        pytest.param("learned, few bytes"),
     ]
 )
 def oracle(request: pytest.FixtureRequest) -> Oracle:
     if request.param == "starchat":
         return starchat_oracle()
-    return trained_oracle(all_bytes=request.param.endswith("all bytes"))
+    return learned_oracle(all_bytes=request.param.endswith("all bytes"))
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def slow_merge(parts: list[bytes], ranks: dict[tuple[bytes, bytes], int]) -> list[bytes]:
@@ -135,8 +81,8 @@ characters = st.characters(codec="utf-8")  # no lone surrogates, which are no te
 mixtures = st.lists(
     st.one_of(*map(st.sampled_from, (SPACES, DIGITS, SIGNS, LETTERS, LOOK_ALIKES)), characters)
 ).map("".join)
-source_lines = Path(__file__).read_text(encoding="utf-8").splitlines(keepends=True)
-code = st.lists(st.one_of(st.sampled_from(source_lines), mixtures), max_size=8).map("".join)
+code_lines = "\n".join(documents(10, "lines")).splitlines(keepends=True)
+code = st.lists(st.one_of(st.sampled_from(code_lines), mixtures), max_size=8).map("".join)
 thorough = settings(
     max_examples=300,
     deadline=None,
@@ -150,6 +96,20 @@ def test_reference_strings_get_the_published_ids() -> None:
     cases = [json.loads(line) for line in REFERENCE.read_text(encoding="utf-8").splitlines()]
     assert len(cases) == 50
     assert [ours.encode(case["text"]) for case in cases] == [case["ids"] for case in cases]
+
+
+def test_merges_are_rebuilt_from_the_tokens_alone_over_a_large_text(oracle: Oracle) -> None:
+    """Hugging Face's tokenizer is given the merges; ours has the tokens, in their order."""
+    for text in documents(100, "large"):
+        oracle.check(text)
+
+
+def test_generated_texts_get_the_same_ids_on_every_machine() -> None:
+    tokens = learned(3000).tokens
+    assert digest(b"\0".join(tokens)) == "bd1adb8e1d105e71"
+    tokenizer = Tokenizer(tokens)
+    ids = [id for text in documents(100, "large") for id in tokenizer.encode(text)]
+    assert digest(np.array(ids, "<i4").tobytes()) == "c0ba5cc883a7c187"
 
 
 @given(text=st.one_of(st.text(characters), mixtures, code), allow_special=st.booleans())
@@ -172,10 +132,10 @@ def test_white_space_is_split_as_hugging_face_splits_it(oracle: Oracle, text: st
 
 @pytest.mark.parametrize("plane", range(17), ids=lambda plane: f"plane {plane}")
 def test_every_code_point_has_the_class_that_hugging_face_gives_it(plane: int) -> None:
-    oracle = trained_oracle(all_bytes=True)
+    oracle = edges_oracle()
     for start in range(plane << 16, (plane + 1) << 16, 0x1000):
         chars = [chr(c) for c in range(start, start + 0x1000) if not 0xD800 <= c < 0xE000]
-        text = "".join(f"e{c} {c}=" for c in chars)
+        text = "".join(f" {c}={c}{c}" for c in chars)
         same = oracle.ours.encode(text) == oracle.theirs(text)
         assert same, f"U+{start:04X} or one of the next: run cpp/text/make_unicode_classes.py"
 
@@ -281,7 +241,7 @@ def test_invalid_utf8_counts_as_signs(invalid: bytes) -> None:
 
 
 def test_lone_surrogate_in_a_str_becomes_its_three_bytes() -> None:
-    ours = trained_oracle(all_bytes=True).ours
+    ours = learned_oracle().ours
     ids = ours.encode("a\ud800b")
     assert ids == ours.encode(b"a\xed\xa0\x80b")
     assert ours.decode(ids) == b"a\xed\xa0\x80b"
@@ -402,7 +362,7 @@ def test_line_of_one_megabyte_takes_linear_time(oracle: Oracle, letters: str) ->
 
 
 def test_threads_share_one_tokenizer(oracle: Oracle) -> None:
-    texts = ["".join(source_lines[i:]) for i in range(0, len(source_lines), 20)]
+    texts = ["".join(code_lines[i:]) for i in range(0, len(code_lines), 20)]
     expected = [oracle.ours.encode(text) for text in texts]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(oracle.ours.encode, texts)) == expected
