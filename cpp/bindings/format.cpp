@@ -11,7 +11,7 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
-#include "format/ggml_bin.hpp"
+#include "format/open_model.hpp"
 #include "text/tokenizer.hpp"
 
 namespace py = pybind11;
@@ -55,7 +55,7 @@ py::dict inspect(const py::object& path_like) {
   const auto path = py::module_::import("os").attr("fsencode")(path_like).cast<std::string>();
   const ModelFile file = [&] {
     const GilReleased released;
-    return open_ggml(path);
+    return open_model(path);
   }();
   const DecoderConfig& c = file.config;
   uint64_t size_bytes = 0;

@@ -16,8 +16,7 @@
 namespace starchat {
 namespace {
 
-constexpr std::string_view kMagic = "lmgg";  // u32 0x67676d6c
-constexpr int32_t kVersion = 2;              // of the quantized blocks
+constexpr int32_t kVersion = 2;  // of the quantized blocks
 constexpr int32_t kMaxTokenBytes = 1 << 16;
 constexpr int32_t kMaxNameBytes = 256;
 constexpr const char* kOrOtherArchitecture =
@@ -110,19 +109,6 @@ class HeaderReader {
   size_t buffer_size_ = 0;
   std::array<std::byte, 1 << 14> buffer_;
 };
-
-void read_magic(const InputFile& file, HeaderReader& reader) {
-  const auto head_bytes =
-      static_cast<size_t>(std::min<uint64_t>(kFormatHeadBytes, file.size_bytes()));
-  std::string head(head_bytes, '\0');
-  file.read(0, std::as_writable_bytes(std::span(head)));
-  const bool is_cut_magic = !head.empty() && kMagic.starts_with(head);
-  if (!head.starts_with(kMagic) && !is_cut_magic) {
-    fail<UnsupportedFormatError>(file.path(), "not a ggml starcoder file but ",
-                                 describe_other_format(head));
-  }
-  reader.skip(kMagic.size(), "the header");
-}
 
 // "f32, f16 … or q8_0 (0, 1 … 2007)"
 std::string known_ftypes() {
@@ -380,12 +366,12 @@ class TensorReader {
 
 }  // namespace
 
-ModelFile open_ggml(const std::string& path) {
+ModelFile read_ggml_bin(InputFile input) {
   ModelFile file;
   file.format = "ggml";
-  file.files.emplace_back(path);
+  file.files.push_back(std::move(input));
   HeaderReader reader(file.files.front());
-  read_magic(file.files.front(), reader);
+  reader.skip(kGgmlMagic.size(), "the header");
   const TensorType weight_type = read_config(file, reader);
   read_vocabulary(file, weight_type, reader);
   TensorReader(file, weight_type, reader).read_all();

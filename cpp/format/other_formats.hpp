@@ -6,7 +6,7 @@
 
 namespace starchat {
 
-// From the first bytes of a file, up to kForeignHeadBytes: "a GGUF file; …remedy". Never empty.
+// From the first bytes of a file, up to kFormatHeadBytes: "a GGUF file; …remedy". Never empty.
 std::string describe_other_format(std::string_view head);
 inline constexpr size_t kFormatHeadBytes = 64;
 

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "base/errors.hpp"
-#include "format/ggml_bin.hpp"
+#include "format/open_model.hpp"
 
 namespace starchat {
 
@@ -218,7 +218,7 @@ void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) cons
 
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
                        const Progress& progress) {
-  ModelFile file = open_ggml(path);
+  ModelFile file = open_model(path);
   auto model = std::make_unique<GptBigCode>(file, n_threads, n_ctx, progress);
   return {std::move(model), std::move(file.vocabulary)};
 }

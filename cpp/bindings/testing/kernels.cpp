@@ -12,7 +12,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
-#include "format/ggml_bin.hpp"
+#include "format/open_model.hpp"
 #include "model/gpt_bigcode.hpp"
 
 namespace starchat {
@@ -90,9 +90,9 @@ class Matrix {
 
 // A model whose tensors come from several files, by name: the others from `path`.
 ModelFile open_mixed(const std::string& path, const std::map<std::string, std::string>& paths) {
-  ModelFile file = open_ggml(path);
+  ModelFile file = open_model(path);
   for (const auto& [name, other_path] : paths) {
-    ModelFile other = open_ggml(other_path);
+    ModelFile other = open_model(other_path);
     const auto has_name = [&](const Tensor& tensor) { return tensor.name == name; };
     Tensor& tensor = *std::ranges::find_if(file.tensors, has_name);
     tensor = *std::ranges::find_if(other.tensors, has_name);
