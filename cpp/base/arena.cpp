@@ -31,7 +31,7 @@ Arena::Arena(size_t size_bytes) : size_bytes_(size_bytes) {
   if (large) address = (address + kHugePage - 1) & ~(kHugePage - 1);
   data_ = reinterpret_cast<std::byte*>(address);
 #ifdef MADV_HUGEPAGE
-  // Whole huge pages only: the rest of the last one would count as resident for nothing.
+  // Whole huge pages only: a last one that is partly used would be resident as a whole.
   if (large) madvise(data_, size_bytes & ~(kHugePage - 1), MADV_HUGEPAGE);
 #endif
 }

@@ -1,5 +1,5 @@
-// Anonymous memory of an exact size, zero-filled and touched lazily, 2 MiB aligned with huge
-// pages asked for when it is large.
+// Anonymous memory of a given size: zero-filled, and resident only where it has been written. An
+// arena of 4 MiB or more is aligned to 2 MiB and asks the kernel for huge pages.
 #pragma once
 #include <cstddef>
 

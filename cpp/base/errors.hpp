@@ -1,5 +1,5 @@
-// Every error that the core throws: one class per thing a caller would do differently.
-// kind() is the name of the Python class (starchat.errors) that the bindings raise for it.
+// Every error that the core throws. Two errors have different classes if a caller would react
+// differently. kind() is the name of the Python class (starchat.errors) that the bindings raise.
 // Messages say what, where, expected, actual and the remedy.
 #pragma once
 #include <stdexcept>
@@ -28,10 +28,10 @@ STARCHAT_ERROR(CorruptFileError, ModelFileError);  // cut, altered or hostile: d
 STARCHAT_ERROR(InvalidRequestError, Error);  // a parameter, token or message that cannot be served
 STARCHAT_ERROR(ContextLengthError, InvalidRequestError);  // prompt longer than the context
 STARCHAT_ERROR(ConstraintError, InvalidRequestError);     // a grammar that cannot be followed
-STARCHAT_ERROR(UnsupportedFeatureError, Error);  // this machine or this vocabulary cannot do it
+STARCHAT_ERROR(UnsupportedFeatureError, Error);  // impossible with this machine or vocabulary
 STARCHAT_ERROR(EngineClosedError, Error);        // used after close()
 STARCHAT_ERROR(ForkError, Error);                // used in a forked child
-STARCHAT_ERROR(OutOfMemoryError, Error);         // the machine's memory does not suffice
+STARCHAT_ERROR(OutOfMemoryError, Error);         // the machine has too little memory
 STARCHAT_ERROR(NumericalError, Error);           // values that are not finite
 
 #undef STARCHAT_ERROR

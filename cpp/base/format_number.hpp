@@ -1,4 +1,4 @@
-// Numbers as people read them in messages: 1,234,567.
+// Numbers with thousands separators, for messages: 1,234,567.
 #pragma once
 #include <concepts>
 #include <string>

@@ -28,8 +28,8 @@ double seconds(const Body& body) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// A loop of one instruction over sums that do not wait for each other, as many as registers
-// hold: written in assembly, because a compiler would compute the same product only once.
+// A loop of one instruction over independent sums, as many as the registers hold. It is written in
+// assembly, because a compiler would compute the repeated product only once.
 struct Peak {
   const char *isa, *operands;
   void (*run)(int64_t n_rounds);
@@ -38,7 +38,7 @@ struct Peak {
 
 #if defined(__x86_64__)
 
-constexpr int kWideSums = 16, kNarrowSums = 12;  // of 32 and 16 registers
+constexpr int kWideSums = 16, kNarrowSums = 12;  // of the 32 ZMM and the 16 YMM registers
 
 __attribute__((target("avx512f"))) void vpdpbusd(int64_t n_rounds) {
   const __m512i a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(3);
@@ -62,7 +62,7 @@ __attribute__((target("avx512f"))) void vfmadd_zmm(int64_t n_rounds) {
   }
 }
 
-// Products in 16 bits and their sum: the least that 8-bit operands cost without VNNI.
+// 16-bit products and their addition: the fewest instructions for 8-bit operands without VNNI.
 __attribute__((target("avx2"))) void vpmaddubsw(int64_t n_rounds) {
   const __m256i a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(3);
   __m256i sum[kNarrowSums] = {}, product;
@@ -96,7 +96,7 @@ constexpr Peak kPeaks[] = {
 
 #elif defined(__aarch64__)
 
-constexpr int kSums = 16;  // of 32 registers
+constexpr int kSums = 16;  // of the 32 registers
 
 __attribute__((target("arch=armv8.2-a+dotprod"))) void sdot(int64_t n_rounds) {
   const int8x16_t a = vdupq_n_s8(1), b = vdupq_n_s8(3);
@@ -165,7 +165,7 @@ double multiply_peak(std::string_view isa, std::string_view operands, int n_thre
     throw InvalidRequestError("multiply peak of " + std::string(isa) + "/" + std::string(operands) +
                               ": unknown; there are " + known);
   }
-  // Pieces of a millisecond: whoever wakes late takes fewer.
+  // About a millisecond each: a thread that wakes late computes fewer of them.
   constexpr int64_t kRoundsPerPiece = 500'000, kPieces = 16;
   ThreadPool threads(n_threads);
   const int64_t n_pieces = kPieces * n_threads;

@@ -23,7 +23,7 @@ namespace starchat {
 
 namespace {
 
-constexpr int kSpins = 4000;  // some 50 us: about the serial part between two loops of a step
+constexpr int kSpins = 4000;  // about 50 us, as long as the serial part between two loops of a step
 
 #ifdef __linux__
 std::string first_line(const std::string& path) {
@@ -42,7 +42,8 @@ inline void pause() {
 #endif
 }
 
-// Waits until `value` differs from `old`: a short spin, then a futex. Whether the spin was enough.
+// Waits until `value` differs from `old`: spins n_spins times, then sleeps (futex). Returns whether
+// spinning was enough.
 template <typename T>
 bool wait_while(std::atomic<T>& value, T old, int n_spins = kSpins) {
   for (int i = 0; i < n_spins; ++i) {
@@ -60,7 +61,7 @@ int available_cores() {
 #ifdef __linux__
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
-    std::set<std::string> cores;  // by the list of threads that share one
+    std::set<std::string> cores;  // a core is named by the list of its hardware threads
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (!CPU_ISSET(cpu, &allowed)) continue;
       const std::string name = std::to_string(cpu);
@@ -70,7 +71,7 @@ int available_cores() {
     }
     n_cores = static_cast<int>(cores.size());
   }
-  // A container's quota: "microseconds period", or "max period".
+  // The CPU quota of a container (cgroup v2), both in microseconds: "quota period" or "max period".
   std::istringstream limit(first_line("/sys/fs/cgroup/cpu.max"));
   double quota, period;
   if (limit >> quota >> period && period > 0) {
@@ -103,7 +104,7 @@ void run_on_stack(size_t stack_bytes, const std::function<void()>& body) {
     }
     return nullptr;
   };
-  constexpr size_t kPage = 1 << 16;  // of any machine
+  constexpr size_t kPage = 1 << 16;  // the largest page size of a supported machine
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, (stack_bytes + kPage - 1) / kPage * kPage);
@@ -162,12 +163,12 @@ void ThreadPool::parallel_for(int64_t n_items, int64_t grain, const Body& body) 
 
 void ThreadPool::work(int thread) {
   uint32_t seen = 0;
-  // Where loops are far apart, as a small model's are, spinning in between only takes a core away
-  // from those who read its tokens: it is tried again now and then.
-  int n_in_vain = 0;
+  // A small model's loops are far apart: spinning between them would take a core away from the
+  // threads that read its tokens. After 8 failures, only every 64th wait spins.
+  int n_failed_spins = 0;
   while (!stop_) {
-    const bool spins = n_in_vain < 8 || n_in_vain % 64 == 0;
-    n_in_vain = wait_while(n_loops_, seen, spins ? kSpins : 1) ? 0 : n_in_vain + 1;
+    const bool spins = n_failed_spins < 8 || n_failed_spins % 64 == 0;
+    n_failed_spins = wait_while(n_loops_, seen, spins ? kSpins : 1) ? 0 : n_failed_spins + 1;
     seen = n_loops_;
     take_pieces(thread);
   }
@@ -176,7 +177,7 @@ void ThreadPool::work(int thread) {
 void ThreadPool::take_pieces(int thread) {
   for (Loop loop = loop_;;) {
     if (loop.next == kClosed) return;
-    // Read before the claim: it succeeds only if they still belong to this loop.
+    // Read before the claim: the claim fails if these belong to another loop.
     const Body& body = *body_;
     const int64_t n_items = n_items_, grain = grain_, begin = loop.next * grain;
     if (begin >= n_items) return;

@@ -1,5 +1,6 @@
-// A fixed team of threads for loops: the caller takes part, work is handed out in small pieces
-// so that a slow core holds nobody up. Who computes a piece never changes its result.
+// A fixed pool of threads for parallel loops. The caller takes part. Threads claim small pieces of
+// the work, so that a slow core does not delay the others. The result of a piece does not depend on
+// the thread that computes it.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -11,15 +12,15 @@
 
 namespace starchat {
 
-// The physical cores that this process may use: affinity and a container's quota respected. At
-// least 1.
+// The number of physical cores that this process may use, given its affinity and its container's
+// CPU quota; at least 1.
 int available_cores();
 
-// Throws OutOfMemoryError where the machine gives no more threads.
+// Throws OutOfMemoryError if the system cannot start another thread.
 std::thread start_thread(std::function<void()> body);
 
-// Calls body in a thread with a stack of that size, and waits for it. Rethrows what it throws;
-// OutOfMemoryError as above. Memory is only taken as far as the stack grows.
+// Calls body in a thread with a stack of stack_bytes and waits for it. Rethrows its exception;
+// OutOfMemoryError as above. Only the part of the stack that is used takes memory.
 void run_on_stack(size_t stack_bytes, const std::function<void()>& body);
 
 class ThreadPool {
@@ -37,11 +38,11 @@ class ThreadPool {
   void parallel_for(int64_t n_items, int64_t grain, const Body& body);
 
  private:
-  // A piece can be claimed while a loop is open, and only by a thread that is running: the caller
-  // waits for pieces in work, never for a worker that other programs keep from its core.
+  // A running thread claims one piece at a time while the loop is open. So the caller waits only
+  // for pieces that are being computed, never for a worker that has no core to run on.
   struct Loop {
-    uint32_t number;  // so that a late worker cannot mistake one loop for another
-    int32_t next;     // the piece to be claimed, or kClosed
+    uint32_t number;  // lets a late worker see that the loop has changed
+    int32_t next;     // the piece to claim next, or kClosed
   };
   static constexpr int32_t kClosed = -1;
 
@@ -50,7 +51,7 @@ class ThreadPool {
   void take_pieces(int thread);
 
   std::vector<std::thread> workers_;
-  std::atomic<uint32_t> n_loops_{0};  // what sleeping workers watch
+  std::atomic<uint32_t> n_loops_{0};  // workers sleep until it changes
   std::atomic<bool> stop_{false};
 
   std::atomic<Loop> loop_{Loop{0, kClosed}};

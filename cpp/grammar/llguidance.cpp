@@ -14,8 +14,8 @@ namespace starchat {
 namespace {
 
 constexpr size_t kMaxBytes = 1 << 22;
-// llguidance compiles by recursion, at worst some 700 bytes deep for each byte of the text:
-// terminals that each name the next one.
+// llguidance compiles by recursion. The worst case, a chain of terminals, needs about 700 bytes of
+// stack for each byte of the text.
 constexpr size_t kStackBytes = 16 << 20, kStackBytesPerByte = 1 << 10;
 
 // ---- the C interface, as documented in llguidance.h (1.0 and later) ----
@@ -46,7 +46,7 @@ struct LlgConstraintInit {
   uint32_t log_stderr_level;
   bool ff_tokens_ok;
   bool backtrack_ok;
-  alignas(8) unsigned char limits[512];  // more than any version fills
+  alignas(8) unsigned char limits[512];  // larger than in any version
 };
 
 struct Library {
@@ -62,7 +62,7 @@ struct Library {
   int32_t (*compute_ff_tokens)(LlgMatcher*, uint32_t* tokens, size_t n_tokens);
   int32_t (*validate_tokens)(LlgMatcher*, const uint32_t*, size_t);
 
-  // It stays open for good: threads may still be in it when the process ends.
+  // Never closed: threads may still run its code when the process ends.
   explicit Library(const std::string& path) : handle_(dlopen(path.c_str(), RTLD_NOW)) {
     if (!handle_) throw UnsupportedFeatureError(path + ": cannot be opened: " + dlerror());
     find(path, new_tokenizer, "llg_new_tokenizer");
@@ -90,7 +90,7 @@ struct Library {
   void* handle_;
 };
 
-// What llguidance says, without the dumps behind it: <state>, <backtrace>.
+// llguidance's message without the dumps that follow it: <state>, <backtrace>.
 std::string shortened(const char* error) {
   std::string text = error ? error : "unknown error";
   text = text.substr(0, text.find("\n<"));
@@ -98,7 +98,7 @@ std::string shortened(const char* error) {
   constexpr size_t kMost = 400;
   if (text.size() > kMost) {
     size_t end = kMost;
-    while (end > 0 && (text[end] & 0xc0) == 0x80) --end;  // not within a character
+    while (end > 0 && (text[end] & 0xc0) == 0x80) --end;  // to the start of a UTF-8 character
     text = text.substr(0, end) + " …";
   }
   while (!text.empty() && std::strchr(" \n\r\t", text.back())) text.pop_back();
@@ -112,15 +112,15 @@ size_t tokenize(const void* tokenizer, const uint8_t* bytes, size_t n_bytes, uin
     const auto ids = static_cast<const Tokenizer*>(tokenizer)->encode(text);
     std::copy_n(ids.begin(), std::min(ids.size(), n_tokens), tokens);
     return ids.size();
-  } catch (...) {  // no memory; nothing may be thrown through foreign frames
+  } catch (...) {  // out of memory; an exception must not cross llguidance's stack frames
     return 0;
   }
 }
 
 }  // namespace
 
-// The library, and what it knows of one vocabulary: its tokens, and behind them one that stands for
-// the end of the text. Control tokens are marked by a first byte FF and never match text.
+// The library and its form of one vocabulary: all tokens, then one more for the end of the text.
+// Control tokens begin with a byte FF, so they never match text.
 struct GrammarCompiler::Vocabulary {
   Vocabulary(const std::string& path, std::shared_ptr<const Tokenizer> vocabulary)
       : library(path), n_vocab(static_cast<uint32_t>(vocabulary->size())), keeps(vocabulary) {
@@ -158,7 +158,7 @@ struct GrammarCompiler::Vocabulary {
 
 namespace {
 
-// One matcher and what it stands on.
+// A matcher of one sequence, and what must live as long.
 class LlguidanceConstraint : public Constraint {
  public:
   LlguidanceConstraint(std::shared_ptr<const void> keeps, const Library& library, uint32_t n_vocab,
@@ -204,7 +204,7 @@ class LlguidanceConstraint : public Constraint {
   void check(int32_t result) const {
     if (result >= 0) return;
     const std::string reason = shortened(library_.get_error(matcher_));
-    if (reason.starts_with("NoExtension")) throw ConstraintError(kDeadEnd);
+    if (reason.starts_with("NoExtension")) throw ConstraintError(kNothingAllowed);
     throw ConstraintError("the constraint cannot be followed any further: " + reason +
                           ": simplify it");
   }
@@ -213,15 +213,15 @@ class LlguidanceConstraint : public Constraint {
   const Library& library_;
   const uint32_t n_vocab_;
   LlgMatcher* const matcher_;
-  std::vector<uint32_t> mask_;  // one bit longer than the engine's
+  std::vector<uint32_t> mask_;  // the engine's mask and one bit for the end of the text
 };
 
 }  // namespace
 
 struct Grammar::Compiled {
-  Compiled(std::shared_ptr<const GrammarCompiler::Vocabulary> words, const std::string& kind,
-           const std::string& text)
-      : vocabulary(std::move(words)) {
+  Compiled(std::shared_ptr<const GrammarCompiler::Vocabulary> model_vocabulary,
+           const std::string& kind, const std::string& text)
+      : vocabulary(std::move(model_vocabulary)) {
     LlgConstraintInit init{};
     vocabulary->library.set_defaults(&init, vocabulary->tokenizer);
     init.log_stderr_level = 0;
@@ -235,7 +235,7 @@ struct Grammar::Compiled {
   ~Compiled() { vocabulary->library.free_matcher(matcher); }
 
   const std::shared_ptr<const GrammarCompiler::Vocabulary> vocabulary;
-  LlgMatcher* matcher;  // nothing accepted yet
+  LlgMatcher* matcher;  // in its initial state: copied for each sequence
   mutable std::mutex copying;
 };
 
@@ -271,7 +271,7 @@ Grammar GrammarCompiler::compile(const std::string& kind, const std::string& tex
                [&] { compiled = std::make_shared<Grammar::Compiled>(vocabulary_, kind, text); });
   const Grammar grammar(std::move(compiled));
   const std::lock_guard lock(mutex_);
-  kept_.remove_if(is_same);  // compiled by another thread meanwhile
+  kept_.remove_if(is_same);  // another thread may have compiled it meanwhile
   kept_.push_front({kind, text, grammar});
   size_t n = 0, n_bytes = 0;
   kept_.remove_if([&](const Kept& kept) {

@@ -1,6 +1,7 @@
-// JSON Schemas, regular expressions and Lark grammars → Constraints, by the llguidance library. Its
-// C interface, which the Python wheel exports, is opened at run time: masks are computed without
-// Python and without the GIL. A grammar is compiled once and copied for each sequence.
+// Makes Constraints from JSON Schemas, regular expressions and Lark grammars with the llguidance
+// library. The C functions that its Python wheel exports are loaded at run time (dlopen), so masks
+// are computed without Python and without the GIL. A grammar is compiled once and copied for each
+// sequence.
 #pragma once
 #include <list>
 #include <memory>
@@ -13,7 +14,7 @@
 
 namespace starchat {
 
-// A compiled grammar; any number of sequences may start from it, in any thread.
+// A compiled grammar. Any number of sequences may use it, from any thread.
 class Grammar {
  public:
   struct Compiled;
@@ -26,12 +27,12 @@ class Grammar {
 
 class GrammarCompiler {
  public:
-  // library: the path of llguidance's shared object. Throws UnsupportedFeatureError where it does
-  // not have the interface, or cannot work with this vocabulary.
+  // library: the path of llguidance's shared object. Throws UnsupportedFeatureError if functions
+  // are missing or if it does not support this vocabulary.
   GrammarCompiler(const std::string& library, std::shared_ptr<const Tokenizer> tokenizer);
   ~GrammarCompiler();
 
-  // kind: "json_schema", "regex" or "lark". The latest are kept. Throws ConstraintError.
+  // kind: "json_schema", "regex" or "lark". Caches the latest grammars. Throws ConstraintError.
   Grammar compile(const std::string& kind, const std::string& text);
 
  private:
@@ -41,12 +42,12 @@ class GrammarCompiler {
     Grammar grammar;
   };
   static constexpr size_t kMaxKept = 32;
-  static constexpr size_t kMaxKeptBytes = 1 << 20;  // of text: compiled it is some 50 times that
+  static constexpr size_t kMaxKeptBytes = 1 << 20;  // of text; a compiled grammar takes about 50x
 
   friend struct Grammar::Compiled;
   const std::shared_ptr<const Vocabulary> vocabulary_;
   std::mutex mutex_;
-  std::list<Kept> kept_;  // the latest first
+  std::list<Kept> kept_;  // most recently used first
 };
 
 }  // namespace starchat

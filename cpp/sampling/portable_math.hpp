@@ -1,6 +1,6 @@
-// exp and log from +, -, *, / on doubles alone: IEEE rounds these the same everywhere (compiled
-// with -ffp-contract=off), while libm's last bit differs between machines and would let the same
-// seed draw another token. Both are within 2 units in the last place where used.
+// exp and log made only of +, -, *, / on doubles. IEEE 754 defines how these round (with
+// -ffp-contract=off), so results are the same on every machine. The last bit of libm's functions is
+// not, and the same seed could draw another token. Error: at most 2 units in the last place.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -10,10 +10,10 @@ namespace starchat {
 inline constexpr double kLn2High = 0x1.62e42feep-1;  // 32 bits: n * kLn2High is exact
 inline constexpr double kLn2Low = 0x1.a39ef35793c76p-33;
 
-// e^x for x <= 0; 0 below -700, where no token can be drawn any more.
+// e^x for x <= 0; 0 below -700: such a token is never drawn.
 inline double exp_nonpositive(double x) {
   if (!(x >= -700)) return 0;
-  constexpr double kRound = 0x1.8p52;  // adding it rounds to an integer, kept in the low bits
+  constexpr double kRound = 0x1.8p52;  // x + kRound has round(x) in its low bits
   const double shifted = x * 0x1.71547652b82fep0 + kRound, n = shifted - kRound;
   const double r = (x - n * kLn2High) - n * kLn2Low;  // |r| <= ln2 / 2, so r^14 / 14! < 2^-57
   double p = 1.0 / 6227020800;

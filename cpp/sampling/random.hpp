@@ -1,5 +1,5 @@
-// xoshiro256** (Blackman, Vigna 2018), its state filled by splitmix64: a generator of our own,
-// because the standard library's distributions differ between implementations.
+// The random generator xoshiro256** (Blackman, Vigna 2018), seeded by splitmix64. The standard
+// library is not used because its distributions differ between implementations.
 #pragma once
 #include <bit>
 #include <cstdint>

@@ -25,7 +25,7 @@ double sum_of_weights(const std::vector<Candidate>& candidates) {
   return sum;
 }
 
-// ln of the sum of e^(logit - best), in eight interleaved partial sums.
+// ln of the sum of e^(logit - best). Eight interleaved partial sums, which are added in order.
 double log_sum(std::span<const float> logits, double best) {
   double sums[8] = {};
   size_t i = 0;
@@ -56,7 +56,7 @@ void Sampler::constrain(std::unique_ptr<Constraint> constraint, std::span<const 
                         int n_vocab) {
   constraint_ = std::move(constraint);
   allowed_.assign((n_vocab + 31) / 32, 0);
-  look_ahead();  // what allows nothing is refused here, whatever leads to it
+  look_ahead();  // throws now if the constraint allows nothing, even behind a lead
   if (lead.empty()) return;
   forced_.assign(lead.begin(), lead.end());
   n_forced_used_ = 0;
@@ -76,7 +76,7 @@ void Sampler::remember(int32_t id) {
   if (forced().empty()) look_ahead();
 }
 
-// Finds out what may come next: forced ids, up to one that logit_bias bans, or a choice.
+// Finds what may come next: forced ids, up to the first that logit_bias bans; or else a mask.
 void Sampler::look_ahead() {
   const auto is_banned = [&](int32_t id) {
     const auto bias = params_.logit_bias.find(id);
@@ -90,7 +90,7 @@ void Sampler::look_ahead() {
   const bool may_end = constraint_->fill_mask(allowed_);
   const bool is_empty = std::ranges::none_of(allowed_, [](uint32_t word) { return word != 0; });
   is_complete_ = is_empty && may_end;
-  if (is_empty && !may_end) throw ConstraintError(kDeadEnd);
+  if (is_empty && !may_end) throw ConstraintError(kNothingAllowed);
   if (may_end)
     for (const int64_t id : params_.stop_token_ids) allowed_[id / 32] |= uint32_t{1} << id % 32;
 }
@@ -131,7 +131,7 @@ const std::vector<Candidate>& Sampler::candidates(std::span<float> logits) {
   return candidates_;
 }
 
-// Finds the best logit of every block and of all; refuses values that are not numbers.
+// Finds the highest logit, of each block and of all. Throws NumericalError for NaN and +inf.
 void Sampler::scan(std::span<const float> logits) {
   block_best_.clear();
   bool finite = true;
@@ -163,7 +163,7 @@ void Sampler::scan(std::span<const float> logits) {
 }
 
 bool Sampler::adjust(std::span<float> logits) {
-  // Limited to what a float holds, so that no sum overflows to +inf.
+  // Clamped to the range of a float, so that no sum becomes +inf.
   const auto narrowed = [](double logit) {
     return logit < -FLT_MAX ? -kInfinity : static_cast<float>(std::min<double>(logit, FLT_MAX));
   };
@@ -189,7 +189,7 @@ bool Sampler::adjust(std::span<float> logits) {
   return masks_stop || constraint_ || !counts_.empty() || !params_.logit_bias.empty();
 }
 
-// Applies everything that changes single logits; expects scan() to have run.
+// Applies all changes of single logits. scan() must have run.
 void Sampler::prepare(std::span<float> logits) {
   if (!adjust(logits)) return;
   if (std::ranges::none_of(logits, [](float logit) { return logit > -kInfinity; }))
@@ -205,8 +205,8 @@ int32_t Sampler::argmax(std::span<const float> logits) const {
   return static_cast<int32_t>(std::find(first, logits.end(), best_) - logits.begin());
 }
 
-// Fills candidates_ with the k best ids, best first. The k-th best of the blocks' best logits
-// bounds the k-th best logit from below, so only a few blocks are looked into.
+// Fills candidates_ with the k best ids, best first. The k-th best of the blocks' best logits is a
+// lower bound of the k-th best logit, so blocks with a lower best logit are skipped.
 void Sampler::select_best(std::span<const float> logits, size_t k) {
   candidates_.clear();
   if (k == 0) return;
@@ -231,8 +231,8 @@ void Sampler::select_best(std::span<const float> logits, size_t k) {
   std::ranges::sort(candidates_, better);
 }
 
-// Fills candidates_ with the ids that may be drawn: best first where top_k or top_p narrow them,
-// otherwise by id.
+// Fills candidates_ with the ids that may be drawn: best first with top_k or top_p, otherwise in
+// the order of ids.
 void Sampler::narrow(std::span<const float> logits) {
   const bool has_top_k = params_.top_k > 0 && params_.top_k < static_cast<int64_t>(logits.size());
   if (has_top_k) {
@@ -249,7 +249,7 @@ void Sampler::narrow(std::span<const float> logits) {
   if (params_.top_p < 1) {
     const double total = sum_of_weights(candidates_);
     if (!has_top_k) {
-      // All ids below this weight together weigh less than what top_p cuts off.
+      // The ids below this weight have, together, less weight than top_p cuts off.
       const double negligible = (1 - params_.top_p) * total / static_cast<double>(logits.size());
       std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < negligible; });
       std::ranges::sort(candidates_, better);
@@ -270,7 +270,7 @@ int32_t Sampler::draw() {
     sum += candidate.weight;
     if (target < sum) return candidate.id;
   }
-  return candidates_.back().id;  // target was rounded up to the sum
+  return candidates_.back().id;  // rounding made target equal to the sum
 }
 
 }  // namespace starchat

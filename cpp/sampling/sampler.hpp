@@ -1,7 +1,7 @@
-// Logits → token id, one Sampler per sequence: logit_bias → repetition penalty (prompt and output)
-// → frequency and presence penalties (output) → min_tokens → constraint → greedy, or temperature →
-// top_k → top_p → min_p → draw. The same seed draws the same tokens on every machine: fixed order
-// of sums, ties to the lowest id, no libm.
+// Logits → token id, one Sampler per sequence. In this order: logit_bias → repetition penalty
+// (prompt and output) → frequency and presence penalties (output) → min_tokens → constraint →
+// greedy, or temperature → top_k → top_p → min_p → draw. The same seed draws the same tokens on
+// every machine: fixed order of sums, ties go to the lowest id, no libm.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -19,7 +19,7 @@ namespace starchat {
 
 struct SampledToken {
   int32_t id = 0;
-  // Log softmax of the model's own logits, before anything above is applied.
+  // Log softmax of the model's logits, before logit_bias and the other steps above.
   std::optional<double> logprob;
   std::vector<std::pair<int32_t, double>> top_logprobs;  // the n_logprobs best ids, best first
 };
@@ -34,27 +34,28 @@ class Sampler {
  public:
   Sampler(SamplingParams params, std::span<const int32_t> prompt);
 
-  // From now on the output is `lead`, and then what the constraint allows. Stop ids may be chosen
-  // where it may end, and where they are text that it allows. Throws ConstraintError where it
-  // allows nothing, as do the members below once it has failed.
+  // The output begins with the ids of `lead`; after them, the constraint decides. A stop id may be
+  // chosen where the text may end, and where the constraint allows it as text. Throws
+  // ConstraintError if nothing is allowed; so do the members below after the constraint has failed.
   void constrain(std::unique_ptr<Constraint> constraint, std::span<const int32_t> lead,
                  int n_vocab);
 
-  // Chooses the next token and remembers it. Overwrites logits. Throws NumericalError for NaN and
-  // +inf, InvalidRequestError when every token is masked.
+  // Chooses the next token and calls remember(). Overwrites logits. Throws NumericalError for NaN
+  // and +inf, InvalidRequestError if every token is masked.
   SampledToken sample(std::span<float> logits);
 
-  // What sample() draws from at a temperature above 0; valid until the next call.
+  // The candidates that sample() draws from if temperature > 0; valid until the next call.
   const std::vector<Candidate>& candidates(std::span<float> logits);
 
-  void remember(int32_t id);  // a token of the output
+  void remember(int32_t id);  // appends a token to the output
   bool is_stop(int32_t id) const;
 
-  // The ids that come next whatever the logits are: sample() chooses nothing else, and who needs
-  // no logprobs may remember() them without logits.
+  // Forced tokens: the ids that must come next, whatever the logits are. sample() chooses them; a
+  // caller that needs no logprobs may remember() them without logits.
   std::span<const int32_t> forced() const { return std::span(forced_).subspan(n_forced_used_); }
-  bool is_complete() const { return is_complete_; }  // nothing may follow
-  size_t n_allowed(std::span<const int32_t> ids);    // in a row, by the constraint
+  bool is_complete() const { return is_complete_; }  // no token may follow
+  // The length of the longest prefix of ids that the constraint allows.
+  size_t n_allowed(std::span<const int32_t> ids);
 
   const SamplingParams& params() const { return params_; }
 
@@ -72,17 +73,18 @@ class Sampler {
   Random random_;
   bool has_penalties_;
   int64_t n_generated_ = 0;
-  std::unordered_map<int32_t, int64_t> counts_;  // seen id → times in the output (0: prompt only)
+  std::unordered_map<int32_t, int64_t> counts_;  // seen id → count in the output (0: prompt only)
 
   std::unique_ptr<Constraint> constraint_;
-  std::vector<uint32_t> allowed_;  // one bit per id, stop ids included; unless ids are forced
+  std::vector<uint32_t> allowed_;  // one bit per id, stop ids included; unused if ids are forced
   std::vector<int32_t> forced_;
-  size_t n_forced_used_ = 0, n_lead_ = 0;  // n_lead_: ids to come that the constraint never sees
+  size_t n_forced_used_ = 0;
+  size_t n_lead_ = 0;  // remaining ids of the lead, which the constraint does not see
   bool is_complete_ = false;
 
   float best_ = 0;                       // the highest logit
   std::vector<float> block_best_;        // of every kBlock logits
-  std::vector<float> thresholds_, raw_;  // work space
+  std::vector<float> thresholds_, raw_;  // scratch memory, kept between calls
   std::vector<Candidate> candidates_;
 };
 

@@ -1,8 +1,8 @@
 """Write unicode_classes.inc: the class that the pre-tokenizer gives every code point.
 
-Each code point is shown to Hugging Face's own `tokenizers` library and its class read off the
-split, so both agree by construction, whatever Unicode versions their regex engine and Rust follow.
-Run `python cpp/text/make_unicode_classes.py`; it needs `tokenizers`, nothing else does.
+Hugging Face's `tokenizers` library splits a text with each code point, and the split shows its
+class. So both agree, whatever Unicode versions its regex engine and Rust follow.
+Run `python cpp/text/make_unicode_classes.py`; it needs `tokenizers`.
 """
 
 import sys

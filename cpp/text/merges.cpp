@@ -1,5 +1,5 @@
-// A heap of candidates over a linked list of ids. Rescanning short pieces instead would save 13 %
-// of the time on source code (measured) at the price of a second algorithm.
+// A heap of candidate merges over a linked list of ids. For short pieces, a scan in a loop is
+// faster: it would save 13 % of the time on source code (measured), but is a second algorithm.
 #include "text/merges.hpp"
 
 #include <bit>
@@ -43,11 +43,11 @@ void Merges::add(int32_t left, int32_t right, int32_t merged) {
 void Merges::apply(std::vector<int32_t>& ids) const {
   struct Node {
     uint32_t previous, next;  // positions in ids; next == n_ids ends the list
-    int32_t merged;           // what this id and the next become; kNone also once it is gone
+    int32_t merged;           // the merge of this id and the next; kNone: none, or removed
   };
   const size_t n_ids = ids.size();
   std::vector<Node> nodes(n_ids);
-  std::vector<uint64_t> candidates;  // merged << 32 | position, so the lowest comes first
+  std::vector<uint64_t> candidates;  // merged << 32 | position: lowest id first, then leftmost
   candidates.reserve(n_ids);
   for (size_t i = 0; i < n_ids; ++i) {
     const int32_t merged = i + 1 < n_ids ? find(ids[i], ids[i + 1]) : kNone;
@@ -64,11 +64,11 @@ void Merges::apply(std::vector<int32_t>& ids) const {
     const auto i = static_cast<uint32_t>(heap.top());
     const auto merged = static_cast<int32_t>(heap.top() >> 32);
     heap.pop();
-    if (nodes[i].merged != merged) continue;  // a neighbour was merged away meanwhile
-    const uint32_t gone = nodes[i].next;
+    if (nodes[i].merged != merged) continue;  // outdated: a neighbour has been merged
+    const uint32_t removed = nodes[i].next;
     ids[i] = merged;
-    nodes[gone].merged = kNone;
-    nodes[i].next = nodes[gone].next;
+    nodes[removed].merged = kNone;
+    nodes[i].next = nodes[removed].next;
     if (nodes[i].next < n_ids) nodes[nodes[i].next].previous = i;
     update(i);
     if (i > 0) update(nodes[i].previous);

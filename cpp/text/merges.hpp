@@ -1,6 +1,6 @@
-// The merge table of byte-pair encoding: which two adjacent tokens become which one, and the
-// algorithm that applies it. A merged token's rank is its id: the lowest id merges first, the
-// leftmost of equals. Used by Tokenizer, which rebuilds the table from the vocabulary.
+// The merge table of byte-pair encoding (BPE) and the algorithm that applies it: two adjacent
+// tokens become one. The rank of a merge is the id of its result: the lowest id merges first; of
+// equal ones, the leftmost. Tokenizer rebuilds the table from the vocabulary.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,12 +10,12 @@ namespace starchat {
 
 class Merges {
  public:
-  explicit Merges(size_t capacity);  // the number of add() calls that will follow at most
+  explicit Merges(size_t capacity);  // the largest number of add() calls that will follow
 
-  // Every pair is added once and makes an id of its own.
+  // Each pair may be added once; each has its own result.
   void add(int32_t left, int32_t right, int32_t merged);
 
-  // Merges neighbours in place until none is left that can. O(n log n) for n ids.
+  // Merges neighbours in place until no merge is possible. O(n log n) for n ids.
   void apply(std::vector<int32_t>& ids) const;
 
  private:
@@ -23,7 +23,7 @@ class Merges {
     uint64_t pair;  // left << 32 | right
     int32_t merged;
   };
-  static constexpr int32_t kNone = INT32_MAX;  // ranks after every merge
+  static constexpr int32_t kNone = INT32_MAX;  // no merge: ranks after all merges
 
   int32_t find(int32_t left, int32_t right) const noexcept;
   size_t slot(uint64_t pair) const noexcept;

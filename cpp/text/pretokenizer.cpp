@@ -10,7 +10,7 @@
 namespace starchat {
 namespace {
 
-// kDigit is Rust's char::is_numeric, which includes \p{N}: no run of numbers is ever longer than 1.
+// kDigit is Rust's char::is_numeric, which includes \p{N}. Every digit is a piece of its own.
 enum Class : uint8_t { kOther, kLetter, kSpace, kDigit };
 
 struct ClassChange {
@@ -40,8 +40,8 @@ struct Character {
   size_t size_bytes;
 };
 
-// Strict UTF-8: overlong forms and values past U+10FFFF are invalid bytes, and so in effect are
-// surrogates, which the table calls kOther.
+// Strict UTF-8: overlong forms and values above U+10FFFF are invalid bytes, each of class kOther.
+// Surrogates are of class kOther too, which has the same effect.
 Character read_character(std::string_view text, size_t at) noexcept {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[at + i]); };
   const uint8_t lead = byte(0);
@@ -58,7 +58,8 @@ Character read_character(std::string_view text, size_t at) noexcept {
   return {search_class(code_point), size};
 }
 
-// Where the run of `value` that covers `at` ends; `last` gets the size of its last character.
+// The end of the run of class `value` that begins at `at`; *last becomes the size in bytes of its
+// last character.
 size_t run_end(std::string_view text, size_t at, Class value, size_t* last = nullptr) noexcept {
   while (at < text.size()) {
     const Character next = read_character(text, at);
@@ -87,8 +88,8 @@ std::string_view next_piece(std::string_view text) noexcept {
     const Class second = read_character(text, 1).value;
     if (second == kLetter || second == kOther) return text.substr(0, run_end(text, 1, second));
   }
-  // White space leaves its last character to the word that follows, unless it is the only one.
-  // Digits were cut off before the pattern runs, so for it the text ends where a digit begins.
+  // The last character of white space belongs to the word that follows, unless it is the only one.
+  // Digits are split off before the pattern is applied, so for the pattern a digit ends the text.
   size_t last = 0;
   const size_t end = run_end(text, 0, kSpace, &last);
   const bool at_end = end == text.size() || read_character(text, end).value == kDigit;

@@ -1,6 +1,6 @@
-// How the merges come back: training adds tokens in order, and the pair that formed a token is
-// what the earlier merges leave of its bytes. If they leave two parts, that pair is its merge; any
-// other count means that no merge ever makes the token (control tokens, padding, foreign entries).
+// How the merges are rebuilt: training adds tokens in the order of their ids. Applying the earlier
+// merges to a token's bytes gives the pair that formed it. If the result is not two parts, no merge
+// makes this token (control tokens, padding, added tokens).
 #include "text/tokenizer.hpp"
 
 #include <algorithm>
@@ -104,9 +104,9 @@ std::vector<int32_t> Tokenizer::encode_with(std::string_view text,
                               " bytes: at most 2147483647 can be encoded at once, so split it");
   }
   std::vector<int32_t> ids;
-  size_t plain = 0;  // where the plain text before `at` begins
+  size_t plain = 0;  // start of the plain text before `at`
   for (size_t at = 0; !allowed.empty() && at < text.size();) {
-    at = text.find_first_of("<[", at);  // all begin so, and none begins with another one
+    at = text.find_first_of("<[", at);  // first character of all; none is a prefix of another
     if (at == std::string_view::npos) break;
     const auto found = std::ranges::find_if(
         allowed, [&](int32_t id) { return text.substr(at).starts_with(vocabulary_[id]); });
@@ -127,7 +127,7 @@ void Tokenizer::encode_plain(std::string_view text, std::vector<int32_t>& ids) c
   while (!text.empty()) {
     const std::string_view piece = next_piece(text);
     text.remove_prefix(piece.size());
-    // The merges that made a token make it again where its bytes are a whole piece.
+    // If a piece has exactly the bytes of a token that merges can make, the result is that token.
     if (const auto whole = ids_.find(piece); whole != ids_.end() && is_reachable_[whole->second]) {
       ids.push_back(whole->second);
       continue;

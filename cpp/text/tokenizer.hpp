@@ -1,7 +1,7 @@
-// Text to token ids and back: byte-level BPE rebuilt from a vocabulary alone, equal to Hugging
-// Face's tokenizer of the StarCoder family for every string. First and last step of every request.
-// Bytes in, bytes out. A byte value that has no token (C0, C1, F1, F5-FF in StarCoder's) is left
-// out of the ids, as Hugging Face leaves it out: decode(encode(text)) shows whether one was.
+// Text to token ids and back: byte-level BPE, rebuilt from the vocabulary alone. Gives the same ids
+// as Hugging Face's tokenizer of the StarCoder family for every string. Input and output are bytes.
+// A byte value without a token (C0, C1, F1, F5-FF in StarCoder's) is dropped, as Hugging Face drops
+// it; then decode(encode(text)) differs from the text.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -16,11 +16,11 @@
 
 namespace starchat {
 
-// Control tokens are recognised by their bytes, since files hold no token types: `<|name|>`, the
+// Control tokens are recognised by their bytes, because files hold no token types: `<|name|>`, the
 // published names of StarCoder and SantaCoder (`<fim_prefix>`, `<fim-prefix>`, `<filename>` ...)
-// and `[PAD]`. All mix signs and letters, which the pre-tokenizer separates, so text never becomes
-// one by merging: only a caller who allows it gets its id.
-// All members are const after construction and safe to call from any number of threads.
+// and `[PAD]`. All mix signs and letters, which the pre-tokenizer separates. So merging never makes
+// one from text; encode() gives its id only if the caller allows it.
+// Immutable after construction: any number of threads may call the members.
 class Tokenizer {
  public:
   explicit Tokenizer(std::vector<std::string> vocabulary);  // raw bytes of every token, by id
@@ -31,7 +31,8 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool allow_special = false) const;
   // Only the named control tokens are allowed; InvalidRequestError for a name that is none.
   std::vector<int32_t> encode(std::string_view text, const std::vector<std::string>& allowed) const;
-  // The tokens' bytes in a row; half a character stays half. InvalidRequestError for a wrong id.
+  // The concatenated bytes of the tokens, which may end within a UTF-8 character.
+  // InvalidRequestError for a wrong id.
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
   std::string_view token_bytes(int32_t id) const;             // InvalidRequestError for a wrong id
@@ -46,9 +47,9 @@ class Tokenizer {
   void rebuild_merges();
 
   std::vector<std::string> vocabulary_;
-  std::unordered_map<std::string_view, int32_t> ids_;  // a padded vocabulary repeats: the lowest
+  std::unordered_map<std::string_view, int32_t> ids_;  // the lowest id, if bytes are repeated
   std::array<int32_t, 256> byte_ids_;                  // kAbsent where a byte has no token
-  std::vector<bool> is_reachable_;                     // by id: plain text can become this token
+  std::vector<bool> is_reachable_;                     // by id: encoding plain text can give it
   std::vector<int32_t> special_ids_;
   Merges merges_;
 };
