@@ -23,6 +23,7 @@ lint:  ## linter, formatters, type checker; a missing tool is an error
 	$(PYTHON) -m ruff format --check .
 	clang-format --dry-run --Werror $(CPP_FILES)
 	$(PYTHON) -m mypy
+	! grep -rn gil_scoped_ cpp/bindings  # aborts while Python ends: GilReleased does not
 
 format:  ## rewrite Python and C++ in the one style
 	$(PYTHON) -m ruff check --fix .

@@ -11,7 +11,6 @@ import pytest
 
 pytestmark = pytest.mark.integration
 
-BINDINGS = Path(__file__).parent.parent / "cpp/bindings"
 BUSY = {
     "tokenizing": "model.tokenize('ab c ' * 20_000)",
     "loading": "StarChat.load(sys.argv[1], n_ctx=next(sizes))",
@@ -46,11 +45,6 @@ def test_daemon_threads_in_the_core_do_not_abort_the_exit(work: str, tiny_model_
             timeout=60,
         )
         assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_every_binding_gives_the_gil_back_in_the_way_that_is_safe_at_exit() -> None:
-    for path in BINDINGS.iterdir():
-        assert "gil_scoped_" not in path.read_text("utf-8"), path
 
 
 def test_too_few_threads_is_an_error(tiny_model_path: Path) -> None:
