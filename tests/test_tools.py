@@ -831,7 +831,9 @@ def test_a_model_that_knows_nothing_calls_tools_when_it_must(model: StarChat, ch
         if reply.finish_reason == "tool_calls":
             assert reply.tool_calls
         else:
-            assert (reply.finish_reason, reply.usage.completion_tokens) == ("length", 300)
+            room = model.info.n_ctx - reply.usage.prompt_tokens
+            expected = ("length", min(300, room))
+            assert (reply.finish_reason, reply.usage.completion_tokens) == expected
         for read in reply.tool_calls:
             assert read.name in (
                 [choice] if choice not in ("any", "required") else ["now", HOSTILE_NAME]
