@@ -10,7 +10,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
 #include "kernels/kernels.hpp"
-#include "model/gpt_bigcode.hpp"
+#include "model/decoder.hpp"
 
 namespace py = pybind11;
 

@@ -13,7 +13,7 @@
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
 #include "format/open_model.hpp"
-#include "model/gpt_bigcode.hpp"
+#include "model/decoder.hpp"
 
 namespace starchat {
 
@@ -107,7 +107,7 @@ class Forward {
  public:
   Forward(const std::string& path, int n_threads, int n_ctx,
           const std::map<std::string, std::string>& paths)
-      : model_(std::make_unique<GptBigCode>(open_mixed(path, paths), n_threads, n_ctx, Progress{})),
+      : model_(std::make_unique<Decoder>(open_mixed(path, paths), n_threads, n_ctx, Progress{})),
         cache_(model_->kv_pool()) {}
 
   // Logits (n_tokens, n_vocab), or of the last token alone (1, n_vocab).
@@ -137,7 +137,7 @@ class Forward {
   uint64_t weight_bytes() const { return model_->info().weight_bytes; }
 
  private:
-  std::unique_ptr<GptBigCode> model_;
+  std::unique_ptr<Decoder> model_;
   KvSequence cache_;
   int position_ = 0;
 };

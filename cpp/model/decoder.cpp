@@ -1,4 +1,4 @@
-#include "model/gpt_bigcode.hpp"
+#include "model/decoder.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -54,7 +54,7 @@ size_t scratch_elements(const DecoderConfig& config, const KvPool& kv_pool) {
 
 }  // namespace
 
-GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress)
+Decoder::Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress)
     : kernels_(select_kernels()),
       threads_(checked_threads(n_threads)),
       config_(with_n_ctx(file.config, n_ctx)),
@@ -76,7 +76,7 @@ GptBigCode::GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Pr
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
 }
 
-ModelInfo GptBigCode::info() const {
+ModelInfo Decoder::info() const {
   return {.file = path_,
           .quantization = quantization_,
           .isa = kernels_.name,
@@ -91,7 +91,7 @@ ModelInfo GptBigCode::info() const {
           .weight_bytes = weights_.size_bytes};
 }
 
-void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<float> states) {
+void Decoder::forward(const Batch& batch, std::span<float> logits, std::span<float> states) {
   const Compute compute{kernels_, threads_};
   const int n = batch.n_columns(), n_embd = config_.n_embd;
   const std::span<const int32_t> columns(all_columns_.data(), n);
@@ -120,7 +120,7 @@ void GptBigCode::forward(const Batch& batch, std::span<float> logits, std::span<
   hidden_states(batch, states);
 }
 
-void GptBigCode::embed(const Batch& batch) {
+void Decoder::embed(const Batch& batch) {
   for (int c = 0; c < batch.n_columns(); ++c) {
     unpack_row(weights_.token_embedding, batch.token_ids[c], x_[c]);
     weights_.positions.add_row(batch.positions[c], x_[c]);
@@ -129,7 +129,7 @@ void GptBigCode::embed(const Batch& batch) {
 
 // The caches of every column are written before any of them is read: columns of one sequence
 // attend to those before them in the same batch.
-void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
+void Decoder::store_keys_and_values(const Batch& batch, int layer) {
   const int n_kv = config_.kv_width();
   for (int c = 0; c < batch.n_columns(); ++c) {
     const float* keys = qkv_[c] + config_.q_width();
@@ -149,7 +149,7 @@ void GptBigCode::store_keys_and_values(const Batch& batch, int layer) {
   }
 }
 
-void GptBigCode::attention(const Batch& batch, int layer) {
+void Decoder::attention(const Batch& batch, int layer) {
   const int heads_per_kv = config_.n_head / config_.n_kv_head, n = heads_per_kv * config_.head_dim;
   const auto prepare = [&](int64_t task, int thread) {
     const int kv_head = static_cast<int>(task % config_.n_kv_head);
@@ -192,7 +192,7 @@ void GptBigCode::attention(const Batch& batch, int layer) {
   }
 }
 
-void GptBigCode::output(const Batch& batch, std::span<float> logits) {
+void Decoder::output(const Batch& batch, std::span<float> logits) {
   const Compute compute{kernels_, threads_};
   for (int first = 0; first < batch.n_logits(); first += kTileColumns) {
     const int n = std::min(kTileColumns, batch.n_logits() - first);
@@ -207,7 +207,7 @@ void GptBigCode::output(const Batch& batch, std::span<float> logits) {
   }
 }
 
-void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) const {
+void Decoder::hidden_states(const Batch& batch, std::span<float> states) const {
   const LayerNorm& norm = weights_.final_norm;
   for (int row = 0; row < batch.n_states(); ++row) {
     kernels_.layer_norm(x_[batch.state_columns[row]], norm.gain.data(), norm.bias.data(),
@@ -219,7 +219,7 @@ void GptBigCode::hidden_states(const Batch& batch, std::span<float> states) cons
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
                        const Progress& progress) {
   ModelFile file = open_model(path);
-  auto model = std::make_unique<GptBigCode>(file, n_threads, n_ctx, progress);
+  auto model = std::make_unique<Decoder>(file, n_threads, n_ctx, progress);
   return {std::move(model), std::move(file.vocabulary)};
 }
 

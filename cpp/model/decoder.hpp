@@ -1,5 +1,5 @@
-// GPTBigCode: the forward pass over one ragged batch, on one page. Scratch memory is made at
-// load; forward() allocates nothing.
+// The forward pass of a decoder (GPTBigCode) over one ragged batch. Scratch memory is made at load;
+// forward() allocates nothing.
 #pragma once
 #include <functional>
 #include <memory>
@@ -12,9 +12,9 @@
 
 namespace starchat {
 
-class GptBigCode : public ForwardPass {
+class Decoder : public ForwardPass {
  public:
-  GptBigCode(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress);
+  Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress);
 
   int n_vocab() const override { return config_.n_vocab; }
   int n_ctx() const override { return config_.n_ctx; }
@@ -56,7 +56,7 @@ class GptBigCode : public ForwardPass {
 // UnsupportedFormatError, CorruptFileError, InvalidRequestError, UnsupportedFeatureError,
 // OutOfMemoryError.
 struct LoadedModel {
-  std::unique_ptr<GptBigCode> model;
+  std::unique_ptr<Decoder> model;
   std::vector<std::string> vocabulary;
 };
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
