@@ -7,8 +7,8 @@ namespace starchat {
 PrefixCache::PrefixCache(KvPool& pool, size_t budget_bytes)
     : pool_(pool), max_pages_(budget_bytes / pool.page_bytes()) {}
 
-PrefixCache::PageIds PrefixCache::page_ids(std::span<const int32_t> ids, size_t page) {
-  PageIds result;
+PrefixCache::PageTokens PrefixCache::page_tokens(std::span<const int32_t> ids, size_t page) {
+  PageTokens result;
   std::ranges::copy(ids.subspan(page * kPagePositions, kPagePositions), result.begin());
   return result;
 }
@@ -17,7 +17,7 @@ int PrefixCache::extend(std::span<const int32_t> ids, KvSequence& sequence) {
   Node* node = &root_;
   size_t n_pages = 0;
   for (; n_pages < ids.size() / kPagePositions; ++n_pages) {
-    const auto child = node->children.find(page_ids(ids, n_pages));
+    const auto child = node->children.find(page_tokens(ids, n_pages));
     if (child == node->children.end()) break;
     node = child->second.get();
     if (n_pages == sequence.pages().size()) sequence.share(node->page);
@@ -30,7 +30,7 @@ void PrefixCache::keep(std::span<const int32_t> ids, int n_cached, const KvSeque
   if (max_pages_ == 0) return;
   Node* node = &root_;
   for (int page = 0; page < n_cached / kPagePositions; ++page) {
-    const PageIds key = page_ids(ids, page);
+    const PageTokens key = page_tokens(ids, page);
     auto child = node->children.find(key);
     if (child == node->children.end()) {
       auto fresh = std::make_unique<Node>(node, key, sequence.pages()[page]);
@@ -57,7 +57,7 @@ void PrefixCache::forget_oldest() {
   Node* node = by_use_.back();  // no children: they would stand behind it
   by_use_.pop_back();
   pool_.release(node->page);
-  node->parent->children.erase(PageIds(node->ids));
+  node->parent->children.erase(PageTokens(node->ids));
 }
 
 bool PrefixCache::clear() {

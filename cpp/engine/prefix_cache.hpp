@@ -9,7 +9,7 @@
 #include <memory>
 #include <span>
 
-#include "model/kv_cache.hpp"
+#include "model/kv_pages.hpp"
 
 namespace starchat {
 
@@ -32,24 +32,23 @@ class PrefixCache {
   size_t n_pages() const { return by_use_.size(); }
 
  private:
-  using PageIds = std::array<int32_t, kPagePositions>;
+  using PageTokens = std::array<int32_t, kPagePositions>;
   struct Node {
     Node* parent;
-    PageIds ids;
-    KvPool::Page page;
-    Node(Node* parent, const PageIds& ids, KvPool::Page page)
-        : parent(parent), ids(ids), page(page) {}
-    std::map<PageIds, std::unique_ptr<Node>> children;
+    PageTokens ids;
+    PageId page;
+    Node(Node* parent, const PageTokens& ids, PageId page) : parent(parent), ids(ids), page(page) {}
+    std::map<PageTokens, std::unique_ptr<Node>> children;
     std::list<Node*>::iterator use;  // its place in by_use_
   };
 
-  static PageIds page_ids(std::span<const int32_t> ids, size_t page);
+  static PageTokens page_tokens(std::span<const int32_t> ids, size_t page);
   void touch(Node* node);
   void forget_oldest();
 
   KvPool& pool_;
   const size_t max_pages_;
-  Node root_{nullptr, {}, nullptr};
+  Node root_{nullptr, {}, {}};
   std::list<Node*> by_use_;  // the latest first; a node always stands before its children
 };
 

@@ -46,8 +46,8 @@ void attention_scores(const Attention& a, int first_page, int end_page) {
   const size_t stride = a.score_stride();
   const size_t strip_elements = static_cast<size_t>(a.head_dim) * kLanes;
   for (int page = first_page; page < end_page; ++page) {
-    const uint16_t* keys = a.pages[page] + a.k_offset;
-    const uint16_t* ahead = page + 1 < end_page ? a.pages[page + 1] + a.k_offset : keys;
+    const uint16_t* keys = a.page(page) + a.k_offset;
+    const uint16_t* ahead = page + 1 < end_page ? a.page(page + 1) + a.k_offset : keys;
     for (size_t i = 0; i < 2 * strip_elements; i += 32) __builtin_prefetch(ahead + i, 0, 3);
     float* scores = a.scores() + static_cast<size_t>(page) * kPagePositions;
     for (int strip = 0; strip < kPagePositions / kLanes; strip += V::kVectors) {
@@ -117,8 +117,8 @@ void attention_means(const Attention& a, int first_dim, int end_dim) {
     }
   }
   for (int page = 0; page < a.n_pages(); ++page) {
-    const uint16_t* values = a.pages[page] + a.v_offset;
-    const uint16_t* ahead = page + 1 < a.n_pages() ? a.pages[page + 1] + a.v_offset : values;
+    const uint16_t* values = a.page(page) + a.v_offset;
+    const uint16_t* ahead = page + 1 < a.n_pages() ? a.page(page + 1) + a.v_offset : values;
     const int n = smaller(a.n_positions - page * kPagePositions, kPagePositions);
     for (int j = 0; j < n; ++j) {
       for (int d = first_dim; d < end_dim; d += 32) __builtin_prefetch(ahead + j * row + d, 0, 3);

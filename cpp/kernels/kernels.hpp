@@ -23,6 +23,7 @@ inline constexpr int kPanelStrips = 2;
 // Activation columns that lie interleaved: 4 passes of 6 columns with AVX-512 and quantized
 // weights; 24 sums of the 32 registers with float weights.
 inline constexpr int kTileColumns = 24;
+enum class PageId : int32_t {};            // a page of the KV cache
 inline constexpr int kPagePositions = 32;  // positions of a page of the KV cache: 2 strips of 16
 
 // 32 activations, the second operand of a product with quantized weights. Their values are
@@ -121,13 +122,15 @@ struct PanelProduct {
 struct Attention {
   const float* q;  // (n_heads, head_dim)
   int n_heads, head_dim;
-  const uint16_t* const* pages;  // of the sequence
-  size_t k_offset, v_offset;     // of this layer and key head within a page
-  int v_row_elements;            // head_dim rounded up to a multiple of 16
-  int n_positions;               // cached positions, including this one
-  float* scratch;                // scratch_elements()
-  float* out;                    // (n_heads, head_dim)
+  const PageId* pages;                // of the sequence
+  const uint16_t* const* page_table;  // where each page is, by id
+  size_t k_offset, v_offset;          // of this layer and key head within a page
+  int v_row_elements;                 // head_dim rounded up to a multiple of 16
+  int n_positions;                    // cached positions, including this one
+  float* scratch;                     // scratch_elements()
+  float* out;                         // (n_heads, head_dim)
 
+  const uint16_t* page(int i) const { return page_table[static_cast<int32_t>(pages[i])]; }
   int n_pages() const { return (n_positions + kPagePositions - 1) / kPagePositions; }
   size_t score_stride() const { return static_cast<size_t>(n_pages()) * kPagePositions; }
   // Scratch memory: sums of values (n_heads, v_row_elements), 1 / sums of weights (n_heads), scores

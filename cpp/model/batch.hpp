@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "model/kv_cache.hpp"
+#include "model/kv_pages.hpp"
 
 namespace starchat {
 

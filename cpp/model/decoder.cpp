@@ -44,10 +44,10 @@ DecoderConfig with_n_ctx(DecoderConfig config, int n_ctx) {
 }
 
 // Of one thread: a normalised column, or what attention needs.
-size_t scratch_elements(const DecoderConfig& config, const KvPool& kv_pool) {
+size_t scratch_elements(const DecoderConfig& config, const KvStore& kv_store) {
   Attention largest{};
   largest.n_heads = config.n_head / config.n_kv_head;
-  largest.v_row_elements = kv_pool.v_row_elements();
+  largest.v_row_elements = kv_store.v_row_elements();
   largest.n_positions = config.n_ctx;
   return std::max<size_t>(config.n_embd, largest.scratch_elements());
 }
@@ -63,7 +63,8 @@ Decoder::Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress
       path_(file.path()),
       quantization_(file.quantization),
       max_columns_(columns_per_step(weights_.size_bytes)),
-      kv_pool_({config_.n_layer, config_.n_kv_head, config_.head_dim}, config_.n_ctx),
+      kv_store_({config_.n_layer, config_.n_kv_head, config_.head_dim}),
+      kv_pool_(config_.n_ctx, kv_store_.page_bytes(), [this](int n) { kv_store_.reserve(n); }),
       all_columns_(max_columns_),
       tiles_(max_columns_, std::max({config_.n_inner, config_.n_embd, config_.q_width()})),
       x_(max_columns_, config_.n_embd),
@@ -72,7 +73,7 @@ Decoder::Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress
       inner_(max_columns_, weights_.layers[0].ffn_up.weight.n_padded_rows()),
       logits_(kTileColumns, weights_.output.n_padded_rows()),
       half_(2 * static_cast<size_t>(config_.kv_width())),
-      scratch_(threads_.n_threads(), scratch_elements(config_, kv_pool_)) {
+      scratch_(threads_.n_threads(), scratch_elements(config_, kv_store_)) {
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
 }
 
@@ -135,16 +136,16 @@ void Decoder::store_keys_and_values(const Batch& batch, int layer) {
     const float* keys = qkv_[c] + config_.q_width();
     kernels_.to_half(keys, 2 * n_kv, half_.data());
     const int position = batch.positions[c], in_page = position % kPagePositions;
-    const KvPool::Page page = batch.caches[c]->pages()[position / kPagePositions];
+    uint16_t* page = kv_store_.page(batch.caches[c]->pages()[position / kPagePositions]);
     for (int head = 0; head < config_.n_kv_head; ++head) {
       const uint16_t* key = half_.data() + head * config_.head_dim;
-      uint16_t* tile = page + kv_pool_.k_offset(layer, head) +
+      uint16_t* tile = page + kv_store_.k_offset(layer, head) +
                        static_cast<size_t>(in_page / kLanes) * config_.head_dim * kLanes +
                        in_page % kLanes;
       for (int d = 0; d < config_.head_dim; ++d) tile[d * kLanes] = key[d];
       std::copy_n(key + n_kv, config_.head_dim,
-                  page + kv_pool_.v_offset(layer, head) +
-                      static_cast<size_t>(in_page) * kv_pool_.v_row_elements());
+                  page + kv_store_.v_offset(layer, head) +
+                      static_cast<size_t>(in_page) * kv_store_.v_row_elements());
     }
   }
 }
@@ -158,9 +159,10 @@ void Decoder::attention(const Batch& batch, int layer) {
                      .n_heads = heads_per_kv,
                      .head_dim = config_.head_dim,
                      .pages = batch.caches[column]->pages().data(),
-                     .k_offset = kv_pool_.k_offset(layer, kv_head),
-                     .v_offset = kv_pool_.v_offset(layer, kv_head),
-                     .v_row_elements = kv_pool_.v_row_elements(),
+                     .page_table = kv_store_.page_table(),
+                     .k_offset = kv_store_.k_offset(layer, kv_head),
+                     .v_offset = kv_store_.v_offset(layer, kv_head),
+                     .v_row_elements = kv_store_.v_row_elements(),
                      .n_positions = batch.positions[column] + 1,
                      .scratch = scratch_[thread],
                      .out = mixed_[column] + kv_head * n};

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/batch.hpp"
+#include "model/kv_store.hpp"
 #include "model/model_info.hpp"
 #include "model/weights.hpp"
 
@@ -39,6 +40,7 @@ class Decoder : public ForwardPass {
   uint64_t n_params_;
   std::string path_, quantization_;
   int max_columns_;
+  KvStore kv_store_;
   KvPool kv_pool_;
 
   std::vector<int32_t> all_columns_;  // 0, 1, 2 …

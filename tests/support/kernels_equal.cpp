@@ -124,6 +124,7 @@ void compare_attention(const Kernels& best, const Kernels& scalar) {
   constexpr int kHeads = 7, kDim = 24, kPositions = 77, kRow = 32, kPage = 32;
   std::vector<std::vector<uint16_t>> pages(3);
   std::vector<const uint16_t*> pointers;
+  const PageId ids[] = {PageId{2}, PageId{0}, PageId{1}};
   for (auto& page : pages) {
     for (const float value : gaussian(kPage * (kDim + kRow))) page.push_back(f32_to_f16(value));
     pointers.push_back(page.data());
@@ -134,7 +135,8 @@ void compare_attention(const Kernels& best, const Kernels& scalar) {
     Attention a{.q = q.data(),
                 .n_heads = kHeads,
                 .head_dim = kDim,
-                .pages = pointers.data(),
+                .pages = ids,
+                .page_table = pointers.data(),
                 .k_offset = 0,
                 .v_offset = kPage * kDim,
                 .v_row_elements = kRow,

@@ -12,6 +12,7 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/py_engine.hpp"
+#include "model/kv_store.hpp"
 
 namespace py = pybind11;
 
@@ -30,7 +31,8 @@ class FakeModel : public ForwardPass {
         step_s_(step_s),
         nan_id_(nan_id),
         period_(period),
-        kv_pool_({1, 1, head_dim}, n_ctx) {}
+        kv_store_({1, 1, head_dim}),
+        kv_pool_(n_ctx, kv_store_.page_bytes(), [this](int n) { kv_store_.reserve(n); }) {}
 
   int n_vocab() const override { return n_vocab_; }
   int n_ctx() const override { return kv_pool_.n_ctx(); }
@@ -47,8 +49,7 @@ class FakeModel : public ForwardPass {
     if (batch.n_columns() > max_columns_) throw Error("batch larger than max_columns");
     for (int c = 0; c < batch.n_columns(); ++c) {
       const int position = batch.positions[c];
-      uint16_t* page = batch.caches[c]->pages().at(position / kPagePositions);
-      page[position % kPagePositions] = static_cast<uint16_t>(batch.token_ids[c]);
+      cached_id(batch, c, position) = static_cast<uint16_t>(batch.token_ids[c]);
       if (c > 0 && batch.caches[c] == batch.caches[c - 1])
         ++runs.back().second;
       else
@@ -64,12 +65,16 @@ class FakeModel : public ForwardPass {
   std::string fail_next;
 
  private:
+  uint16_t& cached_id(const Batch& batch, int column, int position) const {
+    const PageId page = batch.caches[column]->pages().at(position / kPagePositions);
+    return kv_store_.page(page)[position % kPagePositions];
+  }
+
   void fill(const Batch& batch, int column, std::span<float> logits) const {
     uint64_t hash = 0;
     bool poisoned = false;
     for (int position = 0; position <= batch.positions[column]; ++position) {
-      const KvPool::Page page = batch.caches[column]->pages().at(position / kPagePositions);
-      const int id = page[position % kPagePositions];
+      const int id = cached_id(batch, column, position);
       hash = (hash + static_cast<uint64_t>(id) + 1) * 0x9e3779b97f4a7c15;
       hash ^= hash >> 29;
       poisoned |= id == nan_id_;
@@ -80,13 +85,14 @@ class FakeModel : public ForwardPass {
                        : static_cast<float>(random.uniform() * 8 - 4);
     const int quoted = batch.positions[column] + 1 - period_;
     if (period_ > 0 && quoted >= 0 && hash % 8 != 0) {
-      logits[batch.caches[column]->pages()[quoted / kPagePositions][quoted % kPagePositions]] = 9;
+      logits[cached_id(batch, column, quoted)] = 9;
     }
   }
 
   int n_vocab_, max_columns_;
   double step_s_;
   int nan_id_, period_;
+  KvStore kv_store_;
   KvPool kv_pool_;
 };
 

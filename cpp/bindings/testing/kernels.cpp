@@ -178,12 +178,17 @@ py::array_t<float> attention_of(const std::string& isa, const Floats& q, const F
     kernels.to_half(values.data(j, 0), head_dim, page + k_elements + (j % kPagePositions) * v_row);
   }
   std::vector<const uint16_t*> pointers;
-  for (const auto& page : pages) pointers.push_back(page.data());
+  std::vector<PageId> ids;
+  for (const auto& page : pages) {
+    ids.push_back(static_cast<PageId>(pointers.size()));
+    pointers.push_back(page.data());
+  }
   py::array_t<float> out({n_heads, head_dim});
   Attention a{.q = q.data(),
               .n_heads = n_heads,
               .head_dim = head_dim,
-              .pages = pointers.data(),
+              .pages = ids.data(),
+              .page_table = pointers.data(),
               .k_offset = 0,
               .v_offset = k_elements,
               .v_row_elements = v_row,

@@ -99,9 +99,11 @@ double attention_seconds(const std::string& isa, int n_heads, int head_dim, int 
   const int n_pages = (n_positions + kPagePositions - 1) / kPagePositions;
   const Arena cache(n_pages * page_elements * sizeof(uint16_t));
   fill(cache.data(), cache.size_bytes());
-  std::vector<const uint16_t*> pages;
+  std::vector<const uint16_t*> pointers;
+  std::vector<PageId> ids;
   for (int i = 0; i < n_pages; ++i) {
-    pages.push_back(reinterpret_cast<const uint16_t*>(cache.data()) + i * page_elements);
+    ids.push_back(static_cast<PageId>(i));
+    pointers.push_back(reinterpret_cast<const uint16_t*>(cache.data()) + i * page_elements);
   }
   const size_t width = static_cast<size_t>(n_heads) * head_dim;
   const std::vector<float> q = random_floats(n_columns * width);
@@ -109,7 +111,8 @@ double attention_seconds(const std::string& isa, int n_heads, int head_dim, int 
   Attention a{.q = nullptr,
               .n_heads = n_heads,
               .head_dim = head_dim,
-              .pages = pages.data(),
+              .pages = ids.data(),
+              .page_table = pointers.data(),
               .k_offset = 0,
               .v_offset = k_elements,
               .v_row_elements = v_row,

@@ -1,0 +1,57 @@
+// Pages of the KV cache as handles: 32 positions each, of every layer, so a sequence's memory grows
+// page by page. Where the keys and values of a page are is known to the runs of layers alone. Pages
+// are counted: sequences with a common prefix share theirs, which is safe because a page that is
+// full is never written again.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <vector>
+
+#include "kernels/kernels.hpp"
+
+namespace starchat {
+
+class KvPool {
+ public:
+  // reserve(n) makes room for the pages with ids below n, page_bytes each, and throws
+  // OutOfMemoryError. It runs in allocate().
+  KvPool(int n_ctx, size_t page_bytes, std::function<void(int n_pages)> reserve);
+
+  PageId allocate();  // held once; throws OutOfMemoryError
+  void retain(PageId page);
+  void release(PageId page);
+
+  size_t page_bytes() const { return page_bytes_; }
+  int n_ctx() const { return n_ctx_; }
+
+ private:
+  const int n_ctx_;
+  const size_t page_bytes_;
+  const std::function<void(int n_pages)> reserve_;
+
+  std::mutex mutex_;
+  std::vector<int32_t> n_holders_;  // by id, of every page ever allocated
+  std::vector<PageId> free_;
+};
+
+// The cached keys and values of one sequence: page i has positions 32·i to 32·i + 31.
+class KvSequence {
+ public:
+  explicit KvSequence(KvPool& pool) : pool_(&pool) {}
+  ~KvSequence() { clear(); }
+  KvSequence(KvSequence&& other) noexcept;
+  KvSequence& operator=(KvSequence&&) = delete;
+
+  void reserve(int n_tokens);  // room for positions 0 .. n_tokens-1; throws OutOfMemoryError
+  void share(PageId page);     // appends a full page that others hold too
+  void clear();
+  const std::vector<PageId>& pages() const { return pages_; }
+
+ private:
+  KvPool* pool_;
+  std::vector<PageId> pages_;
+};
+
+}  // namespace starchat

@@ -1,0 +1,27 @@
+#include "model/kv_store.hpp"
+
+namespace starchat {
+
+namespace {
+// Pages stand a cache line more apart than they are large: their sizes are large powers of two or
+// multiples of them, so the same place of many pages would fall into the same sets of a cache.
+constexpr size_t kGapBytes = 64;
+}  // namespace
+
+KvStore::KvStore(KvShape shape)
+    : shape_(shape),
+      v_row_elements_((shape.head_dim + kLanes - 1) / kLanes * kLanes),
+      head_elements_(static_cast<size_t>(kPagePositions) * (shape.head_dim + v_row_elements_)),
+      page_elements_(head_elements_ * shape.n_layer * shape.n_kv_head) {}
+
+void KvStore::reserve(int n_pages) {
+  if (static_cast<size_t>(n_pages) <= pages_.size()) return;
+  const size_t n_new = n_pages - pages_.size(), each = page_bytes() + kGapBytes;
+  pages_.reserve(n_pages);
+  arenas_.emplace_back(n_new * each);
+  for (size_t i = 0; i < n_new; ++i) {
+    pages_.push_back(reinterpret_cast<uint16_t*>(arenas_.back().data() + i * each));
+  }
+}
+
+}  // namespace starchat
