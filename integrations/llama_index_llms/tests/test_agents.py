@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 import pytest
-from calling_contract import ADD, NOW, add
 from llama_index.core.agent.workflow import (
     AgentStream,
     AgentWorkflow,
@@ -26,10 +25,11 @@ from llama_index.core.memory import Memory
 from llama_index.core.output_parsers.base import OutputParserException
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.starchat import StarChat
-from llm_contract import eventually
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import starchat
+from calling_contract import ADD, NOW, add
+from llm_contract import eventually
 
 # LlamaIndex's workflows look at deprecated attributes of pydantic's.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

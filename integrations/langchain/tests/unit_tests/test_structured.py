@@ -1,23 +1,19 @@
-"""Structured output: every method and kind of schema, what is cut, and what does not validate."""
+"""Structured output from scripted replies: what is asked, what is cut, what does not validate."""
 
 from __future__ import annotations
 
 import json
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessage
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic.v1 import BaseModel as BaseModelV1
-from typing_extensions import TypedDict
 
 from langchain_starchat import ChatStarChat
 from langchain_starchat.request_options import json_schema
+from scripted_model import reply
 from starchat import InvalidRequestError
-from support.scripted_model import reply
 
 QUESTION = "Is a list mutable?"
 
@@ -29,92 +25,7 @@ class Verdict(BaseModel):
     score: int = Field(ge=0, le=9)
 
 
-class VerdictV1(BaseModelV1):
-    """What is right."""
-
-    answer: Literal["yes", "no"]
-    sure: bool
-
-
-class VerdictDict(TypedDict):
-    """What is right."""
-
-    answer: Literal["yes", "no"]
-    sure: bool
-
-
-class Long(BaseModel):
-    """A text that no reply here has room for."""
-
-    text: str = Field(min_length=1000)
-
-
 FUNCTION = {"name": "verdict", "parameters": Verdict.model_json_schema()}
-SCHEMAS = [Verdict, VerdictV1, VerdictDict, Verdict.model_json_schema(), FUNCTION]
-KINDS = ["pydantic", "pydantic 1", "TypedDict", "JSON Schema", "OpenAI function"]
-
-
-# ---- on the embedded model ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-@pytest.mark.parametrize("schema", SCHEMAS, ids=KINDS)
-async def test_results_are_of_the_schema_on_every_path(
-    chat: ChatStarChat, schema: Any, method: Any
-) -> None:
-    model = chat.with_structured_output(schema, method=method, max_tokens=100)
-    result = model.invoke(QUESTION)
-    if isinstance(schema, type) and issubclass(schema, (BaseModel, BaseModelV1)):
-        assert isinstance(result, schema)
-    else:
-        assert set(result) >= {"answer"} and result["answer"] in ("yes", "no")
-    assert await model.ainvoke(QUESTION) == result
-    (*_, last) = model.stream(QUESTION)
-    assert last == result
-    (*_, last) = [piece async for piece in model.astream(QUESTION)]
-    assert last == result
-
-
-@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-async def test_a_reply_that_was_cut_is_an_error(chat: ChatStarChat, method: Any) -> None:
-    fields: Any = {"method": method, "max_tokens": 40}
-    for schema in (Long, Long.model_json_schema()):
-        model = chat.with_structured_output(schema, **fields)
-        with pytest.raises(OutputParserException, match="cut at max_tokens"):
-            model.invoke(QUESTION)
-        with pytest.raises(OutputParserException, match="cut at max_tokens"):
-            await model.ainvoke(QUESTION)
-        with pytest.raises(OutputParserException, match="cut at max_tokens"):
-            list(model.stream(QUESTION))
-        with pytest.raises(OutputParserException, match="cut at max_tokens"):
-            _ = [piece async for piece in model.astream(QUESTION)]
-    result = chat.with_structured_output(Long, include_raw=True, **fields).invoke(QUESTION)
-    assert isinstance(result["raw"], AIMessage)
-    assert result["parsed"] is None
-    assert isinstance(result["parsing_error"], OutputParserException)
-
-
-def test_raw_replies_come_along_where_asked_for(chat: ChatStarChat) -> None:
-    result = chat.with_structured_output(Verdict, include_raw=True).invoke(QUESTION)
-    assert result["parsed"] == Verdict.model_validate_json(result["raw"].text)
-    assert result["parsing_error"] is None
-
-
-def test_json_mode_gives_some_object(chat: ChatStarChat) -> None:
-    message = chat.invoke(QUESTION, response_format={"type": "json_object"}, max_tokens=300)
-    assert message.text.startswith("{")
-    if message.response_metadata["finish_reason"] == "stop":
-        assert isinstance(json.loads(message.text), dict)
-
-
-def test_constraints_of_the_engine_reach_it(chat: ChatStarChat) -> None:
-    assert chat.bind(choice=["yes", "no"], min_tokens=0).invoke(QUESTION).text in ("yes", "no")
-    assert chat.invoke(QUESTION, regex="[0-9]{4}", min_tokens=0).text.isdecimal()
-    with pytest.raises(InvalidRequestError, match="at most one"):
-        chat.invoke(QUESTION, regex="a", choice=["b"])
-
-
-# ---- on scripted replies --------------------------------------------------------------------
 
 
 def test_dicts_grow_and_instances_come_whole(script: Any) -> None:
@@ -262,43 +173,15 @@ def test_schemas_lose_titles_and_close_where_they_are_silent() -> None:
     assert json_schema(combined) == combined
 
 
-def test_a_schema_may_refer_to_itself(chat: ChatStarChat) -> None:
-    class Tree(BaseModel):
-        kind: Literal["leaf"]
-        below: list[Tree] = Field(max_length=0)
-
-    assert chat.with_structured_output(Tree).invoke("?") == Tree(kind="leaf", below=[])
-
-
 @pytest.mark.parametrize("form", [{"type": "xml"}, {"type": "json_schema"}, "json", 7])
-def test_formats_of_no_known_form_are_refused(chat: ChatStarChat, form: Any) -> None:
+def test_formats_of_no_known_form_are_refused(script: Any, form: Any) -> None:
+    script()
     with pytest.raises(InvalidRequestError, match="response_format: expected"):
-        chat.invoke(QUESTION, response_format=form)
+        ChatStarChat().invoke("?", response_format=form)
 
 
-@pytest.mark.parametrize("form", [None, {"type": "text"}])
-def test_text_is_a_format_too(chat: ChatStarChat, form: Any) -> None:
-    assert chat.invoke(QUESTION, response_format=form).text == chat.invoke(QUESTION).text
-
-
-def test_methods_and_schemas_are_checked_at_once(chat: ChatStarChat) -> None:
+def test_methods_and_schemas_are_checked_at_once() -> None:
     with pytest.raises(InvalidRequestError, match="method: expected 'json_schema'"):
-        chat.with_structured_output(Verdict, method="yaml")  # type: ignore[arg-type]
+        ChatStarChat().with_structured_output(Verdict, method="yaml")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="schema: method 'json_schema' needs one"):
-        chat.with_structured_output()
-
-
-class Shelf(BaseModel):
-    """A shelf."""
-
-    folder: Path
-    names: set[Literal["a", "b"]] = Field(min_length=1, max_length=2)
-
-
-@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_what_only_pydantic_can_check_is_left_to_it(nano: Any, method: Any) -> None:
-    llm = ChatStarChat(temperature=0, max_tokens=300)
-    shelf = llm.with_structured_output(Shelf, method=method).invoke("folder: here, names: a")
-    assert isinstance(shelf, Shelf)
-    with pytest.raises(InvalidRequestError, match="Unknown format: path"):
-        llm.with_structured_output(Shelf.model_json_schema(), method=method).invoke("Hi")
+        ChatStarChat().with_structured_output()

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parent.joinpath("../../../..").resolve()
 EXAMPLE = REPOSITORY / "examples" / "llama_index_agent.py"
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.skipif(not EXAMPLE.is_file(), reason="needs the repository"),
+]
 
 
 @pytest.fixture

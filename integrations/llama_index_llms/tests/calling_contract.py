@@ -24,8 +24,9 @@ from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler, Token
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.output_parsers.base import OutputParserException
 from llama_index.core.tools import FunctionTool
-from llm_contract import LLMUnderTest, close, eventually, step, text_of
 from pydantic import SecretStr
+
+from llm_contract import LLMUnderTest, close, eventually, step, text_of
 
 CALLING = (
     "chat_with_tools",

@@ -13,9 +13,9 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugH
 from llama_index.core.schema import TextNode
 from llama_index.embeddings.starchat import StarChatEmbedding
 from llama_index.llms.starchat import StarChat
-from llm_contract import eventually
 
 import starchat
+from llm_contract import eventually
 
 TEXTS = [
     "sort a list",

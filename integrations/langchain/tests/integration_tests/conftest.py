@@ -1,73 +1,43 @@
-"""What the tests of the LangChain adapter share: greedy models on the embedded weights.
-
-Without `langchain-tests` in the environment nothing of this folder is collected.
-"""
+"""What the integration tests share: greedy models on the weights that starchat brings along."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from langchain_starchat import ChatStarChat, StarChatLLM
 from starchat import StarChat
-from support.scripted_model import ScriptedModel
-
-if TYPE_CHECKING:
-    from langchain_starchat import ChatStarChat, StarChatLLM
-
-collect_ignore_glob = [] if find_spec("langchain_tests") else ["test_*.py"]
 
 LONG = 600  # tokens: more than an unread stream and one drained chunk hold (256 each)
 
 
+@pytest.fixture(scope="session")
+def nano() -> Iterator[StarChat]:
+    """The embedded model."""
+    with StarChat.load() as model:
+        yield model
+
+
 @pytest.fixture
 def chat(nano: StarChat) -> ChatStarChat:
-    from langchain_starchat import ChatStarChat
-
     return ChatStarChat(temperature=0, max_tokens=40, min_tokens=8)
 
 
 @pytest.fixture
 def long_chat(nano: StarChat) -> ChatStarChat:
-    from langchain_starchat import ChatStarChat
-
     return ChatStarChat(temperature=0, max_tokens=LONG, ignore_eos=True)
 
 
 @pytest.fixture
 def llm(nano: StarChat) -> StarChatLLM:
-    from langchain_starchat import StarChatLLM
-
     return StarChatLLM(temperature=0, max_tokens=40, min_tokens=8)
 
 
 @pytest.fixture
 def long_llm(nano: StarChat) -> StarChatLLM:
-    from langchain_starchat import StarChatLLM
-
     return StarChatLLM(temperature=0, max_tokens=LONG, ignore_eos=True)
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that makes every ChatStarChat say these replies, and returns what it is asked."""
-
-    def use(*replies: Any) -> ScriptedModel:
-        from langchain_starchat import ChatStarChat
-
-        model = ScriptedModel(*replies)
-
-        async def loaded(_: Any) -> ScriptedModel:
-            return model
-
-        monkeypatch.setattr(ChatStarChat, "_model", lambda _: model)
-        monkeypatch.setattr(ChatStarChat, "_amodel", loaded)
-        return model
-
-    return use
 
 
 @pytest.fixture

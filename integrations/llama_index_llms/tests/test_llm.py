@@ -7,11 +7,13 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from calling_contract import ADD, CallingContract
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
 from llama_index.core.llms import MessageRole
 from llama_index.core.prompts import PromptTemplate
 from llama_index.llms.starchat import StarChat
+
+import starchat
+from calling_contract import ADD, CallingContract
 from llm_contract import (
     CHATS,
     COMPLETIONS,
@@ -24,8 +26,6 @@ from llm_contract import (
     last,
 )
 from structured_contract import PREDICTING, City, StructuredContract, predict
-
-import starchat
 
 
 class StarChatUnderTest(LLMUnderTest):

@@ -22,8 +22,8 @@ from langchain_core.messages import (
 )
 
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
+from scripted_model import reply
 from starchat import Chunk, InvalidRequestError, TokenLogprob, ToolCall, Usage
-from support.scripted_model import reply
 
 
 def convert(*messages: BaseMessage) -> list[tuple[str, str]]:

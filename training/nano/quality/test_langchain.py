@@ -1,37 +1,24 @@
-"""The examples run as a user runs them."""
+"""Grades: what the embedded model makes of the LangChain examples, run as a user runs them."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
-def run(name: str, *arguments: str, typed: str = "") -> str:
+def run(name: str, *arguments: str) -> str:
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["How do I reverse a string in Python?"]])
-def test_chain(arguments: list[str]) -> None:
-    assert run("langchain_chain.py", *arguments).strip()
-
-
-def test_history_grows_with_every_turn() -> None:
-    output = run("langchain_history.py", typed="How do I sort a list?\nAnd in reverse?\n\n")
-    first, second = (int(n) for n in re.findall(r"'input_tokens': (\d+)", output))
-    assert first < second
-
-
-def test_agent_calls_its_tools() -> None:
-    pytest.importorskip("langchain.agents")
+def test_the_agent_calls_the_right_tools() -> None:
     questions = ["What is 12 * 34?", "Read the file LICENSE", "Search for 'class ToolCall'"]
     output = run("langchain_agent.py", *questions)
     for question in questions:

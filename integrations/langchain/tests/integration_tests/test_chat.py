@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import dataclasses
 import os
 import pickle
 import threading
@@ -28,14 +27,12 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 
 from langchain_starchat import ChatStarChat, ContextOverflow
+from random_file import write_random_file
 from starchat import (
     ContextLengthError,
-    FileAccessError,
     InvalidRequestError,
-    SamplingParams,
     StarChat,
 )
-from support.tiny_model import Shape, write_tiny
 
 QUESTION = "How do I sort a list in Python?"
 
@@ -225,15 +222,6 @@ def test_errors_reach_callbacks(chat: ChatStarChat) -> None:
     assert [type(error) for error in tokens.errors] == [InvalidRequestError]
 
 
-# ---- arguments ------------------------------------------------------------------------------
-
-
-def test_every_sampling_parameter_is_a_field() -> None:
-    names = {field.name for field in dataclasses.fields(SamplingParams)}
-    assert names <= set(ChatStarChat.model_fields)
-    assert all(ChatStarChat.model_fields[name].default is None for name in names)
-
-
 def test_a_calls_arguments_win_over_fields(chat: ChatStarChat) -> None:
     before = chat.asdict()
     short = chat.invoke(QUESTION, max_tokens=3, min_tokens=3)
@@ -252,12 +240,6 @@ def test_unknown_arguments_are_errors(chat: ChatStarChat) -> None:
         chat.invoke(QUESTION, temprature=1)
     with pytest.raises(ValueError, match="no argument 'temprature': did you mean 'temperature'"):
         ChatStarChat(temprature=1)  # type: ignore[call-arg]
-
-
-def test_arguments_of_remote_models_are_taken_with_a_warning() -> None:
-    with pytest.warns(UserWarning, match="api_key, timeout has no effect"):
-        model = ChatStarChat(timeout=3, api_key="x", top_k=7)  # type: ignore[call-arg]
-    assert model.top_k == 7
 
 
 def test_calls_change_neither_model_nor_messages(chat: ChatStarChat) -> None:
@@ -317,43 +299,12 @@ async def test_a_prompt_too_long_says_so_in_every_path(chat: ChatStarChat, nano:
             pass
 
 
-def test_a_missing_file_is_told_at_the_first_use(tmp_path: Path) -> None:
-    model = ChatStarChat(model_path=str(tmp_path / "absent.bin"))
-    with pytest.raises(FileAccessError, match=r"absent\.bin"):
-        model.invoke(QUESTION)
-
-
 # ---- caches ---------------------------------------------------------------------------------
 
 
 def test_a_cache_answers_the_same_question_again(nano: StarChat) -> None:
     model = ChatStarChat(cache=InMemoryCache(), temperature=5, top_k=0, top_p=1.0)
     assert model.invoke(QUESTION, max_tokens=30).text == model.invoke(QUESTION, max_tokens=30).text
-
-
-def test_a_cache_keeps_models_and_parameters_apart(tmp_path: Path) -> None:
-    file = write_tiny(tmp_path / "tiny.bin", "q4_0").path
-    cache = InMemoryCache()
-
-    def ask(fields: Any, call: Any) -> None:
-        model = ChatStarChat(model_path=str(file), cache=cache, max_tokens=6, **fields)
-        model.invoke("Hi", **call)
-
-    variants: list[tuple[Any, Any]] = [
-        ({"temperature": 0}, {}),
-        ({"temperature": 1.0}, {}),
-        ({"temperature": 0}, {"top_k": 3}),
-        ({"temperature": 0}, {"stop": ["x"]}),
-        ({"temperature": 0, "stop": ["y"]}, {}),
-        ({"temperature": 0, "n_ctx": 80}, {}),
-    ]
-    for n_entries, variant in enumerate(variants, 1):
-        ask(*variant)
-        ask(*variant)
-        assert len(cache._cache) == n_entries
-    write_tiny(file, "q8_0", Shape(), seed=2)  # another model under the same name
-    ask(*variants[0])
-    assert len(cache._cache) == len(variants) + 1
 
 
 # ---- concurrency and loading ----------------------------------------------------------------
@@ -403,14 +354,6 @@ def test_a_batch_keeps_to_max_concurrency() -> None:
     assert most <= 2
 
 
-def test_construction_loads_nothing(loads_seen: list[threading.Thread]) -> None:
-    model = ChatStarChat(model_path="absent.bin", n_ctx=512)
-    assert model.profile is not None
-    assert model.profile["max_input_tokens"] == 512
-    assert repr(model) and model.asdict()
-    assert not loads_seen
-
-
 def test_threads_load_a_model_once(nano: StarChat, loads_seen: list[threading.Thread]) -> None:
     model = ChatStarChat(max_tokens=1)
     with ThreadPoolExecutor(8) as pool:
@@ -446,7 +389,7 @@ def test_copies_answer_alike(chat: ChatStarChat, clone: Any) -> None:
 
 def test_a_copy_with_another_file_uses_that_file(chat: ChatStarChat, tmp_path: Path) -> None:
     chat.invoke(QUESTION)
-    file = write_tiny(tmp_path / "tiny.bin").path
+    file = write_random_file(tmp_path / "tiny.bin")
     other = chat.model_copy(update={"model_path": str(file)})
     assert other.invoke("Hi").response_metadata["model_name"] == "tiny.bin"
     assert chat.invoke(QUESTION).response_metadata["model_name"] == "starchat-nano"
@@ -480,16 +423,3 @@ def test_the_profile_knows_the_context_once_loaded(chat: ChatStarChat, nano: Sta
     assert chat.profile["max_input_tokens"] == nano.info.n_ctx
     assert chat.profile["tool_calling"] and chat.profile["tool_choice"]
     assert chat.profile["structured_output"]
-
-
-def test_traces_name_model_and_parameters() -> None:
-    model = ChatStarChat(temperature=0.5, max_tokens=9, stop=["a"])
-    assert model._get_ls_params() == {
-        "ls_provider": "starchat",
-        "ls_model_type": "chat",
-        "ls_model_name": "starchat-nano",
-        "ls_temperature": 0.5,
-        "ls_max_tokens": 9,
-        "ls_stop": ["a"],
-    }
-    assert model._get_ls_params(stop=["b"], temperature=0)["ls_stop"] == ["b"]

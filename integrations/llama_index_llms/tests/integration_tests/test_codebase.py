@@ -20,9 +20,10 @@ import starchat
 for package in ("llama_index.retrievers.bm25", "tree_sitter_python", "tree_sitter_cpp"):
     pytest.importorskip(package, reason="pip install llama-index-retrievers-bm25 tree-sitter-*")
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parent.joinpath("../../../..").resolve()
 SOURCE = REPOSITORY / "src" / "starchat"
 EXAMPLE = REPOSITORY / "examples" / "llama_index_codebase.py"
+pytestmark = pytest.mark.skipif(not EXAMPLE.is_file(), reason="needs the repository")
 QUESTION = "Which error tells that a model file is cut short?"
 
 

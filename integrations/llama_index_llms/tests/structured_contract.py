@@ -21,8 +21,9 @@ from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.output_parsers.base import OutputParserException
 from llama_index.core.program import FunctionCallingProgram
 from llama_index.core.types import PydanticProgramMode
-from llm_contract import LLMUnderTest, close, eventually, step
 from pydantic import RootModel
+
+from llm_contract import LLMUnderTest, close, eventually, step
 
 PREDICTING = (
     "structured_predict",

@@ -1,4 +1,4 @@
-"""ChatStarChat with tools: what it asks of the engine, and what comes back on every path."""
+"""ChatStarChat with tools on the embedded model: calls, errors and counts on every path."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from operator import add
 from typing import Annotated, Any, Literal
 
 import pytest
-from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
-from typing_extensions import TypedDict
 
 from langchain_starchat import ChatStarChat, ContextOverflow
 from starchat import ConstraintError, InvalidRequestError, StarChat
-from support.scripted_model import reply
 
 
 @tool
@@ -33,24 +30,6 @@ def now() -> str:
     return "12:00"
 
 
-class Weather(BaseModel):
-    """Get the weather."""
-
-    city: str
-
-
-class WeatherDict(TypedDict):
-    """Get the weather."""
-
-    city: str
-
-
-def weather(city: str) -> str:
-    """Get the weather."""
-    return city
-
-
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 QUESTION = "How is the weather in Paris?"
 
 
@@ -64,59 +43,6 @@ async def answers(model: Any, question: Any) -> list[AIMessage]:
     ]
 
 
-# ---- what is asked --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "definition",
-    [
-        weather,
-        tool("weather")(weather),
-        Weather,
-        WeatherDict,
-        {"name": "weather", "description": "Get the weather.", "parameters": PARAMETERS},
-        {"name": "weather", "description": "Get the weather.", "input_schema": PARAMETERS},
-        {"title": "weather", "description": "Get the weather.", **PARAMETERS},
-    ],
-    ids=["function", "tool", "pydantic", "TypedDict", "OpenAI", "Anthropic", "JSON Schema"],
-)
-def test_every_form_of_a_tool_becomes_the_same_definition(script: Any, definition: Any) -> None:
-    model = script(reply("x"))
-    ChatStarChat().bind_tools([definition]).invoke("Hi")
-    ((_, options),) = model.asked
-    (definition,) = options["tools"]
-    function = definition["function"]
-    assert function["name"].lower().startswith("weather")
-    assert function["description"] == "Get the weather."
-    assert function["parameters"] == PARAMETERS
-
-
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [
-        (None, None),
-        (False, None),
-        (True, "any"),
-        ("any", "any"),
-        ("required", "required"),
-        ("auto", "auto"),
-        ("none", "none"),
-        ("now", "now"),
-        ({"type": "function", "function": {"name": "now"}}, "now"),
-        ({"type": "tool", "name": "now"}, "now"),
-        ({"type": "any"}, "any"),
-    ],
-    ids=str,
-)
-def test_every_form_of_a_choice_reaches_the_engine(script: Any, choice: Any, expected: Any) -> None:
-    model = script(reply("x"), reply("x"))
-    ChatStarChat().bind_tools([now], tool_choice=choice, parallel_tool_calls=False).invoke("Hi")
-    ChatStarChat().invoke("Hi", tools=[{"name": "now"}], tool_choice=choice)
-    (_, bound), (_, called) = model.asked
-    assert bound["tool_choice"] == called["tool_choice"] == expected
-    assert bound["parallel_tool_calls"] is False
-
-
 def test_wrong_choices_and_tools_are_told(chat: ChatStarChat) -> None:
     with pytest.raises(InvalidRequestError, match=r"tool_choice: expected 'auto'.*got 7"):
         chat.bind_tools([now], tool_choice=7)  # type: ignore[arg-type]
@@ -127,17 +53,6 @@ def test_wrong_choices_and_tools_are_told(chat: ChatStarChat) -> None:
     odd = {"name": "odd", "parameters": {"properties": {"a": {"not": {}}}, "type": "object"}}
     with pytest.raises(ConstraintError, match="tool 'odd': parameters"):
         chat.bind_tools([now, odd]).invoke(QUESTION)
-
-
-def test_strict_closes_the_schema_that_the_model_sees(script: Any) -> None:
-    model = script(reply("x"))
-    ChatStarChat().bind_tools([Weather], strict=True).invoke("Hi")
-    function = model.asked[0][1]["tools"][0]["function"]
-    assert function["strict"] is True
-    assert function["parameters"]["additionalProperties"] is False
-
-
-# ---- what comes back ------------------------------------------------------------------------
 
 
 async def test_forced_calls_are_the_same_on_every_path(chat: ChatStarChat) -> None:
@@ -179,17 +94,6 @@ async def test_a_call_cut_by_max_tokens_is_invalid_on_every_path(chat: ChatStarC
         assert not message.tool_calls
         (call,) = message.invalid_tool_calls
         assert call["name"] == "Say"
-
-
-@pytest.mark.parametrize("version", ["v0", "v1"])
-async def test_text_and_calls_stream_into_one_message(script: Any, version: str) -> None:
-    calls = [("get_weather", {"city": "Oslo", "days": 2}), ("now", {})]
-    script(*[reply("Let me see.", calls)] * 4)
-    for message in await answers(ChatStarChat(output_version=version), QUESTION):
-        assert message.text == "Let me see."
-        assert [(call["name"], call["args"]) for call in message.tool_calls] == calls
-        blocks = [(block["type"], block.get("name")) for block in message.content_blocks]
-        assert blocks == [("text", None), ("tool_call", "get_weather"), ("tool_call", "now")]
 
 
 def test_callbacks_hear_of_every_piece_of_a_call(chat: ChatStarChat) -> None:
@@ -271,11 +175,3 @@ def test_tools_are_counted(chat: ChatStarChat) -> None:
     counted = chat.get_num_tokens_from_messages(messages, tools=[get_weather, now])
     assert counted == usage["input_tokens"] > bare
     assert chat.get_num_tokens_from_messages([], tools=[now]) == 0
-
-
-def test_a_cache_keeps_tools_apart(script: Any) -> None:
-    model = script(reply("a"), reply("b"), reply("c"))
-    chat = ChatStarChat(cache=InMemoryCache())
-    for bound in (chat.bind_tools([now]), chat.bind_tools([get_weather]), chat):
-        assert bound.invoke("Hi").text == bound.invoke("Hi").text
-    assert len(model.asked) == 3

@@ -164,11 +164,3 @@ def test_leaving_a_stream_stops_the_engine(
 def test_control_tokens_in_a_prompt_are_text(llm: StarChatLLM, nano: StarChat) -> None:
     usage = (llm.generate(["<|end|>"]).llm_output or {})["token_usage"]
     assert usage["prompt_tokens"] == len(nano.tokenize("<|end|>")) > 1
-
-
-def test_traces_name_the_model() -> None:
-    params = StarChatLLM(temperature=0.5, stop=["a"])._get_ls_params()
-    assert params["ls_provider"] == "starchat"
-    assert params["ls_model_type"] == "llm"
-    assert params["ls_model_name"] == "starchat-nano"
-    assert params["ls_stop"] == ["a"]
