@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
-import textwrap
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import starchat
+from support.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[1]
 CPP = ROOT / "cpp"
@@ -129,13 +127,15 @@ def test_adapters_use_only_public_names(path: Path) -> None:
     assert used <= {f"starchat.{name}" for name in (*starchat.__all__, "__version__")}
 
 
+@pytest.mark.integration
 def test_importing_starchat_imports_no_framework_and_no_command_line() -> None:
     unwanted = [*FRAMEWORKS, "llguidance", "typer", "rich"]
     code = f"import sys, starchat; print([m for m in {unwanted} if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = run_python(code)
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("base", "adapter"),
     [
@@ -155,7 +155,5 @@ def test_importing_an_adapter_imports_no_more_of_the_framework(base: str, adapte
         print([name for name in sys.modules if name not in before and not name.startswith(
             ("starchat", {adapter!r})) and name not in sys.stdlib_module_names])
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
-    )
+    result = run_python(code)
     assert result.stdout.strip() == "[]", result.stderr

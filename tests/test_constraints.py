@@ -7,9 +7,7 @@ import importlib
 import json
 import os
 import re
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +29,8 @@ from starchat import (
 )
 from starchat._core import SamplingParams, Tokenizer
 from starchat.grammar.constraint import Constraint, library
+from support import scheduling
+from support.processes import run_python
 
 pytest.importorskip("llguidance", reason='needs pip install "starchat[grammar]"')
 testing: Any = importlib.import_module("starchat._core.testing")
@@ -182,15 +182,9 @@ GRAMMARS: list[dict[str, Any]] = [
 
 
 def finish(scheduler: Any, *streams: Any) -> list[tuple[list[int], str, int | None]]:
-    ids: list[list[int]] = [[] for _ in streams]
-    while scheduler.step():
-        for got, stream in zip(ids, streams, strict=True):
-            got += [token.id for token in stream.drain()]
-    for got, stream in zip(ids, streams, strict=True):
-        got += [token.id for token in stream.drain()]
     return [
-        (got, stream.finish_reason, stream.stop_token_id)
-        for got, stream in zip(ids, streams, strict=True)
+        (ids, stream.finish_reason, stream.stop_token_id)
+        for ids, stream in zip(scheduling.finish(scheduler, *streams), streams, strict=True)
     ]
 
 
@@ -542,6 +536,7 @@ def test_closing_ends_constrained_streams(tiny_model_path: Path) -> None:
             next(stream)
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_gets_fork_error_though_a_thread_was_compiling(
     tiny_model_path: Path,
@@ -565,12 +560,7 @@ def test_a_forked_child_gets_fork_error_though_a_thread_was_compiling(
             assert os.wait()[1] == 0
         thread.join()
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tiny_model_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    result = run_python(script, tiny_model_path, timeout_s=120)
     assert (result.returncode, result.stderr) == (0, "")
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from starchat import StarChat
+from support.processes import run_python
 
 pytest.importorskip("ctransformers", reason="a wheel for Linux on x86-64")
 pytestmark = pytest.mark.integration
@@ -52,9 +51,7 @@ def test_greedy_tokens_are_the_same(nano: StarChat) -> None:
         for question in QUESTIONS
     ]
     arguments = [nano.info.file, json.dumps(prompts), str(N_TOKENS), str(end)]
-    result = subprocess.run(
-        [sys.executable, "-c", GREEDY, *arguments], capture_output=True, text=True
-    )
+    result = run_python(GREEDY, *arguments)
     assert result.returncode == 0, result.stderr
     for question, prompt, expected in zip(
         QUESTIONS, prompts, json.loads(result.stdout), strict=True

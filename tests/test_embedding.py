@@ -27,6 +27,7 @@ from starchat import (
     embedding,
 )
 from starchat._core import SamplingParams, instruction_sets
+from support.scheduling import run
 from support.tiny_model import Shape, write_tiny
 
 testing: Any = importlib.import_module("starchat._core.testing")
@@ -135,11 +136,6 @@ def pooled(scheduler: Any, started: Any) -> list[float]:
     assert stream.finish_reason == "length"
     vector: list[float] = result.vector.tolist()
     return vector
-
-
-def run(scheduler: Any) -> None:
-    while scheduler.step():
-        pass
 
 
 @settings(deadline=None, max_examples=60)

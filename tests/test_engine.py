@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +24,8 @@ from starchat.errors import (
     InvalidRequestError,
     NumericalError,
 )
+from support.processes import run_python
+from support.scheduling import wait_until
 
 testing: Any = importlib.import_module("starchat._core.testing")
 
@@ -34,22 +33,6 @@ testing: Any = importlib.import_module("starchat._core.testing")
 def ids_of(stream: TokenStream) -> list[int]:
     """Read to the end."""
     return [token.id for token in iter(stream.next, None)]
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +318,7 @@ def test_ctrl_c_ends_a_wait(method: str) -> None:
     timer.join()
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_gets_fork_error_and_ends_cleanly(tiny_model_path: Path) -> None:
     code = """
@@ -367,7 +351,7 @@ def test_a_forked_child_gets_fork_error_and_ends_cleanly(tiny_model_path: Path) 
             assert stream.next() is not None
             print("parent")
     """
-    result = run_python(code, str(tiny_model_path))
+    result = run_python(code, tiny_model_path)
     assert result.returncode == 0, result.stderr
     *errors, own, parent = result.stdout.splitlines()
     assert len(errors) == 7
@@ -388,6 +372,7 @@ def test_fork_error_in_a_child_of_this_process(slow: Engine) -> None:
     assert stream.next() is not None
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("reader", ["nobody", "next", "queue"])
 def test_the_interpreter_ends_with_open_streams(reader: str) -> None:
     code = """

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+
+from support.processes import run_python
 
 pytestmark = pytest.mark.integration
 
@@ -38,12 +37,7 @@ def test_daemon_threads_in_the_core_do_not_abort_the_exit(work: str, tiny_model_
         time.sleep(0.1)
     """
     for _ in range(3):
-        result = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script), str(tiny_model_path)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        result = run_python(script, tiny_model_path)
         assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -61,11 +55,7 @@ def test_too_few_threads_is_an_error(tiny_model_path: Path) -> None:
     """
     if not Path("/proc/self/statm").exists():
         pytest.skip("needs Linux")
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tiny_model_path)],
-        capture_output=True,
-        text=True,
-    )
+    result = run_python(script, tiny_model_path)
     assert result.returncode == 0, result.stderr
     assert "cannot start a thread" in result.stdout and "choose fewer n_threads" in result.stdout
     assert result.stdout.endswith("length\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from starchat import StarChatError, _core
 from starchat.convert.ggml_writer import TYPES, quantize
 from starchat.errors import CorruptFileError, FileAccessError, UnsupportedFormatError
+from support.processes import run_python
 from support.tiny_model import CONTROL, ROLES, Shape, vocabulary, write_tiny
 
 SMALL = Shape(n_embd=32, n_head=2, n_layer=1, n_ctx=2, n_vocab=3)
@@ -545,6 +545,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and macOS ignores RLIMIT_AS")
 def test_claims_of_the_header_allocate_nothing(tmp_path: Path, small: File) -> None:
     claims = [
@@ -566,8 +567,7 @@ def test_claims_of_the_header_allocate_nothing(tmp_path: Path, small: File) -> N
     long_token = tmp_path / "token.bin"
     data = small.encode()
     long_token.write_bytes(data[:32] + struct.pack("<i", 2**31 - 1) + data[36:])
-    command = [sys.executable, "-c", LIMITED, *map(str, paths), str(long_token)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = run_python(LIMITED, *paths, long_token)
     assert result.stdout.split() == ["CorruptFileError"] * (len(claims) + 1)
 
 

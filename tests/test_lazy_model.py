@@ -6,15 +6,13 @@ import asyncio
 import copy
 import os
 import pickle
-import subprocess
-import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from starchat import FileAccessError, Loader
+from support.processes import run_python
 
 
 def test_a_model_is_loaded_once(tiny_model_path: Path) -> None:
@@ -42,6 +40,7 @@ def test_copies_are_empty_and_work(tiny_model_path: Path) -> None:
         assert twin.load(path)._engine is loader.load(path)._engine
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_starts_afresh_though_a_thread_was_loading(tiny_model_path: Path) -> None:
     code = """
@@ -71,11 +70,6 @@ def test_a_forked_child_starts_afresh_though_a_thread_was_loading(tiny_model_pat
         thread.join()
         assert loader.loaded(path) and loader.loaded(path, n_ctx=64)
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tiny_model_path)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    result = run_python(code, tiny_model_path, timeout_s=20)
     assert result.returncode == 0, result.stderr
     assert "completion_tokens=3" in result.stdout

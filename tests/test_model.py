@@ -9,9 +9,6 @@ import gc
 import os
 import pickle
 import shutil
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +29,8 @@ from starchat import (
     _core,
     engine_registry,
 )
+from support.processes import run_python
+from support.scheduling import wait_until
 from support.tiny_model import Shape, write_tiny
 
 QUESTION = [{"role": "user", "content": "How do I sort a list?"}]
@@ -47,13 +46,6 @@ def model(tiny_model_path: Path) -> Iterator[StarChat]:
 def n_engines() -> int:
     gc.collect()
     return len(engine_registry._slots)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
-    end = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
 
 
 # ---- loading and sharing --------------------------------------------------------------------
@@ -138,7 +130,7 @@ def test_closing_the_model_ends_its_streams_with_an_error(tiny_model_path: Path)
     model = StarChat.load(tiny_model_path, n_ctx=511)
     # Longer than what a stream holds unread, so that it cannot have ended.
     stream = model.stream_complete("a", ignore_eos=True)
-    assert wait_until(lambda: model.stats()["running"] == 1)
+    wait_until(lambda: model.stats()["running"] == 1)
     model.close()
     with pytest.raises(EngineClosedError):
         for _ in stream:
@@ -301,7 +293,7 @@ def test_a_stop_string_ends_a_reply(model: StarChat) -> None:
     x = model.tokenize("x")[0]
     reply = model.complete("a", stop="xxx", logit_bias={x: 1e4})
     assert (reply.text, reply.token_ids, reply.finish_reason) == ("", (x, x, x), "stop")
-    assert wait_until(lambda: model.stats()["running"] == 0)
+    wait_until(lambda: model.stats()["running"] == 0)
 
 
 def test_errors_of_a_stream_are_raised_by_the_call(model: StarChat) -> None:
@@ -417,14 +409,14 @@ async def test_cancelling_a_task_frees_its_sequence(nano: StarChat) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert wait_until(lambda: nano.stats()["running"] == 0 == nano.stats()["kv_pages_used"])
+    wait_until(lambda: nano.stats()["running"] == 0 == nano.stats()["kv_pages_used"])
 
 
 def test_closing_or_dropping_a_stream_frees_its_sequence(model: StarChat) -> None:
     with model.stream_complete("a", ignore_eos=True) as stream:
         next(stream)
     next(model.stream_complete("a", ignore_eos=True))
-    assert wait_until(lambda: model.stats()["running"] == 0 == model.stats()["kv_pages_used"])
+    wait_until(lambda: model.stats()["running"] == 0 == model.stats()["kv_pages_used"])
 
 
 def test_close_from_another_thread_ends_a_waiting_reader(model: StarChat) -> None:
@@ -439,20 +431,12 @@ def test_close_from_another_thread_ends_a_waiting_reader(model: StarChat) -> Non
 # ---- processes ------------------------------------------------------------------------------
 
 
-def run(code: str, path: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_is_refused_the_parents_model_and_may_load_its_own(
     tiny_model_path: Path,
 ) -> None:
-    result = run(
+    result = run_python(
         """
         import asyncio, os, sys, warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork
@@ -481,6 +465,7 @@ def test_a_forked_child_is_refused_the_parents_model_and_may_load_its_own(
     assert result.stderr == ""
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "reader",
     [
@@ -490,7 +475,7 @@ def test_a_forked_child_is_refused_the_parents_model_and_may_load_its_own(
     ],
 )
 def test_the_interpreter_ends_with_streams_open(tiny_model_path: Path, reader: str) -> None:
-    result = run(
+    result = run_python(
         f"""
         import asyncio, sys, time
         from threading import Thread

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import pytest
@@ -19,27 +15,10 @@ from starchat.errors import (
     NumericalError,
     OutOfMemoryError,
 )
-
-testing: Any = importlib.import_module("starchat._core.testing")
+from support.processes import run_python
+from support.scheduling import alone, ids_of, run, testing
 
 PAGE = 32  # positions
-
-
-def ids_of(stream: Any) -> list[int]:
-    return [token.id for token in stream.drain()]
-
-
-def run(scheduler: Any) -> None:
-    while scheduler.step():
-        pass
-
-
-def alone(prompt: list[int], **settings: Any) -> list[int]:
-    """What a sequence gives with nobody beside it and its prompt in one piece."""
-    scheduler = testing.Scheduler(max_columns=256)
-    stream = scheduler.add(prompt, SamplingParams(**settings))
-    run(scheduler)
-    return ids_of(stream)
 
 
 # ---- what a step computes -------------------------------------------------------------------
@@ -305,6 +284,7 @@ def test_a_failing_step_ends_those_in_it(failure: str, error: type, message: str
     assert scheduler.stats()["kv_pages_used"] == 0
 
 
+@pytest.mark.integration
 def test_memory_that_ends_ends_only_the_sequence_that_asks() -> None:
     code = """
         import resource
@@ -324,9 +304,7 @@ def test_memory_that_ends_ends_only_the_sequence_that_asks() -> None:
             print(error)
         print(len(short.drain()), short.finish_reason)
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
-    )
+    result = run_python(code)
     error, short = result.stdout.splitlines()
     assert error.startswith("cannot allocate 256 MiB"), result.stderr
     assert short == "30 length"

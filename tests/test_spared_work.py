@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,11 @@ from hypothesis import strategies as st
 
 from starchat import StarChat
 from starchat._core import SamplingParams
+from support.scheduling import alone, finish, testing
 from support.tiny_model import Shape, write_tiny
-
-testing: Any = importlib.import_module("starchat._core.testing")
 
 PAGE = 32  # positions
 SYSTEM = [i * 7 % 60 for i in range(100)]
-
-
-def finish(scheduler: Any, *streams: Any) -> list[list[int]]:
-    ids: list[list[int]] = [[] for _ in streams]
-    while scheduler.step():
-        for got, stream in zip(ids, streams, strict=True):
-            got += [token.id for token in stream.drain()]
-    return ids
-
-
-def alone(prompt: list[int], period: int = 0, **sampling: Any) -> list[int]:
-    """What a sequence gives where nothing is kept and nothing is guessed."""
-    scheduler = testing.Scheduler(max_columns=256, period=period, prefix_cache_bytes=0)
-    params = SamplingParams(speculation=False, **sampling)
-    return finish(scheduler, scheduler.add(prompt, params))[0]
 
 
 # ---- beginnings -----------------------------------------------------------------------------
