@@ -264,8 +264,8 @@ def test_a_cancelled_embedding_is_dropped_within_one_step(n_steps: int) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("", "texts is empty, and nothing has no direction: leave it out"),
-        (["x", ""], "texts[1] is empty, and nothing has no direction: leave it out"),
+        ("", "texts is empty: an empty text has no embedding; leave it out"),
+        (["x", ""], "texts[1] is empty: an empty text has no embedding; leave it out"),
         (["x", 5], "texts[1]: expected a string, got 5"),
         (b"x", "texts: expected a string or a list of them, got b'x'"),
         (None, "texts: expected a string or a list of them, got None"),

@@ -1,16 +1,31 @@
 // Every error that the core throws. Two errors have different classes if a caller would react
 // differently. kind() is the name of the Python class (starchat.errors) that the bindings raise.
-// Messages say what, where, expected, actual and the remedy.
+// Messages say what, where, expected, actual and the remedy; fields say the same to programs.
 #pragma once
+#include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <variant>
 
 namespace starchat {
 
+struct ErrorFields {
+  using Number = std::variant<std::monostate, int64_t, double>;
+  std::string param;  // the argument at fault, "" for none
+  Number limit;       // the bound that `got` is beyond
+  Number got;
+};
+
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& message, ErrorFields fields = {})
+      : std::runtime_error(message), fields_(std::move(fields)) {}
   virtual const char* kind() const noexcept { return "StarChatError"; }
+  const ErrorFields& fields() const noexcept { return fields_; }
+
+ private:
+  ErrorFields fields_;
 };
 
 #define STARCHAT_ERROR(Name, Base)                               \

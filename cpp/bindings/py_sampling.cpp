@@ -36,7 +36,9 @@ T converted(const std::string& name, py::handle value) {
     const auto text = py::repr(value).cast<std::string>();
     if (std::is_integral_v<T> && PyLong_Check(value.ptr()))
       throw InvalidRequestError(name + ": expected an integer of 64 bits" +
-                                (std::is_unsigned_v<T> ? ", not negative" : "") + ", got " + text);
+                                    (std::is_unsigned_v<T> ? ", not negative" : "") + ", got " +
+                                    text,
+                                {.param = name});
     throw py::type_error(name + ": expected " + kExpected<T> + ", got " + text);
   }
 }

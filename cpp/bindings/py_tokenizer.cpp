@@ -50,8 +50,10 @@ py::bytes decode(const Tokenizer& tokenizer, const std::vector<int64_t>& wide, b
     ids.reserve(wide.size());
     for (const int64_t id : wide) {
       if (id != static_cast<int32_t>(id)) {
-        throw InvalidRequestError("token id " + std::to_string(id) + ": this vocabulary has " +
-                                  std::to_string(tokenizer.size()) + " tokens");
+        throw InvalidRequestError(
+            "token id " + std::to_string(id) + ": this vocabulary has " +
+                std::to_string(tokenizer.size()) + " tokens",
+            {.param = "token_ids", .limit = id < 0 ? 0 : tokenizer.size() - 1, .got = id});
       }
       ids.push_back(static_cast<int32_t>(id));
     }

@@ -34,8 +34,9 @@ Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt) {
     evaluation.logits = std::make_unique_for_overwrite<float[]>(n);
   } catch (const std::bad_alloc&) {
     throw OutOfMemoryError("logits of " + std::to_string(prompt.size()) + " tokens need " +
-                           std::to_string(n * sizeof(float) >> 20) +
-                           " MiB: ask for fewer tokens at once");
+                               std::to_string(n * sizeof(float) >> 20) +
+                               " MiB: ask for fewer tokens at once",
+                           {.param = "token_ids"});
   }
   enqueue(Sequence::evaluation(model_, prompt, evaluation.logits, evaluation.stream));
   return evaluation;

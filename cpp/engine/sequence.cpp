@@ -13,19 +13,26 @@ namespace {
 void check_ids(const ForwardPass& model, const std::string& name, std::span<const int64_t> ids) {
   for (size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= model.n_vocab())
-      throw InvalidRequestError(name + " token " + format_number(i) +
-                                ": expected an id from 0 to " + format_number(model.n_vocab() - 1) +
-                                ", got " + format_number(ids[i]));
+      throw InvalidRequestError(
+          name + " token " + format_number(i) + ": expected an id from 0 to " +
+              format_number(model.n_vocab() - 1) + ", got " + format_number(ids[i]),
+          {.param = name + "[" + std::to_string(i) + "]",
+           .limit = ids[i] < 0 ? 0 : model.n_vocab() - 1,
+           .got = ids[i]});
 }
 
 // n_new: tokens that must still fit behind the prompt.
 void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int n_new) {
   const int64_t n = std::ssize(prompt), n_ctx = model.n_ctx();
-  if (n == 0) throw InvalidRequestError("prompt has 0 tokens, expected at least 1");
+  if (n == 0)
+    throw InvalidRequestError("prompt has 0 tokens, expected at least 1",
+                              {.param = "prompt", .limit = 1, .got = 0});
   if (n + n_new > n_ctx)
     throw ContextLengthError("prompt has " + format_number(n) + " tokens, the context holds " +
-                             format_number(n_ctx) + (n_new ? " with at least one new token" : "") +
-                             ": shorten it by " + format_number(n + n_new - n_ctx));
+                                 format_number(n_ctx) +
+                                 (n_new ? " with at least one new token" : "") +
+                                 ": shorten it by " + format_number(n + n_new - n_ctx),
+                             {.param = "prompt", .limit = n_ctx, .got = n});
   check_ids(model, "prompt", prompt);
 }
 

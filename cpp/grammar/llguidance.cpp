@@ -265,7 +265,8 @@ Grammar GrammarCompiler::compile(const std::string& kind, const std::string& tex
   }
   if (text.size() > kMaxBytes)
     throw ConstraintError("has " + format_number(text.size()) + " bytes, expected at most " +
-                          format_number(kMaxBytes) + ": simplify it");
+                              format_number(kMaxBytes) + ": simplify it",
+                          {.limit = static_cast<int64_t>(kMaxBytes), .got = std::ssize(text)});
   std::shared_ptr<const Grammar::Compiled> compiled;
   run_on_stack(kStackBytes + kStackBytesPerByte * text.size(),
                [&] { compiled = std::make_shared<Grammar::Compiled>(vocabulary_, kind, text); });

@@ -25,8 +25,10 @@ int columns_per_step(uint64_t weight_bytes) {
 int checked_threads(int n_threads) {
   if (n_threads == 0) return available_cores();
   if (n_threads < 0 || n_threads > kMaxThreads) {
-    throw InvalidRequestError("n_threads: expected 1 to " + std::to_string(kMaxThreads) +
-                              ", or 0 for one for each core; got " + std::to_string(n_threads));
+    throw InvalidRequestError(
+        "n_threads: expected 1 to " + std::to_string(kMaxThreads) +
+            ", or 0 for one for each core; got " + std::to_string(n_threads),
+        {.param = "n_threads", .limit = n_threads < 0 ? 1 : kMaxThreads, .got = n_threads});
   }
   return n_threads;
 }
@@ -35,9 +37,10 @@ int checked_threads(int n_threads) {
 DecoderConfig with_n_ctx(DecoderConfig config, int n_ctx) {
   if (n_ctx == 0) return config;
   if (n_ctx < 2 || n_ctx > config.n_ctx) {
-    throw InvalidRequestError("n_ctx: expected 2 to " + std::to_string(config.n_ctx) +
-                              " (positions are learned, the file has no more); got " +
-                              std::to_string(n_ctx));
+    throw InvalidRequestError(
+        "n_ctx: expected 2 to " + std::to_string(config.n_ctx) +
+            " (positions are learned, the file has no more); got " + std::to_string(n_ctx),
+        {.param = "n_ctx", .limit = n_ctx < 2 ? 2 : config.n_ctx, .got = n_ctx});
   }
   config.n_ctx = n_ctx;
   return config;

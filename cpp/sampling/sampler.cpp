@@ -193,9 +193,11 @@ bool Sampler::adjust(std::span<float> logits) {
 void Sampler::prepare(std::span<float> logits) {
   if (!adjust(logits)) return;
   if (std::ranges::none_of(logits, [](float logit) { return logit > -kInfinity; }))
-    throw InvalidRequestError(std::string("logit_bias and min_tokens mask every token ") +
-                              (constraint_ ? "that the constraint allows" : "of the vocabulary") +
-                              ": leave at least one");
+    throw InvalidRequestError(
+        std::string("logit_bias and min_tokens mask every token ") +
+            (constraint_ ? "that the constraint allows" : "of the vocabulary") +
+            ": leave at least one",
+        {.param = params_.logit_bias.empty() ? "min_tokens" : "logit_bias"});
   scan(logits);
 }
 

@@ -90,7 +90,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text,
       std::string names;
       for (const int32_t special : special_ids_) names += " " + vocabulary_[special];
       throw InvalidRequestError("allowed control token '" + name + "': this vocabulary has " +
-                                (names.empty() ? "none" : "only" + names));
+                                    (names.empty() ? "none" : "only" + names),
+                                {.param = "allow_special"});
     }
     allowed_ids.push_back(*id);
   }
@@ -101,7 +102,10 @@ std::vector<int32_t> Tokenizer::encode_with(std::string_view text,
                                             std::span<const int32_t> allowed) const {
   if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
     throw InvalidRequestError("text of " + std::to_string(text.size()) +
-                              " bytes: at most 2147483647 can be encoded at once, so split it");
+                                  " bytes: at most 2147483647 can be encoded at once, so split it",
+                              {.param = "text",
+                               .limit = std::numeric_limits<int32_t>::max(),
+                               .got = static_cast<int64_t>(text.size())});
   }
   std::vector<int32_t> ids;
   size_t plain = 0;  // start of the plain text before `at`
@@ -154,8 +158,9 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
 std::string_view Tokenizer::token_bytes(int32_t id) const {
   if (id < 0 || id >= size()) {
     throw InvalidRequestError("token id " + std::to_string(id) + ": this vocabulary has " +
-                              std::to_string(size()) + " tokens, ids 0 to " +
-                              std::to_string(size() - 1));
+                                  std::to_string(size()) + " tokens, ids 0 to " +
+                                  std::to_string(size() - 1),
+                              {.param = "token_ids", .limit = id < 0 ? 0 : size() - 1, .got = id});
   }
   return vocabulary_[id];
 }

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from . import _core
 from .async_waker import AsyncWaker, shared_waker
 from .engine_registry import Lease
-from .errors import ContextLengthError, InvalidRequestError
+from .errors import ContextLengthError, InvalidRequestError, unexpected
 from .stream import AsyncStream, Request, Stream
 from .text_stream import TextStream
-from .types import ModelInfo, shown
+from .types import ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,9 +50,7 @@ class EmbeddingJob:
 
         self._texts = _named_texts(texts)
         if not (progress is None or callable(progress)):
-            raise InvalidRequestError(
-                f"progress: expected a function or None, got {shown(progress)}"
-            )
+            raise unexpected("progress", "a function or None", progress)
         self._progress = progress
         self._lease = lease
         self._n_ctx = info.n_ctx
@@ -87,7 +85,10 @@ class EmbeddingJob:
         if (excess := len(ids) - self._n_ctx) > 0:
             raise ContextLengthError(
                 f"{name} has {len(ids):,} tokens, the context holds {self._n_ctx:,}: "
-                f"shorten it by {excess:,}, or split it"
+                f"shorten it by {excess:,}, or split it",
+                param=name,
+                limit=self._n_ctx,
+                got=len(ids),
             )
         return ids
 
@@ -130,12 +131,11 @@ def _named_texts(texts: Any) -> list[tuple[str, str]]:
     elif isinstance(texts, Sequence) and not isinstance(texts, bytes):
         named = [(f"texts[{index}]", text) for index, text in enumerate(texts)]
     else:
-        raise InvalidRequestError(f"texts: expected a string or a list of them, got {shown(texts)}")
+        raise unexpected("texts", "a string or a list of them", texts)
     for name, text in named:
         if not isinstance(text, str):
-            raise InvalidRequestError(f"{name}: expected a string, got {shown(text)}")
+            raise unexpected(name, "a string", text)
         if not text:
-            raise InvalidRequestError(
-                f"{name} is empty, and nothing has no direction: leave it out"
-            )
+            problem = f"{name} is empty: an empty text has no embedding; leave it out"
+            raise InvalidRequestError(problem, param=name, limit=1, got=0)
     return named

@@ -14,57 +14,181 @@ StarChatError
 ├── OutOfMemoryError               (MemoryError) the machine's memory does not suffice
 └── NumericalError                 the weights produced values that are not finite
 
-The C++ core throws classes of the same names (cpp/base/errors.hpp).
+The C++ core throws classes of the same names with the same fields (cpp/base/errors.hpp).
 """
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Names of the kinds of errors, for programs: they stay when a sentence changes.
+ErrorCode: TypeAlias = Literal[
+    "error",
+    "model_file_error",
+    "file_access_error",
+    "unsupported_format",
+    "corrupt_file",
+    "invalid_parameter",  # of a wrong type, out of range, or contradicted by another one
+    "unknown_parameter",
+    "missing_parameter",
+    "stream_closed",
+    "context_length_exceeded",
+    "invalid_constraint",
+    "unsupported_feature",
+    "engine_closed",
+    "forked_process",
+    "out_of_memory",
+    "numerical_error",
+]
 
 
 class StarChatError(Exception):
-    """Base of every error that starchat raises on purpose."""
+    """Base of every error that starchat raises on purpose.
+
+    Its text is for people; these fields are for programs, None where they do not apply:
+    code: the kind of error, an ErrorCode.
+    param: the argument at fault, such as "temperature" or "messages[2].content".
+    limit: the bound that `got` is beyond, such as the tokens that the context holds.
+    got: what was given: a number, or the beginning of another value's repr.
+
+    >>> import starchat
+    >>> try:
+    ...     starchat.StarChat.load().complete("Hi", top_p=2)
+    ... except starchat.InvalidRequestError as error:
+    ...     error.code, error.param, error.limit, error.got
+    ('invalid_parameter', 'top_p', 1.0, 2.0)
+    """
+
+    code: ErrorCode = "error"
+
+    def __init__(
+        self,
+        *args: object,
+        param: str | None = None,
+        limit: float | None = None,
+        got: float | str | None = None,
+        code: ErrorCode | None = None,
+    ) -> None:
+        """Take the text, and the fields of the class."""
+        super().__init__(*args)
+        self.param = param
+        self.limit = limit
+        self.got = got
+        if code:
+            self.code = code
+
+    @classmethod
+    def of(
+        cls,
+        param: str,
+        problem: str,
+        *,
+        limit: float | None = None,
+        got: float | str | None = None,
+        code: ErrorCode | None = None,
+    ) -> Self:
+        """Return the error whose text begins with the argument at fault.
+
+        >>> str(InvalidRequestError.of("stop[0]", "is empty"))
+        'stop[0]: is empty'
+        """
+        return cls(f"{param}: {problem}", param=param, limit=limit, got=got, code=code)
 
 
 class ModelFileError(StarChatError):
     """The model file cannot be used."""
 
+    code: ErrorCode = "model_file_error"
+
 
 class FileAccessError(ModelFileError, OSError):
     """The file is missing, a folder, or not readable."""
+
+    code: ErrorCode = "file_access_error"
 
 
 class UnsupportedFormatError(ModelFileError):
     """The file is of another format or version."""
 
+    code: ErrorCode = "unsupported_format"
+
 
 class CorruptFileError(ModelFileError):
     """The file is cut short, altered or contradicts itself."""
+
+    code: ErrorCode = "corrupt_file"
 
 
 class InvalidRequestError(StarChatError, ValueError):
     """A message, token or parameter cannot be served."""
 
+    code: ErrorCode = "invalid_parameter"
+
 
 class ContextLengthError(InvalidRequestError):
     """The prompt does not fit into the model's context."""
+
+    code: ErrorCode = "context_length_exceeded"
 
 
 class ConstraintError(InvalidRequestError):
     """A schema, regex or grammar is wrong, unsatisfiable, unsupported or too complex."""
 
+    code: ErrorCode = "invalid_constraint"
+
 
 class UnsupportedFeatureError(StarChatError):
     """This machine or this vocabulary cannot do what was asked."""
+
+    code: ErrorCode = "unsupported_feature"
 
 
 class EngineClosedError(StarChatError):
     """The model was used after it was closed."""
 
+    code: ErrorCode = "engine_closed"
+
 
 class ForkError(StarChatError):
     """The model was used in a forked child of the process that loaded it."""
+
+    code: ErrorCode = "forked_process"
 
 
 class OutOfMemoryError(StarChatError, MemoryError):
     """The machine's memory does not suffice."""
 
+    code: ErrorCode = "out_of_memory"
+
 
 class NumericalError(StarChatError):
     """The model computed values that are not finite."""
+
+    code: ErrorCode = "numerical_error"
+
+
+def unexpected(
+    param: str, expected: str, got: object, *, limit: float | None = None
+) -> InvalidRequestError:
+    """Return the error for a value that is not what was expected.
+
+    >>> str(unexpected("seed", "an integer", "x"))
+    "seed: expected an integer, got 'x'"
+    """
+    problem = f"expected {expected}, got {shown(got)}"
+    given: float | str = shown(got)
+    if isinstance(got, (int, float)) and not isinstance(got, bool):
+        given = got if abs(got) <= sys.float_info.max else given  # what JSON holds
+    return InvalidRequestError.of(param, problem, limit=limit, got=given)
+
+
+def shown(value: object) -> str:
+    """Return what an error message says of a value: the beginning of its repr."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # integers of more than 4,300 digits have no decimal form
+        return f"a value of type {type(value).__name__} that has no repr"

@@ -20,7 +20,13 @@ from .chat.template import ChatTemplate, check_messages
 from .chat.tools import Toolbox
 from .embedding import EmbeddingJob
 from .engine_registry import Lease, Settings, lease
-from .errors import FileAccessError, InvalidRequestError, UnsupportedFeatureError
+from .errors import (
+    FileAccessError,
+    InvalidRequestError,
+    UnsupportedFeatureError,
+    shown,
+    unexpected,
+)
 from .grammar.constraint import Constraint
 from .progress import LoadingBar
 from .stream import AsyncStream, Request, Stream
@@ -37,7 +43,6 @@ from .types import (
     check_allow_special,
     check_integer,
     check_token_ids,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -101,13 +106,10 @@ class StarChat:
         """
         file = _EMBEDDED if path is None else _file_name(path)
         if path is None and not os.path.exists(file):
-            raise FileAccessError(
-                f"{file}: this installation lacks the embedded model; give a path"
-            )
+            problem = f"{file}: this installation lacks the embedded model; give a path"
+            raise FileAccessError(problem, param="path")
         if not (progress is None or progress is False or callable(progress)):
-            raise InvalidRequestError(
-                f"progress: expected a function, False or None, got {shown(progress)}"
-            )
+            raise unexpected("progress", "a function, False or None", progress)
         settings = Settings(
             _setting("n_threads", n_threads),
             _setting("n_ctx", n_ctx),
@@ -486,7 +488,8 @@ class StarChat:
         constraint = Constraint.from_options(options)
         if constraint and tools and tools.allowed:
             raise InvalidRequestError(
-                f"{constraint.keyword} and tools: expected one of them, or tool_choice='none'"
+                f"{constraint.keyword} and tools: expected one of them, or tool_choice='none'",
+                param=constraint.keyword,
             )
         if constraint:
             return params, constraint.compile(self._engine)
@@ -538,10 +541,11 @@ def _file_name(path: Any) -> str:
         if b"\0" not in os.fsencode(file):
             return file
     except TypeError:
-        raise InvalidRequestError(f"path: expected a path or None, got {shown(path)}") from None
+        raise unexpected("path", "a path or None", path) from None
     except UnicodeEncodeError:  # a lone surrogate
         pass
-    raise FileAccessError(f"{shown(path)}: no file can have this name; check the path")
+    problem = f"{shown(path)}: no file can have this name; check the path"
+    raise FileAccessError(problem, param="path", got=shown(path))
 
 
 def _setting(name: str, value: Any, default: int = 0, least: int = 1, n_bits: int = 31) -> int:
@@ -554,5 +558,6 @@ def _setting(name: str, value: Any, default: int = 0, least: int = 1, n_bits: in
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise InvalidRequestError(f"{name}: expected a string, got {type(value).__name__}")
+        kind = type(value).__name__
+        raise InvalidRequestError.of(name, f"expected a string, got {kind}", got=kind)
     return value

@@ -123,7 +123,8 @@ class Request:
         """Return the whole reply, once ended."""
         last = self._chunks[-1] if self._chunks else None
         if last is None or last.finish_reason is None or last.usage is None:
-            raise InvalidRequestError("this stream was closed before its end: it has no result")
+            problem = "this stream was closed before its end: it has no result"
+            raise InvalidRequestError(problem, code="stream_closed")
         return Completion(
             "".join([chunk.text for chunk in self._chunks]),
             tuple([id for chunk in self._chunks for id in chunk.token_ids]),

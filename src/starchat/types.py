@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, unexpected
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -192,18 +192,6 @@ CONSTRAINTS = ("json_schema", "regex", "grammar", "choice")
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
-def _refuse(name: str, expected: str, value: object) -> InvalidRequestError:
-    return InvalidRequestError(f"{name}: expected {expected}, got {shown(value)}")
-
-
-def shown(value: object) -> str:
-    """Return what an error message says of a value: the beginning of its repr."""
-    try:
-        return f"{value!r:.80}"
-    except Exception:  # integers of more than 4,300 digits have no decimal form
-        return f"a value of type {type(value).__name__} that has no repr"
-
-
 def check_integer(
     name: str,
     value: Any,
@@ -216,8 +204,10 @@ def check_integer(
         number = operator.index(value)
     except TypeError:
         number = None
-    if number is None or isinstance(value, bool) or not least <= number <= most:
-        raise _refuse(name, expected, value)
+    if number is None or isinstance(value, bool):
+        raise unexpected(name, expected, value)
+    if not least <= number <= most:
+        raise unexpected(name, expected, value, limit=least if number < least else most)
     return number
 
 
@@ -232,16 +222,16 @@ def _seed(name: str, value: Any) -> int | None:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise _refuse(name, "a number", value)
+        raise unexpected(name, "a number", value)
     try:
         return float(value)
     except OverflowError:
-        raise _refuse(name, "a number that a float can hold", value) from None
+        raise unexpected(name, "a number that a float can hold", value) from None
 
 
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _refuse(name, "True or False", value)
+        raise unexpected(name, "True or False", value)
     return value
 
 
@@ -249,7 +239,7 @@ def _stop(name: str, value: Any) -> tuple[str, ...]:
     stops = _strings(name, [value] if isinstance(value, str) else value, "a string or a list")
     if "" in stops:
         where = f"{name}[{stops.index('')}]"
-        raise InvalidRequestError(f"{where}: an empty string would stop everything")
+        raise InvalidRequestError.of(where, "an empty string would stop everything")
     return stops
 
 
@@ -257,7 +247,7 @@ def _strings(name: str, value: Any, expected: str) -> tuple[str, ...]:
     strings = _items(name, value, f"{expected} of strings")
     for index, string in enumerate(strings):
         if not isinstance(string, str):
-            raise _refuse(f"{name}[{index}]", "a string", string)
+            raise unexpected(f"{name}[{index}]", "a string", string)
     return strings
 
 
@@ -267,12 +257,12 @@ def _items(name: str, value: Any, expected: str) -> tuple[Any, ...]:
             return tuple(value)
     except TypeError:  # what numpy says of an array without dimensions, which has __iter__
         pass
-    raise _refuse(name, expected, value)
+    raise unexpected(name, expected, value)
 
 
 def _bias(name: str, value: Any) -> dict[int, float]:
     if not isinstance(value, Mapping):
-        raise _refuse(name, "a mapping of token ids to numbers", value)
+        raise unexpected(name, "a mapping of token ids to numbers", value)
     return {
         check_integer(f"{name} key", token_id): _number(f"{name}[{token_id}]", bias)
         for token_id, bias in value.items()
@@ -337,11 +327,16 @@ class SamplingParams:
         """
         for name in options:
             if name in TOOLS:
-                raise InvalidRequestError(f"{name}: only the chat methods know tools")
+                problem = "only the chat methods know tools"
+                raise InvalidRequestError.of(name, problem, code="unknown_parameter")
             if name not in _CHECKS:
                 near = difflib.get_close_matches(name, [*_CHECKS, *CONSTRAINTS, *TOOLS], n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_CHECKS)}"
-                raise InvalidRequestError(f"unknown sampling parameter {name!r}: {hint}")
+                raise InvalidRequestError(
+                    f"unknown sampling parameter {name!r}: {hint}",
+                    param=name,
+                    code="unknown_parameter",
+                )
         return cls(**{name: value for name, value in options.items() if value is not None})
 
 

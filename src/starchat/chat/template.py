@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import InvalidRequestError, UnsupportedFeatureError
-from ..types import Messages, ToolCall, check_token_ids, shown
+from ..errors import InvalidRequestError, UnsupportedFeatureError, shown, unexpected
+from ..types import Messages, ToolCall, check_token_ids
 from .call_reader import restated
 from .tools import Toolbox, call_line, plain_text, reply_text, result_line
 
@@ -60,12 +60,12 @@ def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Tur
     ['system', 'user']
     """
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        raise InvalidRequestError(
-            "messages: expected a list of {'role': …, 'content': …}, "
-            f"got {type(messages).__name__}"
-        )
+        kind = type(messages).__name__
+        problem = f"expected a list of {{'role': …, 'content': …}}, got {kind}"
+        raise InvalidRequestError.of("messages", problem, got=kind)
     if not messages:
-        raise InvalidRequestError("messages: the list is empty, expected at least one message")
+        problem = "the list is empty, expected at least one message"
+        raise InvalidRequestError.of("messages", problem, limit=1, got=0)
     system: list[str] = []
     turns: list[Turn] = []
     asked = _Asked([])
@@ -84,7 +84,8 @@ def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Tur
         elif role == "user":
             turns.append(Turn(role, plain_text(content)))
         elif turns:
-            raise InvalidRequestError(f"{where}: a system message must stand before all others")
+            problem = "a system message must stand before all others"
+            raise InvalidRequestError.of(where, problem)
         else:
             system.append(content)
     first = "\n\n".join(system)
@@ -94,32 +95,50 @@ def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Tur
 def _check_message(where: str, message: Any) -> tuple[str, str]:
     """Return role and content."""
     if not isinstance(message, Mapping):
-        raise InvalidRequestError(
-            f"{where}: expected a mapping with role and content, got {type(message).__name__}"
-        )
+        kind = type(message).__name__
+        problem = f"expected a mapping with role and content, got {kind}"
+        raise InvalidRequestError.of(where, problem, got=kind)
     for key in ("role", "content"):
         if key not in message:
-            raise InvalidRequestError(f"{where}: {key} is missing")
+            raise _missing(where, key)
     role, content = message["role"], message["content"]
     if not isinstance(role, str) or role not in _KEYS:
         raise InvalidRequestError(
-            f"{where}: unknown role {shown(role)}, expected one of {', '.join(_KEYS)}"
+            f"{where}: unknown role {shown(role)}, expected one of {', '.join(_KEYS)}",
+            param=f"{where}.role",
+            got=shown(role),
         )
     if not isinstance(content, str):
-        raise InvalidRequestError(f"{where}: content must be a string, got {shown(content)}")
+        raise _no_string(where, "content", content)
     for key in message:
         if key not in _KEYS[role]:
             raise InvalidRequestError(
                 f"{where}: unknown key {shown(key)} in a message of the role {role}, "
-                f"expected {', '.join(_KEYS[role])}"
+                f"expected {', '.join(_KEYS[role])}",
+                param=f"{where}.{key}",
+                code="unknown_parameter",
             )
     return role, content
+
+
+def _missing(where: str, key: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{where}: {key} is missing", param=f"{where}.{key}", code="missing_parameter"
+    )
+
+
+def _no_string(where: str, key: str, value: object, more: str = "") -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{where}: {key} must be a string{more}, got {shown(value)}",
+        param=f"{where}.{key}",
+        got=shown(value),
+    )
 
 
 def _check_calls(where: str, calls: Any) -> list[ToolCall]:
     """Return the calls of a message, given as ToolCalls or as mappings."""
     if isinstance(calls, (str, bytes, Mapping)) or not isinstance(calls, Sequence):
-        raise InvalidRequestError(f"{where}: expected a list of calls, got {shown(calls)}")
+        raise unexpected(where, "a list of calls", calls)
     return [_check_call(f"{where}[{index}]", call) for index, call in enumerate(calls)]
 
 
@@ -127,17 +146,16 @@ def _check_call(where: str, call: Any) -> ToolCall:
     if isinstance(call, Mapping) and call.keys() == {"id", "name", "arguments"}:
         call = ToolCall(**call)
     if not isinstance(call, ToolCall):
-        raise InvalidRequestError(
-            f"{where}: expected a mapping with id, name and arguments, got {shown(call)}"
-        )
+        raise unexpected(where, "a mapping with id, name and arguments", call)
     for key in ("id", "name"):
         if not isinstance(value := getattr(call, key), str) or not value:
-            raise InvalidRequestError(
-                f"{where}: {key} must be a string, and not empty, got {shown(value)}"
-            )
+            raise _no_string(where, key, value, ", and not empty")
     if not isinstance(call.arguments, Mapping):
+        given = shown(call.arguments)
         raise InvalidRequestError(
-            f"{where}: arguments must be a mapping, got {shown(call.arguments)}"
+            f"{where}: arguments must be a mapping, got {given}",
+            param=f"{where}.arguments",
+            got=given,
         )
     return call
 
@@ -155,7 +173,7 @@ class _Asked:
         ids: set[str] = set()
         for call in self._calls:
             if call.id in ids:
-                raise InvalidRequestError(f"{where}: two calls have the id {shown(call.id)}")
+                raise InvalidRequestError.of(where, f"two calls have the id {shown(call.id)}")
             ids.add(call.id)
         return [
             call_line(f"{where}.tool_calls[{index}]", call.name, dict(call.arguments))
@@ -165,24 +183,28 @@ class _Asked:
     def answer(self, where: str, message: Mapping[str, Any], content: str) -> None:
         """Take the answer of a tool."""
         if "tool_call_id" not in message:
-            raise InvalidRequestError(f"{where}: tool_call_id is missing")
+            raise _missing(where, "tool_call_id")
         id = message["tool_call_id"]
         if not isinstance(id, str):
-            raise InvalidRequestError(f"{where}: tool_call_id must be a string, got {shown(id)}")
+            raise _no_string(where, "tool_call_id", id)
         call = self._by_id.get(id)
         if call is None:
             known = ", ".join([shown(call.id) for call in self._calls]) or "none"
             raise InvalidRequestError(
                 f"{where}: answers the call {shown(id)}, but the calls of the assistant's turn "
-                f"before it are: {known}"
+                f"before it are: {known}",
+                param=f"{where}.tool_call_id",
+                got=shown(id),
             )
         if call.id in self._answers:
-            raise InvalidRequestError(f"{where}: a second answer to the call {shown(id)}")
+            raise InvalidRequestError.of(where, f"a second answer to the call {shown(id)}")
         name = message.get("name")
         if name is not None and not (isinstance(name, str) and name == call.name):
             raise InvalidRequestError(
                 f"{where}: name is {shown(name)}, but the call {shown(id)} is one of "
-                f"{shown(call.name)}"
+                f"{shown(call.name)}",
+                param=f"{where}.name",
+                got=shown(name),
             )
         self._answers[call.id] = result_line(where, call.name, content)
 

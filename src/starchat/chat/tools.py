@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .. import _core
-from ..errors import ConstraintError, InvalidRequestError
+from ..errors import ConstraintError, InvalidRequestError, shown, unexpected
 from ..grammar.constraint import Constraint, json_text
 from ..grammar.schemas import Schema, closed_schema
 from ..grammar.shown_schema import shown_parameters
-from ..types import TOOLS, shown
+from ..types import TOOLS
 
 CALL = "<tool_call>"
 RESULT = "<tool_result>"
@@ -47,7 +47,8 @@ def _dump(where: str, value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{where}: cannot be written as JSON: {error}") from error
+        problem = f"cannot be written as JSON: {error}"
+        raise InvalidRequestError.of(where, problem) from error
 
 
 def plain_text(text: str) -> str:
@@ -98,6 +99,7 @@ class Tool:
     name: str
     line: str  # tells the model of it
     schema: str  # of a call's arguments, as JSON for the grammar
+    param: str = field(compare=False)  # where the request has it, for errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,7 @@ class Toolbox:
         'any'
         """
         if not isinstance(parallel_tool_calls, bool):
-            raise InvalidRequestError(
-                f"parallel_tool_calls: expected True or False, got {shown(parallel_tool_calls)}"
-            )
+            raise unexpected("parallel_tool_calls", "True or False", parallel_tool_calls)
         found = check_tools(tools)
         if not isinstance(tool_choice, str):
             raise _unknown(found, tool_choice)
@@ -134,9 +134,8 @@ class Toolbox:
             return cls(found, found, "auto", parallel_tool_calls)
         if tool_choice in ("any", "required"):
             if not found:
-                raise InvalidRequestError(
-                    f"tool_choice: {tool_choice!r} needs at least one tool, but tools is empty"
-                )
+                problem = f"{tool_choice!r} needs at least one tool, but tools is empty"
+                raise InvalidRequestError.of("tool_choice", problem, got=tool_choice)
             return cls(found, found, "any", parallel_tool_calls)
         allowed = tuple([tool for tool in found if tool.name == tool_choice])
         if not allowed:
@@ -170,16 +169,18 @@ class Toolbox:
         except ConstraintError:
             for tool in self.allowed:
                 where = f"tool {shown(tool.name)}: parameters"
-                Constraint(where, "json_schema", tool.schema).compile(engine)
+                try:
+                    Constraint(where, "json_schema", tool.schema).compile(engine)
+                except ConstraintError as error:
+                    error.param = f"{tool.param}.parameters"
+                    raise
             raise
 
 
 def _unknown(tools: Sequence[Tool], choice: object) -> InvalidRequestError:
     known = ", ".join([shown(tool.name) for tool in tools]) or "none is given"
-    return InvalidRequestError(
-        f"tool_choice: expected {', '.join(map(repr, _CHOICES))} or the name of a tool "
-        f"({known}), got {shown(choice)}"
-    )
+    expected = f"{', '.join(map(repr, _CHOICES))} or the name of a tool ({known})"
+    return unexpected("tool_choice", expected, choice)
 
 
 def check_tools(tools: object) -> tuple[Tool, ...]:
@@ -193,14 +194,13 @@ def check_tools(tools: object) -> tuple[Tool, ...]:
     if tools is None:
         return ()
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
-        raise InvalidRequestError(
-            f"tools: expected a list of {{'name': …, 'parameters': …}}, got {shown(tools)}"
-        )
+        raise unexpected("tools", "a list of {'name': …, 'parameters': …}", tools)
     checked: dict[str, Tool] = {}
     for index, definition in enumerate(tools):
         tool = _check_tool(f"tools[{index}]", definition)
         if tool.name in checked:
-            raise InvalidRequestError(f"tools[{index}]: a second tool named {shown(tool.name)}")
+            problem = f"a second tool named {shown(tool.name)}"
+            raise InvalidRequestError.of(f"tools[{index}]", problem)
         checked[tool.name] = tool
     return tuple(checked.values())
 
@@ -208,38 +208,41 @@ def check_tools(tools: object) -> tuple[Tool, ...]:
 def _check_tool(where: str, definition: Any) -> Tool:
     if isinstance(definition, Mapping) and "function" in definition:
         if definition.keys() != {"type", "function"} or definition["type"] != "function":
-            raise InvalidRequestError(
-                f"{where}: expected {{'type': 'function', 'function': {{…}}}}, "
-                f"got {shown(definition)}"
-            )
+            raise unexpected(where, "{'type': 'function', 'function': {…}}", definition)
         definition, where = definition["function"], f"{where}.function"
     if not isinstance(definition, Mapping):
-        raise InvalidRequestError(f"{where}: expected a mapping, got {shown(definition)}")
+        raise unexpected(where, "a mapping", definition)
     for key in definition:
         if key not in _KEYS:
             raise InvalidRequestError(
-                f"{where}: unknown key {shown(key)}, expected {', '.join(_KEYS)}"
+                f"{where}: unknown key {shown(key)}, expected {', '.join(_KEYS)}",
+                param=f"{where}.{key}",
+                code="unknown_parameter",
             )
     name, description = definition.get("name"), definition.get("description") or ""
     if not isinstance(name, str) or not name or _SURROGATE.search(name):
-        raise InvalidRequestError(
-            f"{where}.name: expected a string, not empty and without lone surrogates, "
-            f"got {shown(name)}"
-        )
-    where = f"{where} ({shown(name)})"
+        expected = "a string, not empty and without lone surrogates"
+        raise unexpected(f"{where}.name", expected, name)
+    param, where = where, f"{where} ({shown(name)})"
     if not isinstance(description, str):
         raise InvalidRequestError(
-            f"{where}: description must be a string, got {shown(description)}"
+            f"{where}: description must be a string, got {shown(description)}",
+            param=f"{param}.description",
+            got=shown(description),
         )
     told: dict[str, Any] = {"name": name} | ({"description": description} if description else {})
-    parameters = _check_parameters(where, definition.get("parameters"))
     try:
+        parameters = _check_parameters(where, definition.get("parameters"))
         told["parameters"] = shown_parameters(parameters)
         enforced = closed_schema({**parameters, "type": "object"})
         text = json_text(enforced, f"{where}.parameters")
-        return Tool(name, to_json(where, told), text)
+        return Tool(name, to_json(where, told), text, param)
     except RecursionError:
-        raise InvalidRequestError(f"{where}.parameters: nested too deeply") from None
+        problem = f"{where}.parameters: nested too deeply"
+        raise InvalidRequestError(problem, param=f"{param}.parameters") from None
+    except InvalidRequestError as error:
+        error.param = f"{param}.parameters"  # without the tool's name, which is for people
+        raise
 
 
 def _check_parameters(where: str, parameters: Any) -> Schema:
@@ -248,16 +251,15 @@ def _check_parameters(where: str, parameters: Any) -> Schema:
         return {"type": "object", "properties": {}}
     where = f"{where}.parameters"
     if not isinstance(parameters, Mapping):
-        raise InvalidRequestError(f"{where}: expected a JSON Schema, got {shown(parameters)}")
+        raise unexpected(where, "a JSON Schema", parameters)
     text = _dump(where, dict(parameters))
     if _SURROGATE.search(text):
-        raise InvalidRequestError(f"{where}: a lone surrogate in it has no UTF-8")
+        raise InvalidRequestError.of(where, "a lone surrogate in it has no UTF-8")
     schema: Schema = json.loads(text)
     types = schema.get("type", "object")
     if types != "object" and not (isinstance(types, list) and "object" in types):
-        raise InvalidRequestError(
-            f"{where}: arguments are an object, so type must be 'object', got {shown(types)}"
-        )
+        problem = f"arguments are an object, so type must be 'object', got {shown(types)}"
+        raise InvalidRequestError.of(where, problem, got=shown(types))
     return schema
 
 

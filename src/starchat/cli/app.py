@@ -217,7 +217,8 @@ def inspect(
     content = _core.inspect(file)
     n_ctx = content["n_ctx"]
     if ctx is not None and not 2 <= ctx <= n_ctx:
-        raise InvalidRequestError(f"--ctx: expected 2 to {n_ctx:,}, the file's own; got {ctx:,}")
+        problem = f"expected 2 to {n_ctx:,}, the file's own; got {ctx:,}"
+        raise InvalidRequestError.of("--ctx", problem, limit=n_ctx, got=ctx)
     console = Console(highlight=False)
     console.print(_overview(content, n_ctx if ctx is None else ctx))
     console.print()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .. import _core
-from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError
-from ..types import CONSTRAINTS, shown
+from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError, unexpected
+from ..types import CONSTRAINTS
 from .schemas import check_exact
 
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -43,7 +43,8 @@ class Constraint:
         if not given:
             return None
         if len(given) > 1:
-            raise InvalidRequestError(f"{' and '.join(given)}: expected at most one constraint")
+            problem = f"{' and '.join(given)}: expected at most one constraint"
+            raise InvalidRequestError(problem, param=given[1], limit=1, got=len(given))
         name = given[0]
         value = options[name]
         if name == "json_schema":
@@ -64,7 +65,9 @@ class Constraint:
         try:
             return engine.compile(library(), self.kind, self.text)
         except ConstraintError as error:
-            raise ConstraintError(f"{self.keyword}: {error}") from None
+            raise ConstraintError.of(
+                self.keyword, str(error), limit=error.limit, got=error.got
+            ) from None
 
 
 def json_text(schema: object, where: str = "json_schema") -> str:
@@ -78,24 +81,19 @@ def json_text(schema: object, where: str = "json_schema") -> str:
     if schema is True:
         schema = {"type": "object"}
     if not isinstance(schema, Mapping):
-        raise InvalidRequestError(
-            f"{where}: expected a JSON Schema as a dict, or True for any object, "
-            f"got {shown(schema)}"
-        )
+        raise unexpected(where, "a JSON Schema as a dict, or True for any object", schema)
     try:
         text = json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False)
         plain = json.loads(text)  # what is compiled: tuples are lists there, enums are numbers
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConstraintError(f"{where}: the schema is no JSON: {error}") from error
+        raise ConstraintError.of(where, f"the schema is no JSON: {error}") from error
     check_exact(plain, where)
     return text
 
 
 def _choice(value: object) -> str:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or not value:
-        raise InvalidRequestError(
-            f"choice: expected a list of at least one string, got {shown(value)}"
-        )
+        raise unexpected("choice", "a list of at least one string", value)
     texts = [_text(f"choice[{index}]", text) for index, text in enumerate(value)]
     return "start: " + " | ".join(map(json.dumps, texts))  # in ASCII: Lark takes no raw U+007F
 
@@ -108,18 +106,19 @@ def _lark(text: str) -> str:
     try:
         return str(importlib.import_module("llguidance.gbnf_to_lark").any_to_lark(text))
     except Exception as error:  # whatever its parser stumbles over
-        raise ConstraintError(f"grammar: this GBNF cannot be read: {error}") from error
+        raise ConstraintError.of("grammar", f"this GBNF cannot be read: {error}") from error
 
 
 def _text(where: str, value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidRequestError(f"{where}: expected a string, got {shown(value)}")
+        raise unexpected(where, "a string", value)
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ConstraintError(f"{where}: has a lone surrogate, which no text can hold") from None
+        problem = "has a lone surrogate, which no text can hold"
+        raise ConstraintError.of(where, problem) from None
     if "\0" in value and not where.startswith("choice"):
-        raise ConstraintError(f"{where}: has a NUL character: write it as an escape")
+        raise ConstraintError.of(where, "has a NUL character: write it as an escape")
     return value
 
 

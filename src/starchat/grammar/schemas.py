@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from ..errors import ConstraintError
-from ..types import shown
+from ..errors import ConstraintError, shown
 
 Schema = dict[str, Any]
 
@@ -113,16 +112,21 @@ def check_exact(schema: Mapping[str, Any], where: str) -> None:
         for key in _NUMBERS:
             for value in _numbers(node.get(key)):
                 if not _is_exact(value):
-                    raise ConstraintError(
-                        f"{where}: {key} has the number {shown(value)}, expected one of at most 15 "
-                        "digits, or 22 behind the point: others cannot be enforced exactly"
+                    raise ConstraintError.of(
+                        where,
+                        f"{key} has the number {shown(value)}, expected one of at most 15 digits, "
+                        "or 22 behind the point: others cannot be enforced exactly",
+                        got=shown(value),
                     )
         least, required = node.get("minProperties"), node.get("required")
         n_required = len(required) if isinstance(required, list) else 0
         if isinstance(least, (int, float)) and least > n_required + 1:
-            raise ConstraintError(
-                f"{where}: minProperties is {shown(least)} where {n_required} are required, "
-                "expected at most one more: keys without a name are not told apart"
+            raise ConstraintError.of(
+                where,
+                f"minProperties is {shown(least)} where {n_required} are required, expected at "
+                "most one more: keys without a name are not told apart",
+                limit=n_required + 1,
+                got=shown(least),
             )
 
 
