@@ -1,5 +1,5 @@
-// The forward pass of a decoder (GPTBigCode) over one ragged batch. Scratch memory is made at load;
-// forward() allocates nothing.
+// The forward pass over one ragged batch: token and position embeddings, then runs of layers, each
+// on its device. Memory is made at load; forward() allocates nothing.
 #pragma once
 #include <functional>
 #include <memory>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "model/batch.hpp"
-#include "model/kv_store.hpp"
+#include "model/layer_run.hpp"
 #include "model/model_info.hpp"
 #include "model/weights.hpp"
 
@@ -16,6 +16,7 @@ namespace starchat {
 class Decoder : public ForwardPass {
  public:
   Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress);
+  Decoder(const Decoder&) = delete;  // the runs refer to its weights
 
   int n_vocab() const override { return config_.n_vocab; }
   int n_ctx() const override { return config_.n_ctx; }
@@ -28,10 +29,7 @@ class Decoder : public ForwardPass {
 
  private:
   void embed(const Batch& batch);
-  void store_keys_and_values(const Batch& batch, int layer);
-  void attention(const Batch& batch, int layer);
-  void output(const Batch& batch, std::span<float> logits);
-  void hidden_states(const Batch& batch, std::span<float> states) const;
+  std::vector<std::unique_ptr<LayerRun>> make_runs();
 
   const Kernels& kernels_;
   ThreadPool threads_;
@@ -40,18 +38,9 @@ class Decoder : public ForwardPass {
   uint64_t n_params_;
   std::string path_, quantization_;
   int max_columns_;
-  KvStore kv_store_;
+  ActivationBuffer x_;  // (max_columns, n_embd): the residual stream
+  std::vector<std::unique_ptr<LayerRun>> runs_;
   KvPool kv_pool_;
-
-  std::vector<int32_t> all_columns_;  // 0, 1, 2 …
-  ActivationTiles tiles_;             // of the next matmul
-  ActivationBuffer x_;                // (max_columns, n_embd): the residual stream
-  ActivationBuffer qkv_;              // (max_columns, rows of c_attn, padded)
-  ActivationBuffer mixed_;            // (max_columns, q_width): what attention gives
-  ActivationBuffer inner_;            // (max_columns, n_inner)
-  ActivationBuffer logits_;           // (kTileColumns, n_vocab, padded)
-  std::vector<uint16_t> half_;        // (2 * kv_width)
-  ActivationBuffer scratch_;          // (n_threads, scratch_elements)
 };
 
 // n_threads 0: as many as the process may use. n_ctx 0: the file's own. Throws FileAccessError,

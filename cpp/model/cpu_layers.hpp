@@ -1,0 +1,46 @@
+// Layers computed by kernels x thread pool from weights in memory: the LayerRun of the CPU.
+// Scratch memory is made at load; forward() and output() allocate nothing.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "model/kv_store.hpp"
+#include "model/layer_run.hpp"
+#include "model/weights.hpp"
+
+namespace starchat {
+
+class CpuLayers : public LayerRun {
+ public:
+  // Layers first .. end-1 of the weights. What compute and weights refer to outlives the run.
+  CpuLayers(const Compute& compute, const DecoderConfig& config, const Weights& weights, int first,
+            int end, int max_columns);
+
+  size_t page_bytes() const override { return kv_.page_bytes(); }
+  void reserve_pages(int n_pages) override { kv_.reserve(n_pages); }
+  void forward(const Batch& batch, ActivationBuffer& x) override;
+  void output(const Batch& batch, const ActivationBuffer& x, std::span<float> logits,
+              std::span<float> states) override;
+
+ private:
+  void store_keys_and_values(const Batch& batch, int layer);
+  void attention(const Batch& batch, int layer);
+
+  const Compute compute_;
+  const DecoderConfig config_;
+  const std::span<const Layer> layers_;
+  const LayerNorm& final_norm_;
+  const PackedMatrix& output_;
+  KvStore kv_;
+
+  std::vector<int32_t> all_columns_;  // 0, 1, 2 …
+  ActivationTiles tiles_;             // of the next matmul
+  ActivationBuffer qkv_;              // (max_columns, q_width + 2 * kv_width, padded)
+  ActivationBuffer mixed_;            // (max_columns, q_width): what attention gives
+  ActivationBuffer inner_;            // (max_columns, n_inner)
+  ActivationBuffer logits_;           // (kTileColumns, n_vocab, padded)
+  std::vector<uint16_t> half_;        // (2 * kv_width)
+  ActivationBuffer scratch_;          // (n_threads, scratch_elements)
+};
+
+}  // namespace starchat

@@ -1,0 +1,28 @@
+// The seam between a decoder and what computes its layers. Nothing finer is virtual: a device with
+// memory of its own takes the residual stream once a step, not once an operation.
+#pragma once
+#include <span>
+
+#include "model/batch.hpp"
+#include "ops/activation_buffer.hpp"
+
+namespace starchat {
+
+// Consecutive layers of a decoder, computed in one place, with the keys and values of these layers.
+class LayerRun {
+ public:
+  virtual ~LayerRun() = default;
+
+  virtual size_t page_bytes() const = 0;  // of the run's part of one page of the KV cache
+  // Makes room for the pages with ids below n_pages. Throws OutOfMemoryError.
+  virtual void reserve_pages(int n_pages) = 0;
+
+  // x: the residual stream (n_columns, n_embd), in and out. Writes keys and values of all columns.
+  virtual void forward(const Batch& batch, ActivationBuffer& x) = 0;
+  // Of the last run only, behind its layers: the final norm and the output matrix. logits
+  // (n_logits, n_vocab), states (n_states, n_embd).
+  virtual void output(const Batch& batch, const ActivationBuffer& x, std::span<float> logits,
+                      std::span<float> states) = 0;
+};
+
+}  // namespace starchat
