@@ -50,6 +50,11 @@ class Shard:
     targets: Tensor  # (n_tokens,) the id to write after each; -1: not learned
     lengths: list[int]  # of the dialogues, in tokens
 
+    def to(self, device: str) -> Shard:
+        """Return the same on a device."""
+        tensors = (tensor.to(device) for tensor in (self.ids, self.positions, self.targets))
+        return Shard(*tensors, self.lengths)
+
 
 def batch(encoder: Encoder, n_ctx: int, seed: int, step: int, n_shards: int) -> list[Shard]:
     """Return the shards of a step's batch."""

@@ -72,14 +72,16 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Iterator[Tensor]:
         n_keys = start + len(some)
         # All heads share k, so one matrix product serves them all: much faster on a CPU.
         rows = some.reshape(-1, head_dim)
-        mask = _mask(len(some), n_keys, len(rows) // len(some), q.dtype)
+        mask = _mask(len(some), n_keys, len(rows) // len(some), q.dtype, q.device)
         scores = torch.addmm(mask, rows, k[:n_keys].T, alpha=head_dim**-0.5)
         yield (torch.softmax(scores, -1) @ v[:n_keys]).view(some.shape)
 
 
 @functools.lru_cache(maxsize=32)
-def _mask(n_tokens: int, n_keys: int, n_head: int, dtype: torch.dtype) -> Tensor:
-    future = torch.full((n_tokens, n_keys), float("-inf"), dtype=dtype)
+def _mask(
+    n_tokens: int, n_keys: int, n_head: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    future = torch.full((n_tokens, n_keys), float("-inf"), dtype=dtype, device=device)
     return future.triu(1 + n_keys - n_tokens).repeat_interleave(n_head, 0)
 
 

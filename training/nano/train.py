@@ -1,7 +1,10 @@
 """Trains starchat-nano from scratch on generated dialogues and writes its ggml q8_0 file.
 
-    python training/nano/train.py train      # resumes from its checkpoint; six hours on 2 cores
-    python training/nano/train.py export     # src/starchat/models/starchat-nano.q8_0.bin
+    python training/nano/train.py train               # six hours on 2 cores
+    python training/nano/train.py train --device cuda # on a GPU
+    python training/nano/train.py export              # src/starchat/models/starchat-nano.q8_0.bin
+
+`train` goes on where the checkpoint in its folder ends, on whatever device that was written.
 
 Step k sees the same batch in every run: it is made from (seed, k). Needs torch, tokenizers, typer.
 """
@@ -47,22 +50,31 @@ def rate(step: int, n_steps: int) -> float:
 
 
 @app.command()
-def train(folder: Folder = FOLDER, n_steps: int = N_STEPS, n_processes: int = 2) -> None:
-    """Train, or go on where the checkpoint ends; one process per core."""
+def train(
+    folder: Folder = FOLDER, n_steps: int = N_STEPS, n_processes: int = 0, device: str = "cpu"
+) -> None:
+    """Train, or go on where the checkpoint ends.
+
+    Processes share a batch: by default two on CPUs, one thread each, and one on a GPU.
+    """
+    n_processes = n_processes or (2 if device == "cpu" else 1)
     folder.mkdir(parents=True, exist_ok=True)
     if not (path := folder / "tokenizer.json").exists():
         train_tokenizer(SEED).save(str(path))
     with tempfile.TemporaryDirectory() as meeting:
-        spawn(_train, (n_processes, f"file://{meeting}/meet", folder, n_steps), n_processes)
+        shared = (n_processes, f"file://{meeting}/meet", folder, n_steps, device)
+        spawn(_train, shared, n_processes)
 
 
-def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int) -> None:
+def _train(
+    rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int, device: str
+) -> None:
     """Train in one process. Each takes a shard of a batch; gradients are summed."""
     torch.set_num_threads(1)  # two threads wait for each other at every operation
     torch.manual_seed(SEED)
     distributed.init_process_group("gloo", meeting, rank=rank, world_size=n_processes)
     encoder = Encoder(_tokenizer(folder))
-    model = GPTBigCode(Config())
+    model = GPTBigCode(Config()).to(device)  # made on the CPU: the same start on every device
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name[0] == "h"]
     others = [p for _, p in model.named_parameters() if p.ndim < 2] + [model.wte.weight]
     places = [model.wpe.weight]  # a position is rarely seen: small steps
@@ -77,7 +89,7 @@ def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int
     optimizers = {"muon": muon, "adamw": adamw}
     first, seconds = 0, 0.0
     if (path := folder / "checkpoint.pt").exists():
-        state = torch.load(path)
+        state = torch.load(path, map_location="cpu")
         model.load_state_dict(state["model"])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(state[name])
@@ -93,8 +105,9 @@ def _train(rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int
             model.zero_grad(set_to_none=True)
             shards = batch(encoder, model.config.n_ctx, SEED, step, n_processes)
             n_learned = sum(int((shard.targets >= 0).sum()) for shard in shards)
-            loss = _learn(model, shards[rank], n_learned)
-            _sum_gradients(model)
+            loss = _learn(model, shards[rank].to(device), n_learned)
+            if n_processes > 1:
+                _sum_gradients(model)
             torch.nn.utils.clip_grad_norm_(others, 1.0)
             muon.step()
             adamw.step()
@@ -140,7 +153,7 @@ def _learn(model: GPTBigCode, shard: Shard, n_learned: int) -> float:
 
 def _load(folder: Path) -> tuple[GPTBigCode, Encoder]:
     model = GPTBigCode(Config())
-    model.load_state_dict(torch.load(folder / "checkpoint.pt")["model"])
+    model.load_state_dict(torch.load(folder / "checkpoint.pt", map_location="cpu")["model"])
     return model.eval(), Encoder(_tokenizer(folder))
 
 
