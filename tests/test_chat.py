@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from starchat.chat.template import ChatTemplate, check_messages
+from starchat.chat.messages import check_messages
+from starchat.chat.template import ChatTemplate
 from starchat.errors import InvalidRequestError, UnsupportedFeatureError
 from support.fake_core import ByteVocabulary
 from support.tokenizer_oracle import NEEDS_DATA, Oracle, learned_oracle, starchat_oracle

@@ -25,7 +25,8 @@ from starchat import (
     _core,
 )
 from starchat.chat.call_reader import CallReader
-from starchat.chat.template import ChatTemplate, check_messages
+from starchat.chat.messages import check_messages
+from starchat.chat.template import ChatTemplate
 from starchat.chat.tools import CALL, RESULT, Toolbox, call_line, reply_grammar, reply_text
 from starchat.grammar.shown_schema import shown_parameters
 from starchat.stream import Request, Stream

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from . import _core
 from .async_waker import shared_waker
 from .chat.call_reader import CallReader
-from .chat.template import ChatTemplate, check_messages
+from .chat.messages import check_messages
+from .chat.template import ChatTemplate
 from .chat.tools import Toolbox
 from .embedding import EmbeddingJob
 from .engine_registry import Lease, Settings, lease

@@ -1,27 +1,19 @@
 r"""Messages → token ids by StarChat's dialogue template.
 
 <|system|>\n…<|end|>\n<|user|>\n…<|end|>\n<|assistant|>: the roles are inserted as ids, so what a
-message says can never end its own turn. The form of tools, calls and results within the turns is
-that of tools.py. Refuses roles and contents that the template cannot hold.
+message says can never end its own turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from ..errors import InvalidRequestError, UnsupportedFeatureError, shown, unexpected
-from ..types import Messages, ToolCall, check_token_ids
+from ..errors import UnsupportedFeatureError
 from .call_reader import restated
-from .tools import Toolbox, call_line, plain_text, reply_text, result_line
+from .messages import Turn
 
-_KEYS = {
-    "system": ("role", "content"),
-    "user": ("role", "content"),
-    "assistant": ("role", "content", "token_ids", "tool_calls"),
-    "tool": ("role", "content", "tool_call_id", "name"),
-}
 _ROLES = ("system", "user", "assistant")  # that have a token
 
 
@@ -36,182 +28,6 @@ class Tokenizer(Protocol):
 
     def find(self, token: str, /) -> int | None:
         """Return the id of a whole token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What stands between a role and its end; `token_ids` are those generated for it, if kept."""
-
-    role: str
-    content: str
-    token_ids: tuple[int, ...] = ()
-
-
-def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Turn]:
-    """Return the turns of a dialogue, with the one system turn first, empty where none is given.
-
-    Several system messages at the start are joined by a blank line; the tools follow them. Turns
-    of the same role may follow each other; what tools answered to one turn of the assistant is
-    one turn of the user, in the order of the calls. The messages themselves are left as they are.
-
-    Raises InvalidRequestError.
-
-    >>> [turn.role for turn in check_messages([{"role": "user", "content": "Hi"}])]
-    ['system', 'user']
-    """
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        kind = type(messages).__name__
-        problem = f"expected a list of {{'role': …, 'content': …}}, got {kind}"
-        raise InvalidRequestError.of("messages", problem, got=kind)
-    if not messages:
-        problem = "the list is empty, expected at least one message"
-        raise InvalidRequestError.of("messages", problem, limit=1, got=0)
-    system: list[str] = []
-    turns: list[Turn] = []
-    asked = _Asked([])
-    for index, message in enumerate(messages):
-        where = f"messages[{index}]"
-        role, content = _check_message(where, message)
-        if role == "tool":
-            asked.answer(where, message, content)
-            continue
-        turns += asked.turns()
-        asked = _Asked([])
-        if role == "assistant":
-            asked = _Asked(_check_calls(f"{where}.tool_calls", message.get("tool_calls", ())))
-            ids = check_token_ids(f"{where}.token_ids", message.get("token_ids", ()))
-            turns.append(Turn(role, reply_text(content, asked.lines(where)), ids))
-        elif role == "user":
-            turns.append(Turn(role, plain_text(content)))
-        elif turns:
-            problem = "a system message must stand before all others"
-            raise InvalidRequestError.of(where, problem)
-        else:
-            system.append(content)
-    first = "\n\n".join(system)
-    return [Turn("system", tools.system_text(first) if tools else first), *turns, *asked.turns()]
-
-
-def _check_message(where: str, message: Any) -> tuple[str, str]:
-    """Return role and content."""
-    if not isinstance(message, Mapping):
-        kind = type(message).__name__
-        problem = f"expected a mapping with role and content, got {kind}"
-        raise InvalidRequestError.of(where, problem, got=kind)
-    for key in ("role", "content"):
-        if key not in message:
-            raise _missing(where, key)
-    role, content = message["role"], message["content"]
-    if not isinstance(role, str) or role not in _KEYS:
-        raise InvalidRequestError(
-            f"{where}: unknown role {shown(role)}, expected one of {', '.join(_KEYS)}",
-            param=f"{where}.role",
-            got=shown(role),
-        )
-    if not isinstance(content, str):
-        raise _no_string(where, "content", content)
-    for key in message:
-        if key not in _KEYS[role]:
-            raise InvalidRequestError(
-                f"{where}: unknown key {shown(key)} in a message of the role {role}, "
-                f"expected {', '.join(_KEYS[role])}",
-                param=f"{where}.{key}",
-                code="unknown_parameter",
-            )
-    return role, content
-
-
-def _missing(where: str, key: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"{where}: {key} is missing", param=f"{where}.{key}", code="missing_parameter"
-    )
-
-
-def _no_string(where: str, key: str, value: object, more: str = "") -> InvalidRequestError:
-    return InvalidRequestError(
-        f"{where}: {key} must be a string{more}, got {shown(value)}",
-        param=f"{where}.{key}",
-        got=shown(value),
-    )
-
-
-def _check_calls(where: str, calls: Any) -> list[ToolCall]:
-    """Return the calls of a message, given as ToolCalls or as mappings."""
-    if isinstance(calls, (str, bytes, Mapping)) or not isinstance(calls, Sequence):
-        raise unexpected(where, "a list of calls", calls)
-    return [_check_call(f"{where}[{index}]", call) for index, call in enumerate(calls)]
-
-
-def _check_call(where: str, call: Any) -> ToolCall:
-    if isinstance(call, Mapping) and call.keys() == {"id", "name", "arguments"}:
-        call = ToolCall(**call)
-    if not isinstance(call, ToolCall):
-        raise unexpected(where, "a mapping with id, name and arguments", call)
-    for key in ("id", "name"):
-        if not isinstance(value := getattr(call, key), str) or not value:
-            raise _no_string(where, key, value, ", and not empty")
-    if not isinstance(call.arguments, Mapping):
-        given = shown(call.arguments)
-        raise InvalidRequestError(
-            f"{where}: arguments must be a mapping, got {given}",
-            param=f"{where}.arguments",
-            got=given,
-        )
-    return call
-
-
-class _Asked:
-    """The calls of one turn of the assistant, and what tools answered to them."""
-
-    def __init__(self, calls: Sequence[ToolCall]) -> None:
-        self._calls = calls
-        self._by_id = {call.id: call for call in calls}
-        self._answers: dict[str, str] = {}  # by the id of the call
-
-    def lines(self, where: str) -> list[str]:
-        """Return the lines that call."""
-        ids: set[str] = set()
-        for call in self._calls:
-            if call.id in ids:
-                raise InvalidRequestError.of(where, f"two calls have the id {shown(call.id)}")
-            ids.add(call.id)
-        return [
-            call_line(f"{where}.tool_calls[{index}]", call.name, dict(call.arguments))
-            for index, call in enumerate(self._calls)
-        ]
-
-    def answer(self, where: str, message: Mapping[str, Any], content: str) -> None:
-        """Take the answer of a tool."""
-        if "tool_call_id" not in message:
-            raise _missing(where, "tool_call_id")
-        id = message["tool_call_id"]
-        if not isinstance(id, str):
-            raise _no_string(where, "tool_call_id", id)
-        call = self._by_id.get(id)
-        if call is None:
-            known = ", ".join([shown(call.id) for call in self._calls]) or "none"
-            raise InvalidRequestError(
-                f"{where}: answers the call {shown(id)}, but the calls of the assistant's turn "
-                f"before it are: {known}",
-                param=f"{where}.tool_call_id",
-                got=shown(id),
-            )
-        if call.id in self._answers:
-            raise InvalidRequestError.of(where, f"a second answer to the call {shown(id)}")
-        name = message.get("name")
-        if name is not None and not (isinstance(name, str) and name == call.name):
-            raise InvalidRequestError(
-                f"{where}: name is {shown(name)}, but the call {shown(id)} is one of "
-                f"{shown(call.name)}",
-                param=f"{where}.name",
-                got=shown(name),
-            )
-        self._answers[call.id] = result_line(where, call.name, content)
-
-    def turns(self) -> list[Turn]:
-        """Return the one turn that holds all answers, none without any."""
-        lines = [self._answers[call.id] for call in self._calls if call.id in self._answers]
-        return [Turn("user", "\n".join(lines))] if lines else []
 
 
 @dataclass(frozen=True, slots=True)
