@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from starchat.chat.messages import check_messages
-from starchat.chat.template import ChatTemplate
+from starchat.chat.template import STARCHAT
 from starchat.errors import InvalidRequestError, UnsupportedFeatureError
 from support.fake_core import ByteVocabulary
 from support.tokenizer_oracle import NEEDS_DATA, Oracle, learned_oracle, starchat_oracle
@@ -20,7 +20,7 @@ BYTES = ByteVocabulary()
 
 
 def render(messages: Any, vocabulary: Any = BYTES) -> list[int]:
-    return ChatTemplate.find(vocabulary).render(check_messages(messages), vocabulary)
+    return STARCHAT.render(check_messages(messages), vocabulary)
 
 
 def shown(messages: Any) -> str:
@@ -144,7 +144,7 @@ def test_refused_with_where_and_what_was_expected(messages: Any, sentence: str) 
 
 def test_a_vocabulary_without_roles_names_the_way_out() -> None:
     with pytest.raises(UnsupportedFeatureError, match=r"no <\|system\|>.*use complete\(\)"):
-        ChatTemplate.find(ByteVocabulary(["<|endoftext|>"]))
+        render([user("Hi")], ByteVocabulary(["<|endoftext|>"]))
 
 
 def test_the_callers_messages_stay_as_they_are() -> None:

@@ -13,7 +13,7 @@ from starchat.text_stream import TextStream
 
 def run(pieces: list[bytes], stop: list[str], drop_newline: bool = False) -> list[str]:
     """Return what each piece, and the end, gave out."""
-    stream = TextStream(stop, drop_newline=drop_newline)
+    stream = TextStream(stop, lead="\n" if drop_newline else "")
     return [*(stream.feed(piece) for piece in pieces), stream.finish()]
 
 

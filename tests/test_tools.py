@@ -26,7 +26,7 @@ from starchat import (
 )
 from starchat.chat.call_reader import CallReader
 from starchat.chat.messages import check_messages
-from starchat.chat.template import ChatTemplate
+from starchat.chat.template import STARCHAT
 from starchat.chat.tools import CALL, RESULT, Toolbox, call_line, reply_grammar, reply_text
 from starchat.grammar.shown_schema import shown_parameters
 from starchat.stream import Request, Stream
@@ -80,7 +80,7 @@ def result(content: str, id: str = "c1", **more: Any) -> dict[str, Any]:
 
 def render(messages: list[dict[str, Any]], tools: Any = None, vocabulary: Any = BYTES) -> list[int]:
     turns = check_messages(messages, Toolbox.check(tools))
-    return ChatTemplate.find(vocabulary).render(turns, vocabulary)
+    return STARCHAT.render(turns, vocabulary)
 
 
 def shown(messages: list[dict[str, Any]], tools: Any = None) -> str:
@@ -717,7 +717,7 @@ def stream_of(
 ) -> tuple[Stream, FakeTokens]:
     tokens: Any = FakeTokens(BYTES.encode(text), finish_reason)
     calls = CallReader()
-    reply = TextStream(stop, drop_newline=True, calls=calls)
+    reply = TextStream(stop, lead="\n", calls=calls)
     return Stream(Request(tokens, reply, BYTES, 3, calls=calls)), tokens
 
 

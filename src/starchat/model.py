@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -17,18 +16,18 @@ from . import _core
 from .async_waker import shared_waker
 from .chat.call_reader import CallReader
 from .chat.messages import check_messages
-from .chat.template import ChatTemplate
+from .chat.template import STARCHAT
 from .chat.tools import Toolbox
 from .embedding import EmbeddingJob
 from .engine_registry import Lease, Settings, lease
 from .errors import (
     FileAccessError,
     InvalidRequestError,
-    UnsupportedFeatureError,
     shown,
     unexpected,
 )
 from .grammar.constraint import Constraint
+from .infill import infill_prompt
 from .progress import LoadingBar
 from .stream import AsyncStream, Request, Stream
 from .text_stream import TextStream
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _EMBEDDED = os.path.join(os.path.dirname(__file__), "models", "starchat-nano.q8_0.bin")
-_END_TOKENS = ("<|end|>", "<|endoftext|>")
 
 
 class StarChat:
@@ -418,31 +416,8 @@ class StarChat:
     def _engine(self) -> _core.Engine:
         return self._lease.engine
 
-    @cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate.find(self._engine.tokenizer)
-
-    @cached_property
-    def _end_ids(self) -> list[int]:
-        found = [self._engine.tokenizer.find(token) for token in _END_TOKENS]
-        return [id for id in found if id is not None]
-
-    @cached_property
-    def _fim_tokens(self) -> tuple[int, int, int]:
-        find = self._engine.tokenizer.find
-        for sign in "_-":  # StarCoder's and SantaCoder's spelling
-            ids = [find(f"<fim{sign}{part}>") for part in ("prefix", "suffix", "middle")]
-            found = [id for id in ids if id is not None]
-            if len(found) == 3:
-                return found[0], found[1], found[2]
-        raise UnsupportedFeatureError(
-            f"{self.info.file}: this vocabulary has no <fim_prefix>, <fim_suffix> and "
-            "<fim_middle>: infill needs a StarCoder or SantaCoder file"
-        )
-
     def _chat_prompt(self, messages: Messages, tools: Toolbox) -> list[int]:
-        tokenizer = self._engine.tokenizer
-        return self._template.render(check_messages(messages, tools), tokenizer)
+        return STARCHAT.render(check_messages(messages, tools), self._engine.tokenizer)
 
     def _prompt(
         self, prompt: str | Sequence[int], allow_special: bool | Sequence[str]
@@ -453,10 +428,8 @@ class StarChat:
         return check_token_ids("prompt", prompt, "a string or a list of token ids")
 
     def _infill_prompt(self, prefix: str, suffix: str) -> list[int]:
-        encode = self._engine.tokenizer.encode
-        start, middle, end = self._fim_tokens
-        before, after = encode(_text("prefix", prefix)), encode(_text("suffix", suffix))
-        return [start, *before, middle, *after, end]
+        texts = _text("prefix", prefix), _text("suffix", suffix)
+        return infill_prompt(*texts, self._engine.tokenizer, self.info.file)
 
     def _stream(
         self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
@@ -497,8 +470,8 @@ class StarChat:
         return params, tools.compile(self._engine) if tools else None
 
     def _lead(self, grammar: _core.Grammar | None, tools: Toolbox | None) -> list[int]:
-        """Return what a constrained reply begins with: in a dialogue, the role's line ends."""
-        return self._engine.tokenizer.encode("\n") if grammar and tools else []
+        """Return what a constrained reply begins with."""
+        return STARCHAT.lead_ids(self._engine.tokenizer) if grammar and tools else []
 
     def _request(
         self,
@@ -508,12 +481,12 @@ class StarChat:
         tools: Toolbox | None,
     ) -> Request:
         calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
-        text = TextStream(params.stop, drop_newline=tools is not None, calls=calls)
+        text = TextStream(params.stop, lead=STARCHAT.lead if tools else "", calls=calls)
         return Request(tokens, text, self._engine.tokenizer, n_prompt, self._lease, calls)
 
     def _core_params(self, params: SamplingParams, n_prompt: int) -> _core.SamplingParams:
         room = max(1, self.info.n_ctx - n_prompt)
-        ends = [] if params.ignore_eos else self._end_ids
+        ends = [] if params.ignore_eos else STARCHAT.reply_end_ids(self._engine.tokenizer)
         return _core.SamplingParams(
             max_tokens=room if params.max_tokens is None else params.max_tokens,
             min_tokens=params.min_tokens,

@@ -87,13 +87,13 @@ class TextStream:
         self,
         stop: Sequence[str] = (),
         *,
-        drop_newline: bool = False,
+        lead: str = "",
         calls: CallFilter | None = None,
     ) -> None:
-        """Stop at any of `stop`; leave out one newline at the very start if `drop_newline`."""
+        """Stop at any of `stop`; leave out the character `lead` where the text begins with it."""
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._text = UntilStop(stop)
-        self._drop_newline = drop_newline
+        self._lead = lead
         self._calls = calls
 
     @property
@@ -113,9 +113,8 @@ class TextStream:
         return text + self._text.finish()
 
     def _settle(self, fresh: str) -> str:
-        if fresh and self._drop_newline:
-            fresh = fresh.removeprefix("\n")
-            self._drop_newline = False
+        if fresh:
+            fresh, self._lead = fresh.removeprefix(self._lead), ""
         if not self._calls:
             return self._text.feed(fresh)
         text = self._text.feed(self._calls.feed(fresh))

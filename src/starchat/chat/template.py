@@ -1,7 +1,7 @@
-r"""Messages → token ids by StarChat's dialogue template.
+r"""Turns → token ids: the form of a dialogue, and how a reply in it begins and ends.
 
-<|system|>\n…<|end|>\n<|user|>\n…<|end|>\n<|assistant|>: the roles are inserted as ids, so what a
-message says can never end its own turn.
+StarChat's form is <|system|>\n…<|end|>\n<|user|>\n…<|end|>\n<|assistant|>. Control tokens are
+inserted as ids: no message can end its own turn.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Protocol
 from ..errors import UnsupportedFeatureError
 from .call_reader import restated
 from .messages import Turn
-
-_ROLES = ("system", "user", "assistant")  # that have a token
 
 
 class Tokenizer(Protocol):
@@ -32,44 +30,70 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """The ids that frame the turns, looked up in a vocabulary by name."""
+    """The control tokens of a dialogue, and the text between them.
 
-    roles: Mapping[str, int]
-    end: int
+    A turn is the token of its role, `lead`, the content, `end` and a line break. A prompt stops
+    behind the token of the assistant: the reply itself begins with `lead`, and readers of its
+    text leave that out.
+    """
 
-    @classmethod
-    def find(cls, tokenizer: Tokenizer) -> ChatTemplate:
-        """Return the template's ids; UnsupportedFeatureError where the vocabulary has none."""
-        ids = {name: tokenizer.find(f"<|{name}|>") for name in (*_ROLES, "end")}
-        missing = [f"<|{name}|>" for name, id in ids.items() if id is None]
-        if missing:
+    roles: Mapping[str, str]  # role → the token before its turns
+    lead: str  # at most one character
+    end: str  # the token behind a turn
+    reply_ends: tuple[str, ...]  # tokens that end a reply, in any prompt
+
+    def render(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[int]:
+        """Return the prompt of a dialogue; it ends where the assistant's next reply begins.
+
+        Raises UnsupportedFeatureError where the vocabulary lacks a control token.
+        """
+        roles, end = self._control_ids(tokenizer)
+        newline = tokenizer.encode("\n")
+        prompt: list[int] = []
+        for turn in turns:
+            prompt.append(roles[turn.role])
+            prompt += self._content_ids(turn, tokenizer)
+            if prompt[-1] != end:  # generated ids may already include it
+                prompt.append(end)
+            prompt += newline
+        prompt.append(roles["assistant"])
+        return prompt
+
+    def lead_ids(self, tokenizer: Tokenizer) -> list[int]:
+        """Return the ids of `lead`: a constrained reply begins with them."""
+        return tokenizer.encode(self.lead)
+
+    def reply_end_ids(self, tokenizer: Tokenizer) -> list[int]:
+        """Return the ids that end a reply, as far as the vocabulary has them."""
+        found = [tokenizer.find(token) for token in self.reply_ends]
+        return [id for id in found if id is not None]
+
+    def _control_ids(self, tokenizer: Tokenizer) -> tuple[dict[str, int], int]:
+        """Return the ids of the roles, and of the end of a turn."""
+        tokens = (*self.roles.values(), self.end)
+        found = {token: id for token in tokens if (id := tokenizer.find(token)) is not None}
+        if missing := [token for token in tokens if token not in found]:
             raise UnsupportedFeatureError(
                 f"this vocabulary has no {', '.join(missing)}: the file is a code model, not a "
                 "StarChat; use complete() or infill()"
             )
-        found = {name: id for name, id in ids.items() if id is not None}
-        return cls(found, found.pop("end"))
+        return {role: found[token] for role, token in self.roles.items()}, found[self.end]
 
-    def render(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[int]:
-        """Return the prompt of a dialogue; it ends where the assistant's next reply begins."""
-        newline = tokenizer.encode("\n")
-        prompt: list[int] = []
-        for turn in turns:
-            prompt.append(self.roles[turn.role])
-            prompt += self._body(turn, tokenizer)
-            if prompt[-1] != self.end:  # ids kept from a reply may hold it already
-                prompt.append(self.end)
-            prompt += newline
-        prompt.append(self.roles["assistant"])
-        return prompt
-
-    def _body(self, turn: Turn, tokenizer: Tokenizer) -> Sequence[int]:
-        """Return generated ids as they were, if they still say what the message says.
+    def _content_ids(self, turn: Turn, tokenizer: Tokenizer) -> Sequence[int]:
+        """Return the ids of a turn's lead and content: those generated for it, if they still fit.
 
         They do not where the caller edited the content, or a stop string was cut off.
         """
         if turn.token_ids:
             text = tokenizer.decode(turn.token_ids, skip_special=True).decode("utf-8", "replace")
-            if restated(text.removeprefix("\n")) == turn.content:
+            if restated(text.removeprefix(self.lead)) == turn.content:
                 return turn.token_ids
-        return tokenizer.encode("\n" + turn.content)
+        return tokenizer.encode(self.lead + turn.content)
+
+
+STARCHAT = ChatTemplate(
+    roles={role: f"<|{role}|>" for role in ("system", "user", "assistant")},
+    lead="\n",
+    end="<|end|>",
+    reply_ends=("<|end|>", "<|endoftext|>"),
+)
