@@ -4,7 +4,7 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast quality lint format bench docs
+.PHONY: help test test-fast quality lint format bench docs wheel lowest
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
@@ -36,3 +36,27 @@ bench:  ## kernels against this machine's limits (benchmarks/ has the others)
 
 docs:  ## the documentation as a site, in site/; a warning is an error
 	$(PYTHON) -m mkdocs build --strict
+
+WHEEL_ENV = $(CURDIR)/build/wheel/env/bin
+wheel:  ## a manylinux wheel in wheelhouse/, tried without a compiler on PATH
+	rm -rf build/wheel wheelhouse
+	$(PYTHON) -m pip wheel -q --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m auditwheel show build/wheel/*.whl
+	$(PYTHON) -m auditwheel repair --wheel-dir wheelhouse build/wheel/*.whl
+	$(PYTHON) -m venv build/wheel/env
+	$(WHEEL_ENV)/pip install -q "$$(echo wheelhouse/*.whl)[grammar]" pytest pytest-asyncio pytest-timeout
+	env PATH=$(WHEEL_ENV) $(WHEEL_ENV)/starchat chat "How do I sort a list in Python?"
+	env PATH=$(WHEEL_ENV) $(WHEEL_ENV)/python -m pytest -q tests/test_kernels.py tests/test_stream.py
+
+# An environment for each adapter: first the oldest versions it allows, then what its tests need.
+lowest:  ## adapters' tests with the oldest frameworks that they declare, after make wheel
+	set -e; for adapter in integrations/*/; do \
+	  export VIRTUAL_ENV=$(CURDIR)/build/lowest/$$(basename $$adapter); \
+	  uv venv -q --clear $$VIRTUAL_ENV; \
+	  uv pip install -q --resolution lowest-direct -r $$adapter/pyproject.toml \
+	    "starchat @ file://$$(echo $(CURDIR)/wheelhouse/*.whl)"; \
+	  uv pip freeze -q > $$VIRTUAL_ENV/lowest.txt; \
+	  uv pip install -q -c $$VIRTUAL_ENV/lowest.txt --group $$adapter/pyproject.toml:test -e ./$$adapter; \
+	  echo "--- $$adapter"; uv pip freeze -q | grep -E "^(langchain|lang|llama.index|pydantic)"; \
+	  (cd $$adapter && $$VIRTUAL_ENV/bin/python -m pytest -q); \
+	done

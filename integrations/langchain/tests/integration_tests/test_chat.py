@@ -223,7 +223,7 @@ def test_errors_reach_callbacks(chat: ChatStarChat) -> None:
 
 
 def test_a_calls_arguments_win_over_fields(chat: ChatStarChat) -> None:
-    before = chat.asdict()
+    before = chat._identifying_params
     short = chat.invoke(QUESTION, max_tokens=3, min_tokens=3)
     assert short.usage_metadata is not None
     assert short.usage_metadata["output_tokens"] == 3
@@ -232,7 +232,7 @@ def test_a_calls_arguments_win_over_fields(chat: ChatStarChat) -> None:
     assert isinstance(last, AIMessageChunk)
     assert last.usage_metadata is not None
     assert last.usage_metadata["output_tokens"] == 5
-    assert chat.asdict() == before
+    assert chat._identifying_params == before
 
 
 def test_unknown_arguments_are_errors(chat: ChatStarChat) -> None:
@@ -244,10 +244,10 @@ def test_unknown_arguments_are_errors(chat: ChatStarChat) -> None:
 
 def test_calls_change_neither_model_nor_messages(chat: ChatStarChat) -> None:
     messages = [HumanMessage(QUESTION), SystemMessage("Be brief.")]
-    before = copy.deepcopy(messages), chat.asdict()
+    before = copy.deepcopy(messages), chat._identifying_params
     chat.invoke(messages, stop=["x"], seed=1)
     list(chat.stream(messages, temperature=1.0, seed=1))
-    assert (messages, chat.asdict()) == before
+    assert (messages, chat._identifying_params) == before
 
 
 @pytest.mark.parametrize("as_field", [False, True])
@@ -383,7 +383,7 @@ def test_copies_answer_alike(chat: ChatStarChat, clone: Any) -> None:
     text = chat.invoke(QUESTION).text
     twin = clone(chat)
     assert isinstance(twin, ChatStarChat)
-    assert twin.asdict() == chat.asdict()
+    assert twin._identifying_params == chat._identifying_params
     assert twin.invoke(QUESTION).text == text
 
 
