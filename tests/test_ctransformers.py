@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from starchat import StarChat
@@ -42,7 +43,12 @@ print(json.dumps(replies))
 """
 
 
-def test_greedy_tokens_are_the_same(nano: StarChat) -> None:
+def test_greedy_tokens_are_the_same_but_where_two_nearly_tie(nano: StarChat) -> None:
+    """Both read the same ids at each step, so one other choice does not change the next.
+
+    Both round activations to 8 bits, in other blocks. That moves logits, whose deviation is 2.4,
+    by up to 0.24 on the embedded weights with noise; their own weights leave no tie that close.
+    """
     end = nano.tokenize("<|end|>", allow_special=True)[0]
     prompts = [
         nano.tokenize(
@@ -53,11 +59,14 @@ def test_greedy_tokens_are_the_same(nano: StarChat) -> None:
     arguments = [nano.info.file, json.dumps(prompts), str(N_TOKENS), str(end)]
     result = run_python(GREEDY, *arguments)
     assert result.returncode == 0, result.stderr
-    for question, prompt, expected in zip(
-        QUESTIONS, prompts, json.loads(result.stdout), strict=True
-    ):
-        reply = nano.complete(
-            prompt, temperature=0, max_tokens=N_TOKENS, stop_token_ids=[end], ignore_eos=True
-        )
-        stop = [end] if reply.finish_reason == "stop" else []
-        assert [*reply.token_ids, *stop] == expected, question
+    same = []
+    for question, prompt, chosen in zip(QUESTIONS, prompts, json.loads(result.stdout), strict=True):
+        logits = nano.logits([*prompt, *chosen])[len(prompt) - 1 : -1]
+        gaps = logits.max(axis=1) - logits[np.arange(len(chosen)), chosen]
+        assert gaps.max() <= 0.5, question
+        if not gaps.any():
+            reply = nano.complete(prompt, temperature=0, max_tokens=N_TOKENS, stop_token_ids=[end])
+            stop = [end] if reply.finish_reason == "stop" else []
+            assert [*reply.token_ids, *stop] == chosen, question
+        same += [*(gaps == 0)]
+    assert np.mean(same) >= 0.95

@@ -24,7 +24,7 @@ MODULES = [
 
 class AnyWords(doctest.OutputChecker):
     def check_output(self, want: str, got: str, optionflags: int) -> bool:
-        reply = re.fullmatch(r"""(['"]?)\w.*\.\.\.\1\n""", want)
+        reply = re.fullmatch(r"""(['"]?) ?\w.*\.\.\.\1\n""", want)
         if reply:
             quote = "['\"]" if reply[1] else ""
             return re.fullmatch(f"{quote}.*{quote}\\n*", got, re.DOTALL) is not None
