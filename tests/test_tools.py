@@ -28,7 +28,7 @@ from starchat.chat.call_reader import CallReader
 from starchat.chat.messages import check_messages
 from starchat.chat.template import STARCHAT
 from starchat.chat.tools import CALL, RESULT, Toolbox, call_line, reply_grammar, reply_text
-from starchat.grammar.shown_schema import shown_parameters
+from starchat.grammar.schemas import prompt_schema
 from starchat.stream import Request, Stream
 from starchat.text_stream import TextStream
 from support.fake_core import ByteVocabulary, FakeTokens
@@ -166,7 +166,7 @@ def test_references_are_resolved_and_titles_dropped_but_no_property_of_that_name
         "$defs": {"Point": {"title": "Point", "properties": {"x": {"$ref": "#/$defs/X~1Y"}}},
                   "X/Y": {"type": "integer"}},
     }  # fmt: skip
-    assert shown_parameters(schema) == {
+    assert prompt_schema(schema) == {
         "type": "object",
         "properties": {
             "title": {"type": "string"},
@@ -182,7 +182,7 @@ def test_references_are_resolved_and_titles_dropped_but_no_property_of_that_name
 )
 def test_references_of_any_kind_are_left_to_the_compiler(reference: Any) -> None:
     schema = {"type": "object", "anyOf": [{}], "properties": {"a": {"$ref": reference}}}
-    assert shown_parameters(schema) == schema
+    assert prompt_schema(schema) == schema
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_references_of_any_kind_are_left_to_the_compiler(reference: Any) -> None
 )
 def test_references_that_cannot_be_resolved_stay(definitions: dict[str, Any]) -> None:
     schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": definitions}
-    assert shown_parameters(schema) == schema
+    assert prompt_schema(schema) == schema
 
 
 # ---- data stays data ------------------------------------------------------------------------
@@ -599,7 +599,7 @@ def test_calls_of_any_schema_validate_by_what_was_given_and_by_what_was_shown(
     grammar = reply_grammar(Toolbox.check([NOW | {"parameters": schema}], "any", False))
     (read,) = read_calls(grammars.random_text(grammar, seed))
     jsonschema.validate(read.arguments, schema)
-    jsonschema.validate(read.arguments, shown_parameters(schema))
+    jsonschema.validate(read.arguments, prompt_schema(schema))
 
 
 # ---- reading replies ------------------------------------------------------------------------

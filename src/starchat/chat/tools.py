@@ -16,8 +16,7 @@ from typing import Any, Literal
 from .. import _core
 from ..errors import ConstraintError, InvalidRequestError, shown, unexpected
 from ..grammar.constraint import Constraint, json_text
-from ..grammar.schemas import Schema, closed_schema
-from ..grammar.shown_schema import shown_parameters
+from ..grammar.schemas import Schema, closed_schema, prompt_schema
 from ..types import TOOLS
 
 CALL = "<tool_call>"
@@ -233,7 +232,7 @@ def _check_tool(where: str, definition: Any) -> Tool:
     told: dict[str, Any] = {"name": name} | ({"description": description} if description else {})
     try:
         parameters = _check_parameters(where, definition.get("parameters"))
-        told["parameters"] = shown_parameters(parameters)
+        told["parameters"] = prompt_schema(parameters)
         enforced = closed_schema({**parameters, "type": "object"})
         text = json_text(enforced, f"{where}.parameters")
         return Tool(name, to_json(where, told), text, param)
