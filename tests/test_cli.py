@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import starchat.bench
-import starchat.cli.app
+import starchat.cli.bench
+import starchat.cli.terminal
 
 pytestmark = pytest.mark.integration
 
@@ -186,7 +187,7 @@ def test_control_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
 
 
 def test_an_answers_control_characters_do_not_reach_a_terminal() -> None:
-    assert starchat.cli.app._printable("a\x1b[2J\tb\n\x9b") == "a\ufffd[2J\tb\n\ufffd"
+    assert starchat.cli.terminal.printable("a\x1b[2J\tb\n\x9b") == "a\ufffd[2J\tb\n\ufffd"
 
 
 # ---- inspect and bench ----------------------------------------------------------------------
@@ -199,7 +200,8 @@ def test_inspect_shows_what_is_inside(tiny_model_path: Path) -> None:
         r"format +ggml, q8_0 \(ftype 2007\)",
         "4 heads of width 16, one head of keys and values",
         "output matrix +the input matrix",
-        "with 128 tokens of context",
+        # four pages of 32 tokens: two layers, one head, keys and values of 16 in f16
+        r"with 128 tokens of context \(16\.38 KB\)",
         r"model/h\*/attn/c_attn/w +q8_0 +192 x 64 +2 ",
     ):
         assert re.search(expected, shown), f"{expected} is not in\n{shown}"
@@ -239,7 +241,9 @@ def test_bench_as_json_has_every_measurement_and_the_limits(
 
     path = write_tiny(tmp_path / "tiny.q8_0.bin", "q8_0", Shape(n_ctx=64)).path
     monkeypatch.setattr(starchat.bench, "_CACHED_BYTES", 0)
-    starchat.cli.app.bench(str(path), prompt_tokens=32, tokens=8, repeat=2, json=True, threads=1)
+    starchat.cli.bench.bench(
+        model=str(path), prompt_tokens=32, tokens=8, repeat=2, json=True, threads=1
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["model"]["n_threads"] == 1
     for phase in found["prefill"], found["decode"]:
@@ -279,7 +283,7 @@ def test_bench_spares_no_work(tiny_model_path: Path, monkeypatch: pytest.MonkeyP
         return replies[-1]
 
     monkeypatch.setattr(starchat.StarChat, "complete", remember)
-    starchat.cli.app.bench(str(tiny_model_path), prompt_tokens=64, tokens=300, repeat=2)
+    starchat.cli.bench.bench(model=str(tiny_model_path), prompt_tokens=64, tokens=300, repeat=2)
     assert [reply.usage.completion_tokens for reply in replies] == [1, 300] * 2
     for reply in replies:
         assert reply.usage.cached_tokens == reply.usage.guessed_tokens == 0

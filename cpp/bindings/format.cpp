@@ -12,6 +12,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
 #include "format/open_model.hpp"
+#include "model/kv_store.hpp"
 #include "text/tokenizer.hpp"
 
 namespace py = pybind11;
@@ -77,6 +78,8 @@ py::dict inspect(const py::object& path_like) {
   result["lm_head_is_wte"] = file.repeats_token_embedding;
   result["multi_query"] = c.n_kv_head == 1;
   result["n_kv_head"] = c.n_kv_head;
+  result["kv_page_tokens"] = kPagePositions;
+  result["kv_page_bytes"] = KvStore({c.n_layer, c.n_kv_head, c.head_dim}).page_bytes();
   result["n_params"] = file.n_params();
   result["weight_bytes"] = file.weight_bytes();
   result["vocabulary"] = vocabulary_summary(file.vocabulary);
