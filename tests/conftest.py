@@ -1,4 +1,4 @@
-"""What tests of every room share: a tiny random model's file, and the embedded model."""
+"""What all tests share: a tiny random model's file, and the embedded model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One-way imports, read from the sources: what may know of what (docs: the map of the house)."""
+"""Imports go one way, read from the sources: which folder may know of which."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CPP = ROOT / "cpp"
 PYTHON = ROOT / "src" / "starchat"
 
-#: room → the rooms that its files may include, beside its own
-CPP_ROOMS = {
+#: folder of cpp → the folders whose headers it may include, beside its own
+CPP_FOLDERS = {
     "base": set[str](),
     "quant": {"base"},
     "text": {"base"},
@@ -29,7 +29,7 @@ CPP_ROOMS = {
     "grammar": {"base", "text", "sampling"},
     "engine": {"base", "sampling", "model"},
 }
-CPP_ROOMS["bindings"] = {*CPP_ROOMS}
+CPP_FOLDERS["bindings"] = {*CPP_FOLDERS}
 
 #: folder of src/starchat → what it may import beside itself: folders, or modules beside them
 BASE = {"errors", "types", "_core"}
@@ -52,9 +52,9 @@ def includes(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", cpp_files(), ids=lambda path: str(path.relative_to(CPP)))
 def test_cpp_includes_go_one_way(path: Path) -> None:
-    room = path.relative_to(CPP).parts[0]
-    rooms = {name.split("/")[0] for name in includes(path) if (CPP / name).is_file()}
-    assert rooms <= {room, *CPP_ROOMS[room]}
+    folder = path.relative_to(CPP).parts[0]
+    used = {name.split("/")[0] for name in includes(path) if (CPP / name).is_file()}
+    assert used <= {folder, *CPP_FOLDERS[folder]}
 
 
 @pytest.mark.parametrize("path", cpp_files(), ids=lambda path: str(path.relative_to(CPP)))

@@ -198,7 +198,7 @@ class StructuredContract(LLMUnderTest):
         assert events.events[-1].output == models[-1]
         assert not spans.open_spans
 
-    # ---- by LlamaIndex's other doors ----------------------------------------------------------
+    # ---- through other interfaces of LlamaIndex ------------------------------------
 
     @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # LlamaIndex's
     async def test_structured_llm_answers_in_json(self, llm: Any) -> None:
