@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import starchat
+import starchat.openai
 from support.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,7 +125,8 @@ def adapter_files() -> list[Path]:
 @pytest.mark.parametrize("path", adapter_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_adapters_use_only_public_names(path: Path) -> None:
     used = {name for name in imports(path, "adapter") if name.startswith("starchat.")}
-    assert used <= {f"starchat.{name}" for name in (*starchat.__all__, "__version__")}
+    public = {f"starchat.{name}" for name in (*starchat.__all__, "__version__", "openai")}
+    assert used <= public | {f"starchat.openai.{name}" for name in starchat.openai.__all__}
 
 
 @pytest.mark.integration

@@ -122,7 +122,7 @@ class CallReader:
         return True
 
     def _read_close(self) -> bool:
-        arguments = _loads(self._arguments)
+        arguments = load_object(self._arguments)
         if self._rest[0] != "}" or arguments is None:
             return False
         self._rest = self._rest[1:]
@@ -169,20 +169,20 @@ class _ObjectEnd:
         return None
 
 
-def _loads(text: str) -> dict[str, Any] | None:
+def load_object(text: str) -> dict[str, Any] | None:
     """Return the object of a JSON text; None for what Python cannot hold.
 
     That is an integer of more than 4,300 digits, or thousands of lists in each other.
     """
     try:
         # NaN and Infinity are no JSON: int refuses them
-        value = json.loads(text, parse_float=_saturated, parse_constant=int)
+        value = json.loads(text, parse_float=_finite, parse_constant=int)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _saturated(text: str) -> float:
+def _finite(text: str) -> float:
     """Return a float; the largest one for 1e999, as infinity has no JSON."""
     return max(-_LARGEST, min(float(text), _LARGEST))
 
