@@ -6,13 +6,12 @@ Refuses roles and blocks that the template has no place for.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock, ToolCallBlock
 
 from starchat import InvalidRequestError, Message, Role, ToolCall
+from starchat.openai import read_arguments, read_tool_calls, system_first
 
 _ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
@@ -31,8 +30,7 @@ def to_starchat(messages: Sequence[ChatMessage]) -> list[Message]:
 
     Raises InvalidRequestError.
     """
-    turns = [_turn(f"messages[{i}]", message) for i, message in enumerate(messages)]
-    return sorted(turns, key=lambda turn: turn["role"] != "system")  # stable
+    return system_first([_turn(f"messages[{i}]", message) for i, message in enumerate(messages)])
 
 
 def _turn(where: str, message: ChatMessage) -> Message:
@@ -53,7 +51,7 @@ def _turn(where: str, message: ChatMessage) -> Message:
     turn = Message(role=role, content=message.content or "")
     details = message.additional_kwargs
     if role == "assistant":
-        turn["tool_calls"] = list(_calls(where, message))
+        turn["tool_calls"] = _calls(where, message)
         turn["token_ids"] = details.get("token_ids", ())  # starchat checks them
     if role == "tool":
         if "tool_call_id" not in details:
@@ -65,34 +63,17 @@ def _turn(where: str, message: ChatMessage) -> Message:
     return turn
 
 
-def _calls(where: str, message: ChatMessage) -> Iterator[ToolCall]:
-    """Yield the calls of a message: its blocks, or, without any, those in OpenAI's form."""
+def _calls(where: str, message: ChatMessage) -> list[ToolCall]:
+    """Return the calls of a message: its blocks, or, without any, those in OpenAI's form."""
     blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
-    for block in blocks:
-        yield _call(
-            where, block.tool_call_id or block.tool_name, block.tool_name, block.tool_kwargs
-        )
     if not blocks:
-        for index, call in enumerate(message.additional_kwargs.get("tool_calls") or ()):
-            here = f"{where}.additional_kwargs['tool_calls'][{index}]"
-            try:
-                function = call["function"]
-                parts = call["id"], function["name"], function["arguments"]
-            except (KeyError, TypeError):
-                raise InvalidRequestError(
-                    f"{here}: expected {{'id': …, 'function': {{'name': …, 'arguments': …}}}}, "
-                    f"got {call!r:.80}"
-                ) from None
-            yield _call(here, *parts)
-
-
-def _call(where: str, id: str, name: str, arguments: Any) -> ToolCall:
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except ValueError:
-            raise InvalidRequestError(
-                f"{where}: the arguments of the call {id!r} of {name!r} are no JSON, maybe because "
-                f"a reply was cut: {arguments!r:.80}; leave the message out"
-            ) from None
-    return ToolCall(id, name, arguments)  # starchat checks them
+        older = f"{where}.additional_kwargs['tool_calls']"
+        return read_tool_calls(older, message.additional_kwargs.get("tool_calls"))
+    return [
+        ToolCall(
+            block.tool_call_id or block.tool_name,
+            block.tool_name,
+            read_arguments(f"{where}: the call of {block.tool_name!r}", block.tool_kwargs),
+        )
+        for block in blocks
+    ]

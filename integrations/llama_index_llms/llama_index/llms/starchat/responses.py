@@ -51,12 +51,9 @@ class Reply:
             if piece.id is not None and piece.name is not None:
                 self.calls.append(_Call(piece.id, piece.name))
             self.calls[piece.index].written += piece.arguments
+        for call, finished in zip(self.calls, chunk.finished_calls, strict=False):
+            call.arguments = finished.arguments
         return text
-
-    def end(self, completion: starchat.Completion) -> None:
-        """Take the arguments of the calls that are whole."""
-        for call, whole in zip(self.calls, completion.tool_calls, strict=False):
-            call.arguments = whole.arguments
 
     def message(self) -> ChatMessage:
         """Return the assistant's message, its calls also in the older form of OpenAI's models."""
@@ -102,18 +99,14 @@ def whole(respond: Respond[R], reply: Reply, stream: starchat.Stream) -> R:
     """Return the response to a whole reply."""
     for chunk in stream:
         reply.add(chunk)
-    completion = stream.result()
-    reply.end(completion)
-    return respond(reply, completion, None)
+    return respond(reply, stream.result(), None)
 
 
 async def whole_async(respond: Respond[R], reply: Reply, stream: starchat.AsyncStream) -> R:
     """Return the response to a whole reply."""
     async for chunk in stream:
         reply.add(chunk)
-    completion = await stream.result()
-    reply.end(completion)
-    return respond(reply, completion, None)
+    return respond(reply, await stream.result(), None)
 
 
 def responses(
@@ -122,8 +115,6 @@ def responses(
     """Yield a response for every chunk."""
     for chunk in stream:
         text = reply.add(chunk)
-        if chunk.finish_reason:
-            reply.end(stream.result())
         yield respond(reply, chunk, text)
 
 
@@ -133,8 +124,6 @@ async def responses_async(
     """Yield a response for every chunk."""
     async for chunk in stream:
         text = reply.add(chunk)
-        if chunk.finish_reason:
-            reply.end(await stream.result())
         yield respond(reply, chunk, text)
 
 

@@ -11,6 +11,7 @@ from llama_index.llms.starchat.errors import CutCallError
 from pydantic_core import from_json
 
 from starchat import InvalidRequestError, enforceable_schema
+from starchat.openai import read_tool_choice
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
@@ -27,23 +28,11 @@ def definition(tool: BaseTool) -> dict[str, Any]:
 
 
 def resolved_choice(tool_choice: Any, tool_required: bool) -> str:
-    """Return a tool_choice as starchat takes it: a word, a name, or OpenAI's form of a name.
-
-    Raises InvalidRequestError.
-    """
-    match tool_choice:
-        case None | "auto":
-            return "required" if tool_required else "auto"
-        case "none" if tool_required:
-            raise InvalidRequestError("tool_choice='none' and tool_required=True contradict")
-        case {"type": "function", "function": {"name": str(name)}}:
-            return name
-        case str():
-            return tool_choice
-    raise InvalidRequestError(
-        "tool_choice: expected 'auto', 'any', 'required', 'none', the name of a tool or "
-        f"{{'type': 'function', 'function': {{'name': …}}}}, got {tool_choice!r:.80}"
-    )
+    """Return a tool_choice in any form as starchat takes it; raise InvalidRequestError."""
+    choice = read_tool_choice(tool_choice) or "auto"
+    if choice == "none" and tool_required:
+        raise InvalidRequestError("tool_choice='none' and tool_required=True contradict")
+    return "required" if choice == "auto" and tool_required else choice
 
 
 def selections(response: ChatResponse, at_least_one: bool) -> list[ToolSelection]:
