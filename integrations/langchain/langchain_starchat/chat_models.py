@@ -6,7 +6,7 @@ so that `batch`, threads and tasks share the steps of the engine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,10 +18,14 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
 
-from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
-from langchain_starchat.request_options import Attempt, attempts, definition, json_schema
-from langchain_starchat.request_options import tool_choice as _tool_choice
+from langchain_starchat.request_options import (
+    ChatRequest,
+    TwoAttempts,
+    chat_request,
+    definition,
+    json_schema,
+)
 from langchain_starchat.settings import N_TOGETHER, StarChatSettings
 from langchain_starchat.structured_output import (
     StructuredOutputParser,
@@ -29,6 +33,7 @@ from langchain_starchat.structured_output import (
     is_pydantic,
 )
 from starchat import Chunk, InvalidRequestError, StarChat
+from starchat.openai import read_tool_choice
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -206,7 +211,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         """
         arguments = {
             "tools": [definition(tool, strict) for tool in tools],
-            "tool_choice": _tool_choice(tool_choice),
+            "tool_choice": read_tool_choice(tool_choice),
             "parallel_tool_calls": parallel_tool_calls,
         }
         given = {name: value for name, value in arguments.items() if value is not None}
@@ -245,7 +250,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
             arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
         elif method == "function_calling":
             defined = definition(schema, strict)
-            tool = defined["function"]["name"]
+            tool = defined.get("function", defined)["name"]
             arguments = {"tools": [defined], "tool_choice": tool, "parallel_tool_calls": False}
         else:
             raise InvalidRequestError(
@@ -256,30 +261,10 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         parser = StructuredOutputParser(target=schema if is_pydantic(schema) else None, tool=tool)
         return beside_raw(llm, parser) if include_raw else llm | parser
 
-    def _attempts(
+    def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
-    ) -> list[Attempt]:
-        return attempts(to_starchat(messages, self.model_name), self._sampling(stop, call))
-
-    def _chunks(self, model: StarChat, ways: list[Attempt]) -> Iterator[Chunk]:
-        """Yield the reply as starchat writes it."""
-        with context_overflow():
-            for attempt in ways:
-                with model.stream_chat(attempt.dialogue, **attempt.options) as stream:
-                    for chunk in stream:
-                        yield from attempt.accept(chunk)
-                if not attempt.tentative:
-                    return
-
-    async def _achunks(self, model: StarChat, ways: list[Attempt]) -> AsyncGenerator[Chunk, None]:
-        with context_overflow():
-            for attempt in ways:
-                async with model.astream_chat(attempt.dialogue, **attempt.options) as stream:
-                    async for chunk in stream:
-                        for accepted in attempt.accept(chunk):
-                            yield accepted
-                if not attempt.tentative:
-                    return
+    ) -> ChatRequest | TwoAttempts:
+        return chat_request(to_starchat(messages, self.model_name), self._sampling(stop, call))
 
     def _result(self, chunks: list[Chunk]) -> ChatResult:
         message = to_ai_message(chunks, self.model_name)
@@ -312,8 +297,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        ways = self._attempts(messages, stop, kwargs)
-        return self._result(list(self._chunks(self._model(), ways)))
+        request = self._request(messages, stop, kwargs)
+        return self._result(list(request.chunks(self._model())))
 
     async def _agenerate(
         self,
@@ -322,8 +307,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        ways = self._attempts(messages, stop, kwargs)
-        async with aclosing(self._achunks(await self._amodel(), ways)) as chunks:
+        request = self._request(messages, stop, kwargs)
+        async with aclosing(request.achunks(await self._amodel())) as chunks:
             return self._result([chunk async for chunk in chunks])
 
     # LangChain itself tells the callbacks of every chunk of a chat model: not here, or twice.
@@ -335,8 +320,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        ways, pieces = self._attempts(messages, stop, kwargs), MessageChunks(self.model_name)
-        for chunk in self._chunks(self._model(), ways):
+        request, pieces = self._request(messages, stop, kwargs), MessageChunks(self.model_name)
+        for chunk in request.chunks(self._model()):
             yield from pieces.feed(chunk)
 
     async def _astream(
@@ -346,8 +331,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        ways, pieces = self._attempts(messages, stop, kwargs), MessageChunks(self.model_name)
-        async with aclosing(self._achunks(await self._amodel(), ways)) as chunks:
+        request, pieces = self._request(messages, stop, kwargs), MessageChunks(self.model_name)
+        async with aclosing(request.achunks(await self._amodel())) as chunks:
             async for chunk in chunks:
                 for generation in pieces.feed(chunk):
                     yield generation

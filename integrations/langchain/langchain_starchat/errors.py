@@ -1,9 +1,10 @@
-"""One error more than starchat's own, which all pass through as they are."""
+"""One error beside starchat's own ones, which pass through unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from langchain_core.exceptions import ContextOverflowError
 
@@ -20,4 +21,5 @@ def context_overflow() -> Iterator[None]:
     try:
         yield
     except ContextLengthError as exc:
-        raise ContextOverflow(*exc.args) from exc
+        fields: Any = {"param": exc.param, "limit": exc.limit, "got": exc.got, "code": exc.code}
+        raise ContextOverflow(*exc.args, **fields) from exc

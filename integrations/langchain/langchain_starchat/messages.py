@@ -6,8 +6,6 @@ The ids of a reply stay with its message, so that the next prompt holds what was
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +26,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.json import parse_partial_json
 
 from starchat import Chunk, Completion, InvalidRequestError, Message, Role, ToolCall, Usage
+from starchat.openai import read_text_part, system_first
 
 _KINDS: dict[type[BaseMessage], Role] = {
     SystemMessage: "system",
@@ -54,8 +53,7 @@ def to_starchat(messages: Sequence[BaseMessage], model_name: str) -> list[Messag
     Raises InvalidRequestError for unknown roles, and content that is not text.
     """
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
-    turns = [_turn(message, index, model_name, answered) for index, message in enumerate(messages)]
-    return sorted(turns, key=lambda turn: turn["role"] != "system")  # stable
+    return system_first([_turn(m, i, model_name, answered) for i, m in enumerate(messages)])
 
 
 def to_ai_message(chunks: Sequence[Chunk], model_name: str) -> AIMessage:
@@ -85,9 +83,9 @@ class MessageChunks:
     def __init__(self, model_name: str) -> None:
         """Begin a reply."""
         self._model_name = model_name
-        self._n_texts = 0  # blocks of text, which LangChain numbers together with calls
-        self._index: int | None = None  # of the call that is being written
-        self._arguments = ""
+        self._has_text = False
+        self._n_calls = 0
+        self._arguments = ""  # JSON so far of the call that is being written
 
     def feed(self, chunk: Chunk) -> Iterator[ChatGenerationChunk]:
         """Yield what a chunk brings, each piece of a call by itself: adding merges only others."""
@@ -97,21 +95,28 @@ class MessageChunks:
                 additional_kwargs={"token_ids": list(chunk.token_ids)},
                 response_metadata=_logprobs(logprob_entries(chunk)),
             )
-            self._n_texts |= bool(chunk.text)
+            self._has_text = self._has_text or bool(chunk.text)
         for piece in chunk.tool_calls:
-            begun = "" if piece.id else self._arguments
-            self._index, self._arguments = self._n_texts + piece.index, begun + piece.arguments
-            yield _call_piece(self._index, piece.arguments, piece.name, piece.id)
+            self._n_calls = piece.index + 1
+            self._arguments = piece.arguments if piece.id else self._arguments + piece.arguments
+            yield self._call_piece(piece.arguments, piece.name, piece.id)
         if chunk.finish_reason is None:
             return
-        if self._index is not None and _arguments(self._arguments) is None:
-            yield _call_piece(self._index, _spoiler(self._arguments))
+        if self._n_calls > len(chunk.finished_calls):
+            yield self._call_piece(_unparsable_ending(self._arguments))
         yield _generation(
             content="",
             chunk_position="last",
             response_metadata=_metadata(chunk.finish_reason, self._model_name),
             usage_metadata=_usage_metadata(chunk.usage) if chunk.usage else None,
         )
+
+    def _call_piece(
+        self, arguments: str, name: str | None = None, id: str | None = None
+    ) -> ChatGenerationChunk:
+        index = self._n_calls - 1 + self._has_text  # LangChain numbers the text together with calls
+        piece = tool_call_chunk(name=name, args=arguments, id=id, index=index)
+        return _generation(content="", tool_call_chunks=[piece])
 
 
 def logprob_entries(reply: Completion | Chunk) -> list[dict[str, Any]]:
@@ -134,48 +139,23 @@ def _generation(**fields: Any) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=AIMessageChunk(**fields))
 
 
-def _call_piece(
-    index: int, arguments: str, name: str | None = None, id: str | None = None
-) -> ChatGenerationChunk:
-    piece = tool_call_chunk(name=name, args=arguments, id=id, index=index)
-    return _generation(content="", tool_call_chunks=[piece])
-
-
 def _calls(chunks: Sequence[Chunk]) -> tuple[list[LangChainToolCall], list[InvalidToolCall]]:
-    """Return the calls of a reply, and those that cannot be read."""
-    pieces = [piece for chunk in chunks for piece in chunk.tool_calls]
-    calls: list[LangChainToolCall] = []
-    cut: list[InvalidToolCall] = []
-    for head in [piece for piece in pieces if piece.id]:
-        text = "".join([piece.arguments for piece in pieces if piece.index == head.index])
-        arguments = _arguments(text)
-        if arguments is None:
-            error = "the reply ends within this call: max_tokens is too small"
-            cut.append(invalid_tool_call(name=head.name, args=text, id=head.id, error=error))
-        else:
-            calls.append(tool_call(name=head.name or "", args=arguments, id=head.id))
-    return calls, cut
+    """Return the calls of a reply, and the one that its end cut, if any."""
+    finished = chunks[-1].finished_calls
+    calls = [tool_call(name=call.name, args=call.arguments, id=call.id) for call in finished]
+    rest = [p for chunk in chunks for p in chunk.tool_calls if p.index >= len(finished)]
+    if not rest:
+        return calls, []
+    text = "".join([piece.arguments for piece in rest])
+    error = "the reply ends within this call: max_tokens is too small"
+    return calls, [invalid_tool_call(name=rest[0].name, args=text, id=rest[0].id, error=error)]
 
 
-def _arguments(text: str) -> dict[str, Any] | None:
-    """Return the arguments that a text says, None where it is cut or more than Python holds."""
-    try:
-        value = json.loads(text, parse_float=_finite)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def _unparsable_ending(arguments: str) -> str:
+    """Return what to add to cut arguments so that LangChain's parser of partial JSON fails.
 
-
-def _finite(text: str) -> float:
-    """Return a float; the largest one for 1e999, as infinity has no JSON."""
-    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
-
-
-def _spoiler(arguments: str) -> str:
-    """Return what to add to cut arguments so that LangChain does not take them for whole ones.
-
-    It completes JSON that is cut, and a tool would run with the half of a value. It does not
-    where a bracket closes that was never opened; a string that is open must end first.
+    It would complete them, and a tool would run with half a value. It fails at a bracket that
+    closes none; a string that is open must end first.
     """
     brackets = "]" * (arguments.count("[") + 1)
     for ending in (brackets, f'"{brackets}', f'\\"{brackets}'):
@@ -226,18 +206,17 @@ def _role(message: BaseMessage, index: int) -> Role:
 def _text(message: BaseMessage, index: int) -> str:
     if isinstance(message.content, str):
         return message.content
-    texts = []
-    for number, block in enumerate(message.content):
-        if isinstance(block, str):
-            texts.append(block)
-        elif block.get("type") == "text":
-            texts.append(block["text"])
-        elif not (isinstance(message, AIMessage) and block.get("type") in _CALL_BLOCKS):
-            raise InvalidRequestError(
-                f"messages[{index}].content[{number}]: expected a text block, got one of type "
-                f"{block.get('type')!r}: this model reads text only"
-            )
-    return "".join(texts)
+    return "".join(
+        [
+            read_text_part(f"messages[{index}].content[{number}]", block)
+            for number, block in enumerate(message.content)
+            if not (isinstance(message, AIMessage) and _is_call(block))
+        ]
+    )
+
+
+def _is_call(block: str | dict[Any, Any]) -> bool:
+    return isinstance(block, dict) and block.get("type") in _CALL_BLOCKS
 
 
 def _metadata(finish_reason: str, model_name: str) -> dict[str, Any]:

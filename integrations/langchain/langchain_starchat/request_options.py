@@ -1,133 +1,133 @@
 """A call's arguments → what starchat is asked: tools, their choice, and the format of the reply.
 
-Takes the forms that LangChain, its agents and users of OpenAI's models write. A reply that may
-call tools or else must be JSON is asked for in two attempts: the model decides as it always does.
+A reply that may call tools or else must be JSON is asked for in two attempts, so that the model
+decides about calls as it does without a format.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing, closing
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, cast
 
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel
 
+from langchain_starchat.errors import context_overflow
 from starchat import (
     ChatOptions,
     Chunk,
-    InvalidRequestError,
     Message,
+    StarChat,
     closed_schema,
     enforceable_schema,
     untitled_schema,
 )
+from starchat.openai import read_response_format, read_tool_choice, read_tools
 
 _OF_TOOLS = {"tools", "tool_choice", "parallel_tool_calls"}
 _OF_FUNCTIONS = {"function", "parameters", "input_schema", "toolSpec"}
 
 
-@dataclass
-class Attempt:
-    """One way to ask. A tentative one only counts if its reply calls a tool."""
+class ChatRequest(NamedTuple):
+    """One request to starchat."""
 
     dialogue: list[Message]
     options: ChatOptions
-    tentative: bool = False
-    before: Attempt | None = None
-    _held: list[Chunk] = field(default_factory=list)
 
-    def accept(self, chunk: Chunk) -> Sequence[Chunk]:
-        """Return the chunks of the reply that can be given out, now that this one is there.
+    def chunks(self, model: StarChat) -> Generator[Chunk, None, None]:
+        """Yield the reply as starchat writes it."""
+        with context_overflow(), model.stream_chat(self.dialogue, **self.options) as stream:
+            yield from stream
 
-        The last one's usage is also of the attempt before, which the caller waited for.
-        """
-        if chunk.usage and self.before and (spent := self.before._held[-1].usage):
-            chunk = replace(chunk, usage=spent + chunk.usage)
-        if not self.tentative:
-            return (chunk,)
+    async def achunks(self, model: StarChat) -> AsyncGenerator[Chunk, None]:
+        """Yield the reply as starchat writes it."""
+        with context_overflow():
+            async with model.astream_chat(self.dialogue, **self.options) as stream:
+                async for chunk in stream:
+                    yield chunk
+
+
+class TwoAttempts:
+    """Asks with tools; where the reply calls none, asks again for JSON without tools.
+
+    The text of a first reply without calls is never given out. Usage is that of both.
+    """
+
+    def __init__(self, with_tools: ChatRequest, for_json: ChatRequest) -> None:
+        """Take the two requests in order."""
+        self._with_tools = with_tools
+        self._for_json = for_json
+        self._held: list[Chunk] = []  # chunks before the first call
+        self._calls = False
+
+    def chunks(self, model: StarChat) -> Generator[Chunk, None, None]:
+        """Yield the reply that counts."""
+        with closing(self._with_tools.chunks(model)) as chunks:
+            for chunk in chunks:
+                yield from self._released(chunk)
+        if not self._calls:
+            with closing(self._for_json.chunks(model)) as chunks:
+                yield from map(self._with_both_usages, chunks)
+
+    async def achunks(self, model: StarChat) -> AsyncGenerator[Chunk, None]:
+        """Yield the reply that counts."""
+        async with aclosing(self._with_tools.achunks(model)) as chunks:
+            async for chunk in chunks:
+                for released in self._released(chunk):
+                    yield released
+        if not self._calls:
+            async with aclosing(self._for_json.achunks(model)) as chunks:
+                async for chunk in chunks:
+                    yield self._with_both_usages(chunk)
+
+    def _released(self, chunk: Chunk) -> list[Chunk]:
+        """Return the chunks of the first reply that can be given out after this one came."""
+        self._calls = self._calls or bool(chunk.tool_calls)
         self._held.append(chunk)
-        if not chunk.tool_calls:
-            return ()
-        self.tentative = False
-        return self._held
+        if not self._calls:
+            return []
+        released, self._held = self._held, []
+        return released
+
+    def _with_both_usages(self, chunk: Chunk) -> Chunk:
+        first = self._held[-1].usage
+        return replace(chunk, usage=first + chunk.usage) if first and chunk.usage else chunk
 
 
-def attempts(dialogue: list[Message], arguments: Mapping[str, Any]) -> list[Attempt]:
-    """Return the ways to ask, in order; the first that counts is the reply.
+def chat_request(
+    dialogue: list[Message], arguments: Mapping[str, Any]
+) -> ChatRequest | TwoAttempts:
+    """Return what to ask starchat.
 
-    Raises InvalidRequestError for a `tool_choice` or `response_format` of no known form.
+    Raises InvalidRequestError for `tools`, a `tool_choice` or a `response_format` of no known form.
     """
-    options = dict(arguments)
-    schema = response_schema(options.pop("response_format", None))
-    choice = options["tool_choice"] = tool_choice(options.get("tool_choice"))
-    if schema is None:
-        return [Attempt(dialogue, cast(ChatOptions, options))]
+    options = cast(ChatOptions, dict(arguments))
+    form = options.pop("response_format", None)  # type: ignore[typeddict-item]
+    choice = options["tool_choice"] = read_tool_choice(options.get("tool_choice"))
+    if tools := read_tools(options.get("tools")):
+        options["tools"] = tools
+    request = ChatRequest(dialogue, options)
+    schema = json_schema(form) if isinstance(form, type) else read_response_format(form)
+    if schema is None or (tools and choice not in (None, "auto", "none")):
+        return request  # a forced call leaves no place for JSON
+    if isinstance(schema, dict):
+        schema = json_schema(schema)
     bare = {name: value for name, value in options.items() if name not in _OF_TOOLS}
-    answer = Attempt(
-        _told(dialogue, schema), cast(ChatOptions, bare | {"json_schema": schema or True})
-    )
-    if not options.get("tools") or choice == "none":
-        return [answer]
-    first = Attempt(dialogue, cast(ChatOptions, options), tentative=choice in (None, "auto"))
-    if not first.tentative:
-        return [first]
-    answer.before = first
-    return [first, answer]
-
-
-def tool_choice(choice: Any) -> str | None:
-    """Return the choice of tools in starchat's terms, None for its default.
-
-    >>> tool_choice({"type": "function", "function": {"name": "add"}}), tool_choice(True)
-    ('add', 'any')
-    """
-    if choice is None or isinstance(choice, str):
-        return choice
-    if isinstance(choice, bool):
-        return "any" if choice else None
-    if isinstance(choice, Mapping):
-        function = choice.get("function", choice)
-        if isinstance(function, Mapping) and isinstance(function.get("name"), str):
-            return cast(str, function["name"])
-        if choice.get("type") in ("auto", "any", "required", "none"):
-            return cast(str, choice["type"])
-    raise InvalidRequestError(
-        "tool_choice: expected 'auto', 'any', 'required', 'none', the name of a tool, or "
-        f"{{'type': 'function', 'function': {{'name': …}}}}, got {choice!r:.80}"
-    )
-
-
-def response_schema(form: Any) -> dict[str, Any] | None:
-    """Return the schema that a `response_format` asks for: {} for any object, None for text.
-
-    >>> response_schema({"type": "json_object"})
-    {}
-    """
-    if form is None or form == {"type": "text"}:
-        return None
-    if isinstance(form, type):
-        return json_schema(form)
-    if isinstance(form, Mapping):
-        if form.get("type") == "json_object":
-            return {}
-        named = form.get("json_schema")
-        if isinstance(named, Mapping) and isinstance(named.get("schema"), Mapping):
-            return json_schema(dict(named["schema"]))
-    raise InvalidRequestError(
-        "response_format: expected {'type': 'json_schema', 'json_schema': {'schema': …}}, "
-        f"{{'type': 'json_object'}} or a class, got {form!r:.80}"
-    )
+    bare["json_schema"] = schema or True
+    for_json = ChatRequest(_told(dialogue, schema), cast(ChatOptions, bare))
+    return for_json if not tools or choice == "none" else TwoAttempts(request, for_json)
 
 
 def definition(tool: Any, strict: bool | None = None) -> dict[str, Any]:
-    """Return the definition of a tool in any form that LangChain knows.
+    """Return the definition of a tool in any form that LangChain knows, in OpenAI's form.
 
     A dict stays what it says; of classes and functions, what no grammar can enforce is left out.
     """
-    made = convert_to_openai_tool(tool, strict=strict)
-    function = made["function"]
+    (made,) = read_tools([convert_to_openai_tool(tool, strict=strict)])
+    function = made.get("function", made)
     if not isinstance(tool, dict) and "parameters" in function:
         function["parameters"] = enforceable_schema(function["parameters"])
     return made
@@ -152,9 +152,9 @@ def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     return closed_schema(untitled_schema(plain))
 
 
-def _told(dialogue: list[Message], schema: dict[str, Any]) -> list[Message]:
-    """Return a dialogue whose last words show the schema, as its descriptions guide the model."""
-    if not schema:
+def _told(dialogue: list[Message], schema: dict[str, Any] | Literal[True]) -> list[Message]:
+    """Return a dialogue whose last message shows the schema: its descriptions guide the model."""
+    if schema is True or not schema:
         return dialogue  # any object: the caller's own words say which
     shown = json.dumps(schema, ensure_ascii=False, default=repr)  # what is no JSON is refused later
     words = f"Answer with JSON by this schema: {shown}"

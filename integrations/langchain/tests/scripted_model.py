@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from starchat import Chunk, FinishReason, Usage
+from starchat import Chunk, FinishReason, ToolCall, Usage
 from starchat import ToolCallChunk as Piece
 
 
@@ -62,12 +62,16 @@ def reply(
 
     Arguments of a call are a dict, or a text if they are cut.
     """
+    finished: list[ToolCall] = []
     chunks = [Chunk(text[i : i + 4], (i,)) for i in range(0, len(text), 4)]
     for index, (name, arguments) in enumerate(calls or []):
         said = arguments if isinstance(arguments, str) else json.dumps(arguments)
         chunks.append(Chunk("", (90,), tool_calls=(Piece(index, f"call_{index}", name, ""),)))
         for i in range(0, len(said), 3):
             chunks.append(Chunk("", (91,), tool_calls=(Piece(index, None, None, said[i : i + 3]),)))
+        if not isinstance(arguments, str):
+            finished.append(ToolCall(f"call_{index}", name, arguments))
     usage = Usage(7, len(chunks))
     reason = reason or ("tool_calls" if calls else "stop")
-    return [*chunks, Chunk("", (), finish_reason=reason, usage=usage)]
+    end = Chunk("", (), finish_reason=reason, usage=usage, finished_calls=tuple(finished))
+    return [*chunks, end]
