@@ -23,7 +23,8 @@ from rich.progress import Progress
 from rich.table import Table
 from spread import Spread, digits
 
-from starchat._core import instruction_sets, testing
+from starchat._core import testing
+from starchat._core.machine import instruction_sets
 from starchat.convert.ggml_writer import TYPES
 
 N_ROWS, N_COLS = 24576, 6144  # c_fc of StarChat beta

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import starchat
-from starchat._core import testing
+from starchat._core.machine import clock_hz, multiply_peak, read_bandwidth
 
 Result = dict[str, Any]
 Samples = list[float]
@@ -105,12 +105,12 @@ class Limits:
 
     def sample(self) -> None:
         """Measure everything once: about half a second for each size of team."""
-        self.samples["clock_hz"].append(max(testing.clock_hz() for _ in range(5)))
+        self.samples["clock_hz"].append(max(clock_hz() for _ in range(5)))
         for n in self._threads:
-            reads = [testing.read_bandwidth(n, _READ_BYTES) for _ in range(3)]
+            reads = [read_bandwidth(n, _READ_BYTES) for _ in range(3)]
             self.samples["read_bandwidth"][str(n)].append(max(reads))
             for isa, kind in self._peaks:
-                peaks = [testing.multiply_peak(isa, kind, n) for _ in range(5)]
+                peaks = [multiply_peak(isa, kind, n) for _ in range(5)]
                 self.samples["multiply_peak"][f"{isa}/{kind}"][str(n)].append(max(peaks))
 
 

@@ -34,7 +34,8 @@ from rich.progress import Progress
 from runner import RUNNERS
 
 from starchat import StarChatError
-from starchat._core import inspect, instruction_sets
+from starchat._core import inspect
+from starchat._core.machine import instruction_sets
 from starchat.convert.ggml_writer import TYPES
 
 QUANTIZED = [type for type in TYPES if type.startswith("q")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -159,3 +160,37 @@ def test_importing_an_adapter_imports_no_more_of_the_framework(base: str, adapte
     """
     result = run_python(code)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_the_product_does_without_the_seams_of_its_tests() -> None:
+    named = [path for path in PYTHON.rglob("*.py") if "testing" in path.read_text()]
+    assert not named
+
+
+@pytest.mark.parametrize("name", ["_core", "_core.machine", "_core.testing"])
+def test_the_stub_has_the_names_that_the_core_has(name: str) -> None:
+    module = importlib.import_module(f"starchat.{name}")
+    stub = PYTHON / "_core" / f"{name.removeprefix('_core').strip('.') or '__init__'}.pyi"
+    described = public_names(ast.parse(stub.read_text()))
+    submodules = (
+        {path.stem: None for path in stub.parent.glob("[!_]*.pyi")} if name == "_core" else {}
+    )
+    assert described.keys() | submodules == {
+        key for key in vars(module) if not key.startswith("__")
+    }
+    for key, members in described.items():
+        if members is not None:
+            assert members == {m for m in vars(getattr(module, key)) if not m.startswith("_")}, key
+
+
+def public_names(tree: ast.Module | ast.ClassDef) -> dict[str, set[str] | None]:
+    """Return what a stub defines: of a class its members, of anything else None."""
+    names: dict[str, set[str] | None] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            names[node.name] = {n for n in public_names(node) if not n.startswith("_")}
+        elif isinstance(node, ast.FunctionDef):
+            names[node.name] = None
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names[node.target.id] = None
+    return names

@@ -26,7 +26,8 @@ from starchat import (
     StarChat,
     embedding,
 )
-from starchat._core import SamplingParams, instruction_sets
+from starchat._core import SamplingParams
+from starchat._core.machine import instruction_sets
 from support.scheduling import run
 from support.tiny_model import Shape, write_tiny
 

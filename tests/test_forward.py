@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from starchat import CorruptFileError, NumericalError, StarChat
-from starchat._core import inspect, instruction_sets, testing
+from starchat._core import inspect, testing
+from starchat._core.machine import instruction_sets
 from starchat.convert.ggml_writer import TYPES
 from support.tiny_model import Shape, tiled, write_tiny
 

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from starchat._core import instruction_sets, testing
+from starchat._core import testing
+from starchat._core.machine import instruction_sets
 from starchat.convert.ggml_writer import TYPES, dequantize, quantize
 
 ISAS = instruction_sets()

@@ -1,5 +1,5 @@
-// What the `_core` module is made of: one function for each file of this folder adds its classes.
-// The only folder that includes pybind11.
+// The parts of the `_core` module: each file of this folder has one function that adds its classes.
+// Only this folder includes pybind11.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -8,9 +8,8 @@ namespace starchat {
 void bind_errors(pybind11::module_& m);
 void bind_tokenizer(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
-void bind_compute(pybind11::module_& testing);  // a part of testing
-void bind_timing(pybind11::module_& testing);   // another
-void bind_testing(pybind11::module_& m);
 void bind_format(pybind11::module_& m);
+void bind_machine(pybind11::module_& m);
+void bind_testing(pybind11::module_& m);  // testing/: absent where STARCHAT_TESTING is off
 
 }  // namespace starchat

@@ -1,4 +1,4 @@
-// The native module: what Python sees of the core.
+// The native module `_core`: everything that Python can use of the core.
 #include "bindings/bindings.hpp"
 
 PYBIND11_MODULE(_core, m) {
@@ -7,5 +7,8 @@ PYBIND11_MODULE(_core, m) {
   starchat::bind_tokenizer(m);
   starchat::bind_format(m);
   starchat::bind_engine(m);
+  starchat::bind_machine(m);
+#ifdef STARCHAT_TESTING
   starchat::bind_testing(m);
+#endif
 }

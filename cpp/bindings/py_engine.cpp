@@ -9,7 +9,6 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
-#include "kernels/kernels.hpp"
 #include "model/decoder.hpp"
 
 namespace py = pybind11;
@@ -190,8 +189,6 @@ void bind_engine(py::module_& m) {
       .def("stats", &PyEngine::stats, "Return counters of the scheduler.")
       .def("close", &PyEngine::close,
            "End every stream with EngineClosedError and join the thread; harmless when closed.");
-  m.def("instruction_sets", &available_instruction_sets,
-        "Return the instruction sets that this machine can run, the best last.");
 }
 
 }  // namespace starchat

@@ -49,6 +49,11 @@ const Kernels* find_kernels(std::string_view name) {
   return nullptr;
 }
 
+const Kernels& kernels_named(std::string_view name) {
+  if (const Kernels* kernels = find_kernels(name)) return *kernels;
+  throw UnsupportedFeatureError("instruction set " + std::string(name) + ": not on this machine");
+}
+
 const Kernels& select_kernels() {
   const char* wanted = std::getenv("STARCHAT_ISA");
   if (wanted == nullptr || *wanted == '\0') return *runnable().back();

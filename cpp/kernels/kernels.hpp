@@ -168,6 +168,8 @@ std::vector<std::string> available_instruction_sets();
 
 // Null if this machine or build cannot run this instruction set.
 const Kernels* find_kernels(std::string_view name);
+// The same; UnsupportedFeatureError where it is null.
+const Kernels& kernels_named(std::string_view name);
 
 // The fastest one, or the one that STARCHAT_ISA names; UnsupportedFeatureError if it cannot run.
 const Kernels& select_kernels();

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from ._core import testing
+from ._core import machine
 from .model import StarChat
 from .types import ModelInfo
 
@@ -86,11 +86,11 @@ def measure(
         choose = random.Random(run)
         prompt = [choose.randrange(info.n_vocab) for _ in range(n_prompt)]
         if info.weight_bytes > _CACHED_BYTES:
-            reads = [testing.read_bandwidth(info.n_threads, _READ_BYTES) for _ in range(3)]
+            reads = [machine.read_bandwidth(info.n_threads, _READ_BYTES) for _ in range(3)]
             speed.decode.limits.append(max(reads))
         if info.isa != "scalar":
             operands = "int8" if info.quantization.startswith("q") else "f32"
-            peaks = [testing.multiply_peak(info.isa, operands, info.n_threads) for _ in range(3)]
+            peaks = [machine.multiply_peak(info.isa, operands, info.n_threads) for _ in range(3)]
             speed.prefill.limits.append(max(peaks))
         done()
         start = time.perf_counter()

@@ -1,5 +1,5 @@
-// `_core.testing`: the sampler by itself, and scheduler and engine over a fake model, so that tests
-// see single steps and choose when the model is slow or fails.
+// The sampler and a constraint by themselves, and scheduler and engine over a fake model, so that
+// tests see single steps and choose when the model is slow or fails.
 #include <pybind11/stl.h>
 
 #include <chrono>
@@ -12,6 +12,7 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/py_engine.hpp"
+#include "bindings/testing/testing.hpp"
 #include "model/kv_store.hpp"
 
 namespace py = pybind11;
@@ -19,9 +20,9 @@ namespace py = pybind11;
 namespace starchat {
 namespace {
 
-// Keeps ids in the cache's pages. Logits are a hash of all ids up to the column, as the cache has
-// them, so that any mistake in positions, caches or order changes the tokens. With a period, the
-// id that stood so many positions before is mostly the likeliest: a text that quotes itself.
+// Stores token ids in the pages of the KV cache. Logits are a hash of all cached ids up to the
+// column, so that any mistake in positions, caches or order changes the tokens. With a period, the
+// likeliest id is mostly the one that many positions before: a text that repeats itself.
 class FakeModel : public ForwardPass {
  public:
   FakeModel(int n_vocab, int n_ctx, int max_columns, double step_s, int nan_id, int head_dim,
@@ -146,7 +147,7 @@ class PyScheduler {
   Scheduler scheduler_;
 };
 
-// A constraint by itself, at work in the reply's first token.
+// A constraint by itself, at the first token of a reply.
 class PyConstraint {
  public:
   PyConstraint(const Tokenizer& tokenizer, const Grammar& grammar)
@@ -201,7 +202,7 @@ std::unique_ptr<PyEngine> fake_engine(int n_vocab, int n_ctx, int max_columns, d
 
 void bind_testing(py::module_& m) {
   py::module_ testing = m.def_submodule("testing", "Seams for the tests of this repository.");
-  bind_compute(testing);
+  bind_kernels(testing);
   bind_timing(testing);
   testing.def("sample", &sample, py::arg("logits"), py::arg("params"),
               py::arg("prompt") = py::list(), py::arg("output") = py::list());

@@ -9,7 +9,6 @@
 
 #include "base/arena.hpp"
 #include "base/errors.hpp"
-#include "bindings/bindings.hpp"
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
 #include "format/open_model.hpp"
@@ -18,11 +17,6 @@
 namespace starchat {
 
 namespace py = pybind11;
-
-const Kernels& kernels_named(const std::string& isa) {
-  if (const Kernels* kernels = find_kernels(isa)) return *kernels;
-  throw UnsupportedFeatureError("instruction set " + isa + ": not on this machine");
-}
 
 TensorType type_named(const std::string& name) {
   if (const auto type = find_type(&TypeTraits::name, name)) return *type;
@@ -203,7 +197,7 @@ py::array_t<float> attention_of(const std::string& isa, const Floats& q, const F
 
 }  // namespace
 
-void bind_compute(py::module_& m) {
+void bind_kernels(py::module_& m) {
   py::class_<Forward>(m, "Forward")
       .def(py::init<const std::string&, int, int, const std::map<std::string, std::string>&>(),
            py::arg("path"), py::arg("n_threads") = 0, py::arg("n_ctx") = 0,

@@ -1,14 +1,11 @@
-// Seconds that a kernel takes, without Python's part in it, and what the machine could do at best:
-// for benchmarks. Operands are random bytes that are finite in every format; time does not depend
-// on more.
+// Seconds that a kernel takes, measured without Python's overhead: for benchmarks. Operands are
+// random bytes that are finite numbers in every format; the time does not depend on their values.
 #include <chrono>
 #include <cstring>
 #include <vector>
 
 #include "base/arena.hpp"
 #include "base/errors.hpp"
-#include "base/hardware_limits.hpp"
-#include "bindings/bindings.hpp"
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
 #include "ops/ops.hpp"
@@ -19,7 +16,8 @@ namespace py = pybind11;
 
 namespace {
 
-// The body is repeated until the clock's grain and a first cold call no longer count.
+// Repeats the body until the resolution of the clock and a first call with cold caches are
+// negligible.
 template <class Body>
 double seconds_per_call(const Body& body) {
   constexpr double kEnough = 5e-3;
@@ -31,7 +29,7 @@ double seconds_per_call(const Body& body) {
   }
 }
 
-// As f16 and as f32 of 1e-14 to 0.1 in magnitude, whichever bytes lie side by side.
+// Fills memory with bytes that, read as f16 or as f32 at any offset, are 1e-14 to 0.1 in magnitude.
 void fill(std::byte* data, size_t size_bytes) {
   uint64_t state = 1;
   for (size_t i = 0; i < size_bytes; i += sizeof state) {
@@ -47,8 +45,8 @@ std::vector<float> random_floats(size_t n) {
   return values;
 }
 
-// Several matrices of one shape, one after the other, as a model has them: where they are larger
-// than the caches together, weights come from memory.
+// Several matrices of one shape, multiplied in turn as a model does. Where all of them together are
+// larger than the caches, weights are read from memory.
 class MatmulTimer {
  public:
   MatmulTimer(const std::string& isa, const std::string& type, int n_rows, int n_cols,
@@ -61,7 +59,7 @@ class MatmulTimer {
     fill(arena_.data(), arena_.size_bytes());
   }
 
-  // Of one product with n_columns columns, the mean over every matrix.
+  // Returns the mean over all matrices of the time of one product with n_columns columns.
   double seconds(int n_columns) {
     const GilReleased released;
     ActivationTiles tiles(n_columns, matrix_.n_cols);
@@ -88,7 +86,7 @@ class MatmulTimer {
   Arena arena_;
 };
 
-// The last n_columns of n_positions attend to all before them, by one thread.
+// One thread computes the attention of the last n_columns of n_positions.
 double attention_seconds(const std::string& isa, int n_heads, int head_dim, int n_positions,
                          int n_columns) {
   const Kernels& kernels = kernels_named(isa);
@@ -150,14 +148,8 @@ double layer_norm_seconds(const std::string& isa, int n) {
 
 double gelu_seconds(const std::string& isa, int n) {
   const Kernels& kernels = kernels_named(isa);
-  std::vector<float> x(n, 16.0f);  // its own image: what is computed in place stays the same
+  std::vector<float> x(n, 16.0f);  // gelu(16) = 16, so calls in place do not change it
   return seconds_per_call([&] { kernels.gelu(x.data(), n); });
-}
-
-double multiply_peak_of(const std::string& isa, const std::string& operands, int n_threads) {
-  kernels_named(isa);  // this machine has it
-  const GilReleased released;
-  return multiply_peak(isa, operands, n_threads);
 }
 
 }  // namespace
@@ -174,11 +166,6 @@ void bind_timing(py::module_& m) {
   m.def("quantize_seconds", &quantize_seconds, py::arg("isa"), py::arg("n"));
   m.def("layer_norm_seconds", &layer_norm_seconds, py::arg("isa"), py::arg("n"));
   m.def("gelu_seconds", &gelu_seconds, py::arg("isa"), py::arg("n"));
-  m.def("read_bandwidth", &read_bandwidth, py::arg("n_threads"), py::arg("size_bytes"),
-        py::call_guard<GilReleased>());
-  m.def("multiply_peak", &multiply_peak_of, py::arg("isa"), py::arg("operands"),
-        py::arg("n_threads") = 1);
-  m.def("clock_hz", &clock_hz, py::call_guard<GilReleased>());
 }
 
 }  // namespace starchat

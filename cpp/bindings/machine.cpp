@@ -1,0 +1,39 @@
+// `_core.machine`: the instruction sets of this machine, and what it can do at best.
+#include <pybind11/stl.h>
+
+#include <string>
+
+#include "base/hardware_limits.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/waiting.hpp"
+#include "kernels/kernels.hpp"
+
+namespace py = pybind11;
+
+namespace starchat {
+namespace {
+
+double multiply_peak_here(const std::string& isa, const std::string& operands, int n_threads) {
+  kernels_named(isa);  // throws where this machine lacks it
+  return multiply_peak(isa, operands, n_threads);
+}
+
+}  // namespace
+
+void bind_machine(py::module_& m) {
+  py::module_ machine = m.def_submodule("machine", "What this machine has, and its limits.");
+  machine.def("instruction_sets", &available_instruction_sets,
+              "Return the instruction sets that this machine can run, the best last.");
+  machine.def("read_bandwidth", &read_bandwidth, py::arg("n_threads"), py::arg("size_bytes"),
+              py::call_guard<GilReleased>(),
+              "Measure the bytes per second that threads read from memory together.");
+  machine.def("multiply_peak", &multiply_peak_here, py::arg("isa"), py::arg("operands"),
+              py::arg("n_threads") = 1, py::call_guard<GilReleased>(),
+              "Measure multiply-adds per second, operands (\"int8\" or \"f32\") in registers.\n"
+              "Raises UnsupportedFeatureError for an instruction set that is not on this machine,\n"
+              "InvalidRequestError where a set has no peak for these operands.");
+  machine.def("clock_hz", &clock_hz, py::call_guard<GilReleased>(),
+              "Measure the cycles per second of one busy core.");
+}
+
+}  // namespace starchat

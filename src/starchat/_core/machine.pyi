@@ -1,0 +1,13 @@
+"""What this machine has, and what it can do at best: measured, in base units."""
+
+def instruction_sets() -> list[str]:
+    """Return those that this machine can run, the best last."""
+
+def read_bandwidth(n_threads: int, size_bytes: int) -> float:
+    """Measure the bytes per second that threads read from memory together."""
+
+def multiply_peak(isa: str, operands: str, n_threads: int = 1) -> float:
+    """Measure multiply-adds per second, operands ("int8" or "f32") in registers."""
+
+def clock_hz() -> float:
+    """Measure the cycles per second of one busy core."""

@@ -1,0 +1,120 @@
+"""Parts of the core one by one, for tests and benchmarks; absent from a build without them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from . import Embedding, Engine, Grammar, SamplingParams, Token, Tokenizer, TokenStream
+
+Floats = npt.NDArray[np.float32]
+_AnyFloats = npt.NDArray[np.floating]
+
+# ---- kernels and forward pass ---------------------------------------------------------------
+
+class Forward:
+    """The forward pass of one sequence, without an engine."""
+
+    max_columns: int
+    weight_bytes: int
+    def __init__(self, path: str, n_threads: int = 0, n_ctx: int = 0) -> None: ...
+    def run(self, token_ids: Sequence[int], last_only: bool = False) -> Floats: ...
+    def rewind(self, position: int) -> None: ...
+
+class Matrix:
+    """A packed matrix and the threads that multiply it."""
+
+    size_bytes: int
+    def __init__(
+        self, isa: str, type: str, rows: npt.NDArray[np.uint8], n_threads: int = 1
+    ) -> None: ...
+    def product(self, x: _AnyFloats) -> Floats: ...
+    def row(self, index: int) -> Floats: ...
+
+def layer_norm(isa: str, x: _AnyFloats, gain: _AnyFloats, bias: _AnyFloats) -> Floats: ...
+def gelu(isa: str, x: _AnyFloats) -> Floats: ...
+def attention(isa: str, q: _AnyFloats, keys: _AnyFloats, values: _AnyFloats) -> Floats: ...
+
+# ---- seconds of one call --------------------------------------------------------------------
+
+class MatmulTimer:
+    matrix_bytes: int
+    def __init__(
+        self, isa: str, type: str, n_rows: int, n_cols: int, n_matrices: int, n_threads: int
+    ) -> None: ...
+    def seconds(self, n_columns: int) -> float: ...
+
+def attention_seconds(
+    isa: str, n_heads: int, head_dim: int, n_positions: int, n_columns: int
+) -> float: ...
+def quantize_seconds(isa: str, n: int) -> float: ...
+def layer_norm_seconds(isa: str, n: int) -> float: ...
+def gelu_seconds(isa: str, n: int) -> float: ...
+
+# ---- sampler, constraint, and an engine over a fake model -----------------------------------
+
+def sample(
+    logits: Sequence[float],
+    params: SamplingParams,
+    prompt: Sequence[int] = (),
+    output: Sequence[int] = (),
+) -> Token: ...
+def candidates(
+    logits: Sequence[float],
+    params: SamplingParams,
+    prompt: Sequence[int] = (),
+    output: Sequence[int] = (),
+) -> list[tuple[int, float]]: ...
+
+class GrammarCompiler:
+    def __init__(self, library: str, tokenizer: Tokenizer) -> None: ...
+    def compile(self, kind: str, text: str) -> Grammar: ...
+
+class Constraint:
+    def __init__(self, tokenizer: Tokenizer, grammar: Grammar) -> None: ...
+    def fill_mask(self) -> bool: ...
+    def allows(self, id: int) -> bool: ...
+    def accept(self, id: int) -> None: ...
+    def forced(self) -> list[int]: ...
+    def n_allowed(self, ids: Sequence[int]) -> int: ...
+
+class Scheduler:
+    """The scheduler over a fake model, step by step."""
+
+    runs: list[tuple[int, int]]  # of the last batch: first position, columns
+    n_prefix_pages: int
+    page_bytes: int
+    n_rings: int
+    def __init__(
+        self,
+        *,
+        n_vocab: int = 64,
+        n_ctx: int = 256,
+        max_columns: int = 16,
+        max_sequences: int = 64,
+        nan_id: int = -1,
+        head_dim: int = 2,
+        period: int = 0,
+        prefix_cache_bytes: int = -1,
+    ) -> None: ...
+    def add(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        grammar: Grammar | None = None,
+        lead: Sequence[int] = (),
+    ) -> TokenStream: ...
+    def embed(self, prompt: Sequence[int]) -> tuple[TokenStream, Embedding]: ...
+    def step(self) -> bool: ...
+    def took(self, seconds: float) -> None: ...
+    def fail_next(self, error: str) -> None: ...
+    def stats(self) -> dict[str, int]: ...
+
+def engine(
+    *,
+    n_vocab: int = 64,
+    n_ctx: int = 256,
+    max_columns: int = 16,
+    step_s: float = 0.0,
+    nan_id: int = -1,
+) -> Engine: ...
