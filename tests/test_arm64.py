@@ -26,7 +26,7 @@ def test_neon_has_the_scalar_bits(tmp_path: Path) -> None:
     subprocess.run(
         [COMPILER, *flags, arch, f"-I{ROOT / 'cpp'}", "-o", program]
         + [str(ROOT / "cpp" / source) for source in sources]
-        + [str(ROOT / "tests/support/kernels_equal.cpp")],
+        + [str(ROOT / "cpp/tests/kernels_equal.cpp")],
         check=True,
     )
     result = subprocess.run([EMULATOR, program], capture_output=True, text=True, check=False)
