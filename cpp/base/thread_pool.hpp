@@ -40,9 +40,9 @@ class ThreadPool {
  private:
   // A running thread claims one piece at a time while the loop is open. So the caller waits only
   // for pieces that are being computed, never for a worker that has no core to run on.
-  struct Loop {
-    uint32_t number;  // lets a late worker see that the loop has changed
-    int32_t next;     // the piece to claim next, or kClosed
+  struct alignas(8) Loop {  // aligned as a word: clang makes it lock-free only then
+    uint32_t number;        // lets a late worker see that the loop has changed
+    int32_t next;           // the piece to claim next, or kClosed
   };
   static constexpr int32_t kClosed = -1;
 
