@@ -4,7 +4,7 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast quality lint format bench docs wheel lowest
+.PHONY: help test test-fast quality lint format bench docs wheel lowest asan tsan
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
@@ -60,3 +60,18 @@ lowest:  ## adapters' tests with the oldest frameworks that they declare, after 
 	  echo "--- $$adapter"; uv pip freeze -q | grep -E "^(langchain|lang|llama.index|pydantic)"; \
 	  (cd $$adapter && $$VIRTUAL_ENV/bin/python -m pytest -q); \
 	done
+
+# Builds of the core alone, in their own folders.
+SANITIZED = cmake -DCMAKE_BUILD_TYPE=None -DSTARCHAT_PYTHON=OFF
+
+asan:  ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
+	CXX=g++ $(SANITIZED) -S . -B build/asan -DSTARCHAT_CPP_TESTS=ON \
+	  -DCMAKE_CXX_FLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+	cmake --build build/asan --parallel
+	ctest --test-dir build/asan --output-on-failure
+
+tsan:  ## C++ tests under ThreadSanitizer (gcc)
+	CXX=g++ $(SANITIZED) -S . -B build/tsan -DSTARCHAT_CPP_TESTS=ON \
+	  -DCMAKE_CXX_FLAGS="-O1 -g -fsanitize=thread"
+	cmake --build build/tsan --parallel
+	ctest --test-dir build/tsan --output-on-failure
