@@ -4,7 +4,7 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast quality lint format bench docs wheel lowest asan tsan
+.PHONY: help test test-fast quality lint format bench docs wheel lowest asan tsan fuzz
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
@@ -75,3 +75,10 @@ tsan:  ## C++ tests under ThreadSanitizer (gcc)
 	  -DCMAKE_CXX_FLAGS="-O1 -g -fsanitize=thread"
 	cmake --build build/tsan --parallel
 	ctest --test-dir build/tsan --output-on-failure
+
+SECONDS ?= 60
+fuzz:  ## every target of cpp/fuzz for SECONDS=60 (clang)
+	CXX=clang++ $(SANITIZED) -S . -B build/fuzz -DSTARCHAT_FUZZ=ON \
+	  -DCMAKE_CXX_FLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all"
+	cmake --build build/fuzz --parallel
+	PYTHONPATH=tests $(PYTHON) cpp/fuzz/run.py build/fuzz $(SECONDS)

@@ -31,7 +31,7 @@ CPP_FOLDERS = {
     "grammar": {"base", "text", "sampling"},
     "engine": {"base", "sampling", "model"},
 }
-CPP_FOLDERS["bindings"] = {*CPP_FOLDERS}
+CPP_FOLDERS["bindings"] = CPP_FOLDERS["tests"] = CPP_FOLDERS["fuzz"] = {*CPP_FOLDERS}
 
 #: folder of src/starchat → what it may import beside itself: folders, or modules beside them
 BASE = {"errors", "types", "_core"}

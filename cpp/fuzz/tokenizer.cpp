@@ -1,0 +1,82 @@
+// Any vocabulary and any text: what encode() and decode() promise for each of them.
+#include "text/tokenizer.hpp"
+
+#include <fuzzer/FuzzedDataProvider.h>
+
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/pretokenizer.hpp"
+
+using namespace starchat;
+
+namespace {
+
+void require(bool holds, const char* law) {
+  if (holds) return;
+  std::fprintf(stderr, "broken: %s\n", law);
+  std::abort();
+}
+
+std::vector<std::string> any_vocabulary(FuzzedDataProvider& data) {
+  std::vector<std::string> vocabulary;
+  if (data.ConsumeBool()) {
+    for (int byte = 0; byte < 256; ++byte) vocabulary.emplace_back(1, static_cast<char>(byte));
+  }
+  const int n_tokens = data.ConsumeIntegralInRange(0, 300);
+  for (int i = 0; i < n_tokens && data.remaining_bytes() > 0; ++i) {
+    vocabulary.push_back(data.ConsumeRandomLengthString(40));
+  }
+  return vocabulary;
+}
+
+// Without the bytes that have no token of their own: encode() leaves them out.
+std::string without_absent(const Tokenizer& tokenizer, std::string_view text) {
+  std::string kept;
+  for (const char byte : text) {
+    if (tokenizer.find(std::string_view(&byte, 1))) kept += byte;
+  }
+  return kept;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
+  FuzzedDataProvider data(bytes, size);
+  const Tokenizer tokenizer(any_vocabulary(data));
+  const std::string text = data.ConsumeRemainingBytesAsString();
+
+  std::vector<int32_t> by_piece;
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string_view piece = next_piece(rest);
+    require(!piece.empty() && rest.starts_with(piece), "a piece is where the text begins");
+    rest.remove_prefix(piece.size());
+    const auto ids = tokenizer.encode(piece);
+    by_piece.insert(by_piece.end(), ids.begin(), ids.end());
+  }
+  const auto ids = tokenizer.encode(text);
+  require(ids == by_piece, "a text has the ids of its pieces");
+  require(tokenizer.decode(ids) == without_absent(tokenizer, text), "decode undoes encode");
+  for (const int32_t id : ids) {
+    require(!tokenizer.is_special(id), "plain text has no control tokens");
+    require(tokenizer.find(tokenizer.token_bytes(id)) == id, "the lowest id stands for its bytes");
+  }
+
+  const auto marked = tokenizer.encode(text, /*allow_special=*/true);
+  require(without_absent(tokenizer, tokenizer.decode(marked)) == without_absent(tokenizer, text),
+          "decode undoes encode where control tokens are allowed");
+  require(tokenizer.encode(text, std::vector<std::string>()) == ids,
+          "an empty list allows no control token");
+  std::string unmarked;
+  for (const int32_t id : marked) {
+    if (!tokenizer.is_special(id)) unmarked += tokenizer.token_bytes(id);
+  }
+  require(tokenizer.decode(marked, /*skip_special=*/true) == unmarked,
+          "skip_special leaves out control tokens and nothing else");
+  return 0;
+}
