@@ -207,8 +207,8 @@ def test_few_texts_are_in_the_engine_at_a_time(
         most = max(most, stats["running"] + stats["waiting"])
 
     model.embed(["short"] * 200, progress=watch)
-    assert most < embedding._MOST_TEXTS
-    monkeypatch.setattr(embedding, "_MOST_TOKENS", 64)
+    assert most < embedding._MAX_TEXTS
+    monkeypatch.setattr(embedding, "_MAX_TOKENS", 64)
     most = 0
     model.embed(["a longer text " * 12] * 10, progress=watch)
     assert most == 0, "one is longer than 64: they go one by one"

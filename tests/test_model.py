@@ -45,7 +45,7 @@ def model(tiny_model_path: Path) -> Iterator[StarChat]:
 
 def n_engines() -> int:
     gc.collect()
-    return len(engine_registry._slots)
+    return len(engine_registry._engines)
 
 
 # ---- loading and sharing --------------------------------------------------------------------

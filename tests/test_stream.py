@@ -15,7 +15,7 @@ import pytest
 
 from starchat.async_waker import AsyncWaker
 from starchat.errors import EngineClosedError, InvalidRequestError
-from starchat.stream import AsyncStream, Request, Stream
+from starchat.stream import AsyncStream, PartialReply, Stream
 from starchat.text_stream import TextStream
 from support.fake_core import ByteVocabulary, FakeQueue, FakeToken, FakeTokens
 
@@ -23,9 +23,9 @@ BYTES = ByteVocabulary()
 END = BYTES.control.index("<|end|>")
 
 
-def request_of(tokens: FakeTokens, stop: Sequence[str] = (), n_prompt: int = 3) -> Request:
+def request_of(tokens: FakeTokens, stop: Sequence[str] = (), n_prompt: int = 3) -> PartialReply:
     fake: Any = tokens
-    return Request(fake, TextStream(stop), BYTES, n_prompt)
+    return PartialReply(fake, TextStream(stop), BYTES, n_prompt)
 
 
 def stream_of(

@@ -29,7 +29,7 @@ from starchat.chat.messages import check_messages
 from starchat.chat.template import STARCHAT
 from starchat.chat.tools import CALL, RESULT, Toolbox, call_line, reply_grammar, reply_text
 from starchat.grammar.schemas import prompt_schema
-from starchat.stream import Request, Stream
+from starchat.stream import PartialReply, Stream
 from starchat.text_stream import TextStream
 from support.fake_core import ByteVocabulary, FakeTokens
 
@@ -718,7 +718,7 @@ def stream_of(
     tokens: Any = FakeTokens(BYTES.encode(text), finish_reason)
     calls = CallReader()
     reply = TextStream(stop, lead="\n", calls=calls)
-    return Stream(Request(tokens, reply, BYTES, 3, calls=calls)), tokens
+    return Stream(PartialReply(tokens, reply, BYTES, 3, calls=calls)), tokens
 
 
 def test_a_reply_with_calls_ends_with_that_reason_and_its_text_has_none() -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from . import _core
 from .async_waker import AsyncWaker, shared_waker
-from .engine_registry import Lease
+from .engine_registry import EngineHandle
 from .errors import ContextLengthError, InvalidRequestError, unexpected
-from .stream import AsyncStream, Request, Stream
+from .stream import AsyncStream, PartialReply, Stream
 from .text_stream import TextStream
 from .types import ModelInfo
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 Progress: TypeAlias = Callable[[int, int], None]
 
-_MOST_TEXTS = 16  # at once; the engine has places for as many others
-_MOST_TOKENS = 512  # at once, if that is more than one text: two of the largest steps
+_MAX_TEXTS = 16  # at once; the engine has places for as many others
+_MAX_TOKENS = 512  # at once, if that is more than one text: two of the largest steps
 
 
-class _Flight(NamedTuple):
-    """One text in the engine: a reply without tokens, and the vector that is there at its end."""
+class _PendingText(NamedTuple):
+    """A text that the engine computes: a reply without tokens, and the vector at its end."""
 
     n_tokens: int
     key: int  # of the waker
-    request: Request
+    reply: PartialReply
     embedding: _core.Embedding
 
 
@@ -43,25 +43,25 @@ class EmbeddingJob:
     """What one call has to do: its texts, and the vectors that are there by now."""
 
     def __init__(
-        self, texts: Any, lease: Lease, info: ModelInfo, progress: Progress | None
+        self, texts: Any, handle: EngineHandle, info: ModelInfo, progress: Progress | None
     ) -> None:
-        """Check the texts; `lease` stays open while they are computed."""
+        """Check the texts; `handle` keeps the engine open while they are computed."""
         import numpy as np  # here, because `import starchat` has no use for it
 
         self._texts = _named_texts(texts)
         if not (progress is None or callable(progress)):
             raise unexpected("progress", "a function or None", progress)
         self._progress = progress
-        self._lease = lease
+        self._handle = handle
         self._n_ctx = info.n_ctx
         self._vectors = np.empty((len(self._texts), info.n_embd), np.float32)
 
     def run(self) -> npt.NDArray[np.float32]:
         """Return the vectors, (n_texts, n_embd), once they are computed."""
         prompts = [self._prompt(name, text) for name, text in self._texts]
-        with closing(self._flights(prompts)) as flights:
-            for flight in flights:
-                Stream(flight.request).result()
+        with closing(self._submitted(prompts)) as computing:
+            for pending in computing:
+                Stream(pending.reply).result()
         return self._vectors
 
     async def arun(self) -> npt.NDArray[np.float32]:
@@ -73,15 +73,15 @@ class EmbeddingJob:
             prompts.append(self._prompt(name, text))
             await sleep(0)
         waker = shared_waker()
-        with closing(self._flights(prompts, waker)) as flights:
-            for flight in flights:
-                stream = AsyncStream(flight.request)
-                waker.attach(flight.key, stream)
+        with closing(self._submitted(prompts, waker)) as computing:
+            for pending in computing:
+                stream = AsyncStream(pending.reply)
+                waker.attach(pending.key, stream)
                 await stream.result()
         return self._vectors
 
     def _prompt(self, name: str, text: str) -> list[int]:
-        ids = self._lease.engine.tokenizer.encode(text)
+        ids = self._handle.engine.tokenizer.encode(text)
         if (excess := len(ids) - self._n_ctx) > 0:
             raise ContextLengthError(
                 f"{name} has {len(ids):,} tokens, the context holds {self._n_ctx:,}: "
@@ -92,36 +92,36 @@ class EmbeddingJob:
             )
         return ids
 
-    def _flights(
+    def _submitted(
         self, prompts: Sequence[list[int]], waker: AsyncWaker | None = None
-    ) -> Generator[_Flight, None, None]:
-        """Yield the texts' flights in order; each is over before the next is asked for."""
-        waiting, flying = deque(prompts), deque[_Flight]()
+    ) -> Generator[_PendingText, None, None]:
+        """Yield the texts in order; the caller waits for each before it asks for the next."""
+        waiting, submitted = deque(prompts), deque[_PendingText]()
         try:
             for row in range(len(prompts)):
-                while waiting and _has_room(flying, len(waiting[0])):
-                    flying.append(self._send(waiting.popleft(), waker))
-                yield flying[0]
-                self._vectors[row] = flying.popleft().embedding.vector
+                while waiting and _has_room(submitted, len(waiting[0])):
+                    submitted.append(self._send(waiting.popleft(), waker))
+                yield submitted[0]
+                self._vectors[row] = submitted.popleft().embedding.vector
                 if self._progress:
                     self._progress(row + 1, len(prompts))
         finally:  # of an error, or a task that was cancelled
-            for flight in flying:
-                flight.request.close()
+            for pending in submitted:
+                pending.reply.close()
 
-    def _send(self, ids: list[int], waker: AsyncWaker | None) -> _Flight:
-        engine = self._lease.engine
+    def _send(self, ids: list[int], waker: AsyncWaker | None) -> _PendingText:
+        engine = self._handle.engine
         key, queue = (waker.new_key(), waker.queue) if waker else (0, None)
         tokens, embedding = engine.embed(ids, queue, key)
-        request = Request(tokens, TextStream(()), engine.tokenizer, len(ids), self._lease)
-        return _Flight(len(ids), key, request, embedding)
+        reply = PartialReply(tokens, TextStream(()), engine.tokenizer, len(ids), self._handle)
+        return _PendingText(len(ids), key, reply, embedding)
 
 
-def _has_room(flying: Sequence[_Flight], n_tokens: int) -> bool:
-    if not flying:
+def _has_room(submitted: Sequence[_PendingText], n_tokens: int) -> bool:
+    if not submitted:
         return True
-    n_ahead = sum(flight.n_tokens for flight in flying)
-    return len(flying) < _MOST_TEXTS and n_ahead + n_tokens <= _MOST_TOKENS
+    n_ahead = sum(pending.n_tokens for pending in submitted)
+    return len(submitted) < _MAX_TEXTS and n_ahead + n_tokens <= _MAX_TOKENS
 
 
 def _named_texts(texts: Any) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""The engines of this process: one for each file and its settings, shared by whoever loads it.
+"""The engines of this process: one for each file and its settings, shared by all who load it.
 
-A Lease is one holder's share; the last release closes the engine. A forked child starts with
-no engines: the parent's have no thread there.
+A handle counts as one user of an engine; the release of the last one closes it. A forked child
+starts with no engines: the threads of the parent's do not exist there.
 """
 
 from __future__ import annotations
@@ -10,78 +10,115 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from . import _core
-from .errors import EngineClosedError
+from .errors import EngineClosedError, FileAccessError, shown, unexpected
+from .types import check_integer
 
 Progress: TypeAlias = Callable[[int, int], None]
-_Key: TypeAlias = tuple[str, int, int, "Settings"]  # real path, mtime_ns, size
+_Key: TypeAlias = tuple[str, int, int, "EngineSettings"]  # real path, mtime_ns, size
 
 
-class Settings(NamedTuple):
+class EngineSettings(NamedTuple):
     """What an engine is made with beside its file; the defaults are the core's."""
 
     n_threads: int = 0
     n_ctx: int = 0
     prefix_cache_bytes: int = -1
 
+    @classmethod
+    def check(cls, n_threads: Any, n_ctx: Any, prefix_cache_bytes: Any) -> EngineSettings:
+        """Return the settings of a caller, where None is the default.
 
-class _Slot:
-    """One engine, and how many leases there are on it."""
+        Raises InvalidRequestError for what is no count.
+        """
+        return cls(
+            _count("n_threads", n_threads, cls().n_threads),
+            _count("n_ctx", n_ctx, cls().n_ctx),
+            _count("prefix_cache_bytes", prefix_cache_bytes, cls().prefix_cache_bytes, 0, 63),
+        )
+
+
+def _count(name: str, value: Any, default: int, least: int = 1, n_bits: int = 31) -> int:
+    if value is None:
+        return default
+    expected = f"an integer of at least {least} and less than 2**{n_bits}, or None"
+    return check_integer(name, value, expected, least, 2**n_bits - 1)
+
+
+def file_name(path: Any) -> str:
+    """Return the name of a file; raise InvalidRequestError or FileAccessError for what is none."""
+    try:
+        file = os.fsdecode(path)
+        if b"\0" not in os.fsencode(file):
+            return file
+    except TypeError:
+        raise unexpected("path", "a path or None", path) from None
+    except UnicodeEncodeError:  # a lone surrogate
+        pass
+    problem = f"{shown(path)}: no file can have this name; check the path"
+    raise FileAccessError(problem, param="path", got=shown(path))
+
+
+class _SharedEngine:
+    """One engine, and the number of handles to it."""
 
     def __init__(self, key: _Key) -> None:
         self.key = key
-        self.n_leases = 0
-        self.loading = threading.Lock()  # the first to come loads, the others wait for it
+        self.n_handles = 0
+        self.loading = threading.Lock()  # the first caller loads, the others wait for it
         self.engine: _core.Engine | None = None
 
 
-# Reentrant: the garbage collector may release a lease while this thread is taking one.
+# Reentrant: the garbage collector may release a handle while this thread is acquiring one.
 _lock = threading.RLock()
-_slots: dict[_Key, _Slot] = {}
-_of_parent: list[_Slot] = []  # kept for good, so that no destructor waits for a thread of theirs
+_engines: dict[_Key, _SharedEngine] = {}
+# Of a forked child: kept for ever, as a destructor would wait for threads that do not exist here.
+_engines_of_parent: list[_SharedEngine] = []
 
 
-class Lease:
-    """One holder's share of an engine, until released or collected."""
+class EngineHandle:
+    """One user's access to a shared engine, until released or collected."""
 
-    def __init__(self, slot: _Slot) -> None:
-        """Take over one count of `slot`."""
-        self._slot: _Slot | None = slot
+    def __init__(self, shared: _SharedEngine) -> None:
+        """Take over one count of `shared`."""
+        self._shared: _SharedEngine | None = shared
         self._pid = os.getpid()
-        self._file = slot.key[0]
+        self._file = shared.key[0]
 
     @property
     def engine(self) -> _core.Engine:
         """The engine; EngineClosedError after release()."""
-        slot = self._slot
-        if slot is None or slot.engine is None:
+        shared = self._shared
+        if shared is None or shared.engine is None:
             raise EngineClosedError(f"{self._file}: the model was closed; load it again")
-        return slot.engine
+        return shared.engine
 
     def release(self) -> None:
-        """Give the share back, once."""
-        slot, self._slot = self._slot, None
-        if slot is not None and self._pid == os.getpid():
-            _release(slot)
+        """Give the engine back; harmless when that was done."""
+        shared, self._shared = self._shared, None
+        if shared is not None and self._pid == os.getpid():
+            _release(shared)
 
     def __del__(self) -> None:
         """Release what was never closed."""
         self.release()
 
 
-def lease(path: str, settings: Settings, progress: Progress | None = None) -> Lease:
-    """Return a share of the engine for this file and these settings, loading it if need be."""
-    slot = _take(_key(path, settings))
-    share = Lease(slot)  # gives the count back if loading fails
-    with slot.loading:
-        if slot.engine is None:
-            slot.engine = _core.Engine(path, progress=progress, **settings._asdict())
-    return share
+def acquire_engine(
+    path: str, settings: EngineSettings, progress: Progress | None = None
+) -> EngineHandle:
+    """Return a handle to the engine of this file and these settings, loaded if it was not."""
+    shared = _take(_key(path, settings))
+    handle = EngineHandle(shared)  # gives the count back if loading fails
+    with shared.loading:
+        if shared.engine is None:
+            shared.engine = _core.Engine(path, progress=progress, **settings._asdict())
+    return handle
 
 
-def _key(path: str, settings: Settings) -> _Key:
+def _key(path: str, settings: EngineSettings) -> _Key:
     real = os.path.realpath(path)
     try:
         status = os.stat(real)
@@ -90,38 +127,38 @@ def _key(path: str, settings: Settings) -> _Key:
     return real, status.st_mtime_ns, status.st_size, settings
 
 
-def _take(key: _Key) -> _Slot:
+def _take(key: _Key) -> _SharedEngine:
     with _lock:
         while True:
-            slot = _slots.setdefault(key, _Slot(key))
-            slot.n_leases += 1
-            if _slots.get(key) is slot:  # not released by the garbage collector in between
-                return slot
+            shared = _engines.setdefault(key, _SharedEngine(key))
+            shared.n_handles += 1
+            if _engines.get(key) is shared:  # not released by the garbage collector in between
+                return shared
 
 
-def _release(slot: _Slot) -> None:
+def _release(shared: _SharedEngine) -> None:
     with _lock:
-        slot.n_leases -= 1
-        if slot.n_leases or _slots.pop(slot.key, None) is None:
+        shared.n_handles -= 1
+        if shared.n_handles or _engines.pop(shared.key, None) is None:
             return
-    if slot.engine is not None:
-        slot.engine.close()
+    if shared.engine is not None:
+        shared.engine.close()
 
 
 def _close_all() -> None:
     with _lock:
-        slots = list(_slots.values())
-        _slots.clear()
-    for slot in slots:
-        if slot.engine is not None:
-            slot.engine.close()
+        every = list(_engines.values())
+        _engines.clear()
+    for shared in every:
+        if shared.engine is not None:
+            shared.engine.close()
 
 
 def _start_afresh() -> None:
     global _lock
     _lock = threading.RLock()  # another thread of the parent may have held it
-    _of_parent.extend(_slots.values())
-    _slots.clear()
+    _engines_of_parent.extend(_engines.values())
+    _engines.clear()
 
 
 atexit.register(_close_all)

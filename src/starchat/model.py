@@ -14,34 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
 from .async_waker import shared_waker
-from .chat.call_reader import CallReader
 from .chat.messages import check_messages
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
 from .embedding import EmbeddingJob
-from .engine_registry import Lease, Settings, lease
+from .engine_registry import EngineHandle, EngineSettings, acquire_engine, file_name
 from .errors import (
     FileAccessError,
     InvalidRequestError,
-    shown,
     unexpected,
 )
-from .grammar.constraint import Constraint
+from .generation import Generation
 from .infill import infill_prompt
 from .progress import LoadingBar
-from .stream import AsyncStream, Request, Stream
-from .text_stream import TextStream
+from .stream import AsyncStream, Stream
 from .types import (
-    CONSTRAINTS,
-    TOOLS,
     ChatOptions,
     Completion,
     Messages,
     ModelInfo,
     ReplyOptions,
-    SamplingParams,
     check_allow_special,
-    check_integer,
     check_token_ids,
 )
 
@@ -71,10 +64,10 @@ class StarChat:
     'length'
     """
 
-    def __init__(self, share: Lease) -> None:
+    def __init__(self, handle: EngineHandle) -> None:
         """Use StarChat.load() instead."""
-        self._lease = share
-        engine = share.engine
+        self._handle = handle
+        engine = handle.engine
         self.info: ModelInfo = ModelInfo(**{f.name: engine.info[f.name] for f in fields(ModelInfo)})
 
     @classmethod
@@ -103,20 +96,16 @@ class StarChat:
         >>> StarChat.load(n_ctx=512).info.n_ctx
         512
         """
-        file = _EMBEDDED if path is None else _file_name(path)
+        file = _EMBEDDED if path is None else file_name(path)
         if path is None and not os.path.exists(file):
             problem = f"{file}: this installation lacks the embedded model; give a path"
             raise FileAccessError(problem, param="path")
         if not (progress is None or progress is False or callable(progress)):
             raise unexpected("progress", "a function, False or None", progress)
-        settings = Settings(
-            _setting("n_threads", n_threads),
-            _setting("n_ctx", n_ctx),
-            _setting("prefix_cache_bytes", prefix_cache_bytes, default=-1, least=0, n_bits=63),
-        )
+        settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes)
         bar = LoadingBar(file) if progress is None else None
         try:
-            return cls(lease(file, settings, bar or progress or None))
+            return cls(acquire_engine(file, settings, bar or progress or None))
         finally:
             if bar:
                 bar.close()
@@ -353,7 +342,7 @@ class StarChat:
         >>> model.embed(["sort a list", "open a socket"]).shape == (2, model.info.n_embd)
         True
         """
-        return EmbeddingJob(texts, self._lease, self.info, progress).run()
+        return EmbeddingJob(texts, self._handle, self.info, progress).run()
 
     async def aembed(
         self, texts: str | Sequence[str], *, progress: Callable[[int, int], None] | None = None
@@ -364,7 +353,7 @@ class StarChat:
         >>> asyncio.run(StarChat.load().aembed("sort a list")).shape[0]
         1
         """
-        return await EmbeddingJob(texts, self._lease, self.info, progress).arun()
+        return await EmbeddingJob(texts, self._handle, self.info, progress).arun()
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -384,7 +373,7 @@ class StarChat:
 
         >>> StarChat.load().close()
         """
-        self._lease.release()
+        self._handle.release()
 
     def __enter__(self) -> StarChat:
         """Return the model."""
@@ -414,7 +403,7 @@ class StarChat:
 
     @property
     def _engine(self) -> _core.Engine:
-        return self._lease.engine
+        return self._handle.engine
 
     def _chat_prompt(self, messages: Messages, tools: Toolbox) -> list[int]:
         return STARCHAT.render(check_messages(messages, tools), self._engine.tokenizer)
@@ -434,100 +423,17 @@ class StarChat:
     def _stream(
         self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> Stream:
-        params, grammar = self._params_and_grammar(options, tools)
-        core_params = self._core_params(params, len(prompt))
-        lead = self._lead(grammar, tools)
-        tokens = self._engine.submit(prompt, core_params, grammar=grammar, lead=lead)
-        return Stream(self._request(tokens, params, len(prompt), tools))
+        return Stream(Generation.check(self._handle, prompt, options, tools).submit())
 
     def _astream(
         self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> AsyncStream:
-        params, grammar = self._params_and_grammar(options, tools)
+        generation = Generation.check(self._handle, prompt, options, tools)
         waker = shared_waker()
         key = waker.new_key()
-        core_params = self._core_params(params, len(prompt))
-        lead = self._lead(grammar, tools)
-        tokens = self._engine.submit(prompt, core_params, waker.queue, key, grammar, lead)
-        stream = AsyncStream(self._request(tokens, params, len(prompt), tools))
+        stream = AsyncStream(generation.submit(waker.queue, key))
         waker.attach(key, stream)
         return stream
-
-    def _params_and_grammar(
-        self, options: Mapping[str, Any], tools: Toolbox | None
-    ) -> tuple[SamplingParams, _core.Grammar | None]:
-        """Return what the engine follows; `tools` is None where there is no dialogue."""
-        others = (*CONSTRAINTS, *TOOLS) if tools else CONSTRAINTS
-        params = SamplingParams.from_options({k: v for k, v in options.items() if k not in others})
-        constraint = Constraint.from_options(options)
-        if constraint and tools and tools.allowed:
-            raise InvalidRequestError(
-                f"{constraint.keyword} and tools: expected one of them, or tool_choice='none'",
-                param=constraint.keyword,
-            )
-        if constraint:
-            return params, constraint.compile(self._engine)
-        return params, tools.compile(self._engine) if tools else None
-
-    def _lead(self, grammar: _core.Grammar | None, tools: Toolbox | None) -> list[int]:
-        """Return what a constrained reply begins with."""
-        return STARCHAT.lead_ids(self._engine.tokenizer) if grammar and tools else []
-
-    def _request(
-        self,
-        tokens: _core.TokenStream,
-        params: SamplingParams,
-        n_prompt: int,
-        tools: Toolbox | None,
-    ) -> Request:
-        calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
-        text = TextStream(params.stop, lead=STARCHAT.lead if tools else "", calls=calls)
-        return Request(tokens, text, self._engine.tokenizer, n_prompt, self._lease, calls)
-
-    def _core_params(self, params: SamplingParams, n_prompt: int) -> _core.SamplingParams:
-        room = max(1, self.info.n_ctx - n_prompt)
-        ends = [] if params.ignore_eos else STARCHAT.reply_end_ids(self._engine.tokenizer)
-        return _core.SamplingParams(
-            max_tokens=room if params.max_tokens is None else params.max_tokens,
-            min_tokens=params.min_tokens,
-            temperature=params.temperature,
-            top_k=params.top_k,
-            top_p=params.top_p,
-            min_p=params.min_p,
-            repetition_penalty=params.repetition_penalty,
-            frequency_penalty=params.frequency_penalty,
-            presence_penalty=params.presence_penalty,
-            logit_bias=params.logit_bias,
-            seed=_fresh_seed() if params.seed is None else params.seed,
-            stop_token_ids=[*ends, *params.stop_token_ids],
-            speculation=params.speculation,
-            n_logprobs=-1 if params.logprobs is None else params.logprobs,
-        )
-
-
-def _fresh_seed() -> int:
-    return int.from_bytes(os.urandom(8), "little") >> 1  # 63 bits
-
-
-def _file_name(path: Any) -> str:
-    try:
-        file = os.fsdecode(path)
-        if b"\0" not in os.fsencode(file):
-            return file
-    except TypeError:
-        raise unexpected("path", "a path or None", path) from None
-    except UnicodeEncodeError:  # a lone surrogate
-        pass
-    problem = f"{shown(path)}: no file can have this name; check the path"
-    raise FileAccessError(problem, param="path", got=shown(path))
-
-
-def _setting(name: str, value: Any, default: int = 0, least: int = 1, n_bits: int = 31) -> int:
-    """Return a count for the engine, or `default`, which stands for its own choice."""
-    if value is None:
-        return default
-    expected = f"an integer of at least {least} and less than 2**{n_bits}, or None"
-    return check_integer(name, value, expected, least, 2**n_bits - 1)
 
 
 def _text(name: str, value: Any) -> str:

@@ -1,6 +1,6 @@
-"""A reply while it is being written: drained tokens → chunks, for plain and async readers.
+"""A reply while it is being written: the engine's tokens → chunks, for plain and async readers.
 
-Request does the work and is shared; Stream waits in a thread, AsyncStream in an event loop.
+PartialReply makes the chunks; Stream waits for them in a thread, AsyncStream in an event loop.
 Closing or dropping either ends the sequence within one step of the engine.
 """
 
@@ -31,8 +31,8 @@ class Vocabulary(Protocol):
         """Return whether the token is a control token."""
 
 
-class Request:
-    """One submitted sequence, and what it has brought so far.
+class PartialReply:
+    """The reply of one submitted sequence, as far as it is written.
 
     Control tokens are among the token ids, never in the text.
     """
@@ -77,7 +77,7 @@ class Request:
                 text += self._text.feed(self._vocabulary.token_bytes(token.id))
             if self._text.stopped:
                 self.tokens.cancel()
-                return self._chunk(text, "stop")
+                return self._chunk(text, self._finish_reason("stop"))
         reason = self.tokens.finish_reason
         if reason is None:
             return self._chunk(text) if text or (self._calls and self._calls.has_fresh) else None
@@ -85,14 +85,18 @@ class Request:
             self.closed = True
             return None
         text += self._text.finish()
-        return self._chunk(text, self._end(reason))
+        return self._chunk(text, self._finish_reason(reason))
 
-    def _end(self, reason: str) -> FinishReason:
-        if self._text.stopped:
-            return "stop"
-        if reason == "length" or (self._calls and self._calls.unfinished):
-            return "length"
-        return "tool_calls" if self._calls and self._calls.calls else "stop"
+    def _finish_reason(self, of_tokens: str) -> FinishReason:
+        """Return why the reply ended, from why its tokens did: "stop" or "length"."""
+        calls = self._calls
+        reasons: tuple[tuple[FinishReason, object], ...] = (  # the first that holds
+            ("stop", self._text.stopped),  # a stop string
+            ("length", of_tokens == "length"),  # max_tokens, or the context is full
+            ("length", calls and calls.unfinished),  # an end token within a call
+            ("tool_calls", calls and calls.calls),
+        )
+        return next((reason for reason, holds in reasons if holds), "stop")  # an end token
 
     def _chunk(self, text: str, finish_reason: FinishReason | None = None) -> Chunk:
         token_ids = tuple([token.id for token in self._pending])
@@ -159,9 +163,9 @@ class Stream(Iterator[Chunk]):
     Hello...
     """
 
-    def __init__(self, request: Request) -> None:
-        """Read `request`."""
-        self._request = request
+    def __init__(self, reply: PartialReply) -> None:
+        """Read `reply`."""
+        self._reply = reply
 
     def __next__(self) -> Chunk:
         """Wait for the next chunk.
@@ -169,19 +173,19 @@ class Stream(Iterator[Chunk]):
         Raises EngineClosedError if the model is closed meanwhile, NumericalError if its weights
         give no finite logits.
         """
-        request = self._request
-        while not request.ended:
-            token = request.tokens.next()
+        reply = self._reply
+        while not reply.ended:
+            token = reply.tokens.next()
             fresh = [] if token is None else [token]
             with suppress(StarChatError):  # raised again by the next call: first what came before
-                fresh += request.tokens.drain()
-            if chunk := request.advance(fresh):
+                fresh += reply.tokens.drain()
+            if chunk := reply.advance(fresh):
                 return chunk
         raise StopIteration
 
     def close(self) -> None:
         """End the reply here; harmless when it has ended."""
-        self._request.close()
+        self._reply.close()
 
     def __enter__(self) -> Stream:
         """Return the stream."""
@@ -203,7 +207,7 @@ class Stream(Iterator[Chunk]):
         """
         for _ in self:
             pass
-        return self._request.completion()
+        return self._reply.completion()
 
 
 class AsyncStream(AsyncIterator[Chunk]):
@@ -219,13 +223,13 @@ class AsyncStream(AsyncIterator[Chunk]):
     Hello...
     """
 
-    # Streams that wait, until their news come. A task that waits is held by the future it waits
-    # for alone, and that by the stream: without this a task that nobody keeps would be collected.
+    # Strong references to waiting streams, as asyncio has only weak ones to tasks: a stream holds
+    # the future that its task waits for, and the future holds the task.
     _waiting: ClassVar[set[AsyncStream]] = set()
 
-    def __init__(self, request: Request) -> None:
-        """Read `request`, whose news wake() tells."""
-        self._request = request
+    def __init__(self, reply: PartialReply) -> None:
+        """Read `reply`; wake() tells that there is more of it."""
+        self._reply = reply
         self._waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -236,29 +240,29 @@ class AsyncStream(AsyncIterator[Chunk]):
             try:  # from here on the loop holds the waiter
                 waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
             except RuntimeError:  # the loop was closed, and its tasks with it
-                self._request.close()
+                self._reply.close()
 
     async def __anext__(self) -> Chunk:
         """Wait for the next chunk; errors as those of Stream."""
         from asyncio import get_running_loop, sleep
 
-        request = self._request
+        reply = self._reply
         if self._waiter is not None:
             raise RuntimeError("this stream is already being read by another task")
         loop = get_running_loop()
         self._waiter = loop.create_future()
         try:
             await sleep(0)  # the loop has its turn, however far ahead the engine is
-            while not request.ended:
-                if chunk := request.advance(request.tokens.drain()):
+            while not reply.ended:
+                if chunk := reply.advance(reply.tokens.drain()):
                     return chunk
-                if not request.ended:
+                if not reply.ended:
                     self._waiting.add(self)
                     await self._waiter
                 # First a waiter, then the next look: news between the two are not missed.
                 self._waiter = loop.create_future()
         except BaseException:  # the task was cancelled, or the engine failed
-            request.close()
+            reply.close()
             raise
         finally:
             self._waiter = None
@@ -267,7 +271,7 @@ class AsyncStream(AsyncIterator[Chunk]):
 
     async def aclose(self) -> None:
         """End the reply here; harmless when it has ended."""
-        self._request.close()
+        self._reply.close()
         self.wake()
 
     async def __aenter__(self) -> AsyncStream:
@@ -287,7 +291,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         """Wait for the end; return the whole reply, with what was already read."""
         async for _ in self:
             pass
-        return self._request.completion()
+        return self._reply.completion()
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -1,0 +1,96 @@
+"""One call of a generating method: checked, submitted to the engine, and read as it comes.
+
+Prompt and keywords → the core's parameters, a grammar and its lead → a PartialReply.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _core
+from .chat.call_reader import CallReader
+from .chat.template import STARCHAT
+from .chat.tools import Toolbox
+from .engine_registry import EngineHandle
+from .errors import InvalidRequestError
+from .grammar.constraint import Constraint
+from .stream import PartialReply
+from .text_stream import TextStream
+from .types import CONSTRAINTS, TOOLS, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A prompt, and how the reply to it is chosen; `tools` is None outside of a dialogue."""
+
+    handle: EngineHandle
+    prompt: Sequence[int]
+    params: SamplingParams
+    grammar: _core.Grammar | None
+    tools: Toolbox | None
+
+    @classmethod
+    def check(
+        cls,
+        handle: EngineHandle,
+        prompt: Sequence[int],
+        options: Mapping[str, Any],
+        tools: Toolbox | None = None,
+    ) -> Generation:
+        """Return what a call's keywords ask for, its constraint or the form of calls compiled.
+
+        Raises InvalidRequestError, ConstraintError, and UnsupportedFeatureError without llguidance.
+        """
+        others = (*CONSTRAINTS, *TOOLS) if tools else CONSTRAINTS
+        params = SamplingParams.from_options({k: v for k, v in options.items() if k not in others})
+        constraint = Constraint.from_options(options)
+        if constraint and tools and tools.allowed:
+            raise InvalidRequestError(
+                f"{constraint.keyword} and tools: expected one of them, or tool_choice='none'",
+                param=constraint.keyword,
+            )
+        grammar = None
+        if constraint:
+            grammar = constraint.compile(handle.engine)
+        elif tools:
+            grammar = tools.compile(handle.engine)
+        return cls(handle, prompt, params, grammar, tools)
+
+    def submit(self, ready: _core.ReadyQueue | None = None, key: int = 0) -> PartialReply:
+        """Return the reply, which the engine writes from now on; `ready` tells of `key`'s news."""
+        engine, tools = self.handle.engine, self.tools
+        tokenizer = engine.tokenizer
+        lead = STARCHAT.lead_ids(tokenizer) if self.grammar and tools else []
+        params = self._core_params(engine)
+        tokens = engine.submit(self.prompt, params, ready, key, self.grammar, lead)
+        calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
+        text = TextStream(self.params.stop, lead=STARCHAT.lead if tools else "", calls=calls)
+        return PartialReply(tokens, text, tokenizer, len(self.prompt), self.handle, calls)
+
+    def _core_params(self, engine: _core.Engine) -> _core.SamplingParams:
+        params = self.params
+        room = max(1, engine.info["n_ctx"] - len(self.prompt))
+        ends = [] if params.ignore_eos else STARCHAT.reply_end_ids(engine.tokenizer)
+        return _core.SamplingParams(
+            max_tokens=room if params.max_tokens is None else params.max_tokens,
+            min_tokens=params.min_tokens,
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            min_p=params.min_p,
+            repetition_penalty=params.repetition_penalty,
+            frequency_penalty=params.frequency_penalty,
+            presence_penalty=params.presence_penalty,
+            logit_bias=params.logit_bias,
+            seed=_fresh_seed() if params.seed is None else params.seed,
+            stop_token_ids=[*ends, *params.stop_token_ids],
+            speculation=params.speculation,
+            n_logprobs=-1 if params.logprobs is None else params.logprobs,
+        )
+
+
+def _fresh_seed() -> int:
+    return int.from_bytes(os.urandom(8), "little") >> 1  # 63 bits
