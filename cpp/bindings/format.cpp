@@ -1,4 +1,4 @@
-// Binds what can be known about a model file without loading it, and the block oracle for tests.
+// Binds inspect(), the list of tensor types and the slow dequantizer for tests.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

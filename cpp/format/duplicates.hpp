@@ -6,7 +6,7 @@
 
 namespace starchat {
 
-// Both keep a repetition once only where all of its copies are the same bytes, in every layer.
+// Both remove copies only if they are the same bytes in every layer.
 
 // Sets n_kv_head. Before, it is n_head, and the Qkv tensors and biases have one source each.
 void fold_kv_heads(ModelFile& file);

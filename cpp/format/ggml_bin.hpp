@@ -1,6 +1,6 @@
-// Reads the header of a ggml `starcoder` .bin file: hyper-parameters, vocabulary, tensors' places.
-// Refuses everything else, and every file that contradicts itself, before weights are touched;
-// what it allocates is bounded by the size of the file, whatever the header claims.
+// Reads the header of a ggml `starcoder` .bin file: config, vocabulary, offsets of tensors. Refuses
+// files that contradict themselves before any weight is read. Memory is bounded by the size of the
+// file, whatever the header claims.
 #pragma once
 #include <string_view>
 

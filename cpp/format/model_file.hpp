@@ -114,7 +114,7 @@ struct ModelFile {
   void read_rows(const Tensor& tensor, int64_t first, std::span<std::byte> out) const;
 };
 
-// Called now and then with what is done and what there is to do, in bytes.
+// Called repeatedly with the bytes done and the bytes in total.
 using Progress = std::function<void(uint64_t done_bytes, uint64_t total_bytes)>;
 
 }  // namespace starchat

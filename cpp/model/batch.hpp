@@ -1,5 +1,5 @@
-// One ragged step: every column is one token of one sequence. Decoding sequences give one column,
-// a prefill chunk gives many. Columns of one sequence are consecutive positions, in order.
+// One step: every column is one token of one sequence. A decoding sequence has one column, a part
+// of a prompt many. Columns of one sequence are consecutive positions, in order.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -28,7 +28,7 @@ struct Batch {
   }
 };
 
-// What the scheduler drives: the real model, or a fake in its tests.
+// The model as the scheduler sees it: a Decoder, or a fake one in tests.
 class ForwardPass {
  public:
   virtual ~ForwardPass() = default;
@@ -37,8 +37,8 @@ class ForwardPass {
   virtual int n_embd() const = 0;
   virtual int max_columns() const = 0;  // of one batch
   virtual KvPool& kv_pool() = 0;
-  // Writes the caches of every column, logits (n_logits, n_vocab), and hidden states behind the
-  // final layer norm (n_states, n_embd).
+  // Computes logits (n_logits, n_vocab) and hidden states after the final norm (n_states, n_embd),
+  // and writes keys and values of every column to the KV cache.
   virtual void forward(const Batch& batch, std::span<float> logits, std::span<float> states) = 0;
 };
 

@@ -7,9 +7,10 @@ namespace starchat {
 
 namespace {
 
-constexpr int64_t kTeamWork = 1 << 19;  // multiply-adds of one column that are worth three loops
+constexpr int64_t kTeamWork =
+    1 << 19;  // multiply-adds of a column that pay for three parallel loops
 
-// Of one thread: a normalised column, or what attention needs.
+// Floats of scratch memory for each thread: a normalised column, or what attention needs.
 size_t scratch_elements(const DecoderConfig& config, const KvStore& kv) {
   Attention largest{};
   largest.n_heads = config.n_head / config.n_kv_head;
@@ -44,19 +45,19 @@ void CpuLayers::forward(const Batch& batch, ActivationBuffer& x) {
   const std::span<const int32_t> columns(all_columns_.data(), n);
   for (int i = 0; i < static_cast<int>(layers_.size()); ++i) {
     const Layer& layer = layers_[i];
-    tiles_.shape(layer.qkv.weight, n);
+    tiles_.prepare_for(layer.qkv.weight, n);
     layer_norm(compute_, layer.attn_norm, x, n_embd, columns, scratch_, tiles_);
     matmul(compute_, layer.qkv.weight, tiles_, layer.qkv.bias, false, qkv_);
     store_keys_and_values(batch, i);
     attention(batch, i);
-    tiles_.shape(layer.attn_out.weight, n);
+    tiles_.prepare_for(layer.attn_out.weight, n);
     to_tiles(compute_, mixed_, config_.q_width(), false, tiles_);
     matmul(compute_, layer.attn_out.weight, tiles_, layer.attn_out.bias, true, x);
 
-    tiles_.shape(layer.ffn_up.weight, n);
+    tiles_.prepare_for(layer.ffn_up.weight, n);
     layer_norm(compute_, layer.ffn_norm, x, n_embd, columns, scratch_, tiles_);
     matmul(compute_, layer.ffn_up.weight, tiles_, layer.ffn_up.bias, false, inner_);
-    tiles_.shape(layer.ffn_down.weight, n);
+    tiles_.prepare_for(layer.ffn_down.weight, n);
     to_tiles(compute_, inner_, config_.n_inner, true, tiles_);
     matmul(compute_, layer.ffn_down.weight, tiles_, layer.ffn_down.bias, true, x);
   }
@@ -110,7 +111,7 @@ void CpuLayers::attention(const Batch& batch, int layer) {
     });
     return;
   }
-  for (int64_t task = 0; task < n_tasks; ++task) {  // few columns: the team shares each
+  for (int64_t task = 0; task < n_tasks; ++task) {  // few columns: all threads share each
     const Attention a = prepare(task, 0);
     if (int64_t{1} * n * a.n_positions < kTeamWork) {
       attend(compute_.kernels, a);
@@ -134,7 +135,7 @@ void CpuLayers::output(const Batch& batch, const ActivationBuffer& x, std::span<
   const size_t n_embd = config_.n_embd, n_vocab = config_.n_vocab;
   for (int first = 0; first < batch.n_logits(); first += kTileColumns) {
     const int n = std::min(kTileColumns, batch.n_logits() - first);
-    tiles_.shape(output_, n);
+    tiles_.prepare_for(output_, n);
     layer_norm(compute_, final_norm_, x, config_.n_embd,
                std::span(batch.logit_columns).subspan(first, n), scratch_, tiles_);
     matmul(compute_, output_, tiles_, {}, false, logits_);

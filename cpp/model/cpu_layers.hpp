@@ -1,4 +1,4 @@
-// Layers computed by kernels x thread pool from weights in memory: the LayerRun of the CPU.
+// The LayerRun of the CPU: kernels, divided among threads, with weights in memory.
 // Scratch memory is made at load; forward() and output() allocate nothing.
 #pragma once
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace starchat {
 
 class CpuLayers : public LayerRun {
  public:
-  // Layers first .. end-1 of the weights. What compute and weights refer to outlives the run.
+  // Layers first .. end-1. The run refers to compute and weights, which must outlive it.
   CpuLayers(const Compute& compute, const DecoderConfig& config, const Weights& weights, int first,
             int end, int max_columns);
 
@@ -36,7 +36,7 @@ class CpuLayers : public LayerRun {
   std::vector<int32_t> all_columns_;  // 0, 1, 2 …
   ActivationTiles tiles_;             // of the next matmul
   ActivationBuffer qkv_;              // (max_columns, q_width + 2 * kv_width, padded)
-  ActivationBuffer mixed_;            // (max_columns, q_width): what attention gives
+  ActivationBuffer mixed_;            // (max_columns, q_width): the output of attention
   ActivationBuffer inner_;            // (max_columns, n_inner)
   ActivationBuffer logits_;           // (kTileColumns, n_vocab, padded)
   std::vector<uint16_t> half_;        // (2 * kv_width)

@@ -13,8 +13,8 @@ namespace {
 
 constexpr int kMaxThreads = 256;
 
-// A step should stay short, so that others get their turn and cancelling is prompt: fewer
-// columns for larger models.
+// Larger models get fewer columns, so that a step stays short: other sequences get their turn and
+// cancelling is prompt.
 int columns_per_step(uint64_t weight_bytes) {
   constexpr uint64_t kGiB = uint64_t{1} << 30;
   if (weight_bytes < kGiB) return 256;
@@ -68,7 +68,7 @@ Decoder::Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress
         for (const auto& run : runs_) run->reserve_pages(n_pages);
       }) {}
 
-// On which device each layer is computed.
+// Decides where each layer is computed.
 std::vector<std::unique_ptr<LayerRun>> Decoder::make_runs() {
   std::vector<std::unique_ptr<LayerRun>> runs;
   runs.push_back(std::make_unique<CpuLayers>(Compute{kernels_, threads_}, config_, weights_, 0,

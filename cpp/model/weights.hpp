@@ -22,7 +22,7 @@ struct Layer {
   Linear attn_out, ffn_up, ffn_down;
 };
 
-// Learned positions (n_ctx, n_embd), as f16 where that loses nothing.
+// The position embedding (n_ctx, n_embd), as f16 if that loses nothing.
 class PositionTable {
  public:
   PositionTable() = default;
@@ -43,7 +43,7 @@ struct Weights {
   PositionTable positions;
   std::vector<Layer> layers;
   LayerNorm final_norm;
-  PackedMatrix output;  // (n_vocab, n_embd); the same memory as the token embedding where tied
+  PackedMatrix output;  // (n_vocab, n_embd); the memory of the token embedding if tied
   Arena arena;          // every packed matrix
 
   uint64_t size_bytes = 0;

@@ -1,6 +1,6 @@
-// Floats of every column of a batch, between two operations. Columns begin on cache lines, an odd
-// number of lines apart: a product writes the same rows of all of them, which at a power of two
-// would fall into the same few sets of a cache.
+// Floats of every column of a batch, between two operations. Columns begin on cache lines and are
+// an odd number of lines apart: a product writes the same rows of all columns, and with a distance
+// of a power of two these would share a few sets of the cache.
 #pragma once
 #include <cstddef>
 

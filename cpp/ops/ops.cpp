@@ -7,7 +7,7 @@
 namespace starchat {
 
 namespace {
-// Below this much work a loop is not worth waking the team.
+// A loop with less work than this runs faster on the calling thread alone.
 constexpr int64_t kSmallElements = 1 << 15;
 constexpr int64_t kSmallWeightBytes = 1 << 20;
 
@@ -20,7 +20,7 @@ int64_t grain_for(int64_t n_items, int64_t total, int64_t small, int n_threads) 
 ActivationTiles::ActivationTiles(int max_columns, int max_cols)
     : storage_(max_columns * activation_bytes(false, max_cols / kBlock)) {}
 
-void ActivationTiles::shape(const PackedMatrix& weights, int n_columns) {
+void ActivationTiles::prepare_for(const PackedMatrix& weights, int n_columns) {
   weights_ = weights.kind();
   n_columns_ = n_columns;
   n_blocks_ = weights.n_blocks();

@@ -1,5 +1,5 @@
-// The operations of the graph over whole batches: kernels x thread pool. Every output element is
-// computed by one thread in one fixed order, so neither the batch nor the team changes it.
+// The operations of the graph on whole batches: kernels, divided among threads. One thread computes
+// each output element in a fixed order, so results do not depend on the batch or on n_threads.
 #pragma once
 #include <span>
 #include <vector>
@@ -22,15 +22,16 @@ struct LayerNorm {
   float eps;
 };
 
-// Activations (n_columns, n_cols) in the format of the matrix that they meet: quantized to 8 bits,
-// or floats. kTileColumns are interleaved: blocks that meet the same weights.
+// Activations (n_columns, n_cols) in the format that a matrix needs: quantized to 8 bits, or
+// floats. A tile interleaves the blocks of up to 24 columns, because they meet the same weights.
 class ActivationTiles {
  public:
   ActivationTiles(int max_columns, int max_cols);
-  void shape(const PackedMatrix& weights, int n_columns);  // then set_column() for each
+  // For a product with these weights; set_column() for each column follows.
+  void prepare_for(const PackedMatrix& weights, int n_columns);
 
   int n_columns() const { return n_columns_; }
-  bool fits(const PackedMatrix& weights) const {  // prepared for its type and its columns
+  bool fits(const PackedMatrix& weights) const {  // prepared for such a type and as many columns
     return activation_format(weights_) == activation_format(weights.kind()) &&
            n_blocks_ == weights.n_blocks();
   }
@@ -46,15 +47,15 @@ class ActivationTiles {
   size_t column_bytes_ = 0;
 };
 
-// out[c] = x[columns[c]] normalised, as tiles. scratch: (n_threads, n).
+// Writes the normalised columns x[columns[c]] to column c of the tiles. scratch: (n_threads, n).
 void layer_norm(const Compute& compute, const LayerNorm& norm, const ActivationBuffer& x, int n,
                 std::span<const int32_t> columns, ActivationBuffer& scratch, ActivationTiles& out);
 
-// As tiles, after gelu in place where asked.
+// Writes x to the tiles, after gelu in place if asked.
 void to_tiles(const Compute& compute, ActivationBuffer& x, int n, bool gelu, ActivationTiles& out);
 
-// out = x · Wᵀ + bias, or += with accumulate; it holds n_padded_rows. bias: (n_padded_rows) or
-// empty. Throws std::logic_error for activations in the format of other weights.
+// out = x · Wᵀ + bias, or out += with accumulate. out: (n_columns, n_padded_rows); bias:
+// (n_padded_rows) or empty. Throws std::logic_error if x was prepared for other weights.
 void matmul(const Compute& compute, const PackedMatrix& weights, const ActivationTiles& x,
             std::span<const float> bias, bool accumulate, ActivationBuffer& out);
 

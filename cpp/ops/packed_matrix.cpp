@@ -6,11 +6,11 @@ namespace starchat {
 
 namespace {
 
-// Bit t of four in byte t of a word, and back.
+// Moves bit t of 4 bits to byte t of a word, and back.
 uint32_t to_bytes(uint32_t bits) { return (bits & 15) * 0x00204081u & 0x01010101u; }
 uint32_t from_bytes(uint32_t word) { return (word & 0x01010101u) * 0x01020408u >> 24 & 15; }
 
-// Where one block of one row lives within its strip.
+// Addresses of one block of one row in its strip.
 struct BlockPlace {
   StripLayout layout;
   std::byte *d, *m, *qh, *qs;  // this row's; quads of qs are 64 bytes apart

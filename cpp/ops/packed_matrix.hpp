@@ -1,5 +1,5 @@
-// A weight matrix in strips of 16 rows, as the kernels read it (StripLayout in kernels.hpp).
-// Packing moves bits and rounds nothing: size and values are those of the file.
+// A weight matrix in strips of 16 rows, the layout that kernels read (StripLayout in kernels.hpp).
+// Packing only moves bits: size and values are those of the file.
 #pragma once
 #include <cstddef>
 #include <cstdint>

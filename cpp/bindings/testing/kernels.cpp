@@ -53,7 +53,7 @@ class Matrix {
   py::array_t<float> product(const Floats& x, const Matrix* prepared_for) {
     const int n = static_cast<int>(x.shape(0));
     ActivationTiles tiles(n, matrix_.n_cols);
-    tiles.shape(prepared_for ? prepared_for->matrix_ : matrix_, n);
+    tiles.prepare_for(prepared_for ? prepared_for->matrix_ : matrix_, n);
     for (int c = 0; c < n; ++c) tiles.set_column(kernels_, c, x.data(c, 0));
     ActivationBuffer out(n, matrix_.n_padded_rows());
     {

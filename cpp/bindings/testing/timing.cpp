@@ -63,7 +63,7 @@ class MatmulTimer {
   double seconds(int n_columns) {
     const GilReleased released;
     ActivationTiles tiles(n_columns, matrix_.n_cols);
-    tiles.shape(matrix_, n_columns);
+    tiles.prepare_for(matrix_, n_columns);
     const std::vector<float> x = random_floats(matrix_.n_cols);
     for (int c = 0; c < n_columns; ++c) tiles.set_column(kernels_, c, x.data());
     ActivationBuffer out(n_columns, matrix_.n_padded_rows());
