@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import starchat
+import starchat.model_settings
 import starchat.openai
 from support.processes import run_python
 
@@ -126,8 +127,10 @@ def adapter_files() -> list[Path]:
 @pytest.mark.parametrize("path", adapter_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_adapters_use_only_public_names(path: Path) -> None:
     used = {name for name in imports(path, "adapter") if name.startswith("starchat.")}
-    public = {f"starchat.{name}" for name in (*starchat.__all__, "__version__", "openai")}
-    assert used <= public | {f"starchat.openai.{name}" for name in starchat.openai.__all__}
+    public = {f"starchat.{name}" for name in (*starchat.__all__, "__version__")}
+    for module in (starchat.openai, starchat.model_settings):
+        public |= {module.__name__, *(f"{module.__name__}.{name}" for name in module.__all__)}
+    assert used <= public
 
 
 @pytest.mark.integration

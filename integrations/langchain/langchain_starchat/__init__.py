@@ -9,7 +9,9 @@ from langchain_starchat.llms import StarChatLLM
 if TYPE_CHECKING:
     from langchain_starchat.embeddings import StarChatEmbeddings
 
-__all__ = ["ChatStarChat", "ContextOverflow", "StarChatEmbeddings", "StarChatLLM"]
+__version__ = "0.1.0"
+
+__all__ = ["ChatStarChat", "ContextOverflow", "StarChatEmbeddings", "StarChatLLM", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,9 +12,9 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator, model_validator
+from pydantic import model_validator
 
-from starchat import Loader, ReplyOptions, SamplingParams, StarChat
+from starchat import ReplyOptions, SamplingParams, StarChat, model_settings
 from starchat import __version__ as starchat_version
 
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
@@ -24,10 +24,8 @@ N_TOGETHER = 64  # requests of a batch that the engine has at a time: each holds
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(model_settings.ModelSettings):
     """Which file, and how it runs; without a file, the embedded model."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     model_path: str | None = None
     """The model file; None: the small demonstration model inside the `starchat` package."""
@@ -35,8 +33,6 @@ class ModelSettings(BaseModel):
     """Threads that compute; None: one for each core."""
     n_ctx: int | None = None
     """Tokens that one text, or prompt and reply together, may have; None: what the file allows."""
-
-    _loader: Loader = PrivateAttr(default_factory=Loader)
 
     @model_validator(mode="before")
     @classmethod
@@ -54,23 +50,16 @@ class ModelSettings(BaseModel):
             )
         return {name: value for name, value in values.items() if name not in _REMOTE_ONLY}
 
-    @field_validator("model_path", mode="before")
-    @classmethod
-    def _accept_path_objects(cls, value: Any) -> Any:
-        return os.fspath(value) if isinstance(value, os.PathLike) else value
-
     @property
     def model_name(self) -> str:
         """The file's name, as traces and usage counters show it."""
         return EMBEDDED if self.model_path is None else Path(self.model_path).name
 
     def _model(self) -> StarChat:
-        return self._noted(self._loader.load(self.model_path, self.n_threads, self.n_ctx))
+        return self._noted(self.engine)
 
     async def _amodel(self) -> StarChat:
-        """Load in a thread, and only at the first use: it may take seconds."""
-        model = await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
-        return self._noted(model)
+        return self._noted(await self._aengine())
 
     def _noted(self, model: StarChat) -> StarChat:
         """Learn what only a loaded model knows."""

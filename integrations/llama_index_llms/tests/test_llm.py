@@ -4,12 +4,14 @@ import asyncio
 import threading
 import time
 from dataclasses import fields
+from importlib import metadata
 from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
 from llama_index.core.llms import MessageRole
 from llama_index.core.prompts import PromptTemplate
+from llama_index.llms import starchat as package
 from llama_index.llms.starchat import StarChat
 
 import starchat
@@ -373,3 +375,13 @@ def test_settings_take_model_and_tokenizer(llm: StarChat, settings: Any) -> None
     (fits,) = helper.truncate(PromptTemplate("Explain {context_str}"), [text], llm=llm)
     assert 0 < len(llm.tokenizer(fits)) < llm.metadata.context_window - 16
     llm.complete(f"Explain {fits}")
+
+
+# ---- the distribution -------------------------------------------------------------------------
+
+
+def test_the_distribution_has_its_version_and_its_license() -> None:
+    found = metadata.distribution("llama-index-llms-starchat")
+    assert "__version__" in package.__all__
+    assert found.version == package.__version__
+    assert [file.name for file in found.files or () if file.name == "LICENSE"]

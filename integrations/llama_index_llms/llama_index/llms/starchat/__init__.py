@@ -3,4 +3,6 @@
 from llama_index.llms.starchat.base import StarChat
 from llama_index.llms.starchat.errors import CutCallError
 
-__all__ = ["CutCallError", "StarChat"]
+__version__ = "0.1.0"
+
+__all__ = ["CutCallError", "StarChat", "__version__"]

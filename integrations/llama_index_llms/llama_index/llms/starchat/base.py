@@ -33,12 +33,12 @@ from llama_index.llms.starchat.responses import (
     whole,
     whole_async,
 )
-from llama_index.llms.starchat.settings import ModelSettings
 from llama_index.llms.starchat.stream_closing import aclosing_stream, closing_stream, opened
 from llama_index.llms.starchat.structured import StructuredByCalls
 from llama_index.llms.starchat.tools import check_whole, definition, resolved_choice, selections
 
 import starchat
+from starchat.model_settings import ModelSettings
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool

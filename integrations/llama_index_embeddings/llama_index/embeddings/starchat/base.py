@@ -11,21 +11,22 @@ from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field
-from llama_index.llms.starchat.settings import ModelSettings
+
+from starchat.model_settings import ModelSettings
 
 
 class StarChatEmbedding(ModelSettings, BaseEmbedding):
-    """Embeds with a StarChat model in this process, the same that `StarChat` answers with.
+    """Embeds texts with a StarChat model in this process; an LLM of the same file shares it.
 
-    StarChat was trained to continue text: for retrieval take BM25, which finds more. These
-    vectors are for where vectors are asked for, and no second model shall be in memory.
+    StarChat was trained to continue text, not to embed it: BM25 retrieves better. Use these
+    vectors where an index needs vectors and no second model should be in memory.
 
-    Construction is cheap, weights are loaded on first use and shared. Texts are computed
-    together with everybody's replies; the same text gives the same bits. Queries and texts are
-    treated alike.
+    Construction is cheap: weights are loaded on first use, and shared. Texts are batched with
+    all running replies. The same text gives the same bits. Queries and documents are embedded in
+    the same way.
 
     Examples:
-        `pip install llama-index-llms-starchat`
+        `pip install llama-index-embeddings-starchat`
 
         ```python
         from llama_index.core import VectorStoreIndex

@@ -1,4 +1,7 @@
-"""What the LLM and the embeddings share: which file, how it runs, and the engine behind it."""
+"""What pydantic classes of adapters share: which file, how it runs, and the model behind it.
+
+Imports pydantic, which every adapter brings and nothing else in starchat needs.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-import starchat
+from .lazy_model import Loader
+from .model import StarChat
+
+__all__ = ["ModelSettings"]
 
 
 class ModelSettings(BaseModel):
-    """Mixed in before a class of LlamaIndex's; the weights are loaded on first use."""
+    """Fields to mix in before a framework's class; the weights are loaded on first use.
+
+    >>> ModelSettings(n_ctx=512).engine.info.n_ctx
+    512
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -22,7 +32,7 @@ class ModelSettings(BaseModel):
     n_ctx: int | None = Field(
         default=None, frozen=True, description="Tokens of context; None: the file's own."
     )
-    _loader: starchat.Loader = PrivateAttr(default_factory=starchat.Loader)
+    _loader: Loader = PrivateAttr(default_factory=Loader)
 
     @field_validator("model_path", mode="before")
     @classmethod
@@ -30,9 +40,10 @@ class ModelSettings(BaseModel):
         return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     @property
-    def engine(self) -> starchat.StarChat:
-        """The model below, loaded now if it was not: `engine.info`, `engine.stats()` …"""
+    def engine(self) -> StarChat:
+        """The model beneath, loaded now if it was not: `engine.info`, `engine.stats()` …"""
         return self._loader.load(self.model_path, self.n_threads, self.n_ctx)
 
-    async def _aengine(self) -> starchat.StarChat:
+    async def _aengine(self) -> StarChat:
+        """Load in a thread: it may take seconds."""
         return await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)

@@ -2,4 +2,6 @@
 
 from llama_index.embeddings.starchat.base import StarChatEmbedding
 
-__all__ = ["StarChatEmbedding"]
+__version__ = "0.1.0"
+
+__all__ = ["StarChatEmbedding", "__version__"]

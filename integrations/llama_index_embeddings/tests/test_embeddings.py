@@ -3,6 +3,9 @@
 import asyncio
 import copy
 import pickle
+import time
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,10 @@ import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.schema import TextNode
+from llama_index.embeddings import starchat as package
 from llama_index.embeddings.starchat import StarChatEmbedding
-from llama_index.llms.starchat import StarChat
 
 import starchat
-from llm_contract import eventually
 
 TEXTS = [
     "sort a list",
@@ -25,6 +27,14 @@ TEXTS = [
     "\0",
     "x " * 300,
 ]
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    """Return whether the condition comes true in time, without blocking the loop."""
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        await asyncio.sleep(0.005)
+    return condition()
 
 
 @pytest.fixture
@@ -47,17 +57,16 @@ async def test_every_way_gives_the_same_vectors(embedder: StarChatEmbedding) -> 
 
 
 async def test_many_at_once_beside_replies_are_as_alone(embedder: StarChatEmbedding) -> None:
-    llm = StarChat(temperature=0, max_tokens=24)
+    question, options = "How do I sort a list?", {"temperature": 0, "max_tokens": 24}
     texts = [f"sort a list {'again ' * i}" for i in range(16)]
     alone = [embedder.get_text_embedding(text) for text in texts]
-    answer = llm.complete("How do I sort a list?").text
+    answer = embedder.engine.complete(question, **options).text
     *together, reply = await asyncio.gather(
         *(embedder.aget_text_embedding(text) for text in texts),
-        llm.acomplete("How do I sort a list?"),
+        embedder.engine.acomplete(question, **options),
     )
     assert together == alone
     assert reply.text == answer
-    assert embedder.engine.info == llm.engine.info
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
@@ -126,3 +135,11 @@ async def test_index_finds_a_text_by_itself(settings: Any, embedder: StarChatEmb
         for found in (retriever.retrieve(text), await retriever.aretrieve(text)):
             assert found[0].node.get_content() == text
             assert found[0].score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_distribution_has_its_version_and_its_license() -> None:
+    found = metadata.distribution("llama-index-embeddings-starchat")
+    assert "__version__" in package.__all__
+    assert found.version == package.__version__
+    assert [file.name for file in found.files or () if file.name == "LICENSE"]
+    assert not [need for need in found.requires or () if "llama-index-llms" in need]
