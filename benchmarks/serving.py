@@ -1,6 +1,6 @@
-"""Many requests at once, through every door: tokens per second, waiting times, stalls.
+"""Many requests at once, through every interface: tokens per second, waiting times, stalls.
 
-    python benchmarks/serving.py FILE.bin [--doors threads asyncio …] [--concurrency 1 2 4 8 16]
+    python benchmarks/serving.py FILE.bin [--interfaces threads …] [--concurrency 1 2 4 8 16]
 
 FILE.bin comes from random_model.py, or is any other whose steps take longer than to read a chunk.
 Doors whose framework is not installed are left out. Every request has a short prompt of its own,
@@ -36,14 +36,14 @@ _WORDS = ["list", "sort", "read", "file", "open", "write", "print", "value", "ke
 
 
 class Setting(NamedTuple):
-    """What every door opens to."""
+    """What every interface needs."""
 
     path: str
     n_threads: int | None
     options: dict[str, Any]
 
 
-# ---- doors: each returns how to run some prompts at once ------------------------------------
+# ---- interfaces: each returns a function that runs some prompts at once -----------------------
 
 
 def _note(stream: Iterable[Any], times: Times) -> None:
@@ -123,7 +123,7 @@ def _llama_index(to: Setting) -> Run:
     return lambda texts: asyncio.run(gather(texts))
 
 
-DOORS: dict[str, Callable[[Setting], Run]] = {
+INTERFACES: dict[str, Callable[[Setting], Run]] = {
     "threads": _threads,
     "asyncio": _asyncio,
     "langchain.batch": lambda to: _langchain(to, is_async=False),
@@ -211,10 +211,10 @@ def _print_row(name: str, rounds: list[dict[str, float]], rows: Rows) -> None:
 
 
 def main() -> None:
-    """Open every door that there is, and print the tables."""
+    """Measure every interface that is installed, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path")
-    parser.add_argument("--doors", nargs="*", choices=DOORS, default=[*DOORS])
+    parser.add_argument("--interfaces", nargs="*", choices=INTERFACES, default=[*INTERFACES])
     parser.add_argument("--concurrency", nargs="*", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--tokens", type=int, default=48, help="of each answer")
     parser.add_argument("--long", type=int, default=2000, help="tokens of the prompt that arrives")
@@ -226,11 +226,11 @@ def main() -> None:
     with StarChat.load(to.path, n_threads=to.n_threads) as model:  # so that it stays in memory
         print(model.info)
         is_first = True
-        for door in arguments.doors:
+        for interface in arguments.interfaces:
             try:
-                run = DOORS[door](to)
+                run = INTERFACES[interface](to)
             except ImportError as error:
-                print(f"{door}: left out: {error}")
+                print(f"{interface}: left out: {error}")
                 continue
             rounds: dict[int, list[dict[str, float]]] = {n: [] for n in arguments.concurrency}
             run(["warm"])
@@ -245,13 +245,13 @@ def main() -> None:
                 one = next(iter(rounds.values()))
                 for row, single in zip(figures, one, strict=True):
                     row["times one"] = row["decoding/s"] / single["decoding/s"]
-                _print_row(f"{door} {n}", figures, served)
+                _print_row(f"{interface} {n}", figures, served)
         if arguments.long:
             stalls = [stall(to, arguments.long, seed) for seed in range(arguments.rounds)]
             print(" " * 20 + "".join(f"{head:>25}" for head in stalls[0]))
             _print_row(f"{arguments.long} tokens arrive", stalls, stalled)
         about = f"{Path(model.info.file).name}, {model.info.isa}, {model.info.n_threads} threads"
-    result["tables"] = [{"caption": f"Requests at once, by door ({about}):", "rows": served}]
+    result["tables"] = [{"caption": f"Requests at once, by interface ({about}):", "rows": served}]
     if stalled:
         caption = f"A long prompt arrives at four running streams ({about}):"
         result["tables"].append({"caption": caption, "rows": stalled})
