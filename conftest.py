@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 KINDS = ("unit", "integration", "quality")
@@ -13,3 +15,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not any(item.get_closest_marker(kind) for kind in KINDS):
             folders = [FOLDERS[name] for name in item.path.parts if name in FOLDERS]
             item.add_marker(folders[-1] if folders else "unit")
+
+
+def pytest_collection_finish() -> None:
+    """Spare gc.collect() what the imports made: with both frameworks, a second each time."""
+    gc.collect()
+    gc.freeze()
