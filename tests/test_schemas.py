@@ -71,7 +71,10 @@ def test_bounds_that_are_taken_are_exact(bound: int, keyword: str) -> None:
     ("schema", "sentence"),
     [
         ({"items": {"enum": [1, [{"a": 2**53}]]}}, "s: enum has the number 9007199254740992, exp"),
-        ({"$defs": {"a": {"maximum": -1e30}}}, r"s: maximum has the number -1e\+30, expected one"),
+        (
+            {"$defs": {"a": {"maximum": -1e30}}},
+            r"s: maximum has the number -1e\+30, expected at most 15 digits",
+        ),
         ({"anyOf": [{"minProperties": 2}]}, "s: minProperties is 2 where 0 are required, expected"),
         ({"minProperties": 3, "required": ["a"]}, "minProperties is 3 where 1 are required"),
     ],

@@ -1,4 +1,4 @@
-"""Wakes async streams: one thread for the process waits for every engine's news.
+"""Wakes async streams: one thread of the process waits for news from every engine.
 
 The default executor has few workers, and a waiting stream would occupy one; this thread serves
 any number of streams in any number of event loops.
@@ -24,7 +24,7 @@ class Wakeable(Protocol):
 
 
 class AsyncWaker:
-    """Passes news on to the streams that they are for, as long as these live."""
+    """Wakes the stream that news is for, while the stream exists."""
 
     def __init__(self, queue: _core.ReadyQueue | None = None) -> None:
         """Start the thread, on a queue of its own by default."""
@@ -39,7 +39,7 @@ class AsyncWaker:
         return next(self._keys)
 
     def attach(self, key: int, reader: Wakeable) -> None:
-        """Wake `reader` whenever there are news for `key`. It is not kept alive for that."""
+        """Wake `reader` whenever there is news for `key`; a weak reference to it is kept."""
         self._readers[key] = reader
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class AsyncWaker:
             for key in keys:
                 if reader := self._readers.get(key):
                     reader.wake()
-            reader = None  # else the last one would live until the next news
+            reader = None  # else the last reader would stay alive until the next news
 
 
 _lock = threading.Lock()

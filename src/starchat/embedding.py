@@ -1,8 +1,8 @@
 """Texts → vectors: the mean of the hidden states of a text's tokens, of length 1.
 
-A few texts are on their way through the engine at a time, so that its steps are full and a reply
-that somebody asks for meanwhile has no long list before it. Refuses what has no vector: a text
-that is empty, or longer than the context.
+Only some texts are in the engine at a time: enough to fill its steps, and so few that a reply
+that somebody asks for meanwhile does not wait long. Refuses a text that is empty or longer than
+the context.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Progress: TypeAlias = Callable[[int, int], None]
 
-_MAX_TEXTS = 16  # at once; the engine has places for as many others
-_MAX_TOKENS = 512  # at once, if that is more than one text: two of the largest steps
+_MAX_TEXTS = 16  # in the engine at once; it runs as many other sequences beside
+_MAX_TOKENS = 512  # in the engine at once, or one text: two of the largest steps
 
 
 class _PendingText(NamedTuple):
@@ -40,7 +40,7 @@ class _PendingText(NamedTuple):
 
 
 class EmbeddingJob:
-    """What one call has to do: its texts, and the vectors that are there by now."""
+    """One call of embed(): its texts, and the vectors that are computed so far."""
 
     def __init__(
         self, texts: Any, handle: EngineHandle, info: ModelInfo, progress: Progress | None

@@ -1,7 +1,7 @@
 """Models that are loaded on first use: what an adapter keeps instead of gigabytes.
 
-Constructing, copying and pickling a Loader is cheap. Loading again what the process already has
-costs nothing either: engines are shared (engines.py). A forked child starts with no models.
+Constructing, copying and pickling a Loader is cheap, and so is loading a model that the process
+already has: engines are shared (engine_registry.py). A forked child starts with no models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Loader:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         self._models: dict[_Key, StarChat] = {}
-        self._pid = os.getpid()  # last: threads of a child that come at once all begin afresh
+        self._pid = os.getpid()  # last: no thread sees the new id with old models
 
     def __reduce__(self) -> tuple[type[Loader], tuple[()]]:
         """Copy and pickle without what is loaded."""
@@ -39,7 +39,7 @@ class Loader:
         self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
     ) -> StarChat | None:
         """Return the model if it is there; never waits."""
-        if self._pid != os.getpid():  # the models are the parent's, and so may the lock's holder be
+        if self._pid != os.getpid():  # models of the parent, whose threads may hold the lock
             self._start_afresh()
         return self._models.get((path, n_threads, n_ctx))
 

@@ -1,7 +1,7 @@
 """StarChat: a loaded model, and everything that can be asked of it.
 
-Checks what the caller says, turns it into token ids, submits them to the engine, and hands out
-streams; every other way of asking reads such a stream to its end.
+Checks what the caller says, turns it into token ids and returns the stream that generation.py
+submits; chat, complete and infill read such a stream to its end.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _EMBEDDED = os.path.join(os.path.dirname(__file__), "models", "starchat-nano.q8_
 class StarChat:
     """A model in memory. Any number of threads and tasks may ask it at the same time.
 
-    Keywords of the asking methods are the fields of SamplingParams, and at most one constraint:
+    Keywords of the generating methods are the fields of SamplingParams, and at most one constraint:
     json_schema (a dict, or True for any object), regex, grammar (Lark or GBNF), or choice (a list
     of strings); docs/constraints.md has the details. They raise InvalidRequestError for a message,
     token or parameter that cannot be served, ConstraintError for a constraint,
@@ -84,8 +84,8 @@ class StarChat:
 
         n_threads: of the computation, by default one for each physical core.
         n_ctx: tokens that prompt and reply may have together, by default what the file says.
-        prefix_cache_bytes: kept of finished prompts and replies, so that what begins alike is not
-        computed again; by default as much as one whole context takes, 0 keeps nothing.
+        prefix_cache_bytes: of the cache of finished prompts and replies, which saves computing the
+        same beginning again; by default as much as one whole context takes, 0 is no cache.
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
         False shows nothing; a function is called with done and total bytes.
         The same file with the same settings is in memory once for the whole process.
@@ -331,7 +331,7 @@ class StarChat:
         """Return a vector of length 1 for each text, float32 (n_texts, n_embd).
 
         It is the mean of the final hidden states of the text's tokens: every one of them, as
-        control tokens are plain text here and nothing is added. A vector is the same bits whatever
+        control tokens are plain text here and nothing is added. A vector has the same bits whatever
         else is computed. progress is called with done and total texts. docs/embeddings.md says
         what these vectors are worth.
 
@@ -361,7 +361,7 @@ class StarChat:
         """Return the engine's counters: steps, tokens, columns, running, waiting,
         kv_pages_used, prefix_pages, cached_tokens, guessed_tokens, accepted_tokens.
 
-        They are of all who share the engine.
+        They count the work for all who share the engine.
 
         >>> StarChat.load().stats()["waiting"]
         0
@@ -369,7 +369,7 @@ class StarChat:
         return self._engine.stats()
 
     def close(self) -> None:
-        """Give the engine back; the last to do so ends its streams and frees its memory.
+        """Release the engine; when its last user does so, its streams end and its memory is free.
 
         >>> StarChat.load().close()
         """
@@ -399,7 +399,7 @@ class StarChat:
             "loads where it is used"
         )
 
-    # ---- within -----------------------------------------------------------------------------
+    # ---- internals -----------------------------------------------------------------------------
 
     @property
     def _engine(self) -> _core.Engine:

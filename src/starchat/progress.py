@@ -1,4 +1,4 @@
-"""A bar on stderr while weights load; only a person at a terminal who waits sees one."""
+"""A progress bar on stderr while weights load: at a terminal, and after two seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_PATIENCE_S = 2.0
+_DELAY_S = 2.0
 
 
 class LoadingBar:
@@ -25,7 +25,7 @@ class LoadingBar:
     def __call__(self, done_bytes: int, total_bytes: int) -> None:
         """Show that `done_bytes` of `total_bytes` are loaded."""
         if self._bar is None:
-            if time.monotonic() - self._start < _PATIENCE_S or not sys.stderr.isatty():
+            if time.monotonic() - self._start < _DELAY_S or not sys.stderr.isatty():
                 return
             self._bar = _bar()
             self._bar.add_task(f"loading {self._name}", total=total_bytes)

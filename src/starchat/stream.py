@@ -59,7 +59,7 @@ class PartialReply:
         self._owner = owner
         self._calls = calls
         self._chunks: list[Chunk] = []
-        self._pending: list[_core.Token] = []  # in no chunk yet: their text waits
+        self._pending: list[_core.Token] = []  # in no chunk yet, as their text is held back
 
     @property
     def ended(self) -> bool:
@@ -67,7 +67,7 @@ class PartialReply:
         return self.closed or self.finish_reason is not None
 
     def advance(self, tokens: Sequence[_core.Token]) -> Chunk | None:
-        """Return the chunk that `tokens`, all there are by now, make; None if more are needed."""
+        """Take the tokens that came; return a chunk, or None if it needs more of them."""
         if self.ended:
             return None
         text = ""
@@ -177,7 +177,7 @@ class Stream(Iterator[Chunk]):
         while not reply.ended:
             token = reply.tokens.next()
             fresh = [] if token is None else [token]
-            with suppress(StarChatError):  # raised again by the next call: first what came before
+            with suppress(StarChatError):  # the next call raises it again, behind these tokens
                 fresh += reply.tokens.drain()
             if chunk := reply.advance(fresh):
                 return chunk
@@ -252,14 +252,14 @@ class AsyncStream(AsyncIterator[Chunk]):
         loop = get_running_loop()
         self._waiter = loop.create_future()
         try:
-            await sleep(0)  # the loop has its turn, however far ahead the engine is
+            await sleep(0)  # lets other tasks run, however far ahead the engine is
             while not reply.ended:
                 if chunk := reply.advance(reply.tokens.drain()):
                     return chunk
                 if not reply.ended:
                     self._waiting.add(self)
                     await self._waiter
-                # First a waiter, then the next look: news between the two are not missed.
+                # Before the next look, so that news in between are not missed.
                 self._waiter = loop.create_future()
         except BaseException:  # the task was cancelled, or the engine failed
             reply.close()

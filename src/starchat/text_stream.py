@@ -1,7 +1,7 @@
-"""Bytes of tokens → text up to the first stop string, whatever the borders of the pieces.
+"""Bytes of tokens → text up to the first stop string, however the bytes are cut into pieces.
 
-Half characters wait for their other half; of the text, only an end that may become a stop
-string waits. Both come out by finish(): nothing is lost.
+The bytes of an incomplete character are held back, and so is an end of the text that may become
+a stop string. finish() returns both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 class UntilStop:
     """Passes text on, piece by piece, up to the first stop string.
 
-    It is the one that is first complete; of two that end at the same character, the longer one.
+    The first one is that which ends first; of two that end at the same character, the longer one.
 
     >>> text = UntilStop(["##"])
     >>> text.feed("a#"), text.feed("b#"), text.feed("#c"), text.rest
@@ -24,12 +24,12 @@ class UntilStop:
     def __init__(self, stop: Sequence[str]) -> None:
         """Stop at any of `stop`."""
         self._stop = tuple(stop)
-        self._held = ""  # a suffix of the text that some stop string begins with
+        self._held = ""  # an end of the text with which some stop string begins
         self.stopped = False
-        self.rest = ""  # of the piece that brought the stop string, what follows this
+        self.rest = ""  # what follows the stop string in its piece
 
     def feed(self, text: str) -> str:
-        """Return the text that `text` settles; "" once stopped."""
+        """Add `text`; return what is certain to be no stop string, "" once stopped."""
         if self.stopped or not text:
             return ""
         text = self._held + text
@@ -46,7 +46,7 @@ class UntilStop:
         return text[: len(text) - n_held]
 
     def finish(self) -> str:
-        """Return what waited."""
+        """Return what was held back."""
         held, self._held = self._held, ""
         return held
 
@@ -67,10 +67,10 @@ class CallFilter(Protocol):
         """Whether a call has begun: no text will follow."""
 
     def feed(self, text: str, /) -> str:
-        """Return the free text that `text` settles."""
+        """Add `text`; return what is certain to be no call."""
 
     def finish(self) -> str:
-        """Return the free text that waited."""
+        """Return the text that was held back."""
 
 
 class TextStream:
@@ -102,11 +102,11 @@ class TextStream:
         return self._text.stopped
 
     def feed(self, piece: bytes) -> str:
-        """Return the text that `piece` settles; "" once stopped."""
+        """Add `piece`; return the text that is certain by now, "" once stopped."""
         return self._settle(self._decode(piece))
 
     def finish(self) -> str:
-        """Return everything that waited; the end of the bytes."""
+        """Return everything that was held back, at the end of the bytes."""
         text = self._settle(self._decode(b"", True))
         if self._calls:
             text += self._text.feed(self._calls.finish())

@@ -21,7 +21,7 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for; `id` is unique, and what the tool's answer refers to."""
+    """A call that the model asks for; `id` is unique, and the tool's result refers to it."""
 
     id: str
     name: str
@@ -38,15 +38,15 @@ class ToolCallChunk:
     arguments: str
 
 
-class _Turn(TypedDict):
+class _RequiredKeys(TypedDict):
     role: Role
     content: str
 
 
-class Message(_Turn, total=False):
+class Message(_RequiredKeys, total=False):
     """One turn of a dialogue; an assistant's may carry the ids that were generated for it.
 
-    The answer of a tool has the role "tool" and the id of the call that it answers.
+    The result of a tool has the role "tool" and the id of its call.
     """
 
     token_ids: Sequence[int]
@@ -75,11 +75,11 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
-    # What was spared; it depends on what ran before, the reply does not.
-    cached_tokens: int = field(default=0, compare=False)  # of the prompt, computed before
-    guessed_tokens: int = field(default=0, compare=False)  # by look-up
+    # Work that was skipped: it depends on earlier requests, the reply does not.
+    cached_tokens: int = field(default=0, compare=False)  # of the prompt, found in the prefix cache
+    guessed_tokens: int = field(default=0, compare=False)  # proposed by prompt look-up
     accepted_tokens: int = field(default=0, compare=False)  # of the guessed ones
-    forced_tokens: int = field(default=0, compare=False)  # of the reply: a constraint's only way on
+    forced_tokens: int = field(default=0, compare=False)  # the only ones that a constraint allowed
 
     @property
     def total_tokens(self) -> int:
@@ -133,7 +133,7 @@ class ModelInfo:
     n_ctx: int
     n_vocab: int
     n_params: int
-    weight_bytes: int  # resident, after folding
+    weight_bytes: int  # in memory, duplicate tensors once
     isa: str
     n_threads: int
 

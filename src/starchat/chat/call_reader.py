@@ -1,8 +1,8 @@
-"""A reply's text → free text and tool calls, piece by piece, whatever the borders of the pieces.
+"""A reply's text → free text and tool calls, however the text is cut into pieces.
 
-No character of a call or of its marker is ever given out as text: what may become a marker
-waits. The grammar of tools.py allows nothing that this cannot read; other text is no error, it is
-a call that never becomes whole.
+Text that may become the marker of a call is held back, so that no part of a call is ever given
+out as text. Every reply that the grammar of tools.py allows can be read; another one is no error,
+but has a call that stays unfinished.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ class CallReader:
     """
 
     def __init__(self, forced: bool = False) -> None:
-        """Begin a reply; a forced one holds calls and no text, even where it is cut."""
+        """Begin a reply; a forced one has no text, so its end within a marker is none either."""
         self._forced = forced
         self.calls: list[ToolCall] = []  # whole ones
         self._fresh: list[ToolCallChunk] = []
         self._text = UntilStop([_NEXT])
-        self._text.feed("\n")  # so that a call at the very start stands in a line like others
-        self._drop_newline = True  # that one
+        self._text.feed("\n")  # so that a call at the very start follows a line break, as others do
+        self._drop_newline = True  # leaves that one out
         self._id = self._name = self._arguments = ""  # of the call that is being read
         self._end = _ObjectEnd()
         self._rest = ""  # fed and not read yet
-        self._read: Callable[[CallReader], bool] = CallReader._read_head  # whether it got on
+        self._read: Callable[[CallReader], bool] = (
+            CallReader._read_head
+        )  # returns whether it read something
 
     @property
     def began(self) -> bool:
@@ -65,7 +67,7 @@ class CallReader:
         return bool(self._fresh)
 
     def feed(self, text: str) -> str:
-        """Return the free text that `text` settles."""
+        """Add `text`; return what is certain to be no call."""
         free = ""
         if self.began:
             self._rest += text
@@ -77,12 +79,12 @@ class CallReader:
         return free
 
     def finish(self) -> str:
-        """Return the free text that waited."""
+        """Return the text that was held back."""
         waited = self._free(self._text.finish())
         return "" if self._forced else waited
 
     def take(self) -> tuple[ToolCallChunk, ...]:
-        """Return what was read of calls since the last time."""
+        """Return the pieces of calls that were read since the last time."""
         fresh, self._fresh = tuple(self._fresh), []
         return fresh
 
@@ -188,7 +190,7 @@ def _finite(text: str) -> float:
 
 
 def restated(text: str) -> str | None:
-    """Return a reply's text as the dialogue's form says it; None if it ends within a call.
+    """Return a reply's text as a prompt shows it; None if it ends within a call.
 
     >>> restated('<tool_call>{"name": "add", "arguments": {"a": 1e1}}')
     '<tool_call>{"name": "add", "arguments": {"a": 10.0}}'

@@ -24,7 +24,7 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What stands between a role and its end; `token_ids` are those generated for it, if kept."""
+    """One turn of a dialogue as text; `token_ids` are those generated for it, if kept."""
 
     role: str
     content: str
@@ -35,8 +35,8 @@ def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Tur
     """Return the turns of a dialogue, with the one system turn first, empty where none is given.
 
     Several system messages at the start are joined by a blank line; the tools follow them. Turns
-    of the same role may follow each other; what tools answered to one turn of the assistant is
-    one turn of the user, in the order of the calls. The messages themselves are left as they are.
+    of the same role may follow each other. The results of the calls of one assistant's turn become
+    one turn of the user, in the order of the calls. The messages are not changed.
 
     Raises InvalidRequestError.
 
@@ -52,19 +52,21 @@ def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Tur
         raise InvalidRequestError.of("messages", problem, limit=1, got=0)
     system: list[str] = []
     turns: list[Turn] = []
-    asked = _Asked([])
+    open_calls = _OpenCalls([])
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         role, content = _check_message(where, message)
         if role == "tool":
-            asked.answer(where, message, content)
+            open_calls.answer(where, message, content)
             continue
-        turns += asked.turns()
-        asked = _Asked([])
+        turns += open_calls.turns()
+        open_calls = _OpenCalls([])
         if role == "assistant":
-            asked = _Asked(_check_calls(f"{where}.tool_calls", message.get("tool_calls", ())))
+            open_calls = _OpenCalls(
+                _check_calls(f"{where}.tool_calls", message.get("tool_calls", ()))
+            )
             ids = check_token_ids(f"{where}.token_ids", message.get("token_ids", ()))
-            turns.append(Turn(role, reply_text(content, asked.lines(where)), ids))
+            turns.append(Turn(role, reply_text(content, open_calls.lines(where)), ids))
         elif role == "user":
             turns.append(Turn(role, plain_text(content)))
         elif turns:
@@ -73,7 +75,11 @@ def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Tur
         else:
             system.append(content)
     first = "\n\n".join(system)
-    return [Turn("system", tools.system_text(first) if tools else first), *turns, *asked.turns()]
+    return [
+        Turn("system", tools.system_text(first) if tools else first),
+        *turns,
+        *open_calls.turns(),
+    ]
 
 
 def _check_message(where: str, message: Any) -> tuple[str, str]:
@@ -144,8 +150,8 @@ def _check_call(where: str, call: Any) -> ToolCall:
     return call
 
 
-class _Asked:
-    """The calls of one turn of the assistant, and what tools answered to them."""
+class _OpenCalls:
+    """The calls of one turn of the assistant, and the results of tools."""
 
     def __init__(self, calls: Sequence[ToolCall]) -> None:
         self._calls = calls
@@ -153,7 +159,7 @@ class _Asked:
         self._answers: dict[str, str] = {}  # by the id of the call
 
     def lines(self, where: str) -> list[str]:
-        """Return the lines that call."""
+        """Return the lines of the calls."""
         ids: set[str] = set()
         for call in self._calls:
             if call.id in ids:
@@ -165,7 +171,7 @@ class _Asked:
         ]
 
     def answer(self, where: str, message: Mapping[str, Any], content: str) -> None:
-        """Take the answer of a tool."""
+        """Take the result of a tool."""
         if "tool_call_id" not in message:
             raise _missing(where, "tool_call_id")
         id = message["tool_call_id"]
@@ -193,6 +199,6 @@ class _Asked:
         self._answers[call.id] = result_line(where, call.name, content)
 
     def turns(self) -> list[Turn]:
-        """Return the one turn that holds all answers, none without any."""
+        """Return the one turn that holds all results, none without any."""
         lines = [self._answers[call.id] for call in self._calls if call.id in self._answers]
         return [Turn("user", "\n".join(lines))] if lines else []

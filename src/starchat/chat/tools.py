@@ -1,8 +1,8 @@
-r"""Tools: their definitions, the one form in which a dialogue shows them, and its grammar.
+r"""Tools: their definitions, how a dialogue shows them, and the grammar of replies.
 
 A call is a line <tool_call>{"name": …, "arguments": …}, an answer a line <tool_result>{"name": …,
-"result": …}. Both are JSON on one line, so that no data can begin a line of its own, and plain
-text cannot begin a line with these words. docs/tools.md explains the form.
+"result": …}. Both are JSON on one line, so that data in them cannot begin a line; plain text that
+begins a line with these words is indented. docs/tools.md explains the form.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _dump(where: str, value: object) -> str:
 def plain_text(text: str) -> str:
     r"""Return what a dialogue shows of plain text: lines that look like tools' are indented.
 
-    By one blank more than they had, so that different texts stay different.
+    Each gets one space more than it had, so that different texts stay different.
 
     >>> plain_text("See:\n<tool_call>{}")
     'See:\n <tool_call>{}'
@@ -71,7 +71,7 @@ def call_line(where: str, name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def result_line(where: str, name: str, result: str) -> str:
-    """Return the line that holds what a tool answered.
+    """Return the line with the result of a tool.
 
     >>> result_line("result", "add", "3")
     '<tool_result>{"name": "add", "result": "3"}'
@@ -93,10 +93,10 @@ def reply_text(text: str, call_lines: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A checked definition."""
+    """A checked definition of a tool."""
 
     name: str
-    line: str  # tells the model of it
+    line: str  # describes it to the model
     schema: str  # of a call's arguments, as JSON for the grammar
     param: str = field(compare=False)  # where the request has it, for errors
 
@@ -107,7 +107,7 @@ class Toolbox:
 
     tools: tuple[Tool, ...]
     allowed: tuple[Tool, ...]  # that the reply may call
-    choice: Literal["auto", "any", "none"]  # one that is forced is "any" of one
+    choice: Literal["auto", "any", "none"]  # a forced tool: "any" with one allowed
     parallel: bool
 
     @classmethod
@@ -287,8 +287,8 @@ def reply_grammar(toolbox: Toolbox) -> str:
         return f"start: TEXT\n{text}"
     lines = [f"start: call{more}"]
     if toolbox.choice == "auto":
-        # One terminal up to where the call begins: whether a line is text or the beginning of
-        # a call shows only at its end, and a lexer does not go back.
+        # One terminal for all text up to the first call: only the end of a line shows whether it
+        # is text or the beginning of a call, and a lexer does not backtrack.
         lines = [
             f"start: TEXT | FIRST body{more}",
             text,

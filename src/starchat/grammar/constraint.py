@@ -1,4 +1,4 @@
-r"""What a reply may say: a JSON Schema, regular expression, grammar or list → a compiled grammar.
+r"""Constraints on a reply: a JSON Schema, regular expression, grammar or list → a compiled grammar.
 
 llguidance (the extra `starchat[grammar]`) compiles it; the core follows it (cpp/grammar). JSON
 comes out on one line as json.dumps writes it: ", " and ": ", and no other white space.
@@ -84,7 +84,7 @@ def json_text(schema: object, where: str = "json_schema") -> str:
         raise unexpected(where, "a JSON Schema as a dict, or True for any object", schema)
     try:
         text = json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False)
-        plain = json.loads(text)  # what is compiled: tuples are lists there, enums are numbers
+        plain = json.loads(text)  # as it is compiled: tuples are lists, enums are numbers
     except (TypeError, ValueError, RecursionError) as error:
         raise ConstraintError.of(where, f"the schema is no JSON: {error}") from error
     check_exact(plain, where)
@@ -105,7 +105,7 @@ def _lark(text: str) -> str:
     library()
     try:
         return str(importlib.import_module("llguidance.gbnf_to_lark").any_to_lark(text))
-    except Exception as error:  # whatever its parser stumbles over
+    except Exception as error:  # its parser raises many classes
         raise ConstraintError.of("grammar", f"this GBNF cannot be read: {error}") from error
 
 

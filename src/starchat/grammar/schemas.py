@@ -1,7 +1,7 @@
-"""JSON Schemas as data: where in one the others are, how to change them all, what is inexact.
+"""JSON Schemas as data: how to change all schemas in one, and what cannot be enforced exactly.
 
-llguidance refuses most of what it does not enforce. What is refused here it would take, and then
-allow a text that the schema does not: it computes with floats, and does not remember keys.
+llguidance refuses most keywords that it does not enforce. check_exact refuses what llguidance
+would accept and enforce inexactly: it computes with floats, and does not remember keys.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ _SCHEMAS = {
     *("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "contentSchema"),
 }
 _COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"}
-_TESTING = {"not", "if", "contains", "dependentSchemas"}  # closing one may allow more, or none
+_TESTING = {
+    "not",
+    "if",
+    "contains",
+    "dependentSchemas",
+}  # closing a schema in them may allow more, or nothing
 _OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 _OF_OTHERS = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6"}
@@ -101,10 +106,10 @@ def prompt_schema(schema: Schema) -> Schema:
 
 
 def enforceable_schema(schema: Schema) -> Schema:
-    """Return a schema that allows what this one does, without words that no grammar keeps.
+    """Return a schema without keywords that no grammar enforces; it allows what this one does.
 
-    For schemas that pydantic makes of classes: `uniqueItems` of a set or the format "path" tell
-    readers what it checks itself. A schema with such a word is refused.
+    For schemas that pydantic makes of classes: it checks `uniqueItems` of a set or the format
+    "path" itself, and llguidance refuses schemas with them.
 
     >>> enforceable_schema({"items": {"format": "path"}, "uniqueItems": True})
     {'items': {}}
@@ -121,9 +126,9 @@ def enforceable_schema(schema: Schema) -> Schema:
 
 
 def closed_schema(schema: Schema) -> Schema:
-    """Return a schema whose objects hold what is listed and no more, where it says nothing else.
+    """Return a schema whose objects have the listed properties only, unless it allows others.
 
-    One that combines schemas is left as it is: what one of them lists, another may not.
+    One that combines schemas is left as it is: a property may be listed in one of them alone.
 
     >>> closed_schema({"properties": {"a": {}}})
     {'properties': {'a': {}}, 'additionalProperties': False}
@@ -137,7 +142,7 @@ def closed_schema(schema: Schema) -> Schema:
 
 
 def check_exact(schema: Mapping[str, Any], where: str) -> None:
-    """Raise ConstraintError for what would be followed, and not exactly.
+    """Raise ConstraintError for what llguidance would enforce inexactly.
 
     >>> check_exact({"const": 2**53 - 1}, "json_schema")
     """
@@ -147,8 +152,8 @@ def check_exact(schema: Mapping[str, Any], where: str) -> None:
                 if not _is_exact(value):
                     raise ConstraintError.of(
                         where,
-                        f"{key} has the number {shown(value)}, expected one of at most 15 digits, "
-                        "or 22 behind the point: others cannot be enforced exactly",
+                        f"{key} has the number {shown(value)}, expected at most 15 digits and 22 "
+                        "decimal places: other numbers cannot be enforced exactly",
                         got=shown(value),
                     )
         least, required = node.get("minProperties"), node.get("required")
@@ -157,14 +162,14 @@ def check_exact(schema: Mapping[str, Any], where: str) -> None:
             raise ConstraintError.of(
                 where,
                 f"minProperties is {shown(least)} where {n_required} are required, expected at "
-                "most one more: keys without a name are not told apart",
+                "most one more: keys that have no name in it may repeat",
                 limit=n_required + 1,
                 got=shown(least),
             )
 
 
 def _combines(node: Mapping[str, Any]) -> bool:
-    """Return whether more than one schema looks at the same value."""
+    """Return whether more than one schema applies to the same value."""
     keys, all_of = node.keys(), node.get("allOf")
     return (
         len(_COMBINING & keys) > 1
@@ -174,7 +179,7 @@ def _combines(node: Mapping[str, Any]) -> bool:
 
 
 def _is_exact(value: float) -> bool:
-    """Return whether a plain reader of decimals and sums of floats get this number right."""
+    """Return whether llguidance, which computes with floats, gets this number exactly right."""
     if abs(value) >= 2**53:
         return False
     _, digits, exponent = Decimal(repr(value)).as_tuple()
