@@ -20,7 +20,7 @@ The C++ core throws classes of the same names with the same fields (cpp/base/err
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,21 +82,14 @@ class StarChatError(Exception):
             self.code = code
 
     @classmethod
-    def of(
-        cls,
-        param: str,
-        problem: str,
-        *,
-        limit: float | None = None,
-        got: float | str | None = None,
-        code: ErrorCode | None = None,
-    ) -> Self:
-        """Return the error whose text begins with the argument at fault.
+    def of(cls, where: str, problem: str, key: str = "", **fields: Any) -> Self:
+        """Return the error whose text begins with the place at fault; `key` is a key of it.
 
-        >>> str(InvalidRequestError.of("stop[0]", "is empty"))
-        'stop[0]: is empty'
+        >>> error = InvalidRequestError.of("messages[0]", "the role is missing", "role")
+        >>> str(error), error.param
+        ('messages[0]: the role is missing', 'messages[0].role')
         """
-        return cls(f"{param}: {problem}", param=param, limit=limit, got=got, code=code)
+        return cls(f"{where}: {problem}", param=f"{where}.{key}" if key else where, **fields)
 
 
 class ModelFileError(StarChatError):

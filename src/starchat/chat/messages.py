@@ -93,36 +93,27 @@ def _check_message(where: str, message: Any) -> tuple[str, str]:
             raise _missing(where, key)
     role, content = message["role"], message["content"]
     if not isinstance(role, str) or role not in _KEYS:
-        raise InvalidRequestError(
-            f"{where}: unknown role {shown(role)}, expected one of {', '.join(_KEYS)}",
-            param=f"{where}.role",
-            got=shown(role),
-        )
+        problem = f"unknown role {shown(role)}, expected one of {', '.join(_KEYS)}"
+        raise InvalidRequestError.of(where, problem, "role", got=shown(role))
     if not isinstance(content, str):
         raise _no_string(where, "content", content)
     for key in message:
         if key not in _KEYS[role]:
-            raise InvalidRequestError(
-                f"{where}: unknown key {shown(key)} in a message of the role {role}, "
-                f"expected {', '.join(_KEYS[role])}",
-                param=f"{where}.{key}",
-                code="unknown_parameter",
+            problem = (
+                f"unknown key {shown(key)} in a message of the role {role}, "
+                f"expected {', '.join(_KEYS[role])}"
             )
+            raise InvalidRequestError.of(where, problem, str(key), code="unknown_parameter")
     return role, content
 
 
 def _missing(where: str, key: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"{where}: {key} is missing", param=f"{where}.{key}", code="missing_parameter"
-    )
+    return InvalidRequestError.of(where, f"{key} is missing", key, code="missing_parameter")
 
 
 def _no_string(where: str, key: str, value: object, more: str = "") -> InvalidRequestError:
-    return InvalidRequestError(
-        f"{where}: {key} must be a string{more}, got {shown(value)}",
-        param=f"{where}.{key}",
-        got=shown(value),
-    )
+    problem = f"{key} must be a string{more}, got {shown(value)}"
+    return InvalidRequestError.of(where, problem, key, got=shown(value))
 
 
 def _check_calls(where: str, calls: Any) -> list[ToolCall]:
@@ -141,12 +132,8 @@ def _check_call(where: str, call: Any) -> ToolCall:
         if not isinstance(value := getattr(call, key), str) or not value:
             raise _no_string(where, key, value, ", and not empty")
     if not isinstance(call.arguments, Mapping):
-        given = shown(call.arguments)
-        raise InvalidRequestError(
-            f"{where}: arguments must be a mapping, got {given}",
-            param=f"{where}.arguments",
-            got=given,
-        )
+        problem = f"arguments must be a mapping, got {shown(call.arguments)}"
+        raise InvalidRequestError.of(where, problem, "arguments", got=shown(call.arguments))
     return call
 
 
@@ -180,22 +167,19 @@ class _OpenCalls:
         call = self._by_id.get(id)
         if call is None:
             known = ", ".join([shown(call.id) for call in self._calls]) or "none"
-            raise InvalidRequestError(
-                f"{where}: answers the call {shown(id)}, but the calls of the assistant's turn "
-                f"before it are: {known}",
-                param=f"{where}.tool_call_id",
-                got=shown(id),
+            problem = (
+                f"answers the call {shown(id)}, but the calls of the assistant's turn before it "
+                f"are: {known}"
             )
+            raise InvalidRequestError.of(where, problem, "tool_call_id", got=shown(id))
         if call.id in self._answers:
             raise InvalidRequestError.of(where, f"a second answer to the call {shown(id)}")
         name = message.get("name")
         if name is not None and not (isinstance(name, str) and name == call.name):
-            raise InvalidRequestError(
-                f"{where}: name is {shown(name)}, but the call {shown(id)} is one of "
-                f"{shown(call.name)}",
-                param=f"{where}.name",
-                got=shown(name),
+            problem = (
+                f"name is {shown(name)}, but the call {shown(id)} is one of {shown(call.name)}"
             )
+            raise InvalidRequestError.of(where, problem, "name", got=shown(name))
         self._answers[call.id] = result_line(where, call.name, content)
 
     def turns(self) -> list[Turn]:

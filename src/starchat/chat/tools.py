@@ -213,11 +213,8 @@ def _check_tool(where: str, definition: Any) -> Tool:
         raise unexpected(where, "a mapping", definition)
     for key in definition:
         if key not in _KEYS:
-            raise InvalidRequestError(
-                f"{where}: unknown key {shown(key)}, expected {', '.join(_KEYS)}",
-                param=f"{where}.{key}",
-                code="unknown_parameter",
-            )
+            problem = f"unknown key {shown(key)}, expected {', '.join(_KEYS)}"
+            raise InvalidRequestError.of(where, problem, str(key), code="unknown_parameter")
     name, description = definition.get("name"), definition.get("description") or ""
     if not isinstance(name, str) or not name or _SURROGATE.search(name):
         expected = "a string, not empty and without lone surrogates"
