@@ -3,9 +3,9 @@
     pip install -U langchain
     python examples/langchain_agent.py "What is 12 * 34?" "Read the file pyproject.toml"
 
-It remembers the dialogue. Every call can only be one that the tools' signatures allow; which one
-it is, and whether it helps, is up to the model. The embedded one understands plain requests as
-above: give ChatStarChat a model_path for more.
+It remembers the dialogue. A grammar makes every call fit its tool's signature; the model decides
+which tool to call. The embedded model understands plain requests like these: give ChatStarChat a
+model_path for more.
 """
 
 import ast

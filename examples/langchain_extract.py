@@ -1,9 +1,9 @@
-"""Takes data out of a text, into a pydantic model.
+"""Extracts data from a text into a pydantic model (structured output).
 
 python examples/langchain_extract.py "name: Grace Hopper, city: New York, age: 85"
 
-The result is always a Person. What it holds is up to the model: the embedded one copies what it
-finds by name. Give ChatStarChat a model_path for texts that say it otherwise.
+The result is always a Person. The embedded model only copies values that stand beside their
+names: give ChatStarChat a model_path for other texts.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A chat that remembers, as far as the context allows. An empty line ends it.
+"""A chat with history, trimmed to the context. An empty line ends it.
 
 python examples/langchain_history.py
 """
@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, t
 from langchain_starchat import ChatStarChat
 
 llm = ChatStarChat(temperature=0, max_tokens=200)
-# The oldest messages go when the prompt would be longer; the model itself counts the tokens.
+# Drops the oldest messages of a prompt that would be longer; the model itself counts its tokens.
 trim = trim_messages(max_tokens=1000, token_counter=llm, start_on="human")
 history: list[BaseMessage] = []
 

@@ -4,9 +4,9 @@
     python examples/llama_index_agent.py "What is 12.5 * 37?"
     python examples/llama_index_agent.py "Search for CorruptFileError"
 
-It looks at this repository unless --folder says otherwise. A grammar sees to it that every call
-is one; what to call, the model decides. The embedded one understands plain requests as above:
-give --model starchat-beta.ggmlv3.q4_0.bin for more.
+It reads this repository unless --folder says otherwise. A grammar makes every call valid; the
+model decides which tool to call. The embedded model understands plain requests like these: give
+--model starchat-beta.ggmlv3.q4_0.bin for more.
 """
 
 import argparse

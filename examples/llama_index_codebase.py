@@ -5,8 +5,8 @@
     python examples/llama_index_codebase.py  # the standard library's json package
     python examples/llama_index_codebase.py src/starchat "Which error tells that a file is cut?"
 
-Nothing leaves the machine. The embedded model reads real code poorly: give --model
-starchat-beta.ggmlv3.q4_0.bin for answers worth reading.
+Nothing leaves the machine. The embedded model understands real code poorly: give --model
+starchat-beta.ggmlv3.q4_0.bin for useful answers.
 """
 
 import argparse

@@ -53,9 +53,9 @@ def system_first(messages: Sequence[Message]) -> list[Message]:
 
     StarChat's template has one system turn, at its start.
 
-    >>> a, b = Message(role="user", content="a"), Message(role="system", content="b")
-    >>> [message["content"] for message in system_first([a, b])]
-    ['b', 'a']
+    >>> user, system = [{"role": role, "content": "Hi"} for role in ("user", "system")]
+    >>> system_first([user, system]) == [system, user]
+    True
     """
     return sorted(messages, key=lambda message: message["role"] != "system")  # a stable sort
 

@@ -15,7 +15,7 @@ __all__ = ["ChatStarChat", "ContextOverflow", "StarChatEmbeddings", "StarChatLLM
 
 
 def __getattr__(name: str) -> Any:
-    """Import what brings more of LangChain with it when it is asked for."""
+    """Import embeddings on first use: they load more of LangChain."""
     if name == "StarChatEmbeddings":
         from langchain_starchat.embeddings import StarChatEmbeddings
 

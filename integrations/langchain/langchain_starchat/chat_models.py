@@ -1,7 +1,7 @@
-"""The chat model: messages in, a message or a stream of its pieces out.
+"""The chat model: messages in, a message or a stream of chunks out.
 
-Callbacks, caching and batching are LangChain's; every call goes through starchat's one scheduler,
-so that `batch`, threads and tasks share the steps of the engine.
+Callbacks, caching and batching are LangChain's. Every call goes through starchat's scheduler, so
+`batch`, threads and tasks are batched continuously.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
     Structured output:
         ```python
         class Person(BaseModel):
-            '''A person that a text tells of.'''
+            '''A person.'''
 
             name: str
             age: int = Field(ge=0)
@@ -205,8 +205,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
 
         tool_choice: "auto" (the model decides), "any" or "required" or True (at least one call),
         "none", or the name of the one tool to call.
-        strict: whether schemas say that they allow no other arguments; calls follow the schema
-        in either case.
+        strict: whether the schemas that the model sees forbid other arguments; calls follow their
+        schema in either case.
         parallel_tool_calls: False allows one call in a reply.
         """
         arguments = {
@@ -230,9 +230,9 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
 
         schema: a pydantic class, of which the result is a validated instance; or a TypedDict
         class, a JSON Schema or an OpenAI function, for a dict.
-        method: "json_schema" (the reply is JSON of this schema, which the prompt shows),
+        method: "json_schema" (the reply is JSON that follows the schema, which the prompt shows),
         "function_calling" (the reply calls a tool of this schema) or "json_mode" (the reply is
-        some JSON object: say in the prompt which; the schema may be None).
+        any JSON object: the prompt must say which; the schema may be None).
         include_raw: whether to return {"raw": the message, "parsed": …, "parsing_error": …}.
         strict: as with `bind_tools`; JSON follows its schema in either case.
 
@@ -280,8 +280,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
     ) -> list[AIMessage]:
         """Answer all inputs together, as `Runnable.batch` does.
 
-        Its default of a few more threads than cores would leave columns of a step empty, so
-        `max_concurrency` is 64 unless the config says otherwise.
+        LangChain's default, a few more threads than cores, would leave batches of the engine
+        half empty: here `max_concurrency` is 64 unless the config says otherwise.
         """
         default = RunnableConfig(max_concurrency=N_TOGETHER)
         configs = [
@@ -311,7 +311,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         async with aclosing(request.achunks(await self._amodel())) as chunks:
             return self._result([chunk async for chunk in chunks])
 
-    # LangChain itself tells the callbacks of every chunk of a chat model: not here, or twice.
+    # For a chat model, LangChain itself calls on_llm_new_token; these methods must not.
 
     def _stream(
         self,

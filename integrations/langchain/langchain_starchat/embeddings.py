@@ -1,6 +1,6 @@
 """Texts in, vectors of length 1 out: the mean of a text's hidden states.
 
-BM25 finds passages of code better (docs/embeddings.md): these are for where vectors are asked for.
+BM25 retrieves code better (docs/embeddings.md); these are for stores that need vectors.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from langchain_starchat.settings import ModelSettings
 class StarChatEmbeddings(ModelSettings, Embeddings):
     """Vectors of texts by a StarChat model that runs in this process, on the CPU.
 
-    A model that continues text places like beside like only roughly: to find passages, BM25 does
-    better. Queries and documents are treated alike, and computed beside whatever replies run.
+    StarChat was trained to continue text, not to embed it: similar texts get similar vectors
+    only roughly, and BM25 retrieves better. Queries and documents are embedded in the same way,
+    batched with all running replies.
 
     Setup:
         Install both packages from the repository. Without a file, the small demonstration model
@@ -68,7 +69,7 @@ class StarChatEmbeddings(ModelSettings, Embeddings):
         return self.embed_documents([text])[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return a vector for each text; cancelling the task ends the work."""
+        """Return a vector for each text; cancelling the task ends the computation."""
         model = await self._amodel()
         with context_overflow():
             vectors: list[list[float]] = (await model.aembed(texts)).tolist()

@@ -12,7 +12,7 @@ from starchat import ContextLengthError
 
 
 class ContextOverflow(ContextLengthError, ContextOverflowError):
-    """The prompt does not fit: starchat's error and the one LangChain's middleware catches."""
+    """The prompt does not fit: starchat's error, and LangChain's, which middleware catches."""
 
 
 @contextmanager

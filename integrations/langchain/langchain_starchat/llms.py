@@ -1,6 +1,6 @@
-"""The completion model: raw text in, its continuation out; no template in between.
+"""The completion model: raw text in, its continuation out, without the dialogue's template.
 
-Control tokens in a prompt are plain text. A batch of prompts runs in the engine's steps together.
+Control tokens in a prompt are plain text. The prompts of a batch are computed together.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         ```
     """
 
-    _constraint: dict[str, Any] = PrivateAttr(default_factory=dict)  # of one call
+    _constraint: dict[str, Any] = PrivateAttr(default_factory=dict)  # of the current call
 
     @property
     def _llm_type(self) -> str:
@@ -115,7 +115,7 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         return await BaseLLM.agenerate(model, prompts, stop, callbacks, **kwargs)
 
     def _with_call_arguments(self, kwargs: dict[str, Any]) -> tuple[StarChatLLM, dict[str, Any]]:
-        """Let a copy of this model know a call's arguments: BaseLLM's cache key is the model."""
+        """Return a copy that holds a call's sampling: BaseLLM's cache key is made of the model."""
         sampling = {name: value for name, value in kwargs.items() if name in SAMPLING}
         rest = {name: value for name, value in kwargs.items() if name not in SAMPLING}
         model = self.model_copy(update=sampling)
@@ -138,7 +138,7 @@ class StarChatLLM(StarChatSettings, BaseLLM):
             begun: list[Stream] = []
             unread: list[Stream] = []
             waiting = iter(prompts)
-            while True:  # in turns: a stream that nobody reads pauses at some point
+            while True:  # round robin: a stream that is not read pauses once its queue is full
                 for prompt in islice(waiting, N_TOGETHER - len(unread)):
                     begun.append(streams.enter_context(model.stream_complete(prompt, **sampling)))
                     unread.append(begun[-1])
@@ -180,7 +180,7 @@ class StarChatLLM(StarChatSettings, BaseLLM):
             llm_output={"model_name": self.model_name, "token_usage": usage},
         )
 
-    # Unlike a chat model, a BaseLLM tells the callbacks of its tokens itself.
+    # Unlike a chat model, a BaseLLM has to call on_llm_new_token itself.
 
     def _stream(
         self,
@@ -215,7 +215,7 @@ class StarChatLLM(StarChatSettings, BaseLLM):
 
 
 def _info(reply: Completion | Chunk) -> dict[str, Any] | None:
-    """Say why a text ended, once: strings concatenate when chunks are added."""
+    """Return why a text ended, in the last chunk only: LangChain concatenates strings."""
     info: dict[str, Any] = {}
     if reply.finish_reason is not None:
         info["finish_reason"] = reply.finish_reason

@@ -1,7 +1,7 @@
 """LangChain messages → starchat messages, and starchat's replies → LangChain messages.
 
-StarChat's template has one system block, in front: system messages from elsewhere move there.
-The ids of a reply stay with its message, so that the next prompt holds what was generated.
+StarChat's template has one system turn, at the start: all system messages move there. A message
+keeps the token ids of its reply, so that the next prompt repeats exactly what was generated.
 """
 
 from __future__ import annotations
@@ -41,23 +41,24 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "ai": "assistant",
 }
-# What `tool_calls` says too.
+# Blocks that repeat what is in `tool_calls`.
 _CALL_BLOCKS = ("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call")
 
 
 def to_starchat(messages: Sequence[BaseMessage], model_name: str) -> list[Message]:
-    """Return the dialogue in StarChat's terms; the caller's messages stay as they are.
+    """Return the dialogue in starchat's form; the caller's messages are not changed.
 
-    Names of senders are left out: the template has no place for them. So are calls that were cut,
-    unless they are answered, as agents do, with an error: then they had no arguments.
-    Raises InvalidRequestError for unknown roles, and content that is not text.
+    Senders' names are left out, as the template has no place for them. Calls that were cut are
+    left out too, unless a tool message answers them (agents answer with an error): such a call
+    stands there without arguments. Raises InvalidRequestError for unknown roles, and for content
+    that is not text.
     """
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     return system_first([_turn(m, i, model_name, answered) for i, m in enumerate(messages)])
 
 
 def to_ai_message(chunks: Sequence[Chunk], model_name: str) -> AIMessage:
-    """Return a whole reply as LangChain's message; a call that was cut is an invalid one."""
+    """Return a whole reply as LangChain's message; a call that was cut is in invalid_tool_calls."""
     last = chunks[-1]
     assert last.finish_reason and last.usage  # starchat raises where a reply does not end
     token_ids = [id for chunk in chunks for id in chunk.token_ids]
@@ -74,10 +75,10 @@ def to_ai_message(chunks: Sequence[Chunk], model_name: str) -> AIMessage:
 
 
 class MessageChunks:
-    """Turns the chunks of one reply into LangChain's, as they come.
+    """Turns the chunks of one reply into LangChain's, one by one.
 
-    A call begins with its name, its id and its index, then come pieces of its arguments. The end
-    goes into an empty chunk of its own: strings concatenate when chunks are added.
+    The first chunk of a call has its name, id and index; the next ones have pieces of its
+    arguments. Metadata stands in one empty chunk at the end: LangChain concatenates strings.
     """
 
     def __init__(self, model_name: str) -> None:
@@ -88,7 +89,7 @@ class MessageChunks:
         self._arguments = ""  # JSON so far of the call that is being written
 
     def feed(self, chunk: Chunk) -> Iterator[ChatGenerationChunk]:
-        """Yield what a chunk brings, each piece of a call by itself: adding merges only others."""
+        """Yield LangChain's chunks, one for each piece of a call: it merges no pieces of one."""
         if chunk.token_ids or chunk.text:
             yield _generation(
                 content=chunk.text,
@@ -114,13 +115,13 @@ class MessageChunks:
     def _call_piece(
         self, arguments: str, name: str | None = None, id: str | None = None
     ) -> ChatGenerationChunk:
-        index = self._n_calls - 1 + self._has_text  # LangChain numbers the text together with calls
+        index = self._n_calls - 1 + self._has_text  # LangChain counts the text as block 0
         piece = tool_call_chunk(name=name, args=arguments, id=id, index=index)
         return _generation(content="", tool_call_chunks=[piece])
 
 
 def logprob_entries(reply: Completion | Chunk) -> list[dict[str, Any]]:
-    """Return log probabilities in the shape that LangChain users know from OpenAI's models."""
+    """Return log probabilities in the form of OpenAI's chat API."""
     return [
         {
             "token": token.token,
@@ -154,8 +155,8 @@ def _calls(chunks: Sequence[Chunk]) -> tuple[list[LangChainToolCall], list[Inval
 def _unparsable_ending(arguments: str) -> str:
     """Return what to add to cut arguments so that LangChain's parser of partial JSON fails.
 
-    It would complete them, and a tool would run with half a value. It fails at a bracket that
-    closes none; a string that is open must end first.
+    Otherwise LangChain would complete the JSON, and a tool would run with half a value. A closing
+    bracket without an opening one makes it fail; an open string has to be closed first.
     """
     brackets = "]" * (arguments.count("[") + 1)
     for ending in (brackets, f'"{brackets}', f'\\"{brackets}'):
@@ -184,7 +185,7 @@ def _turn(message: BaseMessage, index: int, model_name: str, answered: set[str])
             turn["name"] = message.name
         if message.status == "error" and not turn["content"].lower().startswith("error"):
             turn["content"] = f"Error: {turn['content']}"
-    # Another model's ids would mean other words. starchat itself sees whether the text changed.
+    # Ids of another model would be other words. starchat itself checks that the text is unchanged.
     token_ids = message.additional_kwargs.get("token_ids")
     if token_ids and message.response_metadata.get("model_name") == model_name:
         turn["token_ids"] = token_ids

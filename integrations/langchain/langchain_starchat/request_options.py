@@ -1,7 +1,7 @@
-"""A call's arguments → what starchat is asked: tools, their choice, and the format of the reply.
+"""A call's arguments → the request to starchat: tools, tool choice and response format.
 
-A reply that may call tools or else must be JSON is asked for in two attempts, so that the model
-decides about calls as it does without a format.
+Where a response format stands beside tools, the reply may take two attempts: with the tools, and
+if it calls none, again as JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel
@@ -53,7 +53,8 @@ class ChatRequest(NamedTuple):
 class TwoAttempts:
     """Asks with tools; where the reply calls none, asks again for JSON without tools.
 
-    The text of a first reply without calls is never given out. Usage is that of both.
+    The model decides about calls as it does without a format. The text of a first reply without
+    calls is dropped; the usage is the sum of both.
     """
 
     def __init__(self, with_tools: ChatRequest, for_json: ChatRequest) -> None:
@@ -64,7 +65,7 @@ class TwoAttempts:
         self._calls = False
 
     def chunks(self, model: StarChat) -> Generator[Chunk, None, None]:
-        """Yield the reply that counts."""
+        """Yield the first reply if it calls a tool, else the second."""
         with closing(self._with_tools.chunks(model)) as chunks:
             for chunk in chunks:
                 yield from self._released(chunk)
@@ -73,7 +74,7 @@ class TwoAttempts:
                 yield from map(self._with_both_usages, chunks)
 
     async def achunks(self, model: StarChat) -> AsyncGenerator[Chunk, None]:
-        """Yield the reply that counts."""
+        """Yield the first reply if it calls a tool, else the second."""
         async with aclosing(self._with_tools.achunks(model)) as chunks:
             async for chunk in chunks:
                 for released in self._released(chunk):
@@ -84,7 +85,7 @@ class TwoAttempts:
                     yield self._with_both_usages(chunk)
 
     def _released(self, chunk: Chunk) -> list[Chunk]:
-        """Return the chunks of the first reply that can be given out after this one came."""
+        """Return the chunks of the first reply to yield now: none before its first call."""
         self._calls = self._calls or bool(chunk.tool_calls)
         self._held.append(chunk)
         if not self._calls:
@@ -100,7 +101,7 @@ class TwoAttempts:
 def chat_request(
     dialogue: list[Message], arguments: Mapping[str, Any]
 ) -> ChatRequest | TwoAttempts:
-    """Return what to ask starchat.
+    """Return the request, or the two attempts, for a dialogue and a call's arguments.
 
     Raises InvalidRequestError for `tools`, a `tool_choice` or a `response_format` of no known form.
     """
@@ -110,21 +111,20 @@ def chat_request(
     if tools := read_tools(options.get("tools")):
         options["tools"] = tools
     request = ChatRequest(dialogue, options)
-    schema = json_schema(form) if isinstance(form, type) else read_response_format(form)
+    schema = form if isinstance(form, type) else read_response_format(form)
     if schema is None or (tools and choice not in (None, "auto", "none")):
         return request  # a forced call leaves no place for JSON
-    if isinstance(schema, dict):
-        schema = json_schema(schema)
+    enforced = {} if schema is True else json_schema(schema)
     bare = {name: value for name, value in options.items() if name not in _OF_TOOLS}
-    bare["json_schema"] = schema or True
-    for_json = ChatRequest(_told(dialogue, schema), cast(ChatOptions, bare))
+    bare["json_schema"] = enforced or True
+    for_json = ChatRequest(_with_schema(dialogue, enforced), cast(ChatOptions, bare))
     return for_json if not tools or choice == "none" else TwoAttempts(request, for_json)
 
 
 def definition(tool: Any, strict: bool | None = None) -> dict[str, Any]:
     """Return the definition of a tool in any form that LangChain knows, in OpenAI's form.
 
-    A dict stays what it says; of classes and functions, what no grammar can enforce is left out.
+    A dict is not changed; schemas of classes and functions lose what no grammar can enforce.
     """
     (made,) = read_tools([convert_to_openai_tool(tool, strict=strict)])
     function = made.get("function", made)
@@ -136,14 +136,14 @@ def definition(tool: Any, strict: bool | None = None) -> dict[str, Any]:
 def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     """Return the JSON Schema of a class, or of a dict in any form that LangChain knows.
 
-    Without titles, which only repeat names; objects hold the properties that are listed and, where
-    the schema does not say otherwise, no others.
+    Titles are removed, as they only repeat names. Objects get "additionalProperties": false where
+    the schema does not say otherwise.
 
     >>> json_schema({"title": "T", "type": "object", "properties": {"a": {"title": "A"}}})
     {'type': 'object', 'properties': {'a': {}}, 'additionalProperties': False}
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        # With its references: it may refer to itself.
+        # convert_to_json_schema resolves references, which fails for recursive classes
         plain = enforceable_schema(schema.model_json_schema())
     elif isinstance(schema, dict) and not _OF_FUNCTIONS & schema.keys():
         plain = schema
@@ -152,11 +152,11 @@ def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     return closed_schema(untitled_schema(plain))
 
 
-def _told(dialogue: list[Message], schema: dict[str, Any] | Literal[True]) -> list[Message]:
+def _with_schema(dialogue: list[Message], schema: dict[str, Any]) -> list[Message]:
     """Return a dialogue whose last message shows the schema: its descriptions guide the model."""
-    if schema is True or not schema:
-        return dialogue  # any object: the caller's own words say which
-    shown = json.dumps(schema, ensure_ascii=False, default=repr)  # what is no JSON is refused later
+    if not schema:
+        return dialogue  # any object: the prompt says which
+    shown = json.dumps(schema, ensure_ascii=False, default=repr)  # starchat refuses what is no JSON
     words = f"Answer with JSON by this schema: {shown}"
     last = dialogue[-1:]
     if last and last[0]["role"] == "user":

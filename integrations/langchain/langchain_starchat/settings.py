@@ -1,6 +1,6 @@
-"""What the models share: their fields, the loaded weights behind them, and their identity.
+"""What the models share: fields, the lazily loaded weights, and identity for caches.
 
-Constructing one is cheap; the weights are loaded at the first use. A call never changes a field.
+Construction is cheap: weights are loaded at the first use. A call never changes a field.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starchat import __version__ as starchat_version
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
 CONSTRAINTS = ReplyOptions.__optional_keys__ - set(SAMPLING)
 EMBEDDED = "starchat-nano"
-N_TOGETHER = 64  # requests of a batch that the engine has at a time: each holds memory
+N_TOGETHER = 64  # requests of a batch that are submitted at a time: each holds memory
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
 
 
@@ -62,7 +62,7 @@ class ModelSettings(model_settings.ModelSettings):
         return self._noted(await self._aengine())
 
     def _noted(self, model: StarChat) -> StarChat:
-        """Learn what only a loaded model knows."""
+        """Take over what only a loaded model knows, such as its context."""
         return model
 
 
@@ -96,7 +96,7 @@ class StarChatSettings(ModelSettings):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """What decides an answer: caches key on it, so an exchanged file is another model."""
+        """What an answer depends on, as the cache key: a replaced file is another model."""
         return {
             "model": self.model_name,
             "model_file": _file_identity(self.model_path),
@@ -107,7 +107,7 @@ class StarChatSettings(ModelSettings):
         }
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the ids that the model's own tokenizer makes of plain text."""
+        """Return the token ids of plain text, by the model's own tokenizer."""
         custom = getattr(self, "custom_get_token_ids", None)
         return list(custom(text)) if custom else self._model().tokenize(text)
 
@@ -115,17 +115,17 @@ class StarChatSettings(ModelSettings):
         """Merge the fields with a call's arguments, which win; starchat refuses unknown ones."""
         fields = {name: getattr(self, name) for name in SAMPLING}
         merged = {name: value for name, value in fields.items() if value is not None} | call
-        merged.pop("stream", None)  # LangChain's own switch, which has done its work by now
+        merged.pop("stream", None)  # LangChain's own switch, already handled
         return cast(ReplyOptions, merged if stop is None else merged | {"stop": stop})
 
 
 def _file_identity(path: str | None) -> tuple[Any, ...]:
-    """Where the file is, its size in bytes and its time of change; loading nothing."""
+    """Return path, size in bytes and time of change, without loading the file."""
     if path is None:
         return EMBEDDED, starchat_version
     real = os.path.realpath(path)
     try:
         status = os.stat(real)
-    except OSError:  # loading it will say what is wrong
+    except OSError:  # loading reports what is wrong
         return (real,)
     return real, status.st_size, status.st_mtime_ns

@@ -1,6 +1,6 @@
-"""A reply in JSON → the object that it says, validated; a reply that was cut is an error.
+"""A reply in JSON → a validated object; a reply that was cut is an error.
 
-LangChain's own parsers complete cut JSON, so that half of an answer would pass for a whole one.
+LangChain's own parsers complete cut JSON, so half an answer would pass as a whole one.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from pydantic import BaseModel
 
 
 class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
-    """Reads the JSON of a reply, or the arguments of its call of a tool.
+    """Reads the JSON of a reply, or the arguments of its tool call.
 
-    In a stream, dicts grow while the reply is written; an instance of a class comes once, whole.
+    In a stream, dicts grow with the reply; an instance of a class comes once, at the end.
     Raises OutputParserException for a reply that was cut, is no JSON, or does not validate.
     """
 
     target: type[Any] | None = None
-    """The pydantic class to return an instance of; None: what the JSON says."""
+    """The pydantic class of the result; None: the JSON's own value."""
     tool: str | None = None
-    """The tool whose arguments to read; None: the text is the JSON."""
+    """The tool whose arguments are read; None: the text is the JSON."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the object; None while there is none yet, and more to come."""
+        """Return the object; None as long as a partial reply has none."""
         generation = result[0]
         if not isinstance(generation, ChatGeneration):
             raise OutputParserException("expected the reply of a chat model, got a plain text")
         message = generation.message
         reason = message.response_metadata.get("finish_reason")
         text = self._text(message)
-        if partial and reason is None:  # more to come
+        if partial and reason is None:  # the reply goes on
             return parse_partial_json(text) if text and self.target is None else None
         try:
             value = self._value(text)
@@ -54,7 +54,7 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
         return self.parse_result(result, partial=partial)
 
     def parse(self, text: str) -> Any:
-        """Return the object that a text says."""
+        """Return the object of a text."""
         return self._value(text)
 
     def _value(self, text: str) -> Any:
@@ -79,7 +79,7 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
 
 
 def is_pydantic(schema: Any) -> TypeGuard[type[Any]]:
-    """Return whether replies can be validated by the schema: a pydantic class, of 1 or 2."""
+    """Return whether the schema is a pydantic class, of version 1 or 2."""
     return isinstance(schema, type) and is_basemodel_subclass(schema)
 
 
@@ -95,4 +95,4 @@ def beside_raw(llm: Runnable[Any, Any], parser: StructuredOutputParser) -> Runna
 def _failure(text: str, reason: str | None, exc: ValueError | None = None) -> str:
     if reason == "length":
         return f"the reply was cut at max_tokens, its JSON is incomplete: give it more: {text:.200}"
-    return f"the reply does not say what the schema asks for: {exc}: {text:.200}"
+    return f"the reply does not fit the schema: {exc}: {text:.200}"

@@ -258,7 +258,7 @@ def test_other_names_of_roles(llm: StarChat, role: str, same_as: str) -> None:
 
 @pytest.mark.parametrize("way", CHATS)
 async def test_roles_and_blocks_that_cannot_be_served(llm: StarChat, way: str) -> None:
-    with pytest.raises(starchat.InvalidRequestError, match=r"messages\[1\]: which call does it"):
+    with pytest.raises(starchat.InvalidRequestError, match=r"messages\[1\]: a tool mess"):
         await call(llm, way, [ChatMessage(QUESTION), ChatMessage("42", role="tool")])
     picture = ChatMessage([TextBlock(text="What is it?"), ImageBlock(image=b"GIF89a")])
     with pytest.raises(starchat.InvalidRequestError, match=r"messages\[0\]: .* holds a ImageBlock"):

@@ -13,7 +13,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
 
 from langchain_starchat import ContextOverflow, StarChatLLM
-from starchat import Chunk, InvalidRequestError, StarChat, Stream
+from starchat import AsyncStream, Chunk, InvalidRequestError, StarChat, Stream
 
 PROMPTS: list[Any] = ["def add(a, b):", "import os\n", "numbers = [1, 2", "for line in"]
 
@@ -82,18 +82,31 @@ async def test_the_engine_has_only_so_many_prompts_at_a_time(
 ) -> None:
     prompts = [f"def f{n}(" for n in range(12)]
     texts = [llm.invoke(prompt) for prompt in prompts]
-    submit, streams, n_open = getattr(StarChat, name), [], []
+    submit, n_open, most_open = getattr(StarChat, name), 0, 0
+
+    def note_end(chunk: Chunk) -> Chunk:
+        nonlocal n_open
+        n_open -= chunk.finish_reason is not None
+        return chunk
 
     def spy(self: StarChat, *args: Any, **kwargs: Any) -> Any:
-        n_open.append(sum(not stream._request.ended for stream in streams))
-        streams.append(submit(self, *args, **kwargs))
-        return streams[-1]
+        nonlocal n_open, most_open
+        n_open += 1
+        most_open = max(most_open, n_open)
+        return submit(self, *args, **kwargs)
+
+    read, aread = Stream.__next__, AsyncStream.__anext__
+
+    async def aspy_read(self: AsyncStream) -> Chunk:
+        return note_end(await aread(self))
 
     monkeypatch.setattr("langchain_starchat.llms.N_TOGETHER", 3)
     monkeypatch.setattr(StarChat, name, spy)
+    monkeypatch.setattr(Stream, "__next__", lambda self: note_end(read(self)))
+    monkeypatch.setattr(AsyncStream, "__anext__", aspy_read)
     given = await llm.agenerate(prompts) if name[0] == "a" else llm.generate(prompts)
     assert [one.text for (one,) in given.generations] == texts
-    assert max(n_open) == 2
+    assert most_open == 3
 
 
 async def test_callbacks_hear_every_chunk_once(long_llm: StarChatLLM) -> None:

@@ -1,7 +1,7 @@
 """StarChat as a LlamaIndex embedding model: texts in, pooled hidden states out.
 
-The vectors are `starchat`'s, and so are its errors: a text that is empty or longer than the
-context is refused, not cut.
+Vectors and errors are `starchat`'s: a text that is empty or longer than the context is refused,
+not cut.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class StarChatEmbedding(ModelSettings, BaseEmbedding):
         ```
     """
 
-    model_name: str = Field(default="starchat", description="What observers are told.")
+    model_name: str = Field(default="starchat", description="The name that callbacks get.")
     embed_batch_size: int = Field(
-        default=128, gt=0, le=2048, description="Texts that are handed to the engine at a time."
+        default=128, gt=0, le=2048, description="Texts that are given to the engine at a time."
     )
 
     @classmethod
@@ -47,7 +47,7 @@ class StarChatEmbedding(ModelSettings, BaseEmbedding):
         return "StarChatEmbedding"
 
     def to_payload(self) -> dict[str, Any]:
-        """Describe the model for observers, without loading it."""
+        """Describe the model for callbacks, without loading it."""
         return {**super().to_payload(), "model_path": self.model_path}
 
     def _get_query_embedding(self, query: str) -> list[float]:
@@ -59,7 +59,7 @@ class StarChatEmbedding(ModelSettings, BaseEmbedding):
     def _get_text_embeddings(self, texts: Sequence[str]) -> list[list[float]]:
         return _rows(self.engine.embed(texts))
 
-    # BaseEmbedding's own async methods would hold up the event loop.
+    # The async methods of BaseEmbedding would block the event loop.
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return (await self._aget_text_embeddings([query]))[0]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
-_NUM_OUTPUT = 512  # tokens that LlamaIndex keeps free for an answer where max_tokens says nothing
+_NUM_OUTPUT = 512  # tokens that LlamaIndex reserves for an answer without max_tokens
 
 
 class StarChat(ModelSettings, StructuredByCalls):
@@ -61,9 +61,9 @@ class StarChat(ModelSettings, StructuredByCalls):
     a `completion_to_prompt` of your own, the text goes to the model as it is. `chat` takes the
     messages as they are, by StarChat's template or by a `messages_to_prompt` of your own.
 
-    `chat_with_tools` and its kin call tools, `structured_predict` and its kin return pydantic
-    models. A grammar sees to it that both hold their schemas; `CutCallError` says where
-    `max_tokens` were too few. A template of your own has no place for tools.
+    `chat_with_tools` and its variants call tools, `structured_predict` and its variants return
+    pydantic models. A grammar makes both follow their schemas; `CutCallError` is raised where
+    `max_tokens` is too small. A template of your own cannot show tools.
 
     Examples:
         `pip install llama-index-llms-starchat`
@@ -126,9 +126,9 @@ class StarChat(ModelSettings, StructuredByCalls):
         )
 
     def to_payload(self) -> dict[str, Any]:
-        """Describe the model for observers; before it is loaded, by its settings alone.
+        """Describe the model for callbacks; by its settings alone before it is loaded.
 
-        The callbacks ask this before every call, on the event loop too: it must never load.
+        LlamaIndex calls this before every call, on the event loop too: it must never load.
         """
         payload = {"class_name": self.class_name(), "model_path": self.model_path}
         if self._loader.loaded(self.model_path, self.n_threads, self.n_ctx):
@@ -137,7 +137,7 @@ class StarChat(ModelSettings, StructuredByCalls):
 
     @property
     def tokenizer(self) -> Tokenize:
-        """The model's own text → token ids, for `Settings.tokenizer` and `tokenizer=` arguments."""
+        """The model's own tokenizer, for `Settings.tokenizer` and `tokenizer=` arguments."""
         return self.engine.tokenize
 
     @llm_chat_callback()
@@ -156,7 +156,7 @@ class StarChat(ModelSettings, StructuredByCalls):
     @closing_stream
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Return the reply to a dialogue piece by piece; mistakes raise here, not later."""
+        """Stream the reply to a dialogue; a wrong request raises at the call, not in the stream."""
         request = self._chat(messages, kwargs)
         return responses(chat_response, request.reply, opened(request.submit(self.engine)))
 
@@ -165,14 +165,14 @@ class StarChat(ModelSettings, StructuredByCalls):
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
-        """Return the reply to a dialogue piece by piece; mistakes raise here, not later."""
+        """Stream the reply to a dialogue; a wrong request raises at the call, not in the stream."""
         request = self._chat(messages, kwargs)
         stream = request.submit(await self._aengine(), "a")
         return responses_async(chat_response, request.reply, opened(stream))
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Return the answer to a prompt, or what follows a formatted one."""
+        """Return the answer to a prompt, or the continuation of a formatted one."""
         request = self._complete(prompt, formatted, kwargs)
         return whole(completion_response, request.reply, request.submit(self.engine))
 
@@ -180,7 +180,7 @@ class StarChat(ModelSettings, StructuredByCalls):
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
-        """Return the answer to a prompt, or what follows a formatted one."""
+        """Return the answer to a prompt, or the continuation of a formatted one."""
         request = self._complete(prompt, formatted, kwargs)
         stream = request.submit(await self._aengine(), "a")
         return await whole_async(completion_response, request.reply, stream)
@@ -190,7 +190,7 @@ class StarChat(ModelSettings, StructuredByCalls):
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
-        """Return the answer piece by piece; mistakes raise here, not later."""
+        """Stream the answer; a wrong request raises at the call, not in the stream."""
         request = self._complete(prompt, formatted, kwargs)
         stream = request.submit(self.engine)
         return responses(completion_response, request.reply, opened(stream))
@@ -200,7 +200,7 @@ class StarChat(ModelSettings, StructuredByCalls):
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
-        """Return the answer piece by piece; mistakes raise here, not later."""
+        """Stream the answer; a wrong request raises at the call, not in the stream."""
         request = self._complete(prompt, formatted, kwargs)
         stream = request.submit(await self._aengine(), "a")
         return responses_async(completion_response, request.reply, opened(stream))
@@ -235,20 +235,20 @@ class StarChat(ModelSettings, StructuredByCalls):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        """Return the response, unless it was cut within a call; the grammar saw to the rest."""
+        """Return the response; raise CutCallError if it was cut. The grammar ensures the rest."""
         return check_whole(response)
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Return the calls of a response, in the middle of a stream with what there is of them.
+        """Return the calls of a response; within a stream, with their arguments so far.
 
         Raises CutCallError at the end of a reply that was cut within a call, and ValueError
         where there is no call although `error_on_no_tool_call`.
         """
         return selections(response, error_on_no_tool_call)
 
-    # ---- within -----------------------------------------------------------------------------
+    # ---- internals --------------------------------------------------------------------------
 
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> _Request:
         if own := self.own_template:
@@ -277,7 +277,7 @@ class StarChat(ModelSettings, StructuredByCalls):
 
 
 class Tokenize(Protocol):
-    """A function that counts what the model will count."""
+    """The type of the model's tokenizer."""
 
     def __call__(self, text: str) -> list[int]:
         """Return the token ids of plain text."""
@@ -292,9 +292,9 @@ class _Request(NamedTuple):
 
     @property
     def reply(self) -> Reply:
-        """The reply before its beginning."""
+        """An empty reply, to add chunks to."""
         return Reply(self.options.get("tool_choice") not in (None, "auto", "none"))
 
     def submit(self, engine: starchat.StarChat, way: Literal["", "a"] = "") -> Any:
-        """Return the stream of the reply, which whole ones are read from too."""
+        """Return the stream of the reply; methods without a stream read it to its end."""
         return getattr(engine, f"{way}stream_{self.method}")(self.content, **self.options)

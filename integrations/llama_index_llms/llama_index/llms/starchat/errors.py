@@ -1,4 +1,4 @@
-"""One error more than starchat's own, which all pass through as they are."""
+"""One error beside starchat's own ones, which pass through unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import starchat
 
 
 class CutCallError(starchat.StarChatError, OutputParserException, ValueError):
-    """The reply ended within a tool call: its arguments are not whole. Raise max_tokens.
+    """The reply ended within a tool call, so its arguments are incomplete. Raise max_tokens.
 
-    A ValueError too, which is what LlamaIndex's own programs raise for such a reply.
+    It is a ValueError too, because LlamaIndex's own programs raise one for such a reply.
     """

@@ -1,7 +1,7 @@
-"""LlamaIndex's messages → starchat's: text, calls of tools, and what the tools answered.
+"""LlamaIndex's messages → starchat's: text, tool calls and tool results.
 
-StarChat's template has one system block, in front: system messages from elsewhere move there.
-Refuses roles and blocks that the template has no place for.
+StarChat's template has one system turn, at the start: all system messages move there. Roles and
+blocks that the template has no place for are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROLES: dict[MessageRole, Role] = {
 
 
 def to_starchat(messages: Sequence[ChatMessage]) -> list[Message]:
-    """Return the dialogue in StarChat's terms; the caller's messages stay as they are.
+    """Return the dialogue in starchat's form; the caller's messages are not changed.
 
     Raises InvalidRequestError.
     """
@@ -56,7 +56,7 @@ def _turn(where: str, message: ChatMessage) -> Message:
     if role == "tool":
         if "tool_call_id" not in details:
             raise InvalidRequestError(
-                f"{where}: which call does it answer? Expected its id as "
+                f"{where}: a tool message needs the id of the call that it answers, as "
                 "additional_kwargs['tool_call_id']"
             )
         turn["tool_call_id"] = details["tool_call_id"]
@@ -64,7 +64,7 @@ def _turn(where: str, message: ChatMessage) -> Message:
 
 
 def _calls(where: str, message: ChatMessage) -> list[ToolCall]:
-    """Return the calls of a message: its blocks, or, without any, those in OpenAI's form."""
+    """Return the calls of a message: its blocks; if there are none, those in OpenAI's form."""
     blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     if not blocks:
         older = f"{where}.additional_kwargs['tool_calls']"

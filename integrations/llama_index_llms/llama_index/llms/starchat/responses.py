@@ -1,7 +1,7 @@
-"""Parts of a reply → LlamaIndex's responses: in a stream, what there is so far and what is new.
+"""starchat's chunks → LlamaIndex's responses: in a stream, the reply so far and what is new.
 
-A call's arguments are JSON text while the reply is written and a dict in its last response; of a
-call that the end cut, they stay text.
+In a stream, a call's arguments are the JSON text so far, and a dict in the last response. The
+arguments of a call that was cut stay text.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class _Call:
     id: str
     name: str
     written: str = ""  # the arguments' JSON so far
-    arguments: dict[str, Any] | None = None  # at the end, if it is whole
+    arguments: dict[str, Any] | None = None  # at the end, unless it was cut
 
 
 class Reply:
     """The text and the calls of a reply so far."""
 
     def __init__(self, is_calls: bool) -> None:
-        """Begin a reply; one that is calls alone may begin with a piece of their marker."""
+        """Begin a reply; `is_calls`: it may hold no text, only calls."""
         self.text = ""
         self.calls: list[_Call] = []
         self._is_calls = is_calls
 
     def add(self, chunk: starchat.Chunk) -> str:
-        """Take what is new, and return its text."""
+        """Add a chunk; return its text."""
         text = "" if self._is_calls else chunk.text
         self.text += text
         for piece in chunk.tool_calls:
@@ -56,7 +56,7 @@ class Reply:
         return text
 
     def message(self) -> ChatMessage:
-        """Return the assistant's message, its calls also in the older form of OpenAI's models."""
+        """Return the assistant's message; its calls also in OpenAI's form, as additional_kwargs."""
         text = [TextBlock(text=self.text)] if self.text or not self.calls else []
         calls = [
             ToolCallBlock(
@@ -66,7 +66,7 @@ class Reply:
             )
             for call in self.calls
         ]
-        # FunctionCallingProgram and memories look there, and nowhere else.
+        # FunctionCallingProgram and memories read only this form.
         older = [
             {
                 "id": call.id,
@@ -82,7 +82,7 @@ class Reply:
         )
 
 
-Respond: TypeAlias = Callable[[Reply, Part, str | None], R]  # so far, what is new, its text
+Respond: TypeAlias = Callable[[Reply, Part, str | None], R]  # reply so far, new part, its text
 
 
 def chat_response(reply: Reply, part: Part, delta: str | None) -> ChatResponse:
@@ -128,7 +128,7 @@ async def responses_async(
 
 
 def _details(part: Part) -> dict[str, Any]:
-    """Return the fields that both responses share; the outcome is known only at the end."""
+    """Return the fields that both responses share; usage and finish_reason only at the end."""
     raw: dict[str, Any] = {"token_ids": list(part.token_ids)}
     outcome: dict[str, Any] = {}
     if part.usage:

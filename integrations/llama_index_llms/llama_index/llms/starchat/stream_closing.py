@@ -1,4 +1,4 @@
-"""How long an engine's stream lives: as long as its reader."""
+"""Closes the engine's stream when the reader closes the generator that LlamaIndex returns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# The streams that the call in progress has submitted. LlamaIndex's callback decorators iterate
-# over what they wrap and never close it; a handler that keeps the exception (LlamaDebugHandler
-# does) even keeps it alive. So the streams are closed from outside of these decorators.
+# The streams that the current call has submitted. LlamaIndex's callback decorators iterate over
+# the wrapped generator and never close it, and a handler that stores the exception, such as
+# LlamaDebugHandler, keeps it alive. So the streams are closed outside these decorators.
 _streams: ContextVar[list[Any]] = ContextVar("_streams")
 
 

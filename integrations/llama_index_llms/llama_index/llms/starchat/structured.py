@@ -1,6 +1,6 @@
-"""Pydantic models as the arguments of a forced call: every reply is one, by grammar.
+"""Structured output: a pydantic model is the arguments of a forced tool call.
 
-The prompt shows the model as a tool, in the form of the dialogue that calls are trained in.
+The grammar makes every reply such a call. The prompt shows the pydantic model as a tool.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from llama_index.core.prompts import PromptTemplate
 
 Options: TypeAlias = dict[str, Any]
-_ROOT = "root"  # of what is no object by itself
+_ROOT = "root"  # the argument that holds a RootModel, which need not be an object
 
 
 class StructuredByCalls(FunctionCallingLLM):
-    """A function calling LLM whose structured output is a forced call.
+    """A function calling LLM whose structured output is a forced tool call.
 
-    Other modes than DEFAULT stay LlamaIndex's own. So does a template of the caller's, which has
-    no place for tools: its replies are held to the JSON Schema.
+    For other modes than DEFAULT, LlamaIndex's own programs run. So they do with a template of the
+    caller's, which cannot show tools; there a grammar makes replies follow the JSON Schema.
     """
 
     @property
@@ -55,8 +55,8 @@ class StructuredByCalls(FunctionCallingLLM):
     ) -> Model:
         """Return the answer as a pydantic model.
 
-        Raises CutCallError where max_tokens was too little, and pydantic's ValidationError for
-        what a grammar cannot see, such as validators.
+        Raises CutCallError where max_tokens was too small, and pydantic's ValidationError for
+        rules that no grammar can express, such as validators.
         """
         if not self._is_by_call:
             options = self._text_options(output_cls, llm_kwargs)
@@ -150,7 +150,7 @@ class StructuredByCalls(FunctionCallingLLM):
 
 
 class StructuredReply(Generic[Model]):
-    """Asks for one pydantic model, and reads it out of responses."""
+    """Asks for one pydantic model, and reads it from the responses."""
 
     def __init__(self, output_cls: type[Model]) -> None:
         """Ask for an `output_cls`."""
@@ -158,14 +158,14 @@ class StructuredReply(Generic[Model]):
         self._is_root = issubclass(output_cls, RootModel)
 
     def start(self, prompt: PromptTemplate, prompt_args: Options) -> LLMStructuredPredictStartEvent:
-        """Return the event that observers get first."""
+        """Return the event of the start."""
         return LLMStructuredPredictStartEvent(
             output_cls=self._output_cls, template=prompt, template_args=prompt_args
         )
 
     @property
     def options(self) -> Options:
-        """What makes a chat method call for the model, once."""
+        """The arguments that make a chat method reply with one call, of this model."""
         schema = _schema_of(self._output_cls)
         about = schema.pop("description", "")
         if self._is_root:
@@ -180,13 +180,13 @@ class StructuredReply(Generic[Model]):
         """Return the model of a whole reply; raise CutCallError or ValidationError."""
         (call,) = selections(response, at_least_one=True)
         value = call.tool_kwargs[_ROOT] if self._is_root else call.tool_kwargs
-        # As JSON: only there a strict model takes a date from a text.
+        # As JSON: a strict model accepts a string for a date only there.
         return self._output_cls.model_validate_json(json.dumps(value))
 
     def stream(
         self, responses: Generator[ChatResponse, None, None]
     ) -> Generator[Model | FlexibleModel, None, None]:
-        """Yield what there is of the model after every response, and at last the model."""
+        """Yield the partial model after every response, and the whole one at the end."""
         flexible = create_flexible_model(self._output_cls)
         with closing(responses):
             for response in responses:
@@ -195,7 +195,7 @@ class StructuredReply(Generic[Model]):
     async def astream(
         self, responses: AsyncGenerator[ChatResponse, None]
     ) -> AsyncGenerator[Model | FlexibleModel, None]:
-        """Yield what there is of the model after every response, and at last the model."""
+        """Yield the partial model after every response, and the whole one at the end."""
         flexible = create_flexible_model(self._output_cls)
         async with aclosing(responses):
             async for response in responses:

@@ -1,4 +1,4 @@
-"""LlamaIndex's tools → starchat's definitions, and a response's calls → what is to be called."""
+"""LlamaIndex's tools → starchat's definitions, and a response's calls → ToolSelections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def definition(tool: BaseTool) -> dict[str, Any]:
-    """Return a tool as starchat takes it, under the name that LlamaIndex looks it up by."""
+    """Return a tool in starchat's form, by the name that LlamaIndex looks up."""
     about = tool.metadata
     return {
         "name": about.get_name(),
@@ -28,7 +28,7 @@ def definition(tool: BaseTool) -> dict[str, Any]:
 
 
 def resolved_choice(tool_choice: Any, tool_required: bool) -> str:
-    """Return a tool_choice in any form as starchat takes it; raise InvalidRequestError."""
+    """Return a tool_choice, given in any form, in starchat's; raise InvalidRequestError."""
     choice = read_tool_choice(tool_choice) or "auto"
     if choice == "none" and tool_required:
         raise InvalidRequestError("tool_choice='none' and tool_required=True contradict")
@@ -36,10 +36,10 @@ def resolved_choice(tool_choice: Any, tool_required: bool) -> str:
 
 
 def selections(response: ChatResponse, at_least_one: bool) -> list[ToolSelection]:
-    """Return the calls of a response; in the middle of a stream, with the arguments so far.
+    """Return the calls of a response; within a stream, with their arguments so far.
 
-    Raises CutCallError for the last response of a reply that was cut within a call, ValueError
-    where a call is missing.
+    Raises CutCallError for the last response of a reply that was cut within a call, and
+    ValueError if `at_least_one` and there is none.
     """
     check_whole(response)
     blocks = calls(response)
@@ -59,12 +59,12 @@ def selections(response: ChatResponse, at_least_one: bool) -> list[ToolSelection
 
 
 def calls(response: ChatResponse) -> Sequence[ToolCallBlock]:
-    """Return the blocks that call."""
+    """Return the blocks of tool calls."""
     return [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
 
 
 def arguments(block: ToolCallBlock) -> dict[str, Any]:
-    """Return a call's arguments, as far as they are written."""
+    """Return the arguments of a call; of partial JSON, those that are there so far."""
     if isinstance(block.tool_kwargs, dict):
         return block.tool_kwargs
     try:
@@ -75,15 +75,16 @@ def arguments(block: ToolCallBlock) -> dict[str, Any]:
 
 
 def check_whole(response: ChatResponse) -> ChatResponse:
-    """Return a response, unless its reply was cut within a call, or before it said anything."""
+    """Return the response; raise CutCallError if it was cut within a call, or has no content."""
     raw = response.raw if isinstance(response.raw, Mapping) else {}
     if raw.get("finish_reason") != "length":
         return response
     blocks = calls(response)
     if not blocks and response.message.content:
-        return response  # an answer whose end is missing is an answer
-    where = f"within the calls that end with one of {blocks[-1].tool_name!r}" if blocks else "early"
+        return response  # a text that was cut is still an answer
+    where = f"in or after a call of {blocks[-1].tool_name!r}" if blocks else "before any content"
+    n_tokens = raw["usage"]["completion_tokens"]
     raise CutCallError(
-        f"the reply was cut {where}, after {raw['usage']['completion_tokens']} tokens: raise "
-        "max_tokens, or shorten the prompt if the context was full"
+        f"the reply was cut {where}, at {n_tokens} tokens: raise max_tokens, or shorten the prompt "
+        "if the context was full"
     )
