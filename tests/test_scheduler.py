@@ -188,7 +188,7 @@ def test_cancelling_frees_memory_within_one_step(n_steps: int) -> None:
     for _ in range(n_steps):
         scheduler.step()
     stream.cancel()
-    before = scheduler.n_rings
+    before = scheduler.n_signals
     assert scheduler.step(), "something changed"
     assert scheduler.runs == [], "nothing is computed for it"
     assert scheduler.stats() == {"running": 0, "waiting": 0, "kv_pages_used": 0}
@@ -197,7 +197,7 @@ def test_cancelling_frees_memory_within_one_step(n_steps: int) -> None:
     assert stream.next() is None
     assert not scheduler.step()
     stream.cancel()
-    assert scheduler.n_rings == before + 1
+    assert scheduler.n_signals == before + 1
 
 
 def test_dropping_a_stream_cancels_it() -> None:
@@ -220,9 +220,9 @@ def test_a_slow_reader_pauses_only_its_own_sequence() -> None:
     assert len(read) == 600
     assert scheduler.stats()["running"] == 1
 
-    rings = scheduler.n_rings
+    rings = scheduler.n_signals
     first = slow.next()
-    assert scheduler.n_rings == rings + 1, "room again: the engine must wake up"
+    assert scheduler.n_signals == rings + 1, "room again: the engine must wake up"
     rest = ids_of(slow)
     assert len(rest) == 255
     run(scheduler)

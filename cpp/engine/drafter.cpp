@@ -5,7 +5,8 @@
 
 namespace starchat {
 
-// Distinct for vocabularies of up to 2^21 tokens; beyond, a false match costs a wrong guess.
+// Keys are unique for vocabularies of up to 2^21 tokens. For larger ones, a collision only leads to
+// a wrong guess.
 uint64_t Drafter::key(std::span<const int32_t> ids, size_t end) {
   uint64_t key = 0;
   for (size_t i = end - kGram; i < end; ++i) key = key << 21 ^ static_cast<uint64_t>(ids[i]);
@@ -13,7 +14,7 @@ uint64_t Drafter::key(std::span<const int32_t> ids, size_t end) {
 }
 
 std::span<const int32_t> Drafter::guess(std::span<const int32_t> ids, int limit) {
-  const bool resumes = std::exchange(resumes_, false);  // in the next step, or not at all
+  const bool resumes = std::exchange(resumes_, false);  // valid for one step
   if (ids.size() <= kGram || limit <= 0) return {};
   for (; n_indexed_ < ids.size(); ++n_indexed_) {
     next_[key(ids, n_indexed_)] = static_cast<int32_t>(n_indexed_);
@@ -40,7 +41,7 @@ void Drafter::learn(int n_guessed, int n_right) {
   }
   if (n_right > 0) {
     n_failures_ = 0;
-  } else {  // 0, 1, 3 … 31 steps without a guess
+  } else {  // pause for 0, 1, 3, 7, 15, 31 steps
     n_to_skip_ = (1 << n_failures_) - 1;
     n_failures_ = std::min(n_failures_ + 1, 5);
   }

@@ -1,5 +1,6 @@
-// What a text is turned into: the mean of the hidden states of its tokens, of length 1. Summed in
-// double and in order of position, so that neither chunks nor company change a bit.
+// The embedding of a text: the mean of the hidden states of its tokens, scaled to length 1. States
+// are added in double and in the order of positions, so the bits depend neither on prompt slices
+// nor on other sequences.
 #pragma once
 #include <cmath>
 #include <span>
@@ -17,7 +18,7 @@ class Embedding {
     for (size_t i = 0; i < vector_.size(); ++i) vector_[i] += state[i];
   }
 
-  // The sum has the mean's direction. Throws NumericalError where it has none.
+  // The sum has the direction of the mean. Throws NumericalError if it is zero or not finite.
   void normalise() {
     double squares = 0;
     for (const double x : vector_) squares += x * x;

@@ -27,7 +27,7 @@ std::shared_ptr<TokenStream> EngineLoop::submit(std::span<const int64_t> prompt,
 }
 
 Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt) {
-  Sequence::check_evaluation(model_, prompt);  // before memory is taken for it
+  Sequence::check_evaluation(model_, prompt);  // before the allocation
   Evaluation evaluation{nullptr, std::make_shared<TokenStream>(wake_event_)};
   const size_t n = prompt.size() * model_.n_vocab();
   try {
@@ -56,7 +56,7 @@ void EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
     if (closed_) throw EngineClosedError("the engine was closed: load the model again");
     inbox_.push_back(std::move(sequence));
   }
-  wake_event_->ring();
+  wake_event_->signal();
 }
 
 SchedulerStats EngineLoop::stats() {
@@ -71,12 +71,12 @@ void EngineLoop::close() {
     const std::lock_guard lock(inbox_mutex_);
     closed_ = true;
   }
-  wake_event_->ring();
+  wake_event_->signal();
   const std::lock_guard lock(join_mutex_);
   if (thread_.joinable()) thread_.join();
 }
 
-// Moves what was submitted to the scheduler; false once closed.
+// Moves submitted sequences to the scheduler. Returns false after close().
 bool EngineLoop::take_inbox() {
   const std::lock_guard lock(inbox_mutex_);
   for (auto& sequence : std::exchange(inbox_, {})) scheduler_.add(std::move(sequence));
@@ -86,7 +86,7 @@ bool EngineLoop::take_inbox() {
 void EngineLoop::run() {
   using Clock = std::chrono::steady_clock;
   for (;;) {
-    const uint64_t seen = wake_event_->n_rings();
+    const uint64_t seen = wake_event_->n_signals();
     try {
       if (!take_inbox()) break;
       const auto begin = Clock::now();

@@ -1,5 +1,5 @@
-// The one thread that computes: it takes what any number of callers submit, steps the scheduler,
-// and sleeps when there is nothing to do. No error ends it; close() or the destructor does.
+// The engine thread: takes the requests that any number of threads submit, steps the scheduler, and
+// sleeps if there is nothing to do. Only close() and the destructor end it; errors do not.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -12,13 +12,14 @@
 
 namespace starchat {
 
-// Logits on their way: complete when the stream has ended. The memory outlives an impatient caller.
+// Pending logits, complete when the stream has ended. The buffer is shared, so a caller that stops
+// waiting does not free memory that is being written.
 struct Evaluation {
   std::shared_ptr<float[]> logits;  // (n_tokens, n_vocab)
   std::shared_ptr<TokenStream> stream;
 };
 
-// Likewise; the stream has no tokens.
+// A pending embedding, likewise. The stream has no tokens.
 struct PendingEmbedding {
   std::shared_ptr<Embedding> embedding;
   std::shared_ptr<TokenStream> stream;
@@ -48,13 +49,13 @@ class EngineLoop {
   bool take_inbox();
 
   ForwardPass& model_;
-  Scheduler scheduler_;  // of the thread
+  Scheduler scheduler_;  // used by the engine thread; stats() by any
   const std::shared_ptr<WakeEvent> wake_event_ = std::make_shared<WakeEvent>();
   std::mutex inbox_mutex_;
   std::vector<std::unique_ptr<Sequence>> inbox_;
   bool closed_ = false;
   std::mutex join_mutex_;
-  std::thread thread_;  // last: it uses all of the above
+  std::thread thread_;  // the last member: it uses all others
 };
 
 }  // namespace starchat

@@ -1,6 +1,6 @@
-// Shared ownership that ends at a fork: a child has no engine thread, and its copies of mutexes
-// and condition variables may be held for ever. There, use throws ForkError, and destruction leaks
-// instead of waiting for a thread that does not exist.
+// Shared ownership that a forked child process cannot use. The child has no engine thread, and its
+// copies of mutexes may stay locked forever. So in the child, use throws ForkError, and the
+// destructor leaks the object instead of waiting for a thread that does not exist.
 #pragma once
 #include <unistd.h>
 

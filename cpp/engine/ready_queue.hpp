@@ -1,4 +1,4 @@
-// The keys of streams that have something new, so that one thread can serve many streams.
+// A queue of the keys of streams with new tokens: one thread can wait for many streams.
 #pragma once
 #include <chrono>
 #include <condition_variable>
@@ -11,7 +11,7 @@ namespace starchat {
 
 class ReadyQueue {
  public:
-  // A stream calls this once until it is drained, so a key never stands here twice.
+  // A stream calls this once until it is drained, so no key is in the queue twice.
   void push(int64_t key) {
     {
       const std::lock_guard lock(mutex_);
@@ -21,7 +21,7 @@ class ReadyQueue {
     changed_.notify_one();
   }
 
-  // Moves the waiting keys out; false when there were none in time. None and true: closed.
+  // Moves all keys out; waits for the first. False: timeout. True without keys: closed.
   bool wait(std::chrono::milliseconds timeout, std::vector<int64_t>& keys) {
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, timeout, [&] { return closed_ || !keys_.empty(); })) return false;

@@ -15,7 +15,8 @@ std::unique_ptr<float[]> make_rows(const ForwardPass& model, int n) {
   return std::make_unique_for_overwrite<float[]>(static_cast<size_t>(model.max_columns()) * n);
 }
 
-// Whether the leader is about to compute the page that this prompt needs next.
+// Whether the leader, a sequence with a common prefix, will compute the next page of this prompt.
+// Then the sequence waits and reuses the page.
 bool awaits(const Sequence& sequence, const Sequence& leader) {
   if (sequence.is_evaluation() || leader.is_evaluation()) return false;
   if (leader.n_cached < sequence.n_cached || leader.n_cached >= leader.n_prompt) return false;
@@ -44,7 +45,7 @@ std::exception_ptr current_error() {
   }
 }
 
-// Half of the columns at least are left to prompts, whatever is being decoded.
+// Decoding sequences get at most half of the columns: prompts always advance.
 Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache_bytes)
     : model_(model),
       max_sequences_(std::clamp(model.max_columns() / 2, 1, max_sequences)),
@@ -64,7 +65,7 @@ bool Scheduler::step() {
   bool progressed = retire();
   admit();
   schedule();
-  if (!chunks_.empty()) {
+  if (!slices_.empty()) {
     compute();
     progressed = true;
   }
@@ -103,7 +104,7 @@ void Scheduler::admit() {
 
 void Scheduler::schedule() {
   batch_.clear();
-  chunks_.clear();
+  slices_.clear();
   prefilling_.clear();
   const auto is_ready = [](const auto& s) { return s->is_decoding() && s->stream->has_room(); };
   const int n_decoding =
@@ -113,7 +114,7 @@ void Scheduler::schedule() {
   const int n_columns = is_mixed ? std::min(model_.max_columns(), budget_.most_columns(n_decoding))
                                  : model_.max_columns();
   const int n_free = std::min(kFreeColumns, n_columns / 2) - n_decoding;
-  size_t next_turn = 0;  // where the next step begins, when not all could be placed
+  size_t next_turn = 0;  // the first sequence without a column: the next step begins with it
   for (size_t i = 0, n = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
     if (!sequence.stream->has_room()) continue;
@@ -132,7 +133,7 @@ void Scheduler::schedule() {
     const auto goes_ahead = [&](const Sequence* leader) { return awaits(*sequence, *leader); };
     if (std::ranges::none_of(leaders_, goes_ahead)) leaders_.push_back(sequence);
   }
-  // An equal share of what is left for each prompt; what one does not need goes to the later ones.
+  // The remaining columns are shared equally; what one prompt does not need goes to the next ones.
   for (size_t i = 0; i < leaders_.size(); ++i) {
     const int n_left = n_columns - batch_.n_columns();
     if (n_left <= 0) break;
@@ -146,7 +147,7 @@ void Scheduler::reuse_prefix(Sequence& sequence) {
   if (sequence.is_evaluation() || sequence.n_cached >= sequence.n_prompt) return;
   if (sequence.n_cached % kPagePositions != 0) return;
   const int n_before = sequence.n_cached;
-  // The last id is computed in any case: its logits are wanted.
+  // The last id is always computed, because its logits are needed.
   const std::span<const int32_t> ids(sequence.ids.data(), sequence.n_prompt - 1);
   sequence.n_cached = prefixes_.extend(ids, sequence.cache);
   counters_.n_cached_tokens += sequence.n_cached - n_before;
@@ -157,15 +158,15 @@ void Scheduler::keep_prefix(const Sequence& sequence) {
   if (sequence.is_evaluation()) return;
   try {
     prefixes_.keep(sequence.ids, sequence.n_cached, sequence.cache);
-  } catch (const std::bad_alloc&) {  // then it is computed again one day
+  } catch (const std::bad_alloc&) {  // not cached: will be computed again if needed
   }
 }
 
-// Fills the sequence's guesses: forced ids that wait for their logprobs, or what the drafter says,
-// as far as the constraint allows it.
+// Fills the sequence's guesses with forced ids (those that need logits for their logprobs), or with
+// the drafter's guess, as far as the constraint allows it.
 void Scheduler::guess(Sequence& sequence, int limit) {
   sequence.guesses.clear();
-  // Each guess that is right is followed by one more token: leave it its place.
+  // After right guesses follows one more token: leave room for it.
   limit = std::min(limit, sequence.max_ids - sequence.n_ids() - 1);
   if (limit <= 0 || !sequence.sampler.params().speculation) return;
   auto guesses = sequence.sampler.forced();
@@ -191,7 +192,7 @@ void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
     sequence.end(current_error());
     return;
   }
-  chunks_.push_back({&sequence, n_columns, n_guessed, batch_.n_logits(), batch_.n_states()});
+  slices_.push_back({&sequence, n_columns, n_guessed, batch_.n_logits(), batch_.n_states()});
   for (int i = 0; i < n_columns; ++i) {
     const int position = sequence.n_cached + i, behind = position - sequence.n_ids();
     if (sequence.pooled)
@@ -212,61 +213,61 @@ void Scheduler::compute() {
     const size_t n_states = static_cast<size_t>(batch_.n_states()) * model_.n_embd();
     model_.forward(batch_, {logits_.get(), n_logits}, {states_.get(), n_states});
   } catch (...) {
-    // Which of them is to blame is unknown, and none of their caches can be relied on.
+    // Any of the sequences may be the cause, and the caches of all may be incomplete.
     const std::exception_ptr error = current_error();
-    for (const Chunk& chunk : chunks_) chunk.sequence->end(error);
-    batch_.clear();  // how long it took says nothing
+    for (const Slice& slice : slices_) slice.sequence->end(error);
+    batch_.clear();  // took() must ignore this step
     return;
   }
-  for (const Chunk& chunk : chunks_) {
+  for (const Slice& slice : slices_) {
     try {
-      take_logits(chunk);
+      take_logits(slice);
     } catch (...) {
-      chunk.sequence->end(current_error());
+      slice.sequence->end(current_error());
     }
   }
 }
 
-void Scheduler::take_logits(const Chunk& chunk) {
-  Sequence& sequence = *chunk.sequence;
+void Scheduler::take_logits(const Slice& slice) {
+  Sequence& sequence = *slice.sequence;
   const bool was_prefill = !sequence.is_decoding();
-  sequence.n_cached += chunk.n_columns - chunk.n_guessed;
+  sequence.n_cached += slice.n_columns - slice.n_guessed;
   if (sequence.is_evaluation()) {
-    sequence.pooled ? take_states(chunk) : take_evaluation(chunk);
+    sequence.pooled ? take_states(slice) : take_evaluation(slice);
     if (sequence.n_pending() == 0) sequence.end(FinishReason::kLength);
     return;
   }
   if (was_prefill) keep_prefix(sequence);
-  if (sequence.n_pending() == 0) take_tokens(chunk);
+  if (sequence.n_pending() == 0) take_tokens(slice);
 }
 
-void Scheduler::take_evaluation(const Chunk& chunk) {
-  Sequence& sequence = *chunk.sequence;
-  const size_t n_vocab = model_.n_vocab(), n = chunk.n_columns * n_vocab;
-  const float* rows = logits_.get() + chunk.first_logits * n_vocab;
+void Scheduler::take_evaluation(const Slice& slice) {
+  Sequence& sequence = *slice.sequence;
+  const size_t n_vocab = model_.n_vocab(), n = slice.n_columns * n_vocab;
+  const float* rows = logits_.get() + slice.first_logits * n_vocab;
   if (!std::all_of(rows, rows + n, [](float logit) { return std::isfinite(logit); }))
     throw NumericalError(
         "the model computed logits that are not finite: the file's weights may be damaged");
-  std::copy_n(rows, n, sequence.logits.get() + (sequence.n_cached - chunk.n_columns) * n_vocab);
+  std::copy_n(rows, n, sequence.logits.get() + (sequence.n_cached - slice.n_columns) * n_vocab);
 }
 
-void Scheduler::take_states(const Chunk& chunk) {
-  const Sequence& sequence = *chunk.sequence;
+void Scheduler::take_states(const Slice& slice) {
+  const Sequence& sequence = *slice.sequence;
   const size_t n_embd = model_.n_embd();
-  const float* row = states_.get() + chunk.first_state * n_embd;
-  for (int i = 0; i < chunk.n_columns; ++i, row += n_embd) sequence.pooled->add({row, n_embd});
+  const float* row = states_.get() + slice.first_state * n_embd;
+  for (int i = 0; i < slice.n_columns; ++i, row += n_embd) sequence.pooled->add({row, n_embd});
   if (sequence.n_pending() == 0) sequence.pooled->normalise();
 }
 
-// Samples behind the last id; while that gives what was guessed, behind the guess as well. Every
-// token is sampled from the logits and the mask that it would have had without guessing.
-void Scheduler::take_tokens(const Chunk& chunk) {
-  Sequence& sequence = *chunk.sequence;
+// Samples the token after the last id. While it equals the guess, samples the token after that
+// guess too. Each token is sampled from the same logits and mask as without guesses.
+void Scheduler::take_tokens(const Slice& slice) {
+  Sequence& sequence = *slice.sequence;
   const size_t n_vocab = model_.n_vocab();
   const int n_forced = sequence.counts.n_forced;
   int n_right = 0;
   for (bool as_guessed = true; as_guessed && !sequence.has_ended();) {
-    float* row = logits_.get() + (chunk.first_logits + n_right) * n_vocab;
+    float* row = logits_.get() + (slice.first_logits + n_right) * n_vocab;
     const auto n_known = sequence.ids.size();
     sequence.append(sequence.sampler.sample({row, n_vocab}));
     const auto added = std::span(sequence.ids).subspan(n_known);
@@ -277,16 +278,16 @@ void Scheduler::take_tokens(const Chunk& chunk) {
     sequence.n_cached += n_same;
     as_guessed = n_same == std::ssize(added);
   }
-  sequence.drafter.learn(chunk.n_guessed, n_right);
-  sequence.counts.n_guessed += chunk.n_guessed;
+  sequence.drafter.learn(slice.n_guessed, n_right);
+  sequence.counts.n_guessed += slice.n_guessed;
   sequence.counts.n_accepted += n_right;
-  counters_.n_guessed_tokens += chunk.n_guessed;
+  counters_.n_guessed_tokens += slice.n_guessed;
   counters_.n_accepted_tokens += n_right;
   counters_.n_forced_tokens += sequence.counts.n_forced - n_forced;
   sequence.stream->set_counts(sequence.counts);
 }
 
-// Takes out what has ended: first the memory is free again, then the readers are told.
+// Removes ended sequences. Their memory is freed before their readers are told.
 bool Scheduler::retire() {
   std::vector<std::unique_ptr<Sequence>> ended;
   const auto take_ended = [&](auto& sequences) {

@@ -1,6 +1,6 @@
-// Chooses what each step computes: one column for every decoding sequence, and guesses behind it
-// while columns are free, then chunks of the prompts that wait, so that a long prompt never holds
-// up those who are being answered. Beginnings that were computed before are not computed again.
+// Continuous batching: chooses the columns of each step. Every decoding sequence gets one column,
+// and guesses while columns are free; the rest goes to slices of prompts, so a long prompt does not
+// stall running replies. Prefixes of prompts are reused from the prefix cache.
 // No threads and no clock: the engine loop, or a test, calls step() and took().
 #pragma once
 #include <atomic>
@@ -17,7 +17,7 @@
 
 namespace starchat {
 
-// The error being handled, std::bad_alloc as OutOfMemoryError.
+// The current exception; std::bad_alloc becomes OutOfMemoryError.
 std::exception_ptr current_error();
 
 struct SchedulerStats {
@@ -28,35 +28,37 @@ struct SchedulerStats {
 
 class Scheduler {
  public:
-  // Sequences that are computed at once. Those whose reader is slow do not count, so that streams
-  // which nobody reads never keep others out.
+  // Sequences that are computed at once. A sequence whose stream is full does not count, so unread
+  // streams do not block others.
   static constexpr int kMaxSequences = 64;
 
-  // prefix_cache_bytes: for beginnings that nobody is using. Negative: as much as one sequence of
-  // the whole context takes.
+  // prefix_cache_bytes: the size limit of the prefix cache. Negative: as much as one sequence of
+  // n_ctx tokens takes.
   explicit Scheduler(ForwardPass& model, int max_sequences = kMaxSequences,
                      int64_t prefix_cache_bytes = -1);
 
   void add(std::unique_ptr<Sequence> sequence);
-  // Drops what was cancelled, admits what waits (first come, first served), computes one batch.
-  // False when there was nothing to do: then only add(), a cancellation or a reader change that.
+  // Drops cancelled sequences, admits waiting ones (first come, first served), computes one batch.
+  // False: there was nothing to do, and there will be nothing before an add(), a cancellation or a
+  // reader that makes room in its stream.
   bool step();
-  // How long the last step took: while others decode, prompts are cut so that no step takes long.
+  // The time of the last step, for StepBudget, which limits the prompt columns of mixed steps.
   void took(double seconds);
   void fail_all(std::exception_ptr error);
   SchedulerStats stats() const;  // from any thread
 
  private:
-  struct Chunk {
+  // The consecutive columns of one sequence in a batch.
+  struct Slice {
     Sequence* sequence;
     int n_columns;  // guesses included
     int n_guessed;
-    int first_logits;  // its first row of logits, if it has any
-    int first_state;   // likewise
+    int first_logits;  // index of its first row of logits, if it has any
+    int first_state;   // index of its first hidden state, likewise
   };
 
-  // Decoding reads every weight whatever the number of columns: so many take about three times as
-  // long as one. More would only calculate.
+  // Guesses may fill a step up to this many columns. A step of 16 columns takes about 3.3 times as
+  // long as one of 1, because reading the weights dominates; wider steps are compute-bound.
   static constexpr int kFreeColumns = 16;
 
   void drop_cancelled();
@@ -67,10 +69,10 @@ class Scheduler {
   void guess(Sequence& sequence, int limit);
   void place(Sequence& sequence, int n_columns, int max_guesses = 0);
   void compute();
-  void take_logits(const Chunk& chunk);
-  void take_evaluation(const Chunk& chunk);
-  void take_states(const Chunk& chunk);
-  void take_tokens(const Chunk& chunk);
+  void take_logits(const Slice& slice);
+  void take_evaluation(const Slice& slice);
+  void take_states(const Slice& slice);
+  void take_tokens(const Slice& slice);
   bool retire();
   void publish();
 
@@ -78,15 +80,15 @@ class Scheduler {
   const int max_sequences_;
   PrefixCache prefixes_;
   StepBudget budget_;
-  bool only_decodes_ = false;  // the last step
+  bool only_decodes_ = false;  // the last step had no column of a prompt
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
 
   Batch batch_;
-  std::vector<Chunk> chunks_;          // of batch_, in its order
-  std::vector<Sequence*> prefilling_;  // work space
-  std::vector<Sequence*> leaders_;     // those of them that wait for no other's page
-  std::unique_ptr<float[]> logits_;    // (max_columns, n_vocab), touched as far as needed
+  std::vector<Slice> slices_;          // of batch_, in its order
+  std::vector<Sequence*> prefilling_;  // scratch memory of schedule()
+  std::vector<Sequence*> leaders_;     // the prefilling ones that await no page of another
+  std::unique_ptr<float[]> logits_;    // (max_columns, n_vocab), resident where it was used
   std::unique_ptr<float[]> states_;    // (max_columns, n_embd), likewise
 
   struct Counters {

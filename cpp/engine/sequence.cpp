@@ -21,7 +21,7 @@ void check_ids(const ForwardPass& model, const std::string& name, std::span<cons
            .got = ids[i]});
 }
 
-// n_new: tokens that must still fit behind the prompt.
+// n_new: the number of new tokens for which the context must have room.
 void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int n_new) {
   const int64_t n = std::ssize(prompt), n_ctx = model.n_ctx();
   if (n == 0)
@@ -98,7 +98,7 @@ void Sequence::append(SampledToken token) {
   append_forced();
 }
 
-// Logprobs need logits: there, forced ids are chosen one by one.
+// Without logprobs, forced ids need no logits, so they are appended at once.
 void Sequence::append_forced() {
   while (!has_ended() && sampler.params().n_logprobs < 0 && !sampler.forced().empty()) {
     SampledToken token;

@@ -1,6 +1,5 @@
-// One request on its way through the scheduler: token ids, how they continue, what is cached, and
-// the stream that the result goes to. Evaluations want the logits of every id, or an embedding of
-// them, and no new ones.
+// One request in the scheduler: its token ids, its sampler, its KV cache, and the stream for the
+// result. An evaluation generates no tokens: its result is the logits of every id, or an embedding.
 #pragma once
 #include <cstdint>
 #include <exception>
@@ -17,21 +16,21 @@
 
 namespace starchat {
 
-// What a reply begins with, and what it may say behind that.
+// The lead, ids with which the reply begins, and the constraint on what follows.
 struct Guidance {
-  std::unique_ptr<Constraint> constraint;  // none: anything, and no lead
+  std::unique_ptr<Constraint> constraint;  // null: no constraint, and no lead
   std::vector<int64_t> lead;
 };
 
 class Sequence {
  public:
-  // All throw InvalidRequestError or ContextLengthError for what the model cannot serve.
+  // All throw InvalidRequestError or ContextLengthError if the model cannot serve the request.
   static std::unique_ptr<Sequence> generation(ForwardPass& model, std::span<const int64_t> prompt,
                                               const SamplingParams& params,
                                               std::shared_ptr<TokenStream> stream,
                                               Guidance guidance = {});
   static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);
-  // logits: (prompt.size(), n_vocab), filled chunk by chunk.
+  // logits: (prompt.size(), n_vocab), filled step by step.
   static std::unique_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
                                               std::shared_ptr<float[]> logits,
                                               std::shared_ptr<TokenStream> stream);
@@ -39,17 +38,17 @@ class Sequence {
                                              std::shared_ptr<Embedding> embedding,
                                              std::shared_ptr<TokenStream> stream);
 
-  ~Sequence();  // whatever happens, the reader learns of an end
+  ~Sequence();  // ends the stream, if nothing else has
 
   int n_ids() const { return static_cast<int>(ids.size()); }
   int n_pending() const { return n_ids() - n_cached; }  // columns still to be computed
   bool is_evaluation() const { return logits || pooled; }
-  bool is_decoding() const { return n_cached >= n_prompt && n_pending() <= 1; }  // column by column
+  bool is_decoding() const { return n_cached >= n_prompt && n_pending() <= 1; }  // 1 column a step
 
-  // Adds a chosen token and those that are forced behind it, or notes that it ends the reply.
+  // Appends a sampled token and the forced tokens after it; a stop id ends the reply instead.
   void append(SampledToken token);
 
-  // Notes how this ended; the scheduler frees the cache before it tells the stream.
+  // Records how the sequence ended. The scheduler frees the cache, then calls tell_stream().
   void end(FinishReason reason, std::optional<int32_t> stop_token_id = {});
   void end(std::exception_ptr error);
   bool has_ended() const { return reason_ || error_; }
@@ -57,15 +56,15 @@ class Sequence {
 
   std::vector<int32_t> ids;  // the prompt, then what was generated
   const int n_prompt;
-  const int max_ids;  // finish_reason "length" at this many
+  const int max_ids;  // with this many ids, the reply ends with finish_reason "length"
   int n_cached = 0;   // positions 0 .. n_cached-1 are in the cache
   KvSequence cache;
   Sampler sampler;
   Drafter drafter;
-  std::vector<int32_t> guesses;  // behind ids, in the step that is being computed
+  std::vector<int32_t> guesses;  // computed after ids in the current step
   StreamCounts counts;
-  const std::shared_ptr<float[]> logits;  // of evaluations: these
-  std::shared_ptr<Embedding> pooled;      // or this instead
+  const std::shared_ptr<float[]> logits;  // the result of an evaluation, or
+  std::shared_ptr<Embedding> pooled;      // the result of an embedding
   const std::shared_ptr<TokenStream> stream;
 
  private:

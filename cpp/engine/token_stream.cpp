@@ -33,7 +33,7 @@ std::vector<SampledToken> TokenStream::drain() {
 
 void TokenStream::cancel() {
   finish(FinishReason::kCancelled);
-  engine_->ring();
+  engine_->signal();
 }
 
 std::optional<FinishReason> TokenStream::finish_reason() {
@@ -104,7 +104,7 @@ void TokenStream::announce() {
 }
 
 void TokenStream::made_room(size_t n_before) {
-  if (n_before >= kCapacity) engine_->ring();
+  if (n_before >= kCapacity) engine_->signal();
 }
 
 }  // namespace starchat

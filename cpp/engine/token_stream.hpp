@@ -1,5 +1,6 @@
-// The way of tokens from the engine's thread to a reader: a bounded queue and an end. A full queue
-// pauses its own sequence and no other. Any number of threads may read; each token goes to one.
+// A bounded queue that carries the tokens of one sequence from the engine thread to its reader, and
+// how the sequence ended. A full queue pauses only its own sequence. Any number of threads may
+// read; each token goes to one of them.
 #pragma once
 #include <chrono>
 #include <condition_variable>
@@ -19,12 +20,12 @@ namespace starchat {
 
 enum class FinishReason { kStop, kLength, kCancelled };
 
-// What a sequence was spared so far, in tokens.
+// Work that a sequence saved so far, in tokens.
 struct StreamCounts {
-  int n_cached = 0;    // of the prompt, computed before by another
-  int n_guessed = 0;   // by look-up
-  int n_accepted = 0;  // of these
-  int n_forced = 0;    // of the reply: the constraint left no choice
+  int n_cached = 0;    // of the prompt, found in the prefix cache
+  int n_guessed = 0;   // guessed by prompt lookup
+  int n_accepted = 0;  // of these, right
+  int n_forced = 0;    // of the reply, forced by the constraint
 };
 
 class TokenStream {
@@ -36,15 +37,15 @@ class TokenStream {
                        std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0)
       : engine_(std::move(engine)), ready_(std::move(ready)), key_(key) {}
 
-  // For the reader. When the sequence failed, its error is thrown once its tokens are read.
+  // For the reader. If the sequence failed, its error is thrown after its tokens have been read.
   Next next(std::chrono::milliseconds timeout, SampledToken& token);
   std::vector<SampledToken> drain();
-  void cancel();  // the end comes at once; the engine drops the sequence within one step
+  void cancel();  // ends the stream at once; the engine drops the sequence within one step
   std::optional<FinishReason> finish_reason();  // once drained
   std::optional<int32_t> stop_token_id();       // once drained
   StreamCounts counts();
 
-  // For the engine. Whatever comes after the end is ignored.
+  // For the engine. Calls after the end have no effect.
   bool has_room();
   bool has_ended();
   void push(SampledToken token);
@@ -55,8 +56,8 @@ class TokenStream {
  private:
   using Lock = std::unique_lock<std::mutex>;
   bool ended() const { return reason_ || error_; }
-  void announce();                  // tells the ready queue, once until drained
-  void made_room(size_t n_before);  // wakes the engine when the queue was full
+  void announce();                  // puts the key into the ready queue, once until drained
+  void made_room(size_t n_before);  // wakes the engine if the queue was full
 
   const std::shared_ptr<WakeEvent> engine_;
   const std::shared_ptr<ReadyQueue> ready_;

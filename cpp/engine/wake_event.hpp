@@ -1,5 +1,5 @@
-// Wakes the engine's thread: it sleeps until somebody rings. Streams share it, so that one that
-// outlives its engine rings a bell that nobody hears.
+// Event that wakes the engine thread. Streams share ownership of it, so a stream may signal it
+// after its engine is gone, without effect.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -9,29 +9,30 @@ namespace starchat {
 
 class WakeEvent {
  public:
-  void ring() {
+  void signal() {
     {
       const std::lock_guard lock(mutex_);
-      ++n_rings_;
+      ++n_signals_;
     }
-    rung_.notify_all();
+    changed_.notify_all();
   }
 
-  // Read this before looking for work, and no ring between the look and the wait is lost.
-  uint64_t n_rings() {
+  // Read this before looking for work and pass it to wait(): then no signal in between is lost.
+  uint64_t n_signals() {
     const std::lock_guard lock(mutex_);
-    return n_rings_;
+    return n_signals_;
   }
 
+  // Returns once n_signals() differs from `seen`.
   void wait(uint64_t seen) {
     std::unique_lock lock(mutex_);
-    rung_.wait(lock, [&] { return n_rings_ != seen; });
+    changed_.wait(lock, [&] { return n_signals_ != seen; });
   }
 
  private:
   std::mutex mutex_;
-  std::condition_variable rung_;
-  uint64_t n_rings_ = 0;
+  std::condition_variable changed_;
+  uint64_t n_signals_ = 0;
 };
 
 }  // namespace starchat

@@ -129,7 +129,7 @@ class PyScheduler {
   void took(double seconds) { scheduler_.took(seconds); }
   void fail_next(const std::string& error) { model_.fail_next = error; }
   const std::vector<std::pair<int, int>>& runs() const { return model_.runs; }
-  uint64_t n_rings() { return wake_event_->n_rings(); }
+  uint64_t n_signals() { return wake_event_->n_signals(); }
   py::dict stats() const {
     const SchedulerStats stats = scheduler_.stats();
     py::dict result;
@@ -237,7 +237,7 @@ void bind_testing(py::module_& m) {
       .def_property_readonly("runs", &PyScheduler::runs)
       .def_property_readonly("n_prefix_pages", &PyScheduler::n_prefix_pages)
       .def_property_readonly("page_bytes", &PyScheduler::page_bytes)
-      .def_property_readonly("n_rings", &PyScheduler::n_rings);
+      .def_property_readonly("n_signals", &PyScheduler::n_signals);
 }
 
 }  // namespace starchat

@@ -84,7 +84,7 @@ class Scheduler:
     runs: list[tuple[int, int]]  # of the last batch: first position, columns
     n_prefix_pages: int
     page_bytes: int
-    n_rings: int
+    n_signals: int
     def __init__(
         self,
         *,
