@@ -43,18 +43,18 @@ void PrefixCache::keep(std::span<const int32_t> ids, int n_cached, const KvSeque
     node = child->second.get();
   }
   touch(node);
-  while (by_use_.size() > max_pages_) forget_oldest();
+  while (by_use_.size() > max_pages_) evict_oldest();
 }
 
-// From the end of a beginning to its start, so that parents stand before their children.
+// Moves a node, then each of its ancestors, to the front, so a parent is before its children.
 void PrefixCache::touch(Node* node) {
   for (; node != &root_; node = node->parent) {
     by_use_.splice(by_use_.begin(), by_use_, node->use);
   }
 }
 
-void PrefixCache::forget_oldest() {
-  Node* node = by_use_.back();  // no children: they would stand behind it
+void PrefixCache::evict_oldest() {
+  Node* node = by_use_.back();  // has no children: they would be behind it
   by_use_.pop_back();
   pool_.release(node->page);
   node->parent->children.erase(PageTokens(node->ids));
@@ -62,7 +62,7 @@ void PrefixCache::forget_oldest() {
 
 bool PrefixCache::clear() {
   const bool had_any = !by_use_.empty();
-  while (!by_use_.empty()) forget_oldest();
+  while (!by_use_.empty()) evict_oldest();
   return had_any;
 }
 

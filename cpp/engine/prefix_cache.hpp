@@ -1,6 +1,6 @@
-// Computed beginnings, for those that begin alike: a radix tree whose edges are pages of 32 token
-// ids. Holds full pages only, which nobody writes any more; the least recently used go first.
-// Results stay the same bits: a page depends on nothing but the ids up to its end.
+// Prefix cache: a radix tree over KV pages; each edge is 32 token ids. It holds only full pages,
+// which are never written again, and drops the least recently used ones first. Results keep their
+// bits, because a page depends only on the ids up to its end.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -15,20 +15,20 @@ namespace starchat {
 
 class PrefixCache {
  public:
-  // budget_bytes: of the pages held here, whoever else holds them too. 0: off.
+  // budget_bytes: the size limit, which counts pages that sequences hold too. 0: no caching.
   PrefixCache(KvPool& pool, size_t budget_bytes);
   ~PrefixCache() { clear(); }
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
-  // Extends a sequence, whose pages are all full, by pages that hold the ids behind them. Returns
-  // the positions that it has then: a multiple of 32, never more than ids.size().
+  // Appends cached pages with the next ids to a sequence, whose pages must all be full. Returns the
+  // number of cached positions: a multiple of 32, at most ids.size().
   int extend(std::span<const int32_t> ids, KvSequence& sequence);
 
-  // Keeps the full pages among the first n_cached positions of a sequence with these ids.
+  // Adds the full pages among the first n_cached positions of a sequence with these ids.
   void keep(std::span<const int32_t> ids, int n_cached, const KvSequence& sequence);
 
-  bool clear();  // whether there was anything
+  bool clear();  // returns whether any page was cached
   size_t n_pages() const { return by_use_.size(); }
 
  private:
@@ -44,12 +44,12 @@ class PrefixCache {
 
   static PageTokens page_tokens(std::span<const int32_t> ids, size_t page);
   void touch(Node* node);
-  void forget_oldest();
+  void evict_oldest();
 
   KvPool& pool_;
   const size_t max_pages_;
   Node root_{nullptr, {}, {}};
-  std::list<Node*> by_use_;  // the latest first; a node always stands before its children
+  std::list<Node*> by_use_;  // most recently used first; a parent is before its children
 };
 
 }  // namespace starchat
