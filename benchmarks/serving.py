@@ -3,11 +3,11 @@
     python benchmarks/serving.py FILE.bin [--interfaces threads …] [--concurrency 1 2 4 8 16]
 
 FILE.bin comes from random_model.py, or is any other whose steps take longer than to read a chunk.
-Doors whose framework is not installed are left out. Every request has a short prompt of its own,
-so that no prefix is shared, and nothing is guessed; tokens/s count from the calls to the last
-token, decoding/s between the tokens. The last lines let a long prompt arrive while four others
-stream. Medians over the rounds, with the lowest and the highest; fewer cores used than threads
-mean that other programs took them.
+Interfaces whose framework is not installed are left out. Every request has its own short prompt, so
+that no prefix is shared, and nothing is guessed; tokens/s count from the calls to the last token,
+decoding/s between the tokens. In the last lines, a long prompt arrives while four other requests
+stream. Medians over the rounds, with the lowest and the highest. If fewer cores were used than
+threads, other programs used them.
 """
 
 from __future__ import annotations

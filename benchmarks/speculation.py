@@ -174,7 +174,7 @@ def first_ms(stream: Stream) -> tuple[float, list[int], str, Usage]:
 
 
 def measure_turns(model: StarChat, n_tokens: int, n_rounds: int, done: Any) -> dict[str, Samples]:
-    """Ask twice, then the whole of it again behind another beginning, which nobody computed."""
+    """Ask twice, then ask the same with another prefix, which is not cached."""
     rows: dict[str, Samples] = {}
     for i in range(n_rounds):
         draw = random.Random(f"turns {i}")

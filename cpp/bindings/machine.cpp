@@ -1,4 +1,4 @@
-// `_core.machine`: the instruction sets of this machine, and what it can do at best.
+// `_core.machine`: the instruction sets and the measured limits of this machine.
 #include <pybind11/stl.h>
 
 #include <string>

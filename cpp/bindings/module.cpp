@@ -1,4 +1,4 @@
-// The native module `_core`: everything that Python can use of the core.
+// The native module `_core`: the part of the core that Python can use.
 #include "bindings/bindings.hpp"
 
 PYBIND11_MODULE(_core, m) {

@@ -90,7 +90,7 @@ std::unique_ptr<PyTokenStream> PyEngine::submit(const std::vector<int64_t>& toke
 
 Grammar PyEngine::compile(const std::string& library, const std::string& kind,
                           const std::string& text) {
-  core_->get();  // in a forked child, another thread may hold the mutex for ever
+  core_->get();  // in a forked child, another thread may hold the mutex forever
   const GilReleased released;
   {
     const std::lock_guard lock(grammars_mutex_);

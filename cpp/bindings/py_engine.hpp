@@ -49,8 +49,8 @@ class PyEngine {
   ModelInfo info_;
   std::shared_ptr<Tokenizer> tokenizer_;
   std::mutex grammars_mutex_;
-  std::unique_ptr<GrammarCompiler> grammars_;  // made when the first constraint comes
-  std::optional<ForkGuard<Core>> core_;        // there until the destructor takes it away
+  std::unique_ptr<GrammarCompiler> grammars_;  // made for the first constraint
+  std::optional<ForkGuard<Core>> core_;        // empty only in the destructor
 };
 
 }  // namespace starchat

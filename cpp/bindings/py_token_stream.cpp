@@ -72,7 +72,7 @@ void bind_token_stream(py::module_& m) {
                            "Names the streams that have something new, each once until drained.")
       .def(py::init<>())
       .def("wait", &PyReadyQueue::wait,
-           "Wait for news and return the keys of their streams; [] after close().")
+           "Wait for and return the keys of streams with new tokens; [] after close().")
       .def("close", &PyReadyQueue::close, "End every wait(), now and later.");
 
   py::class_<PyTokenStream>(m, "TokenStream",

@@ -11,9 +11,9 @@
 
 namespace starchat {
 
-// Gives the GIL back while it lives. When the interpreter ends, other threads do not come back for
-// it: Python before 3.14 would unwind them, which destructors turn into an abort. They sleep until
-// the process is gone.
+// Releases the GIL while it lives. When the interpreter ends, other threads must not take the GIL
+// again: Python before 3.14 would unwind their stacks, and destructors would turn that into an
+// abort. Such threads sleep until the process has ended.
 class GilReleased {
  public:
   GilReleased() : state_(PyEval_SaveThread()) {}
@@ -21,7 +21,7 @@ class GilReleased {
   GilReleased(const GilReleased&) = delete;
   GilReleased& operator=(const GilReleased&) = delete;
 
-  // Takes it for the time of a call.
+  // Takes the GIL for the time of a call.
   template <class Call>
   void with_gil(Call call) {
     take();
@@ -32,8 +32,8 @@ class GilReleased {
     call();
   }
 
-  // Called by the thread that ends the interpreter. Those who are waiting for the GIL get it first;
-  // not for ever, since after a fork their number may be a thread's that stayed in the parent.
+  // Called by the thread that ends the interpreter. Threads that wait for the GIL get it first. The
+  // wait is limited, because after a fork the count may include threads of the parent.
   static void begin_end() {
     ending_thread_ = std::this_thread::get_id();
     is_ending_ = true;
@@ -59,7 +59,7 @@ class GilReleased {
   inline static std::thread::id ending_thread_;
 };
 
-// Signal handlers run in the main thread only: the others need not wake up for them.
+// Python runs signal handlers in the main thread only: other threads need not wake up for them.
 inline std::chrono::milliseconds waiting_slice() {
   using namespace std::chrono_literals;
   const auto main_thread = pybind11::module_::import("threading").attr("main_thread")();
@@ -80,7 +80,7 @@ void wait_interruptibly(Wait wait) {
   }
 }
 
-// Closes what still lives when the interpreter ends. Guarded by the GIL.
+// Closes the objects that still exist when the interpreter ends. Protected by the GIL.
 template <class T>
 class CloseAtExit {
  public:

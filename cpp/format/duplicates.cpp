@@ -11,13 +11,13 @@ namespace {
 
 constexpr uint64_t kBufferBytes = 1 << 20;
 
-// Compares stretches of files that may be copies of each other.
+// Compares parts of files that may be copies of each other.
 class Comparison {
  public:
   explicit Comparison(const ModelFile& file) : file_(file) {}
 
-  // The largest divisor d of n_copies such that in each run of d consecutive stretches all are
-  // copies of each other. They have `size` bytes each and stand at the sources.
+  // The largest divisor d of n_copies such that, in each run of d consecutive parts, all are copies
+  // of each other. Each part begins at its source and has `size` bytes.
   int64_t count_copies(std::span<const Source> sources, uint64_t size, int64_t n_copies) {
     for (uint64_t start = 0; start < size; start += kBufferBytes) {
       const auto n = static_cast<size_t>(std::min(kBufferBytes, size - start));

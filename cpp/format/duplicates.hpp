@@ -1,6 +1,6 @@
-// Finds what a file stores more than once, and leaves it in the list of tensors once. ggml
-// `starcoder` files repeat the key and value head of multi-query models for every query head, and
-// those of models with tied weights the token embedding as output matrix.
+// Finds rows that a file stores more than once, and lists them once. ggml `starcoder` files repeat
+// the key and value head of multi-query models for every query head; files of models with tied
+// weights repeat the token embedding as the output matrix.
 #pragma once
 #include "format/model_file.hpp"
 

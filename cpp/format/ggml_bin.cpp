@@ -252,7 +252,7 @@ std::vector<ExpectedTensor> expected_tensors(const DecoderConfig& c, TensorType 
   return all;
 }
 
-// Reads tensors until the end of the file and holds them against those the header implies.
+// Reads tensors until the end of the file and compares them with those that the header implies.
 class TensorReader {
  public:
   TensorReader(ModelFile& file, TensorType weight_type, HeaderReader& reader)

@@ -1,6 +1,6 @@
-// What a model's files hold and where: the struct that every reader fills, whatever the format.
-// Readers validate everything but the weights' values; weights are read on demand, never mapped,
-// so a file that changes underneath gives an error and not a crash.
+// What a model's files contain and where: the struct that the reader of every format fills. Readers
+// validate everything but the values of weights. Weights are read on demand and never mapped, so a
+// file that is changed meanwhile leads to an error, not a crash.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -44,7 +44,7 @@ class InputFile {
   uint64_t size_bytes_;
 };
 
-// What a tensor is to the model. Matrices are (n_out, n_in); gains and biases are vectors.
+// The role of a tensor in the model. Matrices are (n_out, n_in); gains and biases are vectors.
 enum class Role : uint8_t {
   TokenEmbedding,
   PositionEmbedding,
@@ -72,7 +72,7 @@ struct Source {
   int64_t n_rows;
 };
 
-// A tensor as the model wants it: its rows are those of the sources, one after the other.
+// A tensor of the model: its rows are those of the sources, one after the other.
 struct Tensor {
   Role role;
   int32_t layer;  // -1: of no layer
@@ -85,7 +85,7 @@ struct Tensor {
   uint64_t row_bytes() const { return size_of_weights(type, static_cast<uint64_t>(n_cols)); }
 };
 
-// A tensor as it stands in a file: to be shown.
+// A tensor as a file stores it, for `starchat inspect`.
 struct StoredTensor {
   std::string name;
   TensorType type;

@@ -1,4 +1,4 @@
-// Names the formats that people hand over in place of a ggml starcoder file, and the remedy.
+// Recognises files of other formats, for an error message that names the format and the remedy.
 #pragma once
 #include <optional>
 #include <string>

@@ -1,7 +1,7 @@
-// Pages of the KV cache as handles: 32 positions each, of every layer, so a sequence's memory grows
-// page by page. Where the keys and values of a page are is known to the runs of layers alone. Pages
-// are counted: sequences with a common prefix share theirs, which is safe because a page that is
-// full is never written again.
+// Pages of the KV cache as handles: 32 positions of every layer each, so a sequence's memory grows
+// page by page. Only the runs of layers know where keys and values are. Pages have reference
+// counts: sequences with a common prefix share pages, which is safe because a full page is never
+// written again.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -3,8 +3,8 @@
 namespace starchat {
 
 namespace {
-// Pages stand a cache line more apart than they are large: their sizes are large powers of two or
-// multiples of them, so the same place of many pages would fall into the same sets of a cache.
+// One cache line between pages: page sizes are multiples of large powers of two, so without it the
+// same place of many pages would share a few sets of the cache.
 constexpr size_t kGapBytes = 64;
 }  // namespace
 

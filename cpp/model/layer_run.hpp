@@ -1,5 +1,6 @@
-// The seam between a decoder and what computes its layers. Nothing finer is virtual: a device with
-// memory of its own takes the residual stream once a step, not once an operation.
+// The interface between a decoder and the device that computes its layers. Nothing finer is
+// virtual: a device with its own memory gets the residual stream once a step, not once an
+// operation.
 #pragma once
 #include <span>
 
@@ -19,7 +20,7 @@ class LayerRun {
 
   // x: the residual stream (n_columns, n_embd), in and out. Writes keys and values of all columns.
   virtual void forward(const Batch& batch, ActivationBuffer& x) = 0;
-  // Of the last run only, behind its layers: the final norm and the output matrix. logits
+  // Called for the last run only, after forward(): the final norm and the output matrix. logits
   // (n_logits, n_vocab), states (n_states, n_embd).
   virtual void output(const Batch& batch, const ActivationBuffer& x, std::span<float> logits,
                       std::span<float> states) = 0;

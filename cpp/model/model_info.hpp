@@ -1,4 +1,4 @@
-// What a loaded model is, in plain values.
+// The properties of a loaded model, as plain values.
 #pragma once
 #include <cstdint>
 #include <string>

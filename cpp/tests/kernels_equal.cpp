@@ -1,4 +1,4 @@
-// Compares every kernel of each instruction set that this machine runs with its scalar twin, bit
+// Compares every kernel of each instruction set that this machine runs with the scalar one, bit
 // for bit. Stands alone, so that it runs under an emulator. Prints the sets' names; exit code 1: a
 // difference.
 #include <algorithm>

@@ -60,7 +60,7 @@ class Generation:
         return cls(handle, prompt, params, grammar, tools)
 
     def submit(self, ready: _core.ReadyQueue | None = None, key: int = 0) -> PartialReply:
-        """Return the reply, which the engine writes from now on; `ready` tells of `key`'s news."""
+        """Start the reply and return it. `ready` gets `key` when there are new tokens."""
         engine, tools = self.handle.engine, self.tools
         tokenizer = engine.tokenizer
         lead = STARCHAT.lead_ids(tokenizer) if self.grammar and tools else []

@@ -28,7 +28,7 @@ namespace {
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using Bytes = py::array_t<uint8_t, py::array::c_style>;
 
-// A packed matrix and its team, so that a test asks for many products.
+// A packed matrix and its threads, for many products in a test.
 class Matrix {
  public:
   Matrix(const std::string& isa, const std::string& type, const Bytes& rows, int n_threads)
@@ -96,7 +96,7 @@ ModelFile open_mixed(const std::string& path, const std::map<std::string, std::s
   return file;
 }
 
-// One sequence, fed in whatever pieces the caller likes.
+// One sequence, fed in pieces that the caller chooses.
 class Forward {
  public:
   Forward(const std::string& path, int n_threads, int n_ctx,

@@ -44,11 +44,11 @@ class Token:
     top_logprobs: list[tuple[int, float]]
 
 class ReadyQueue:
-    """Names the streams that have something new: one waker thread serves every async stream."""
+    """A queue of the keys of streams with new tokens: one thread serves every async stream."""
 
     def __init__(self) -> None: ...
     def wait(self) -> list[int]:
-        """Keys of streams with news, each once; blocks; [] after close()."""
+        """Wait for and return the keys of streams with new tokens; [] after close()."""
     def close(self) -> None: ...
 
 class TokenStream:

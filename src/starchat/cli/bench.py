@@ -25,7 +25,7 @@ def bench(
     from rich.console import Console
     from rich.progress import Progress
 
-    # Nothing is spared: neither what was computed before nor what can be guessed.
+    # Without the prefix cache, and below without guesses: every token is computed.
     with options.load(prefix_cache_bytes=0) as model:
         info = model.info
         for option, n_tokens in ("--prompt-tokens", prompt_tokens), ("--tokens", tokens):
