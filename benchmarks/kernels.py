@@ -82,7 +82,7 @@ def matmul(isa: str, type: str, n_threads: int, columns: list[int]) -> Iterator[
 
 
 def attention(isa: str) -> Iterator[Timed]:
-    """Yield the same for attention: causal, so the mean column sees half of its chunk."""
+    """Yield the same for attention: causal, so the mean column sees half of the columns."""
     for n_positions, n in ATTENTION:
         seen = sum(n_positions - c for c in range(n))
         case = Case("attention", isa, "f16", 1, n, n_positions)
@@ -208,7 +208,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         type=_positive,
         default=sorted({1, n_cores}),
-        help="sizes of team for matrix products (default: 1 and one for each core)",
+        help="numbers of threads for matrix products (default: 1 and one for each core)",
     )
     parser.add_argument("--rounds", type=_positive, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")

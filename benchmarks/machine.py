@@ -93,7 +93,7 @@ class Limits:
     """Samples of read bandwidth, multiply-add peaks and clock, taken between measurements."""
 
     def __init__(self, threads: Iterable[int], isas: Iterable[str]) -> None:
-        """Choose the sizes of team, and the instruction sets (all but scalar have a peak)."""
+        """Choose the numbers of threads, and the instruction sets (all but scalar have a peak)."""
         self._threads = sorted({*threads})
         self._peaks = [(isa, kind) for isa in isas if isa != "scalar" for kind in ("int8", "f32")]
         teams = [str(n) for n in self._threads]
@@ -104,7 +104,7 @@ class Limits:
         }
 
     def sample(self) -> None:
-        """Measure everything once: about half a second for each size of team."""
+        """Measure everything once: about half a second for each number of threads."""
         self.samples["clock_hz"].append(max(clock_hz() for _ in range(5)))
         for n in self._threads:
             reads = [read_bandwidth(n, _READ_BYTES) for _ in range(3)]

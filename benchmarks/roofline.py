@@ -46,7 +46,7 @@ def _share(value: float, ends: tuple[float, float]) -> float:
 
 
 def roofline(result: dict[str, Any]) -> str:
-    """Return the picture of a kernels result, of its largest team."""
+    """Return the picture of a kernels result, with the most threads."""
     cases = [Case(**fields) for fields in result["cases"]]
     cases = [case for case in cases if case.kernel == "matmul"]
     team = max(case.n_threads for case in cases)

@@ -220,9 +220,9 @@ def test_a_slow_reader_pauses_only_its_own_sequence() -> None:
     assert len(read) == 600
     assert scheduler.stats()["running"] == 1
 
-    rings = scheduler.n_signals
+    n_before = scheduler.n_signals
     first = slow.next()
-    assert scheduler.n_signals == rings + 1, "room again: the engine must wake up"
+    assert scheduler.n_signals == n_before + 1, "room again: the engine must wake up"
     rest = ids_of(slow)
     assert len(rest) == 255
     run(scheduler)
