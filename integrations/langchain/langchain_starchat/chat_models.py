@@ -244,7 +244,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         if method == "json_mode":
             arguments = {"response_format": {"type": "json_object"}}
         elif schema is None:
-            raise InvalidRequestError(f"schema: method {method!r} needs one, got None")
+            raise InvalidRequestError.of("schema", f"method {method!r} needs one, got None")
         elif method == "json_schema":
             named = {"schema": json_schema(schema)}
             arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
@@ -253,9 +253,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
             tool = defined.get("function", defined)["name"]
             arguments = {"tools": [defined], "tool_choice": tool, "parallel_tool_calls": False}
         else:
-            raise InvalidRequestError(
-                f"method: expected 'json_schema', 'function_calling' or 'json_mode', got {method!r}"
-            )
+            problem = f"expected 'json_schema', 'function_calling' or 'json_mode', got {method!r}"
+            raise InvalidRequestError.of("method", problem)
         traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         llm = self.bind(**arguments, **kwargs, ls_structured_output_format=traced)
         parser = StructuredOutputParser(target=schema if is_pydantic(schema) else None, tool=tool)

@@ -199,9 +199,8 @@ def _role(message: BaseMessage, index: int) -> Role:
     name = message.role if isinstance(message, ChatMessage) else message.type
     if isinstance(message, ChatMessage) and name in _ROLES:
         return _ROLES[name]
-    raise InvalidRequestError(
-        f"messages[{index}]: expected one of the roles {', '.join(_ROLES)}, got {name!r}"
-    )
+    problem = f"expected one of the roles {', '.join(_ROLES)}, got {name!r}"
+    raise InvalidRequestError.of(f"messages[{index}]", problem)
 
 
 def _text(message: BaseMessage, index: int) -> str:

@@ -35,18 +35,18 @@ def to_starchat(messages: Sequence[ChatMessage]) -> list[Message]:
 
 def _turn(where: str, message: ChatMessage) -> Message:
     if not isinstance(message, ChatMessage):
-        raise InvalidRequestError(f"{where}: expected a ChatMessage, got {type(message).__name__}")
+        raise InvalidRequestError.of(where, f"expected a ChatMessage, got {type(message).__name__}")
     role = _ROLES.get(message.role)
     if role is None:
-        raise InvalidRequestError(
-            f"{where}: the role {message.role.value!r} is not supported, "
-            f"expected one of {', '.join(role.value for role in _ROLES)}"
-        )
+        known = ", ".join(role.value for role in _ROLES)
+        problem = f"the role {message.role.value!r} is not supported, expected one of {known}"
+        raise InvalidRequestError.of(where, problem)
     for block in message.blocks:
         if not isinstance(block, (TextBlock, ToolCallBlock) if role == "assistant" else TextBlock):
-            raise InvalidRequestError(
-                f"{where}: a message of the role {message.role.value} holds a "
-                f"{type(block).__name__}, but StarChat reads text only: pass TextBlocks"
+            raise InvalidRequestError.of(
+                where,
+                f"a message of the role {message.role.value} holds a {type(block).__name__}, but "
+                "StarChat reads text only: pass TextBlocks",
             )
     turn = Message(role=role, content=message.content or "")
     details = message.additional_kwargs
@@ -55,9 +55,10 @@ def _turn(where: str, message: ChatMessage) -> Message:
         turn["token_ids"] = details.get("token_ids", ())  # starchat checks them
     if role == "tool":
         if "tool_call_id" not in details:
-            raise InvalidRequestError(
-                f"{where}: a tool message needs the id of the call that it answers, as "
-                "additional_kwargs['tool_call_id']"
+            raise InvalidRequestError.of(
+                where,
+                "a tool message needs the id of the call that it answers, as "
+                "additional_kwargs['tool_call_id']",
             )
         turn["tool_call_id"] = details["tool_call_id"]
     return turn
@@ -65,15 +66,14 @@ def _turn(where: str, message: ChatMessage) -> Message:
 
 def _calls(where: str, message: ChatMessage) -> list[ToolCall]:
     """Return the calls of a message: its blocks; if there are none, those in OpenAI's form."""
-    blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
-    if not blocks:
-        older = f"{where}.additional_kwargs['tool_calls']"
-        return read_tool_calls(older, message.additional_kwargs.get("tool_calls"))
-    return [
+    calls = [
         ToolCall(
             block.tool_call_id or block.tool_name,
             block.tool_name,
-            read_arguments(f"{where}: the call of {block.tool_name!r}", block.tool_kwargs),
+            read_arguments(f"{where}.blocks[{index}].tool_kwargs", block.tool_kwargs),
         )
-        for block in blocks
+        for index, block in enumerate(message.blocks)
+        if isinstance(block, ToolCallBlock)
     ]
+    older = message.additional_kwargs.get("tool_calls")
+    return calls or read_tool_calls(f"{where}.additional_kwargs['tool_calls']", older)

@@ -31,7 +31,7 @@ def resolved_choice(tool_choice: Any, tool_required: bool) -> str:
     """Return a tool_choice, given in any form, in starchat's; raise InvalidRequestError."""
     choice = read_tool_choice(tool_choice) or "auto"
     if choice == "none" and tool_required:
-        raise InvalidRequestError("tool_choice='none' and tool_required=True contradict")
+        raise InvalidRequestError.of("tool_choice", "'none' contradicts tool_required=True")
     return "required" if choice == "auto" and tool_required else choice
 
 
