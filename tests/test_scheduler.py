@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from starchat._core import SamplingParams
@@ -53,6 +53,7 @@ def test_a_long_prompt_never_starves_decoding() -> None:
     n_streams=st.integers(1, 16),
     n_quiet=st.integers(1, 9),
 )
+@example(read_ms=0.125, column_ms=1.0, n_streams=1, n_quiet=3)  # one column a step
 def test_a_long_prompt_stretches_no_step_beyond_four(
     read_ms: float, column_ms: float, n_streams: int, n_quiet: int
 ) -> None:
@@ -66,7 +67,7 @@ def test_a_long_prompt_stretches_no_step_beyond_four(
         scheduler.took(took_ms / 1e3)
         return n_columns, took_ms
 
-    params = SamplingParams(max_tokens=900, speculation=False)
+    params = SamplingParams(max_tokens=990, speculation=False)  # beyond the end of the prompt
     streams = [scheduler.add([id] * 9, params) for id in range(n_streams)]
     step()
     for _ in range(n_quiet):
