@@ -129,6 +129,7 @@ def user(**more: object) -> dict[str, object]:
         (complete([5, -1]), (INVALID, "prompt[1]", 0, -1)),
         (complete([]), (INVALID, "prompt", 1, 0)),
         (complete([1] * 2048), (TOO_LONG, "prompt", 2048, 2048)),
+        (chat(user(content=" a" * 2040)), (TOO_LONG, "messages", 2048, 2049)),
         (complete(regex="("), (CONSTRAINT, "regex", None, None)),
         (complete(regex="a" * (1 << 23)), (CONSTRAINT, "regex", 1 << 22, 1 << 23)),
         (lambda model: model.detokenize([2560]), (INVALID, "token_ids", 2559, 2560)),

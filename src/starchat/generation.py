@@ -15,7 +15,7 @@ from .chat.call_reader import CallReader
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
 from .engine_registry import EngineHandle
-from .errors import InvalidRequestError
+from .errors import ContextLengthError, InvalidRequestError
 from .grammar.constraint import Constraint
 from .stream import PartialReply
 from .text_stream import TextStream
@@ -65,7 +65,11 @@ class Generation:
         tokenizer = engine.tokenizer
         lead = STARCHAT.lead_ids(tokenizer) if self.grammar and tools else []
         params = self._core_params(engine)
-        tokens = engine.submit(self.prompt, params, ready, key, self.grammar, lead)
+        try:
+            tokens = engine.submit(self.prompt, params, ready, key, self.grammar, lead)
+        except ContextLengthError as error:
+            error.param = "messages" if tools else error.param
+            raise
         calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
         text = TextStream(self.params.stop, lead=STARCHAT.lead if tools else "", calls=calls)
         return PartialReply(tokens, text, tokenizer, len(self.prompt), self.handle, calls)
