@@ -18,7 +18,7 @@ from .text_stream import TextStream
 from .types import Chunk, Completion, FinishReason, TokenLogprob, Usage
 
 if TYPE_CHECKING:
-    import asyncio  # half of the time that `import starchat` takes would be its
+    import asyncio  # not at run time: it would double the time of `import starchat`
 
 
 class Vocabulary(Protocol):
@@ -46,7 +46,7 @@ class PartialReply:
         owner: object = None,
         calls: CallReader | None = None,
     ) -> None:
-        """Turn `tokens` into chunks; `owner`, which keeps the engine open, lives as long.
+        """Turn `tokens` into chunks; `owner` keeps the engine open and is kept as long as this.
 
         calls: the reader that `text` gives the reply to, where it may call tools.
         """

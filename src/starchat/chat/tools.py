@@ -226,13 +226,15 @@ def _check_tool(where: str, definition: Any) -> Tool:
             param=f"{param}.description",
             got=shown(description),
         )
-    told: dict[str, Any] = {"name": name} | ({"description": description} if description else {})
+    described: dict[str, Any] = {"name": name} | (
+        {"description": description} if description else {}
+    )
     try:
         parameters = _check_parameters(where, definition.get("parameters"))
-        told["parameters"] = prompt_schema(parameters)
+        described["parameters"] = prompt_schema(parameters)
         enforced = closed_schema({**parameters, "type": "object"})
         text = json_text(enforced, f"{where}.parameters")
-        return Tool(name, to_json(where, told), text, param)
+        return Tool(name, to_json(where, described), text, param)
     except RecursionError:
         problem = f"{where}.parameters: nested too deeply"
         raise InvalidRequestError(problem, param=f"{param}.parameters") from None
