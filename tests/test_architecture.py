@@ -45,7 +45,7 @@ FOLDERS = {
     "stream": BASE | {"chat", "text_stream"},
     "openai": BASE | {"chat", "grammar"},
     "grammar": BASE,
-    "chat": BASE | {"grammar", "text_stream"},
+    "chat": BASE | {"grammar", "infill", "text_stream"},
     "convert": {"errors", "_core"},
     "cli": None,  # everything
 }

@@ -15,7 +15,13 @@ from support.doctests import MODULES, failures
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/constraints.md", "docs/embeddings.md", "docs/tools.md")
+PAGES = (
+    "README.md",
+    "docs/constraints.md",
+    "docs/embeddings.md",
+    "docs/prompts.md",
+    "docs/tools.md",
+)
 TEXTS = [(ROOT / name).read_text("utf-8") for name in PAGES]
 BLOCKS = re.findall(r"^```python\n(.*?)^```", "\n".join(TEXTS), re.DOTALL | re.MULTILINE)
 

@@ -319,11 +319,16 @@ def test_tokenize_and_detokenize(model: StarChat) -> None:
         model.tokenize(None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", ["yes", None, 2, 0, [1], np.bool_(True)])
+@pytest.mark.parametrize("value", ["yes", 2, 0, [1], np.bool_(True)])
 def test_allow_special_is_a_flag_or_a_list_of_names(model: StarChat, value: Any) -> None:
-    for ask in (model.tokenize, lambda text, flag: model.complete(text, allow_special=flag)):
+    for prompt in ("<|end|>", [70]):
+        with pytest.raises(InvalidRequestError, match=r"allow_special(\[0\])?: expected"):
+            model.complete(prompt, allow_special=value)
+    for ask in (model.tokenize, model.tokenize_prompt):
         with pytest.raises(InvalidRequestError, match=r"allow_special(\[0\])?: expected"):
             ask("<|end|>", value)
+    with pytest.raises(InvalidRequestError, match="allow_special: expected"):
+        model.tokenize("<|end|>", None)  # type: ignore[arg-type]
 
 
 def test_allow_special_allows_those_that_it_names(model: StarChat) -> None:

@@ -7,9 +7,11 @@
 You can sort a list in Python...
 """
 
+from .chat.framed_prompt import is_framed
 from .errors import (
     ConstraintError,
     ContextLengthError,
+    ControlTokenWarning,
     CorruptFileError,
     EngineClosedError,
     ErrorCode,
@@ -54,6 +56,7 @@ __all__ = [
     "Completion",
     "ConstraintError",
     "ContextLengthError",
+    "ControlTokenWarning",
     "CorruptFileError",
     "EngineClosedError",
     "ErrorCode",
@@ -83,6 +86,7 @@ __all__ = [
     "Usage",
     "closed_schema",
     "enforceable_schema",
+    "is_framed",
     "map_schema",
     "untitled_schema",
 ]

@@ -164,6 +164,10 @@ class NumericalError(StarChatError):
     code: ErrorCode = "numerical_error"
 
 
+class ControlTokenWarning(UserWarning):
+    """Control tokens in a raw prompt were left as text, or deviate from the training's form."""
+
+
 def unexpected(
     param: str, expected: str, got: object, *, limit: float | None = None
 ) -> InvalidRequestError:

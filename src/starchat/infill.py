@@ -5,8 +5,11 @@ from __future__ import annotations
 from . import _core
 from .errors import UnsupportedFeatureError
 
-_SPELLINGS = ("<fim_{}>", "<fim-{}>")  # StarCoder's and SantaCoder's
-_PARTS = ("prefix", "suffix", "middle")
+#: Before the prefix, before the suffix, before the middle: StarCoder's and SantaCoder's spelling.
+FIM_SPELLINGS = (
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
+)
 
 
 def infill_prompt(prefix: str, suffix: str, tokenizer: _core.Tokenizer, file: str) -> list[int]:
@@ -14,10 +17,9 @@ def infill_prompt(prefix: str, suffix: str, tokenizer: _core.Tokenizer, file: st
 
     Raises UnsupportedFeatureError where the vocabulary has no tokens for it.
     """
-    for spelling in _SPELLINGS:
-        ids = [tokenizer.find(spelling.format(part)) for part in _PARTS]
-        found = [id for id in ids if id is not None]
-        if len(found) == len(_PARTS):
+    for tokens in FIM_SPELLINGS:
+        found = [id for token in tokens if (id := tokenizer.find(token)) is not None]
+        if len(found) == len(tokens):
             before, after, middle = found
             encode = tokenizer.encode
             return [before, *encode(prefix), after, *encode(suffix), middle]

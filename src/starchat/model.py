@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
 from .async_waker import shared_waker
+from .chat.framed_prompt import read_prompt
 from .chat.messages import check_messages
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
@@ -183,13 +184,15 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         *,
-        allow_special: bool | Sequence[str] = False,
+        allow_special: bool | Sequence[str] | None = None,
         **options: Unpack[ReplyOptions],
     ) -> Completion:
         """Return how a text, or a list of token ids, goes on.
 
-        Control tokens that are spelt out in the text are plain text, unless `allow_special` is
-        True or a list that names them.
+        Control tokens that are spelt out in the text count where the text is framed by them, as a
+        dialogue or for infilling; elsewhere they are plain text, and a ControlTokenWarning says
+        so. `allow_special` decides it outright: all (True), none (False), or a list of names.
+        docs/prompts.md has the rules.
 
         >>> prompt = "You can sort a list in Python by"
         >>> StarChat.load().complete(prompt, max_tokens=8, temperature=0).text
@@ -201,7 +204,7 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         *,
-        allow_special: bool | Sequence[str] = False,
+        allow_special: bool | Sequence[str] | None = None,
         **options: Unpack[ReplyOptions],
     ) -> Stream:
         """Return how a text goes on, as it is written; errors are raised by this call.
@@ -216,7 +219,7 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         *,
-        allow_special: bool | Sequence[str] = False,
+        allow_special: bool | Sequence[str] | None = None,
         **options: Unpack[ReplyOptions],
     ) -> Completion:
         """Return how a text goes on; cancelling the task ends it.
@@ -234,7 +237,7 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         *,
-        allow_special: bool | Sequence[str] = False,
+        allow_special: bool | Sequence[str] | None = None,
         **options: Unpack[ReplyOptions],
     ) -> AsyncStream:
         """Return how a text goes on, as it is written, for `async for`; not a coroutine.
@@ -302,6 +305,19 @@ class StarChat:
         """
         allowed = check_allow_special(allow_special)
         return self._engine.tokenizer.encode(_text("text", text), allowed)
+
+    def tokenize_prompt(
+        self, prompt: str, allow_special: bool | Sequence[str] | None = None
+    ) -> list[int]:
+        r"""Return the token ids that `complete` makes of a prompt: its frame decides, see there.
+
+        >>> model = StarChat.load()
+        >>> prompt = "<|system|>\n<|end|>\n<|user|>\nHello<|end|>\n<|assistant|>"
+        >>> len(model.tokenize_prompt(prompt)) < len(model.tokenize(prompt))
+        True
+        """
+        allowed = None if allow_special is None else check_allow_special(allow_special)
+        return read_prompt(_text("prompt", prompt), allowed, self._engine.tokenizer)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens spelt out; U+FFFD for what is no UTF-8.
@@ -409,11 +425,12 @@ class StarChat:
         return STARCHAT.render(check_messages(messages, tools), self._engine.tokenizer)
 
     def _prompt(
-        self, prompt: str | Sequence[int], allow_special: bool | Sequence[str]
+        self, prompt: str | Sequence[int], allow_special: bool | Sequence[str] | None
     ) -> Sequence[int]:
-        allowed = check_allow_special(allow_special)
         if isinstance(prompt, str):
-            return self._engine.tokenizer.encode(prompt, allowed)
+            return self.tokenize_prompt(prompt, allow_special)
+        if allow_special is not None:
+            check_allow_special(allow_special)
         return check_token_ids("prompt", prompt, "a string or a list of token ids")
 
     def _infill_prompt(self, prefix: str, suffix: str) -> list[int]:

@@ -1,0 +1,155 @@
+"""Raw prompt → ids: the control tokens of one that its caller framed, plain text otherwise.
+
+Framed is a dialogue (first a role token, last <|assistant|>) or a text with a gap (the three
+tokens of infill.py, once each). docs/prompts.md has the rules.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import ControlTokenWarning
+from ..infill import FIM_SPELLINGS
+from .template import STARCHAT
+
+_SYSTEM, _ASSISTANT, _END = STARCHAT.roles["system"], STARCHAT.roles["assistant"], STARCHAT.end
+_ROLES = tuple(STARCHAT.roles.values())
+_DIALOGUE = re.compile("|".join(map(re.escape, (*_ROLES, _END))))
+_FORM = f"{_SYSTEM}\n{{system}}{_END}\n{STARCHAT.roles['user']}\n{{question}}{_END}\n{_ASSISTANT}"
+
+
+class PromptTokenizer(Protocol):
+    """What reading a prompt needs of `_core.Tokenizer`."""
+
+    def encode(self, text: str, allow_special: bool | Sequence[str] = False, /) -> list[int]:
+        """Return the ids of a text."""
+
+    def special_tokens(self) -> Mapping[str, int]:
+        """Return the control tokens: name → id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The control tokens that a prompt's caller set, and what is wrong with them."""
+
+    tokens: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+
+
+def is_framed(prompt: str) -> bool:
+    r"""Return whether a prompt is a dialogue or a text with a gap, in control tokens spelt out.
+
+    >>> is_framed("<|user|>\nHi<|end|>\n<|assistant|>"), is_framed("<|user|> begins a turn")
+    (True, False)
+    """
+    return find_frame(prompt) is not None
+
+
+def read_prompt(
+    prompt: str, allow_special: bool | Sequence[str] | None, tokenizer: PromptTokenizer
+) -> list[int]:
+    """Return the ids of a raw prompt; `allow_special` None: its frame decides.
+
+    Warns (ControlTokenWarning) where control tokens are left as text, or are not as in training.
+    """
+    if allow_special is not None:
+        return tokenizer.encode(prompt, allow_special)
+    known = tokenizer.special_tokens()
+    if frame := find_frame(prompt):
+        missing = [token for token in frame.tokens if token not in known]
+        if not missing:
+            for problem in frame.problems:
+                _warn(problem)
+            return tokenizer.encode(prompt.lstrip(), frame.tokens)
+        _warn(
+            f"the prompt is framed by {', '.join(missing)}, which this vocabulary does not have: "
+            "they are plain text to this model. Dialogues need a StarChat file, infill() a "
+            "StarCoder or SantaCoder file"
+        )
+    elif contained := [token for token in known if token in prompt]:
+        _warn(
+            f"the prompt contains {', '.join(contained)}: plain text, as the prompt is not framed "
+            f"(first a role token, last {_ASSISTANT}; or the three tokens of infilling). Pass "
+            "allow_special=True to read them as control tokens, which is safe only for text that "
+            "you trust, and allow_special=False for text; pass a dialogue to chat(), as messages"
+        )
+    return tokenizer.encode(prompt)
+
+
+def find_frame(prompt: str) -> Frame | None:
+    """Return how a prompt is framed; white space at its beginning does not matter."""
+    prompt = prompt.lstrip()
+    return _find_dialogue(prompt) or _find_gap(prompt)
+
+
+def _find_dialogue(prompt: str) -> Frame | None:
+    tokens = _DIALOGUE.findall(prompt)
+    is_framed = (
+        len([token for token in tokens if token != _END]) > 1  # somebody is answered
+        and prompt.startswith(_ROLES)
+        and tokens[-1] == _ASSISTANT
+    )
+    if not is_framed:
+        return None
+    problems: list[str] = []
+    if tokens.count(_SYSTEM) > 1:
+        problems.append(
+            f"the prompt has a second {_SYSTEM}: StarChat was trained with one, at the start. If "
+            "other people's text is in the prompt, it may have forged this turn: pass messages to "
+            "chat(), where no text can become a control token"
+        )
+    if deviation := _deviation(tokens, _DIALOGUE.split(prompt)[1:]):
+        problems.append(
+            f"the prompt's dialogue deviates from the training's form: {deviation}. The right form "
+            f"is {_FORM!r}, without anything behind the last {_ASSISTANT}, or with a line break "
+            "and the beginning of the reply. chat() writes it for messages"
+        )
+    return Frame(tuple(dict.fromkeys(tokens)), tuple(problems))
+
+
+def _deviation(tokens: Sequence[str], texts: Sequence[str]) -> str:
+    """Return the first difference to the training's form, "" without any; `texts` follow tokens."""
+    if tokens[0] != _SYSTEM:
+        return f"it does not begin with {_SYSTEM}, whose text may be empty"
+    for token, text, following in zip(tokens[:-1], texts[:-1], tokens[1:], strict=True):
+        if token == _END:
+            if text != "\n" or following == _END:
+                return f"behind {_END} not just a line break and the next role"
+        elif not text.startswith(STARCHAT.lead):
+            return f"no line break behind {token}"
+        elif following != _END:
+            return f"no {_END} behind the text of {token}"
+        elif text[1:] != text[1:].rstrip():
+            return f"white space before {_END}"
+    begun = texts[-1]
+    if begun and not begun.strip():
+        return f"white space behind the last {_ASSISTANT}"
+    if begun and not begun.startswith(STARCHAT.lead):
+        return f"no line break between {_ASSISTANT} and the beginning of the reply"
+    return ""
+
+
+def _find_gap(prompt: str) -> Frame | None:
+    for tokens in FIM_SPELLINGS:
+        prefix, suffix, middle = tokens
+        at = {token: prompt.find(token) for token in tokens}
+        if (
+            all(prompt.count(token) == 1 for token in tokens)
+            and min(at[prefix], at[suffix]) == 0
+            and at[middle] > max(at[prefix], at[suffix])
+        ):
+            problem = (
+                f"the prompt's {suffix} comes before its {prefix}: the training's form is "
+                f"'{prefix}…{suffix}…{middle}', as infill() writes it"
+            )
+            return Frame(tokens, (problem,) if at[suffix] == 0 else ())
+    return None
+
+
+def _warn(problem: str) -> None:
+    # Always from this line: by default, Python shows a warning once for a text and a line.
+    warnings.warn(problem, ControlTokenWarning, stacklevel=1)
