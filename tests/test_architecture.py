@@ -145,7 +145,7 @@ def test_adapters_have_equal_bounds_on_starchat_and_its_license() -> None:
     folders = [path.parent for path in (ROOT / "integrations").glob("*/pyproject.toml")]
     assert len(folders) == 3
     texts = [(folder / "pyproject.toml").read_text() for folder in folders]
-    bounds = {re.search(r'"starchat(?:\[grammar\])?([^"]*)"', text) for text in texts}
+    bounds = {re.search(r'"starchat(?:\[grammar\])?(>=[^"]*)"', text) for text in texts}
     assert {bound and bound[1] for bound in bounds} == {">=0.1,<0.2"}
     license = (ROOT / "LICENSE").read_bytes()
     assert all((folder / "LICENSE").read_bytes() == license for folder in folders)
