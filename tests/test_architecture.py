@@ -35,10 +35,12 @@ CPP_FOLDERS = {
 CPP_FOLDERS["bindings"] = CPP_FOLDERS["tests"] = CPP_FOLDERS["fuzz"] = {*CPP_FOLDERS}
 
 #: folder or module of src/starchat → what it may import: folders, or modules beside them
-BASE = {"errors", "types", "_core"}
+BASE = {"errors", "types", "checks", "sampling", "_core"}
 FOLDERS = {
     "errors": set[str](),
-    "types": {"errors"},
+    "types": set[str](),
+    "checks": {"errors"},
+    "sampling": {"errors", "checks"},
     "text_stream": set[str](),
     "infill": BASE,
     "engine_registry": BASE,

@@ -28,19 +28,16 @@ from .errors import (
 from .grammar.schemas import closed_schema, enforceable_schema, map_schema, untitled_schema
 from .lazy_model import Loader
 from .model import StarChat
+from .sampling import ChatOptions, ReplyOptions, SamplingOptions, SamplingParams
 from .stream import AsyncStream, Stream
 from .types import (
-    ChatOptions,
     Chunk,
     Completion,
     FinishReason,
     Message,
     Messages,
     ModelInfo,
-    ReplyOptions,
     Role,
-    SamplingOptions,
-    SamplingParams,
     TokenLogprob,
     ToolCall,
     ToolCallChunk,

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from . import _core
+from .checks import check_integer
 from .errors import EngineClosedError, FileAccessError, shown, unexpected
-from .types import check_integer
 
 Progress: TypeAlias = Callable[[int, int], None]
 _Key: TypeAlias = tuple[str, int, int, "EngineSettings"]  # real path, mtime_ns, size

@@ -17,9 +17,9 @@ from .chat.tools import Toolbox
 from .engine_registry import EngineHandle
 from .errors import ContextLengthError, InvalidRequestError
 from .grammar.constraint import Constraint
+from .sampling import CONSTRAINTS, TOOLS, SamplingParams
 from .stream import PartialReply
 from .text_stream import TextStream
-from .types import CONSTRAINTS, TOOLS, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from .chat.framed_prompt import read_prompt
 from .chat.messages import check_messages
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
+from .checks import check_allow_special, check_token_ids
 from .embedding import EmbeddingJob
 from .engine_registry import EngineHandle, EngineSettings, acquire_engine, file_name
 from .errors import (
@@ -28,16 +29,9 @@ from .errors import (
 from .generation import Generation
 from .infill import infill_prompt
 from .progress import LoadingBar
+from .sampling import ChatOptions, ReplyOptions
 from .stream import AsyncStream, Stream
-from .types import (
-    ChatOptions,
-    Completion,
-    Messages,
-    ModelInfo,
-    ReplyOptions,
-    check_allow_special,
-    check_token_ids,
-)
+from .types import Completion, Messages, ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np

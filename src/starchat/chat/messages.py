@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import check_token_ids
 from ..errors import InvalidRequestError, shown, unexpected
-from ..types import Messages, ToolCall, check_token_ids
+from ..types import Messages, ToolCall
 from .tools import Toolbox, call_line, plain_text, reply_text, result_line
 
 _KEYS = {

@@ -17,7 +17,7 @@ from .. import _core
 from ..errors import ConstraintError, InvalidRequestError, shown, unexpected
 from ..grammar.constraint import Constraint, json_text
 from ..grammar.schemas import Schema, closed_schema, prompt_schema
-from ..types import TOOLS
+from ..sampling import TOOLS
 
 CALL = "<tool_call>"
 RESULT = "<tool_result>"

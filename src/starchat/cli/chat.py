@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InvalidRequestError, StarChatError
 from ..model import StarChat
-from ..types import SamplingOptions
+from ..sampling import SamplingOptions
 from .options import ReplyOptions, taking
 from .terminal import note, print_stream, read_stdin, report
 

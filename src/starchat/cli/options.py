@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..model import StarChat
-from ..types import SamplingOptions
+from ..sampling import SamplingOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .. import _core
 from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError, unexpected
-from ..types import CONSTRAINTS
+from ..sampling import CONSTRAINTS
 from .schemas import check_exact
 
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

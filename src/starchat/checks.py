@@ -1,0 +1,111 @@
+"""Checks of what callers give: each returns the value in its one form, or says what it expected.
+
+Types are checked here. Ranges of sampling parameters are the core's, which knows the vocabulary.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from .errors import InvalidRequestError, unexpected
+
+
+def check_integer(
+    name: str,
+    value: Any,
+    expected: str = "an integer",
+    least: int = -(2**63),
+    most: int = 2**63 - 1,
+) -> int:
+    """Return an integer, numpy's too, as Python's; raise InvalidRequestError for all else."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise unexpected(name, expected, value)
+    if not least <= number <= most:
+        raise unexpected(name, expected, value, limit=least if number < least else most)
+    return number
+
+
+def check_optional_integer(name: str, value: Any) -> int | None:
+    """Return an integer or None; raise InvalidRequestError for all else."""
+    return None if value is None else check_integer(name, value)
+
+
+def check_seed(name: str, value: Any) -> int | None:
+    """Return a seed or None; raise InvalidRequestError for all else."""
+    expected = "an integer from 0 to 2**64 - 1, or None for a fresh one"
+    return None if value is None else check_integer(name, value, expected, 0, 2**64 - 1)
+
+
+def check_number(name: str, value: Any) -> float:
+    """Return a float; raise InvalidRequestError for what is no number, or too large for one."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise unexpected(name, "a number", value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise unexpected(name, "a number that a float can hold", value) from None
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False; raise InvalidRequestError for all else."""
+    if not isinstance(value, bool):
+        raise unexpected(name, "True or False", value)
+    return value
+
+
+def check_stop(name: str, value: Any) -> tuple[str, ...]:
+    """Return stop strings as a tuple; raise InvalidRequestError for an empty one."""
+    stops = _strings(name, [value] if isinstance(value, str) else value, "a string or a list")
+    if "" in stops:
+        where = f"{name}[{stops.index('')}]"
+        raise InvalidRequestError.of(where, "an empty string would stop everything")
+    return stops
+
+
+def _strings(name: str, value: Any, expected: str) -> tuple[str, ...]:
+    strings = _items(name, value, f"{expected} of strings")
+    for index, string in enumerate(strings):
+        if not isinstance(string, str):
+            raise unexpected(f"{name}[{index}]", "a string", string)
+    return strings
+
+
+def _items(name: str, value: Any, expected: str) -> tuple[Any, ...]:
+    try:
+        if not isinstance(value, (str, bytes, Mapping)):
+            return tuple(value)
+    except TypeError:  # what numpy says of an array without dimensions, which has __iter__
+        pass
+    raise unexpected(name, expected, value)
+
+
+def check_bias(name: str, value: Any) -> dict[int, float]:
+    """Return a dict of token id to number; raise InvalidRequestError for all else."""
+    if not isinstance(value, Mapping):
+        raise unexpected(name, "a mapping of token ids to numbers", value)
+    return {
+        check_integer(f"{name} key", token_id): check_number(f"{name}[{token_id}]", bias)
+        for token_id, bias in value.items()
+    }
+
+
+def check_token_ids(
+    name: str, value: Any, expected: str = "a list of token ids"
+) -> tuple[int, ...]:
+    """Return token ids as a tuple; raise InvalidRequestError where they are no integers."""
+    ids = _items(name, value, expected)
+    return tuple([check_integer(f"{name}[{index}]", id) for index, id in enumerate(ids)])
+
+
+def check_allow_special(value: Any) -> bool | tuple[str, ...]:
+    """Return a flag or the names of control tokens; raise InvalidRequestError for all else."""
+    if isinstance(value, bool):
+        return value
+    return _strings("allow_special", value, "True, False or a list")
