@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import os
 import pickle
+import re
 import shutil
 import threading
 import time
@@ -415,6 +416,10 @@ async def test_cancelling_a_task_frees_its_sequence(nano: StarChat) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     wait_until(lambda: nano.stats()["running"] == 0 == nano.stats()["kv_pages_used"])
+
+
+def test_the_docstring_names_every_counter(model: StarChat) -> None:
+    assert set(model.stats()) <= set(re.findall(r"\w+", StarChat.stats.__doc__ or ""))
 
 
 def test_closing_or_dropping_a_stream_frees_its_sequence(model: StarChat) -> None:

@@ -130,17 +130,9 @@ std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> PyEngine::
 py::dict PyEngine::stats() {
   const SchedulerStats stats = (*core_)->loop.stats();
   py::dict result;
-  result["steps"] = stats.n_steps;
-  result["tokens"] = stats.n_tokens;
-  result["columns"] = stats.n_columns;
-  result["running"] = stats.n_running;
-  result["waiting"] = stats.n_waiting;
-  result["kv_pages_used"] = stats.n_kv_pages;
-  result["prefix_pages"] = stats.n_prefix_pages;
-  result["cached_tokens"] = stats.n_cached_tokens;
-  result["guessed_tokens"] = stats.n_guessed_tokens;
-  result["accepted_tokens"] = stats.n_accepted_tokens;
-  result["forced_tokens"] = stats.n_forced_tokens;
+#define ITEM(name, meaning) result[#name] = stats.n_##name;
+  STARCHAT_COUNTERS(ITEM)
+#undef ITEM
   return result;
 }
 
@@ -151,11 +143,14 @@ void PyEngine::close() {
   loop.close();
 }
 
+#define LINE(name, meaning) "\n" #name ": " meaning
+
 void bind_engine(py::module_& m) {
   bind_sampling_params(m);
   bind_token_stream(m);
   py::class_<Grammar>(m, "Grammar", "A compiled constraint of one engine's vocabulary.");
-  py::class_<Embedding, std::shared_ptr<Embedding>>(m, "Embedding", "A vector on its way.")
+  py::class_<Embedding, std::shared_ptr<Embedding>>(m, "Embedding",
+                                                    "A vector that is being computed.")
       .def_property_readonly(
           "vector",
           [](const Embedding& embedding) {
@@ -186,7 +181,7 @@ void bind_engine(py::module_& m) {
            py::arg("key") = 0,
            "Return a stream without tokens, and the embedding that is complete at its end: the\n"
            "normalised mean of the hidden states of all ids.")
-      .def("stats", &PyEngine::stats, "Return counters of the scheduler.")
+      .def("stats", &PyEngine::stats, "Return these counters:" STARCHAT_COUNTERS(LINE))
       .def("close", &PyEngine::close,
            "End every stream with EngineClosedError and join the thread; harmless when closed.");
 }

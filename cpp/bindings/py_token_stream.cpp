@@ -53,11 +53,6 @@ std::optional<std::string> PyTokenStream::finish_reason() const {
   return "cancelled";
 }
 
-std::tuple<int, int, int, int> PyTokenStream::counts() const {
-  const StreamCounts counts = stream_->counts();
-  return {counts.n_cached, counts.n_guessed, counts.n_accepted, counts.n_forced};
-}
-
 void bind_token_stream(py::module_& m) {
   py::class_<SampledToken>(m, "Token", "One token of the output.")
       .def_readonly("id", &SampledToken::id)
@@ -69,11 +64,18 @@ void bind_token_stream(py::module_& m) {
            [](const SampledToken& token) { return "Token(" + std::to_string(token.id) + ")"; });
 
   py::class_<PyReadyQueue>(m, "ReadyQueue",
-                           "Names the streams that have something new, each once until drained.")
+                           "Holds the keys of streams with something new, each once until drained.")
       .def(py::init<>())
       .def("wait", &PyReadyQueue::wait,
            "Wait for and return the keys of streams with new tokens; [] after close().")
       .def("close", &PyReadyQueue::close, "End every wait(), now and later.");
+
+  py::class_<StreamCounts>(m, "StreamCounts", "What a sequence was spared so far, in tokens.")
+      .def_readonly("cached_tokens", &StreamCounts::n_cached, "Of the prompt, computed before.")
+      .def_readonly("guessed_tokens", &StreamCounts::n_guessed, "By prompt look-up.")
+      .def_readonly("accepted_tokens", &StreamCounts::n_accepted, "Guesses that were right.")
+      .def_readonly("forced_tokens", &StreamCounts::n_forced,
+                    "Of the reply: a constraint left no choice.");
 
   py::class_<PyTokenStream>(m, "TokenStream",
                             "The tokens of one sequence, as they come. Dropping it cancels it.")
@@ -85,9 +87,7 @@ void bind_token_stream(py::module_& m) {
                              "\"stop\", \"length\" or \"cancelled\" once drained, None before.")
       .def_property_readonly("stop_token_id", &PyTokenStream::stop_token_id,
                              "The stop id that ended the sequence, once drained, or None.")
-      .def_property_readonly("counts", &PyTokenStream::counts,
-                             "Tokens of the prompt that were computed before, guessed ones, "
-                             "accepted guesses, and tokens that the constraint forced.")
+      .def_property_readonly("counts", &PyTokenStream::counts, "So far.")
       .def("cancel", &PyTokenStream::cancel,
            "End the sequence within one step; harmless when it has ended.");
 }

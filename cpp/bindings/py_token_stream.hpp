@@ -6,7 +6,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "engine/fork_guard.hpp"
@@ -37,7 +36,7 @@ class PyTokenStream {
   void cancel();
   std::optional<std::string> finish_reason() const;
   std::optional<int32_t> stop_token_id() const { return stream_->stop_token_id(); }
-  std::tuple<int, int, int, int> counts() const;
+  StreamCounts counts() const { return stream_->counts(); }
 
  private:
   ForkGuard<TokenStream> stream_;

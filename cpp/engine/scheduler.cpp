@@ -311,24 +311,10 @@ bool Scheduler::retire() {
 void Scheduler::publish() {
   uint64_t n_pages = 0;
   for (const auto& sequence : running_) n_pages += sequence->cache.pages().size();
-  counters_.n_kv_pages = n_pages;
+  counters_.n_kv_pages_used = n_pages;
   counters_.n_running = running_.size();
   counters_.n_waiting = waiting_.size();
   counters_.n_prefix_pages = prefixes_.n_pages();
-}
-
-SchedulerStats Scheduler::stats() const {
-  return {.n_steps = counters_.n_steps,
-          .n_tokens = counters_.n_tokens,
-          .n_columns = counters_.n_columns,
-          .n_running = counters_.n_running,
-          .n_waiting = counters_.n_waiting,
-          .n_kv_pages = counters_.n_kv_pages,
-          .n_prefix_pages = counters_.n_prefix_pages,
-          .n_cached_tokens = counters_.n_cached_tokens,
-          .n_guessed_tokens = counters_.n_guessed_tokens,
-          .n_accepted_tokens = counters_.n_accepted_tokens,
-          .n_forced_tokens = counters_.n_forced_tokens};
 }
 
 }  // namespace starchat

@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/counters.hpp"
 #include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
 #include "engine/step_budget.hpp"
@@ -19,12 +20,6 @@ namespace starchat {
 
 // The current exception; std::bad_alloc becomes OutOfMemoryError.
 std::exception_ptr current_error();
-
-struct SchedulerStats {
-  uint64_t n_steps, n_tokens, n_columns;  // since the start
-  uint64_t n_running, n_waiting, n_kv_pages, n_prefix_pages;
-  uint64_t n_cached_tokens, n_guessed_tokens, n_accepted_tokens, n_forced_tokens;  // likewise
-};
 
 class Scheduler {
  public:
@@ -45,7 +40,7 @@ class Scheduler {
   // The time of the last step, for StepBudget, which limits the prompt columns of mixed steps.
   void took(double seconds);
   void fail_all(std::exception_ptr error);
-  SchedulerStats stats() const;  // from any thread
+  SchedulerStats stats() const { return read(counters_); }  // from any thread
 
  private:
   // The consecutive columns of one sequence in a batch.
@@ -91,11 +86,7 @@ class Scheduler {
   std::unique_ptr<float[]> logits_;    // (max_columns, n_vocab), resident where it was used
   std::unique_ptr<float[]> states_;    // (max_columns, n_embd), likewise
 
-  struct Counters {
-    std::atomic<uint64_t> n_steps, n_tokens, n_columns, n_running, n_waiting, n_kv_pages,
-        n_prefix_pages, n_cached_tokens, n_guessed_tokens, n_accepted_tokens, n_forced_tokens;
-  };
-  Counters counters_{};
+  Counters<std::atomic<uint64_t>> counters_;
 };
 
 }  // namespace starchat

@@ -368,10 +368,12 @@ class StarChat:
     # ---- life -------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, int]:
-        """Return the engine's counters: steps, tokens, columns, running, waiting,
-        kv_pages_used, prefix_pages, cached_tokens, guessed_tokens, accepted_tokens.
+        """Return the counters of the engine, which every user of the same file shares.
 
-        They count the work for all who share the engine.
+        Since its start: steps (batches), columns (positions computed), tokens of replies,
+        cached_tokens of prompts, guessed_tokens, accepted_tokens of these, and forced_tokens, for
+        which a constraint left no choice. Now: running and waiting sequences, kv_pages_used by
+        them, and prefix_pages of the prefix cache.
 
         >>> StarChat.load().stats()["waiting"]
         0

@@ -107,7 +107,15 @@ class PartialReply:
         usage = None
         if finish_reason:
             n_tokens = sum(len(chunk.token_ids) for chunk in self._chunks) + len(token_ids)
-            usage = Usage(self._n_prompt_tokens, n_tokens, *self.tokens.counts)
+            spared = self.tokens.counts
+            usage = Usage(
+                self._n_prompt_tokens,
+                n_tokens,
+                cached_tokens=spared.cached_tokens,
+                guessed_tokens=spared.guessed_tokens,
+                accepted_tokens=spared.accepted_tokens,
+                forced_tokens=spared.forced_tokens,
+            )
         self.finish_reason = finish_reason
         calls = None if self._text.stopped else self._calls  # a stop string ends text before calls
         pieces = calls.take() if calls else ()

@@ -42,6 +42,14 @@ class FakeToken:
     top_logprobs: list[tuple[int, float]] = field(default_factory=list)
 
 
+@dataclass
+class FakeCounts:
+    cached_tokens: int = 0
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
+    forced_tokens: int = 0
+
+
 class FakeQueue:
     """Hands on the keys that streams name, until closed."""
 
@@ -96,7 +104,7 @@ class FakeTokens:
     def finish_reason(self) -> str | None:
         return None if self._tokens else self._finish_reason
 
-    counts = (0, 0, 0, 0)
+    counts = FakeCounts()
 
     def cancel(self) -> None:
         self.cancelled = True

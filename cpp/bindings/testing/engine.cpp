@@ -135,7 +135,7 @@ class PyScheduler {
     py::dict result;
     result["running"] = stats.n_running;
     result["waiting"] = stats.n_waiting;
-    result["kv_pages_used"] = stats.n_kv_pages;
+    result["kv_pages_used"] = stats.n_kv_pages_used;
     return result;
   }
   uint64_t n_prefix_pages() const { return scheduler_.stats().n_prefix_pages; }

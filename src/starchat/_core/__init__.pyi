@@ -51,6 +51,14 @@ class ReadyQueue:
         """Wait for and return the keys of streams with new tokens; [] after close()."""
     def close(self) -> None: ...
 
+class StreamCounts:
+    """What a sequence was spared so far, in tokens."""
+
+    cached_tokens: int  # of the prompt, computed before
+    guessed_tokens: int  # by prompt look-up
+    accepted_tokens: int  # guesses that were right
+    forced_tokens: int  # of the reply: a constraint left no choice
+
 class TokenStream:
     def next(self) -> Token | None:
         """Wait for the next token without the GIL (Ctrl-C works); None at the end."""
@@ -62,8 +70,7 @@ class TokenStream:
     @property
     def stop_token_id(self) -> int | None: ...
     @property
-    def counts(self) -> tuple[int, int, int, int]:
-        """Prompt tokens computed before, guessed, accepted and forced tokens: so far."""
+    def counts(self) -> StreamCounts: ...
     def cancel(self) -> None:
         """End the sequence within one step; harmless when it has ended."""
 
@@ -107,7 +114,7 @@ class Engine:
     ) -> tuple[TokenStream, Embedding]:
         """A stream without tokens, and what is complete when it has ended."""
     def stats(self) -> dict[str, int]:
-        """Counters: steps, tokens, columns, running, waiting, kv_pages_used and more."""
+        """Return the counters of cpp/engine/counters.hpp, which the docstring explains."""
     def close(self) -> None:
         """Cancel every stream and join the engine's thread; harmless when closed."""
 

@@ -1,0 +1,40 @@
+// The scheduler's counters: the only place of their names and meanings. The scheduler counts in
+// atomics, and readers get plain numbers; Python gets a dict of the same names.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+// X(name, meaning)
+#define STARCHAT_COUNTERS(X)                                            \
+  X(steps, "batches computed since the start")                          \
+  X(tokens, "tokens of replies since the start")                        \
+  X(columns, "positions computed since the start")                      \
+  X(running, "sequences being computed now")                            \
+  X(waiting, "sequences waiting for a place now")                       \
+  X(kv_pages_used, "pages of the KV cache that running sequences hold") \
+  X(prefix_pages, "pages that the prefix cache holds")                  \
+  X(cached_tokens, "prompt tokens that were in the prefix cache")       \
+  X(guessed_tokens, "tokens guessed by prompt look-up")                 \
+  X(accepted_tokens, "guessed tokens that were right")                  \
+  X(forced_tokens, "tokens that a constraint left no choice for")
+
+namespace starchat {
+
+template <class Number>
+struct Counters {
+#define FIELD(name, meaning) Number n_##name{};
+  STARCHAT_COUNTERS(FIELD)
+#undef FIELD
+};
+
+using SchedulerStats = Counters<uint64_t>;
+
+inline SchedulerStats read(const Counters<std::atomic<uint64_t>>& counters) {
+  SchedulerStats stats;
+#define READ(name, meaning) stats.n_##name = counters.n_##name;
+  STARCHAT_COUNTERS(READ)
+#undef READ
+  return stats;
+}
+
+}  // namespace starchat
