@@ -34,7 +34,7 @@ class GilReleased {
 
   // Called by the thread that ends the interpreter. Threads that wait for the GIL get it first. The
   // wait is limited, because after a fork the count may include threads of the parent.
-  static void begin_end() {
+  static void keep_other_threads_out() {
     ending_thread_ = std::this_thread::get_id();
     is_ending_ = true;
     const GilReleased released;
@@ -67,7 +67,7 @@ inline std::chrono::milliseconds waiting_slice() {
   return ident == PyThread_get_thread_ident() ? 50ms : 3'600'000ms;
 }
 
-// Calls wait(timeout) without the GIL until it returns true; throws what a signal handler raises.
+// Calls wait(timeout) without the GIL until it returns true. Throws what a signal handler raises.
 template <class Wait>
 void wait_interruptibly(Wait wait) {
   const std::chrono::milliseconds slice = waiting_slice();
@@ -94,7 +94,7 @@ class CloseAtExit {
  private:
   CloseAtExit() {
     pybind11::module_::import("atexit").attr("register")(pybind11::cpp_function([this] {
-      GilReleased::begin_end();
+      GilReleased::keep_other_threads_out();
       forget_if_forked();
       for (const auto& weak : std::vector(objects_)) {
         if (auto object = weak.lock()) {
