@@ -4,7 +4,7 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast quality lint format bench docs wheel lowest asan tsan fuzz
+.PHONY: help test test-fast quality lint format generate bench docs wheel lowest asan tsan fuzz
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ format:  ## rewrite Python and C++ in the one style
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 	clang-format -i $(CPP_FILES)
+
+generate:  ## what follows from the declarations of sampling parameters
+	$(PYTHON) scripts/sampling_parameters.py
 
 bench:  ## kernels against this machine's limits (benchmarks/ has the others)
 	$(PYTHON) benchmarks/kernels.py

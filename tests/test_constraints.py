@@ -214,7 +214,7 @@ def test_batch_speculation_forcing_and_prefixes_change_no_token(data: st.DataObj
             }
             lead = data.draw(st.sampled_from([[], [15], [15, 15, 1]]))
             start = prompt[: data.draw(st.integers(1, 40))]
-            free = SamplingParams(n_logprobs=data.draw(st.sampled_from([-1, 2])), **sampling)
+            free = SamplingParams(logprobs=data.draw(st.sampled_from([-1, 2])), **sampling)
             stream = scheduler.add(start, free, grammar, lead)
             batch.append((start, sampling, grammar, lead, options, stream))
         results = finish(scheduler, *(entry[-1] for entry in batch))
@@ -225,7 +225,7 @@ def test_batch_speculation_forcing_and_prefixes_change_no_token(data: st.DataObj
                 n_vocab=len(WORDS), max_columns=256, period=period, prefix_cache_bytes=0
             )
             # With logprobs nothing is forced ahead: every token is chosen by itself.
-            params = SamplingParams(n_logprobs=0, speculation=False, **sampling)
+            params = SamplingParams(logprobs=0, speculation=False, **sampling)
             assert finish(plain, plain.add(start, params, grammar, lead)) == [result]
             ids, reason, stop = result
             if options and "regex" in options and (reason, stop) in [("stop", None), ("stop", 0)]:
@@ -479,7 +479,7 @@ def test_a_vocabulary_without_the_bytes_is_a_dead_end() -> None:
     tokenizer = Tokenizer([b"a", b"b", b"<|end|>"])
     scheduler = testing.Scheduler(n_vocab=3)
     dead = compiled(tokenizer, regex="x+")
-    for params, lead in ((SamplingParams(), []), (SamplingParams(n_logprobs=0), [0, 1])):
+    for params, lead in ((SamplingParams(), []), (SamplingParams(logprobs=0), [0, 1])):
         with pytest.raises(ConstraintError, match="needs bytes that no token"):
             scheduler.add([0], params, dead, lead)
     with pytest.raises(InvalidRequestError, match="lead token 1: expected an id from 0 to 2"):

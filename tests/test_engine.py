@@ -74,7 +74,7 @@ def test_logits_are_those_that_sampling_sees(engine: Engine) -> None:
     assert logits.dtype == np.float32
     assert logits.shape == (300, engine.info["n_vocab"])
     for n in (1, 77, 300):
-        token = engine.submit(prompt[:n], SamplingParams(temperature=0, n_logprobs=0)).next()
+        token = engine.submit(prompt[:n], SamplingParams(temperature=0, logprobs=0)).next()
         assert token is not None
         row = logits[n - 1].astype(np.float64)
         assert token.id == int(row.argmax())

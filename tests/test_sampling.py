@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,8 @@ import pytest
 from hypothesis import assume, currently_in_test_context, given, settings
 from hypothesis import strategies as st
 
-from starchat._core import SamplingParams
+from starchat._core import SamplingParams, testing
 from starchat.errors import InvalidRequestError, NumericalError
-
-testing: Any = importlib.import_module("starchat._core.testing")
 
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 Floats = npt.NDArray[np.float64]
@@ -69,15 +66,11 @@ def survivors(x: Floats, p: Mapping[str, Any]) -> dict[int, float]:
 def candidates(
     logits: Any, p: Mapping[str, Any], seen: Any = (), out: Any = ()
 ) -> dict[int, float]:
-    found: list[tuple[int, float]] = testing.candidates(
-        list(logits), SamplingParams(**p), list(seen), list(out)
-    )
-    return dict(found)
+    return dict(testing.candidates(list(logits), SamplingParams(**p), list(seen), list(out)))
 
 
 def sample(logits: Any, p: Mapping[str, Any], seen: Any = (), out: Any = ()) -> int:
-    id: int = testing.sample(list(logits), SamplingParams(**p), list(seen), list(out)).id
-    return id
+    return testing.sample(list(logits), SamplingParams(**p), list(seen), list(out)).id
 
 
 def uniform(seed: int) -> float:
@@ -144,7 +137,7 @@ def test_candidates_and_draw_are_those_of_the_twin(
 @given(logits=st.lists(finite, min_size=2, max_size=300), n=st.integers(0, 5))
 def test_logprobs_are_the_log_softmax_of_the_models_logits(logits: list[float], n: int) -> None:
     n = min(n, len(logits))
-    params = SamplingParams(n_logprobs=n, logit_bias={0: 5.0}, repetition_penalty=1.5, seed=3)
+    params = SamplingParams(logprobs=n, logit_bias={0: 5.0}, repetition_penalty=1.5, seed=3)
     token = testing.sample(logits, params, [0, 1], [])
     x = np.asarray(logits, np.float64)
     expected = x - x.max() - math.log(np.exp(x - x.max()).sum())
@@ -247,6 +240,7 @@ def test_every_token_masked() -> None:
     [
         ({"max_tokens": 0}, "max_tokens: expected at least 1, got 0"),
         ({"max_tokens": 4, "min_tokens": 5}, "min_tokens: expected 0 to max_tokens (4), got 5"),
+        ({"min_tokens": -1}, "min_tokens: expected at least 0, got -1"),
         ({"temperature": math.nan}, "temperature: expected a finite number of at least 0"),
         ({"temperature": -0.1}, "(0: greedy), got -0.1"),
         ({"temperature": math.inf}, "(0: greedy), got inf"),
@@ -261,7 +255,7 @@ def test_every_token_masked() -> None:
         ({"logit_bias": {9: 1}}, "logit_bias: expected a token id from 0 to 7, got 9"),
         ({"logit_bias": {2: math.nan}}, "logit_bias[2]: expected a finite number, or -inf"),
         ({"stop_token_ids": [-1]}, "stop_token_ids: expected a token id from 0 to 7, got -1"),
-        ({"n_logprobs": 9}, "logprobs: expected -1 (none) to the size of the vocabulary (8)"),
+        ({"logprobs": 9}, "logprobs: expected -1 (none) to the size of the vocabulary (8)"),
         ({"seed": -1}, "seed: expected an integer of 64 bits, not negative, got -1"),
         ({"seed": 2**64}, "seed: expected an integer of 64 bits, not negative"),
         ({"max_tokens": 2**63}, "max_tokens: expected an integer of 64 bits, got"),

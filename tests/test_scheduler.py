@@ -16,7 +16,7 @@ from starchat.errors import (
     OutOfMemoryError,
 )
 from support.processes import run_python
-from support.scheduling import alone, ids_of, run, testing
+from support.scheduling import alone, finish, ids_of, run, testing
 
 PAGE = 32  # positions
 
@@ -180,6 +180,15 @@ def test_a_full_context_is_the_length() -> None:
     assert len(ids_of(stream)) == 10
     assert (stream.finish_reason, stream.stop_token_id) == ("length", None)
     assert scheduler.stats() == {"running": 0, "waiting": 0, "kv_pages_used": 0}
+
+
+def test_without_max_tokens_a_reply_fills_the_context() -> None:
+    scheduler = testing.Scheduler(n_ctx=40)
+    stream = scheduler.add([1] * 10, SamplingParams())
+    assert len(finish(scheduler, stream)[0]) == 30
+    assert stream.finish_reason == "length"
+    with pytest.raises(InvalidRequestError, match=r"min_tokens: expected 0 to max_tokens \(30\)"):
+        scheduler.add([1] * 10, SamplingParams(min_tokens=31))
 
 
 @pytest.mark.parametrize("n_steps", [0, 1, 2, 5], ids=["waiting", "prefill", "prefill 2", "decode"])

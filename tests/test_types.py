@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from starchat import InvalidRequestError, ModelInfo, SamplingOptions, SamplingParams, Usage
+from starchat import (
+    InvalidRequestError,
+    ModelInfo,
+    SamplingOptions,
+    SamplingParams,
+    Usage,
+    _core,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_defaults_are_the_model_cards() -> None:
@@ -20,6 +32,23 @@ def test_the_defaults_are_the_model_cards() -> None:
 def test_every_field_is_a_keyword_and_every_keyword_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
     assert set(SamplingOptions.__annotations__) == fields
+
+
+def test_the_core_declares_the_same_parameters_with_the_same_defaults() -> None:
+    core, ours = _core.SamplingParams(), SamplingParams()
+    fields = {field.name: field for field in dataclasses.fields(SamplingParams)}
+    assert set(_core.SAMPLING_PARAMETERS) == fields.keys() - {"stop", "ignore_eos"}
+    for name, type in _core.SAMPLING_PARAMETERS.items():
+        assert fields[name].type in (type, f"{type} | None")
+        if (default := getattr(ours, name)) is not None:
+            expected = list(default) if isinstance(default, tuple) else default
+            assert getattr(core, name) == expected
+
+
+def test_what_is_written_from_the_declarations_is_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "scripts/sampling_parameters.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, f"make generate writes:\n{result.stdout}{result.stderr}"
 
 
 @pytest.mark.parametrize("name", SamplingOptions.__annotations__)

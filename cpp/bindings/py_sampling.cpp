@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
+#include <type_traits>
 
 #include "base/errors.hpp"
 #include "bindings/py_token_stream.hpp"
@@ -17,16 +19,36 @@ namespace {
 
 using Setter = std::function<void(SamplingParams&, py::handle)>;
 
+// How Python and its users name the type of a field.
 template <class T>
-constexpr const char* kExpected = "an integer";
+struct Named;
 template <>
-constexpr const char* kExpected<bool> = "True or False";
+struct Named<int64_t> {
+  static constexpr const char *kType = "int", *kExpected = "an integer";
+};
 template <>
-constexpr const char* kExpected<double> = "a number";
+struct Named<uint64_t> : Named<int64_t> {};
 template <>
-constexpr const char* kExpected<std::map<int64_t, double>> = "a dict of token id to number";
+struct Named<std::optional<int64_t>> {
+  static constexpr const char *kType = "int | None", *kExpected = "an integer or None";
+};
 template <>
-constexpr const char* kExpected<std::vector<int64_t>> = "a list of token ids";
+struct Named<bool> {
+  static constexpr const char *kType = "bool", *kExpected = "True or False";
+};
+template <>
+struct Named<double> {
+  static constexpr const char *kType = "float", *kExpected = "a number";
+};
+template <>
+struct Named<LogitBias> {
+  static constexpr const char *kType = "Mapping[int, float]",
+                              *kExpected = "a dict of token id to number";
+};
+template <>
+struct Named<TokenIds> {
+  static constexpr const char *kType = "Sequence[int]", *kExpected = "a list of token ids";
+};
 
 template <class T>
 T converted(const std::string& name, py::handle value) {
@@ -34,59 +56,36 @@ T converted(const std::string& name, py::handle value) {
     return value.cast<T>();
   } catch (const py::cast_error&) {
     const auto text = py::repr(value).cast<std::string>();
-    if (std::is_integral_v<T> && PyLong_Check(value.ptr()))
+    const bool is_integer = std::is_integral_v<T> || std::is_same_v<T, std::optional<int64_t>>;
+    if (is_integer && PyLong_Check(value.ptr()))
       throw InvalidRequestError(name + ": expected an integer of 64 bits" +
                                     (std::is_unsigned_v<T> ? ", not negative" : "") + ", got " +
                                     text,
                                 {.param = name});
-    throw py::type_error(name + ": expected " + kExpected<T> + ", got " + text);
+    throw py::type_error(name + ": expected " + Named<T>::kExpected + ", got " + text);
   }
 }
-
-class Binder {
- public:
-  explicit Binder(py::class_<SamplingParams>& python_class) : class_(python_class) {}
-
-  template <class T>
-  Binder& field(const char* name, T SamplingParams::* member, const char* doc) {
-    setters_[name] = [=](SamplingParams& params, py::handle value) {
-      params.*member = converted<T>(name, value);
-    };
-    class_.def_property(
-        name, [=](const SamplingParams& params) { return params.*member; }, setters_[name], doc);
-    return *this;
-  }
-
-  std::map<std::string, Setter> setters() const { return setters_; }
-
- private:
-  py::class_<SamplingParams>& class_;
-  std::map<std::string, Setter> setters_;
-};
 
 }  // namespace
 
 void bind_sampling_params(py::module_& m) {
   py::class_<SamplingParams> params(m, "SamplingParams", "How one sequence is continued.");
-  Binder binder(params);
-  binder.field("max_tokens", &SamplingParams::max_tokens, "At least 1.")
-      .field("min_tokens", &SamplingParams::min_tokens, "Stop ids are masked before.")
-      .field("temperature", &SamplingParams::temperature, "0: greedy.")
-      .field("top_k", &SamplingParams::top_k, "0: off.")
-      .field("top_p", &SamplingParams::top_p, "1: off.")
-      .field("min_p", &SamplingParams::min_p, "Relative to the best token's; 0: off.")
-      .field("repetition_penalty", &SamplingParams::repetition_penalty,
-             "Over prompt and output: divides positive logits, multiplies negative ones; 1: off.")
-      .field("frequency_penalty", &SamplingParams::frequency_penalty,
-             "Subtracted for each time in the output.")
-      .field("presence_penalty", &SamplingParams::presence_penalty,
-             "Subtracted once for what is in the output.")
-      .field("logit_bias", &SamplingParams::logit_bias, "Added to single logits; -inf bans.")
-      .field("seed", &SamplingParams::seed, "64 bits.")
-      .field("stop_token_ids", &SamplingParams::stop_token_ids, "End the sequence, not emitted.")
-      .field("speculation", &SamplingParams::speculation, "Guess ahead; the tokens are the same.")
-      .field("n_logprobs", &SamplingParams::n_logprobs, "-1: none; n: the chosen and n best.");
-  params.def(py::init([setters = binder.setters()](const py::kwargs& fields) {
+  std::map<std::string, Setter> setters;
+  py::dict types;
+  const auto field = [&]<class T>(const char* name, T SamplingParams::* member, const char* doc) {
+    const auto getter = [=](const SamplingParams& params) { return params.*member; };
+    setters[name] = [=](SamplingParams& params, py::handle value) {
+      params.*member = converted<T>(name, value);
+    };
+    params.def_property(name, getter, setters[name], doc);
+    types[name] = Named<T>::kType;
+  };
+#define NUMBER(type, name, value, lower, least, most, expected, meaning) \
+  field(#name, &SamplingParams::name, meaning);
+#define COLLECTION(type, name, meaning) field(#name, &SamplingParams::name, meaning);
+#include "sampling/params.def"
+  m.attr("SAMPLING_PARAMETERS") = types;
+  params.def(py::init([=](const py::kwargs& fields) {
     SamplingParams params;
     for (const auto& [key, value] : fields) {
       const auto name = key.cast<std::string>();

@@ -39,14 +39,15 @@ void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int
 }  // namespace
 
 std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<const int64_t> prompt,
-                                               const SamplingParams& params,
+                                               SamplingParams params,
                                                std::shared_ptr<TokenStream> stream,
                                                Guidance guidance) {
   check_prompt(model, prompt, 1);
-  params.validate(model.n_vocab());
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   const int64_t room = model.n_ctx() - std::ssize(ids);
-  const int max_ids = static_cast<int>(std::ssize(ids) + std::min(room, params.max_tokens));
+  if (!params.max_tokens) params.max_tokens = room;
+  params.validate(model.n_vocab());
+  const int max_ids = static_cast<int>(std::ssize(ids) + std::min(room, *params.max_tokens));
   std::unique_ptr<Sequence> sequence(
       new Sequence(model, std::move(ids), max_ids, params, nullptr, std::move(stream)));
   if (guidance.constraint) {
@@ -100,7 +101,7 @@ void Sequence::append(SampledToken token) {
 
 // Without logprobs, forced ids need no logits, so they are appended at once.
 void Sequence::append_forced() {
-  while (!has_ended() && sampler.params().n_logprobs < 0 && !sampler.forced().empty()) {
+  while (!has_ended() && sampler.params().logprobs < 0 && !sampler.forced().empty()) {
     SampledToken token;
     token.id = sampler.forced().front();
     sampler.remember(token.id);

@@ -26,7 +26,7 @@ class Sequence {
  public:
   // All throw InvalidRequestError or ContextLengthError if the model cannot serve the request.
   static std::unique_ptr<Sequence> generation(ForwardPass& model, std::span<const int64_t> prompt,
-                                              const SamplingParams& params,
+                                              SamplingParams params,
                                               std::shared_ptr<TokenStream> stream,
                                               Guidance guidance = {});
   static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);

@@ -104,10 +104,10 @@ SampledToken Sampler::sample(std::span<float> logits) {
   scan(logits);
   SampledToken token;
   double log_normalizer = 0;
-  if (params_.n_logprobs >= 0) {
+  if (params_.logprobs >= 0) {
     raw_.assign(logits.begin(), logits.end());
     log_normalizer = best_ + log_sum(logits, best_);
-    select_best(logits, params_.n_logprobs);
+    select_best(logits, params_.logprobs);
     for (const Candidate& candidate : candidates_)
       token.top_logprobs.emplace_back(candidate.id, candidate.logit - log_normalizer);
   }
@@ -119,7 +119,7 @@ SampledToken Sampler::sample(std::span<float> logits) {
     narrow(logits);
     token.id = draw();
   }
-  if (params_.n_logprobs >= 0) token.logprob = raw_[token.id] - log_normalizer;
+  if (params_.logprobs >= 0) token.logprob = raw_[token.id] - log_normalizer;
   remember(token.id);
   return token;
 }

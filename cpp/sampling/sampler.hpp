@@ -21,7 +21,7 @@ struct SampledToken {
   int32_t id = 0;
   // Log softmax of the model's logits, before logit_bias and the other steps above.
   std::optional<double> logprob;
-  std::vector<std::pair<int32_t, double>> top_logprobs;  // the n_logprobs best ids, best first
+  std::vector<std::pair<int32_t, double>> top_logprobs;  // the likeliest ids, best first
 };
 
 struct Candidate {

@@ -92,7 +92,7 @@ class Tests {
       request.params.max_tokens = 12;
       request.params.temperature = i % 2 == 0 ? 0 : 0.9;
       request.params.seed = static_cast<uint64_t>(i);
-      request.params.n_logprobs = i % 5 == 0 ? 2 : -1;
+      request.params.logprobs = i % 5 == 0 ? 2 : -1;
       request.params.repetition_penalty = i % 6 == 5 ? 1.2 : 1;
       requests_.push_back(std::move(request));
     }

@@ -76,24 +76,13 @@ class Generation:
 
     def _core_params(self, engine: _core.Engine) -> _core.SamplingParams:
         params = self.params
-        room = max(1, engine.info["n_ctx"] - len(self.prompt))
-        ends = [] if params.ignore_eos else STARCHAT.reply_end_ids(engine.tokenizer)
-        return _core.SamplingParams(
-            max_tokens=room if params.max_tokens is None else params.max_tokens,
-            min_tokens=params.min_tokens,
-            temperature=params.temperature,
-            top_k=params.top_k,
-            top_p=params.top_p,
-            min_p=params.min_p,
-            repetition_penalty=params.repetition_penalty,
-            frequency_penalty=params.frequency_penalty,
-            presence_penalty=params.presence_penalty,
-            logit_bias=params.logit_bias,
-            seed=_fresh_seed() if params.seed is None else params.seed,
-            stop_token_ids=[*ends, *params.stop_token_ids],
-            speculation=params.speculation,
-            n_logprobs=-1 if params.logprobs is None else params.logprobs,
-        )
+        values = {name: getattr(params, name) for name in _core.SAMPLING_PARAMETERS}
+        if not params.ignore_eos:
+            ends = STARCHAT.reply_end_ids(engine.tokenizer)
+            values["stop_token_ids"] = [*ends, *params.stop_token_ids]
+        if params.seed is None:
+            values["seed"] = _fresh_seed()
+        return _core.SamplingParams(**{k: v for k, v in values.items() if v is not None})
 
 
 def _fresh_seed() -> int:

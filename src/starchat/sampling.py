@@ -20,9 +20,17 @@ from .checks import (
 from .errors import InvalidRequestError
 
 
+def _parameter(default: Any, check: Callable[[str, Any], Any], meaning: str) -> Any:
+    kind = {"default_factory": default} if callable(default) else {"default": default}
+    return field(**kind, metadata={"check": check, "meaning": meaning})
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How a reply is chosen. The defaults are the model cards' (0.2, 50, 0.95).
+
+    The only declaration of a parameter in Python: `make generate` writes SamplingOptions, and the
+    fields of both adapters, from these lines.
 
     Raises InvalidRequestError for values of a wrong type.
 
@@ -30,22 +38,46 @@ class SamplingParams:
     ('###',)
     """
 
-    max_tokens: int | None = None  # None: what the context still holds
-    temperature: float = 0.2  # 0: greedy
-    top_k: int = 50  # 0: off
-    top_p: float = 0.95
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None  # None: a fresh one for every request
-    stop: Sequence[str] = ()
-    stop_token_ids: Sequence[int] = ()
-    min_tokens: int = 0  # no stop id before; stop strings still count
-    ignore_eos: bool = False  # only stop and stop_token_ids end the reply
-    logprobs: int | None = None  # None: none; n: the chosen token and the n best
-    speculation: bool = True  # guess ahead by look-up: the tokens are the same, often sooner
+    max_tokens: int | None = _parameter(
+        None, check_optional_integer, "Most tokens of a reply; None: what the context still holds."
+    )
+    temperature: float = _parameter(0.2, check_number, "0: always the likeliest token.")
+    top_k: int = _parameter(50, check_integer, "Choose among the k likeliest tokens; 0: off.")
+    top_p: float = _parameter(
+        0.95, check_number, "Choose among the likeliest tokens of this total probability; 1: off."
+    )
+    min_p: float = _parameter(
+        0.0, check_number, "Drop tokens less likely than this share of the likeliest; 0: off."
+    )
+    repetition_penalty: float = _parameter(
+        1.0, check_number, "Above 1: what stands in prompt or reply is less likely again; 1: off."
+    )
+    frequency_penalty: float = _parameter(
+        0.0, check_number, "Subtracted from a logit for each time in the reply; 0: off."
+    )
+    presence_penalty: float = _parameter(
+        0.0, check_number, "Subtracted from the logits of what is in the reply; 0: off."
+    )
+    logit_bias: Mapping[int, float] = _parameter(
+        dict, check_bias, "Token id → what is added to its logit; -inf bans it."
+    )
+    seed: int | None = _parameter(None, check_seed, "None: a fresh one for every call.")
+    stop: str | Sequence[str] = _parameter(
+        (), check_stop, "Strings that end a reply and are not part of it."
+    )
+    stop_token_ids: Sequence[int] = _parameter((), check_token_ids, "Ids that end a reply.")
+    min_tokens: int = _parameter(
+        0, check_integer, "No end token before so many tokens; stop strings still count."
+    )
+    ignore_eos: bool = _parameter(
+        False, check_flag, "True: only stop, stop_token_ids and max_tokens end a reply."
+    )
+    logprobs: int | None = _parameter(
+        None, check_optional_integer, "n: report log probabilities, and of the n likeliest tokens."
+    )
+    speculation: bool = _parameter(
+        True, check_flag, "Guess ahead by prompt look-up; False: the same tokens, often later."
+    )
 
     def __post_init__(self) -> None:
         """Check types, and bring the values into one form."""
@@ -77,25 +109,14 @@ class SamplingParams:
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    parameter.name: check_number for parameter in fields(SamplingParams)
-}
-_CHECKS |= {
-    "max_tokens": check_optional_integer,
-    "top_k": check_integer,
-    "logit_bias": check_bias,
-    "seed": check_seed,
-    "stop": check_stop,
-    "stop_token_ids": check_token_ids,
-    "min_tokens": check_integer,
-    "ignore_eos": check_flag,
-    "logprobs": check_optional_integer,
-    "speculation": check_flag,
+    parameter.name: parameter.metadata["check"] for parameter in fields(SamplingParams)
 }
 
 
 class SamplingOptions(TypedDict, total=False):
     """The keywords of every generating method: SamplingParams' fields; None is the default."""
 
+    # Sampling parameters, written by scripts/sampling_parameters.py
     max_tokens: int | None
     temperature: float | None
     top_k: int | None
@@ -112,6 +133,7 @@ class SamplingOptions(TypedDict, total=False):
     ignore_eos: bool | None
     logprobs: int | None
     speculation: bool | None
+    # End of sampling parameters
 
 
 class ReplyOptions(SamplingOptions, total=False):

@@ -69,30 +69,40 @@ class ModelSettings(model_settings.ModelSettings):
 class StarChatSettings(ModelSettings):
     """The constructor arguments; a sampling field left at None means starchat's default."""
 
+    # Sampling parameters, written by scripts/sampling_parameters.py
     max_tokens: int | None = None
-    """Tokens of one reply at most; None: what the context still holds."""
+    """Most tokens of a reply; None: what the context still holds."""
     temperature: float | None = None
     """0: always the likeliest token."""
     top_k: int | None = None
-    """0: off."""
+    """Choose among the k likeliest tokens; 0: off."""
     top_p: float | None = None
+    """Choose among the likeliest tokens of this total probability; 1: off."""
     min_p: float | None = None
+    """Drop tokens less likely than this share of the likeliest; 0: off."""
     repetition_penalty: float | None = None
+    """Above 1: what stands in prompt or reply is less likely again; 1: off."""
     frequency_penalty: float | None = None
+    """Subtracted from a logit for each time in the reply; 0: off."""
     presence_penalty: float | None = None
+    """Subtracted from the logits of what is in the reply; 0: off."""
     logit_bias: dict[int, float] | None = None
-    """Token id → what is added to its logit."""
+    """Token id → what is added to its logit; -inf bans it."""
     seed: int | None = None
     """None: a fresh one for every call."""
     stop: list[str] | None = None
     """Strings that end a reply and are not part of it."""
     stop_token_ids: list[int] | None = None
+    """Ids that end a reply."""
     min_tokens: int | None = None
+    """No end token before so many tokens; stop strings still count."""
     ignore_eos: bool | None = None
-    speculation: bool | None = None
-    """False: no guessing ahead; the tokens are the same."""
+    """True: only stop, stop_token_ids and max_tokens end a reply."""
     logprobs: int | None = None
-    """n: the log probability of every token and of the n best beside it, as metadata."""
+    """n: report log probabilities, and of the n likeliest tokens."""
+    speculation: bool | None = None
+    """Guess ahead by prompt look-up; False: the same tokens, often later."""
+    # End of sampling parameters
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

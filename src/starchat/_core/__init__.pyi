@@ -19,23 +19,28 @@ class Tokenizer:
     def special_tokens(self) -> dict[str, int]: ...
     def __len__(self) -> int: ...
 
-class SamplingParams:
-    """What the engine needs to continue one sequence; every field is checked on submit."""
+#: The fields of SamplingParams and their types in Python.
+SAMPLING_PARAMETERS: dict[str, str]
 
-    max_tokens: int  # > 0
-    min_tokens: int  # stop ids are masked before
-    temperature: float  # 0: greedy
-    top_k: int  # 0: off
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    logit_bias: Mapping[int, float]
-    seed: int  # 64 bits
-    stop_token_ids: Sequence[int]
-    speculation: bool
-    n_logprobs: int  # -1: none; n: chosen token and n best
+class SamplingParams:
+    """How one sequence is continued; every field is checked on submit."""
+
+    # Sampling parameters, written by scripts/sampling_parameters.py
+    max_tokens: int | None  # None: what the context still holds.
+    min_tokens: int  # Stop ids are masked before.
+    temperature: float  # 0: greedy.
+    top_k: int  # 0: off.
+    top_p: float  # 1: off.
+    min_p: float  # Relative to the best token's; 0: off.
+    repetition_penalty: float  # Divides positive logits, multiplies negative ones; 1: off.
+    frequency_penalty: float  # Subtracted for each time in the reply.
+    presence_penalty: float  # Subtracted once for what is in the reply.
+    logit_bias: Mapping[int, float]  # Added to single logits; -inf bans the token.
+    seed: int  # 64 bits.
+    stop_token_ids: Sequence[int]  # End the reply and are not part of it.
+    speculation: bool  # Guess ahead; the tokens are the same.
+    logprobs: int  # -1: none; n: the chosen token's and the n best.
+    # End of sampling parameters
     def __init__(self, **fields: Any) -> None: ...
 
 class Token:

@@ -79,30 +79,54 @@ class StarChat(ModelSettings, StructuredByCalls):
         ```
     """
 
+    # Sampling parameters, written by scripts/sampling_parameters.py
     max_tokens: int | None = Field(
         default=None, description="Most tokens of a reply; None: what the context still holds."
     )
     temperature: float | None = Field(default=None, description="0: always the likeliest token.")
-    top_k: int | None = Field(default=None, description="0: off.")
-    top_p: float | None = Field(default=None, description="1: off.")
-    min_p: float | None = Field(default=None, description="0: off.")
-    repetition_penalty: float | None = Field(default=None, description="1: off.")
-    frequency_penalty: float | None = Field(default=None, description="0: off.")
-    presence_penalty: float | None = Field(default=None, description="0: off.")
+    top_k: int | None = Field(
+        default=None, description="Choose among the k likeliest tokens; 0: off."
+    )
+    top_p: float | None = Field(
+        default=None,
+        description="Choose among the likeliest tokens of this total probability; 1: off.",
+    )
+    min_p: float | None = Field(
+        default=None,
+        description="Drop tokens less likely than this share of the likeliest; 0: off.",
+    )
+    repetition_penalty: float | None = Field(
+        default=None,
+        description="Above 1: what stands in prompt or reply is less likely again; 1: off.",
+    )
+    frequency_penalty: float | None = Field(
+        default=None, description="Subtracted from a logit for each time in the reply; 0: off."
+    )
+    presence_penalty: float | None = Field(
+        default=None, description="Subtracted from the logits of what is in the reply; 0: off."
+    )
     logit_bias: dict[int, float] | None = Field(
-        default=None, description="Added to the logits of these token ids."
+        default=None, description="Token id → what is added to its logit; -inf bans it."
     )
     seed: int | None = Field(default=None, description="None: a fresh one for every call.")
-    stop: str | list[str] | None = Field(default=None, description="Strings that end a reply.")
+    stop: str | list[str] | None = Field(
+        default=None, description="Strings that end a reply and are not part of it."
+    )
     stop_token_ids: list[int] | None = Field(default=None, description="Ids that end a reply.")
-    min_tokens: int | None = Field(default=None, description="No end before so many tokens.")
-    ignore_eos: bool | None = Field(default=None, description="Go on until max_tokens.")
+    min_tokens: int | None = Field(
+        default=None, description="No end token before so many tokens; stop strings still count."
+    )
+    ignore_eos: bool | None = Field(
+        default=None, description="True: only stop, stop_token_ids and max_tokens end a reply."
+    )
     logprobs: int | None = Field(
-        default=None, description="Report log probabilities, and those of the n best beside it."
+        default=None, description="n: report log probabilities, and of the n likeliest tokens."
     )
     speculation: bool | None = Field(
-        default=None, description="Guess ahead by look-up; the tokens are the same without."
+        default=None,
+        description="Guess ahead by prompt look-up; False: the same tokens, often later.",
     )
+    # End of sampling parameters
     allow_special: bool = Field(
         default=False,
         description="Whether a raw prompt's text may spell control tokens, such as <|user|>.",
