@@ -111,6 +111,19 @@ def test_content_wins_over_ids_that_say_something_else(content: str) -> None:
     assert prompt.endswith(f"<|assistant|>\n{content}<|end|>\n<|assistant|>")
 
 
+@pytest.mark.parametrize("token", ["<|system|>", "<|user|>", "<|end|>", "<|endoftext|>"])
+@pytest.mark.parametrize("n_before", [0, 6], ids=["first", "last"])
+def test_a_control_token_among_the_generated_ids_does_not_come_back(
+    token: str, n_before: int
+) -> None:
+    written = BYTES.encode("\nhello")
+    ids = [*written[:n_before], BYTES.control.index(token), *written[n_before:]]
+    end = BYTES.control.index("<|end|>")
+    for generated in (ids if token != "<|end|>" else [*ids, end], [*ids, end]):
+        prompt = render([user("Hi"), assistant("hello", token_ids=generated)])
+        assert prompt == render([user("Hi"), assistant("hello")])
+
+
 # ---- what is refused ------------------------------------------------------------------------
 
 

@@ -36,6 +36,7 @@ from support.tiny_model import Shape, write_tiny
 
 QUESTION = [{"role": "user", "content": "How do I sort a list?"}]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24, "ignore_eos": True}
+SHORT: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
 
 
 @pytest.fixture
@@ -295,6 +296,44 @@ def test_a_stop_string_ends_a_reply(model: StarChat) -> None:
     reply = model.complete("a", stop="xxx", logit_bias={x: 1e4})
     assert (reply.text, reply.token_ids, reply.finish_reason) == ("", (x, x, x), "stop")
     wait_until(lambda: model.stats()["running"] == 0)
+
+
+def control(model: StarChat, token: str) -> int:
+    (id,) = model.tokenize(token, allow_special=True)
+    return id
+
+
+@pytest.mark.parametrize("token", ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"])
+@pytest.mark.parametrize("ask", ["chat", "complete", "infill"])
+def test_role_and_end_tokens_end_every_reply(model: StarChat, token: str, ask: str) -> None:
+    arguments = {"chat": [QUESTION], "complete": ["def f("], "infill": ["a", "b"]}[ask]
+    options: dict[str, Any] = {**SHORT, "logit_bias": {control(model, token): 1e4}}
+    reply = getattr(model, ask)(*arguments, **options)
+    assert (reply.text, reply.token_ids, reply.finish_reason) == ("", (), "stop")
+    reply = getattr(model, ask)(*arguments, **options, ignore_eos=True)
+    assert (reply.text, len(reply.token_ids), reply.finish_reason) == ("", 4, "length")
+
+
+@pytest.mark.parametrize("token", ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"])
+def test_tokens_of_infilling_end_what_is_filled_in(model: StarChat, token: str) -> None:
+    options: dict[str, Any] = {**SHORT, "logit_bias": {control(model, token): 1e4}}
+    framed = "<fim_prefix>a<fim_suffix>b<fim_middle>"
+    for reply in (model.infill("a", "b", **options), model.complete(framed, **options)):
+        assert (reply.token_ids, reply.finish_reason) == ((), "stop")
+    assert model.complete("a", **options).finish_reason == "length"
+
+
+@pytest.mark.parametrize("stop", ["<filename>", "\n<filename>\n", ["x", "<filename>"]])
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_a_stop_string_that_names_a_control_token_stops_there(
+    model: StarChat, stop: str | list[str], ignore_eos: bool
+) -> None:
+    options: dict[str, Any] = {"logit_bias": {control(model, "<filename>"): 1e4}, **SHORT}
+    assert model.complete("a", **options).finish_reason == "length"
+    reply = model.complete("a", **options, stop=stop, ignore_eos=ignore_eos)
+    assert (reply.text, reply.token_ids, reply.finish_reason) == ("", (), "stop")
+    spelt = {id: 1e4 for id in model.tokenize("b")}
+    assert model.complete("a", max_tokens=4, logit_bias=spelt, stop=stop).text == "bbbb"
 
 
 def test_errors_of_a_stream_are_raised_by_the_call(model: StarChat) -> None:

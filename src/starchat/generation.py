@@ -17,6 +17,7 @@ from .chat.tools import Toolbox
 from .engine_registry import EngineHandle
 from .errors import ContextLengthError, InvalidRequestError
 from .grammar.constraint import Constraint
+from .infill import infill_end_ids
 from .sampling import CONSTRAINTS, TOOLS, SamplingParams
 from .stream import PartialReply
 from .text_stream import TextStream
@@ -77,12 +78,18 @@ class Generation:
     def _core_params(self, engine: _core.Engine) -> _core.SamplingParams:
         params = self.params
         values = {name: getattr(params, name) for name in _core.SAMPLING_PARAMETERS}
-        if not params.ignore_eos:
-            ends = STARCHAT.reply_end_ids(engine.tokenizer)
-            values["stop_token_ids"] = [*ends, *params.stop_token_ids]
+        values["stop_token_ids"] = [*self._end_ids(engine.tokenizer), *params.stop_token_ids]
         if params.seed is None:
             values["seed"] = _fresh_seed()
         return _core.SamplingParams(**{k: v for k, v in values.items() if v is not None})
+
+    def _end_ids(self, tokenizer: _core.Tokenizer) -> list[int]:
+        """Return the ids that end the reply unasked, and those that stop strings name."""
+        named = [tokenizer.find(stop.strip()) for stop in self.params.stop]
+        ids = [id for id in named if id is not None and tokenizer.is_special(id)]
+        if not self.params.ignore_eos:
+            ids += STARCHAT.reply_end_ids(tokenizer) + infill_end_ids(self.prompt, tokenizer)
+        return ids
 
 
 def _fresh_seed() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import _core
 from .errors import UnsupportedFeatureError
 
@@ -27,3 +29,12 @@ def infill_prompt(prefix: str, suffix: str, tokenizer: _core.Tokenizer, file: st
         f"{file}: this vocabulary has no <fim_prefix>, <fim_suffix> and <fim_middle>: infill needs "
         "a StarCoder or SantaCoder file"
     )
+
+
+def infill_end_ids(prompt: Sequence[int], tokenizer: _core.Tokenizer) -> list[int]:
+    """Return the ids of the tokens that end a reply to a prompt with a gap, [] without a gap."""
+    for tokens in FIM_SPELLINGS:
+        found = [id for token in tokens if (id := tokenizer.find(token)) is not None]
+        if len(found) == len(tokens) and found[-1] in prompt:
+            return found
+    return []

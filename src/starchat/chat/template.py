@@ -27,6 +27,9 @@ class Tokenizer(Protocol):
     def find(self, token: str, /) -> int | None:
         """Return the id of a whole token."""
 
+    def is_special(self, id: int, /) -> bool:
+        """Return whether the token is a control token."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
@@ -40,7 +43,7 @@ class ChatTemplate:
     roles: Mapping[str, str]  # role → the token before its turns
     lead: str  # at most one character
     end: str  # the token behind a turn
-    reply_ends: tuple[str, ...]  # tokens that end a reply, in any prompt
+    reply_ends: tuple[str, ...]  # tokens that end a reply, in any prompt, beside the roles
 
     def render(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[int]:
         """Return the prompt of a dialogue; it ends where the assistant's next reply begins.
@@ -65,7 +68,8 @@ class ChatTemplate:
 
     def reply_end_ids(self, tokenizer: Tokenizer) -> list[int]:
         """Return the ids that end a reply, as far as the vocabulary has them."""
-        found = [tokenizer.find(token) for token in self.reply_ends]
+        ends = (*self.reply_ends, *self.roles.values())
+        found = [tokenizer.find(token) for token in ends]
         return [id for id in found if id is not None]
 
     def _control_ids(self, tokenizer: Tokenizer) -> tuple[dict[str, int], int]:
@@ -82,12 +86,16 @@ class ChatTemplate:
     def _content_ids(self, turn: Turn, tokenizer: Tokenizer) -> Sequence[int]:
         """Return the ids of a turn's lead and content: those generated for it, if they still fit.
 
-        They do not where the caller edited the content, or a stop string was cut off.
+        They do not where the caller edited the content, or a stop string was cut off. Ids with a
+        control token before their end are not used: they would begin a turn of another role.
         """
-        if turn.token_ids:
-            text = tokenizer.decode(turn.token_ids, skip_special=True).decode("utf-8", "replace")
-            if restated(text.removeprefix(self.lead)) == turn.content:
-                return turn.token_ids
+        if ids := turn.token_ids:
+            text = tokenizer.decode(ids, skip_special=True).decode("utf-8", "replace")
+            written = ids[:-1] if ids[-1] == tokenizer.find(self.end) else ids
+            if restated(text.removeprefix(self.lead)) == turn.content and not any(
+                tokenizer.is_special(id) for id in written
+            ):
+                return ids
         return tokenizer.encode(self.lead + turn.content)
 
 
