@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
@@ -21,11 +20,7 @@ from .chat.tools import Toolbox
 from .checks import check_allow_special, check_token_ids
 from .embedding import EmbeddingJob
 from .engine_registry import EngineHandle, EngineSettings, acquire_engine, file_name
-from .errors import (
-    FileAccessError,
-    InvalidRequestError,
-    unexpected,
-)
+from .errors import FileAccessError, InvalidRequestError, unexpected
 from .generation import Generation
 from .infill import infill_prompt
 from .progress import LoadingBar
@@ -391,12 +386,7 @@ class StarChat:
         """Return the model."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the model."""
         self.close()
 

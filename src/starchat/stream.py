@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from . import _core
@@ -199,12 +198,7 @@ class Stream(Iterator[Chunk]):
         """Return the stream."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the stream."""
         self.close()
 
@@ -286,12 +280,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         """Return the stream."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Close the stream."""
         await self.aclose()
 
