@@ -30,10 +30,8 @@ def bench(
         info = model.info
         for option, n_tokens in ("--prompt-tokens", prompt_tokens), ("--tokens", tokens):
             if n_tokens >= info.n_ctx:
-                raise InvalidRequestError(
-                    f"{option}: expected less than the context of {info.n_ctx:,} tokens, "
-                    f"got {n_tokens:,}"
-                )
+                expected = f"expected less than the context of {info.n_ctx:,} tokens"
+                raise InvalidRequestError.of(option, f"{expected}, got {n_tokens:,}")
         stderr = Console(stderr=True)
         with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
             task = bar.add_task("measuring", total=3 * repeat)

@@ -41,20 +41,17 @@ def _overview(content: dict[str, Any], n_ctx: int) -> Any:
     head_dim = content["n_embd"] // content["n_head"]
     kv_bytes = -(-n_ctx // content["kv_page_tokens"]) * content["kv_page_bytes"]  # whole pages
     vocabulary = content["vocabulary"]
-    heads = (
-        "one head of keys and values" if content["multi_query"] else "as many of keys and values"
-    )
-    output = (
-        "the input matrix" if not content["has_lm_head"] or content["lm_head_is_wte"] else "its own"
-    )
+    kv_heads = "one head" if content["multi_query"] else "as many"
+    is_tied = not content["has_lm_head"] or content["lm_head_is_wte"]
     rows = {
         "file": content["path"],
         "format": f"{content['format']}, {content['weight_type']} (ftype {content['ftype']})",
         "size": _size(content["size_bytes"]),
         "parameters": f"{content['n_params']:,}",
         "layers": f"{content['n_layer']} of width {content['n_embd']:,}",
-        "attention": f"{content['n_head']} heads of width {head_dim}, {heads}",
-        "output matrix": output,
+        "attention": f"{content['n_head']} heads of width {head_dim}, "
+        f"{kv_heads} of keys and values",
+        "output matrix": "the input matrix" if is_tied else "its own",
         "context": f"{content['n_ctx']:,} tokens",
         "vocabulary": f"{vocabulary['n_tokens']:,} tokens, {vocabulary['n_distinct']:,} distinct",
         "weights": f"{_size(content['weight_bytes'])} without repetitions",

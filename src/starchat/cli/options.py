@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -72,13 +72,8 @@ class ReplyOptions(ModelOptions):
     @property
     def sampling(self) -> SamplingOptions:
         """The keywords of StarChat's methods."""
-        return SamplingOptions(
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            seed=self.seed,
-        )
+        values = {name: getattr(self, name) for name in ReplyOptions.__annotations__}
+        return cast(SamplingOptions, values)
 
 
 def taking(options: type[ModelOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
