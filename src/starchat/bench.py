@@ -107,6 +107,6 @@ def measure(
 
 
 def _multiply_adds(info: ModelInfo) -> int:
-    """Return those of one token of a prompt: all matrices but the output's, which only ends it."""
+    """Return those for one token of a prompt; only its last token meets the output matrix."""
     width, kv_width = info.n_embd, info.n_kv_head * (info.n_embd // info.n_head)
     return info.n_layer * width * (width + 2 * kv_width + width + 8 * width)

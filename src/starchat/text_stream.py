@@ -84,11 +84,7 @@ class TextStream:
     """
 
     def __init__(
-        self,
-        stop: Sequence[str] = (),
-        *,
-        lead: str = "",
-        calls: CallFilter | None = None,
+        self, stop: Sequence[str] = (), *, lead: str = "", calls: CallFilter | None = None
     ) -> None:
         """Stop at any of `stop`; leave out the character `lead` where the text begins with it."""
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode

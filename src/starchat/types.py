@@ -77,7 +77,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """Both together."""
+        """Tokens of the prompt and of the reply."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: Usage) -> Usage:

@@ -37,7 +37,7 @@ class CallReader:
     """
 
     def __init__(self, forced: bool = False) -> None:
-        """Begin a reply; a forced one has no text, so its end within a marker is none either."""
+        """Begin a reply. A forced one holds only calls: the beginning of a marker is no text."""
         self._forced = forced
         self.calls: list[ToolCall] = []  # whole ones
         self._fresh: list[ToolCallChunk] = []
@@ -47,9 +47,8 @@ class CallReader:
         self._id = self._name = self._arguments = ""  # of the call that is being read
         self._end = _ObjectEnd()
         self._rest = ""  # fed and not read yet
-        self._read: Callable[[CallReader], bool] = (
-            CallReader._read_head
-        )  # returns whether it read something
+        # The next step; returns whether it read something.
+        self._read: Callable[[CallReader], bool] = CallReader._read_head
 
     @property
     def began(self) -> bool:
@@ -95,8 +94,7 @@ class CallReader:
         return text
 
     def _read_head(self) -> bool:
-        head = _HEAD.match(self._rest)
-        if not head:
+        if not (head := _HEAD.match(self._rest)):
             return False
         try:
             self._name = json.loads(head[1])
@@ -174,7 +172,7 @@ class _ObjectEnd:
 def load_object(text: str) -> dict[str, Any] | None:
     """Return the object of a JSON text; None for what Python cannot hold.
 
-    That is an integer of more than 4,300 digits, or thousands of lists in each other.
+    That is an integer of more than 4,300 digits, or lists that are nested thousands deep.
     """
     try:
         # NaN and Infinity are no JSON: int refuses them

@@ -112,10 +112,7 @@ class Toolbox:
 
     @classmethod
     def check(
-        cls,
-        tools: object = None,
-        tool_choice: object = "auto",
-        parallel_tool_calls: object = True,
+        cls, tools: object = None, tool_choice: object = "auto", parallel_tool_calls: object = True
     ) -> Toolbox:
         """Return checked tools; raise InvalidRequestError, naming the tool that is wrong.
 
@@ -136,10 +133,9 @@ class Toolbox:
                 problem = f"{tool_choice!r} needs at least one tool, but tools is empty"
                 raise InvalidRequestError.of("tool_choice", problem, got=tool_choice)
             return cls(found, found, "any", parallel_tool_calls)
-        allowed = tuple([tool for tool in found if tool.name == tool_choice])
-        if not allowed:
-            raise _unknown(found, tool_choice)
-        return cls(found, allowed, "any", parallel_tool_calls)
+        if allowed := tuple([tool for tool in found if tool.name == tool_choice]):
+            return cls(found, allowed, "any", parallel_tool_calls)
+        raise _unknown(found, tool_choice)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Toolbox:

@@ -24,12 +24,8 @@ _SCHEMAS = {
     *("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "contentSchema"),
 }
 _COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"}
-_TESTING = {
-    "not",
-    "if",
-    "contains",
-    "dependentSchemas",
-}  # closing a schema in them may allow more, or nothing
+# Closing a schema in one of these may allow more, or nothing.
+_TESTING = {"not", "if", "contains", "dependentSchemas"}
 _OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 _OF_OTHERS = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6"}
@@ -115,14 +111,10 @@ def enforceable_schema(schema: Schema) -> Schema:
     {'items': {}}
     """
 
-    def kept(node: Schema) -> Schema:
-        return {
-            key: value
-            for key, value in node.items()
-            if key != "uniqueItems" and (key != "format" or value in _FORMATS)
-        }
+    def is_enforced(key: str, value: Any) -> bool:
+        return key != "uniqueItems" and (key != "format" or value in _FORMATS)
 
-    return map_schema(schema, kept)
+    return map_schema(schema, lambda node: {k: v for k, v in node.items() if is_enforced(k, v)})
 
 
 def closed_schema(schema: Schema) -> Schema:
