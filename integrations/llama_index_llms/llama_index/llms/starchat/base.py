@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
+_CONSTRAINTS = ("json_schema", "regex", "grammar", "choice")
 _NUM_OUTPUT = 512  # tokens that LlamaIndex reserves for an answer without max_tokens
 
 
@@ -55,7 +56,8 @@ class StarChat(ModelSettings, StructuredByCalls):
     sequences are computed together. Closing a stream or cancelling a task ends its sequence.
 
     `None` leaves a parameter to starchat's own default; an argument of a call wins over the
-    field of the same name, and an unknown one raises `starchat.InvalidRequestError`.
+    field of the same name, and an unknown one raises `starchat.InvalidRequestError`. A constraint
+    or the tools of a call replace the constraint that is a field.
 
     `complete` asks its prompt as one user turn, after `system_prompt`; with `formatted=True`, or
     a `completion_to_prompt` of your own, the text goes to the model as it is. `chat` takes the
@@ -127,6 +129,12 @@ class StarChat(ModelSettings, StructuredByCalls):
         description="Guess ahead by prompt look-up; False: the same tokens, often later.",
     )
     # End of sampling parameters
+    json_schema: dict[str, Any] | Literal[True] | None = Field(
+        default=None, description="Replies are JSON of this schema; True: any JSON object."
+    )
+    regex: str | None = Field(default=None, description="Replies match this expression.")
+    grammar: str | None = Field(default=None, description="Replies follow this Lark or GBNF.")
+    choice: list[str] | None = Field(default=None, description="Replies are one of these texts.")
     allow_special: bool = Field(
         default=False,
         description="Whether a raw prompt's text may spell control tokens, such as <|user|>.",
@@ -277,7 +285,7 @@ class StarChat(ModelSettings, StructuredByCalls):
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> _Request:
         if own := self.own_template:
             return self._raw(own(list(messages)), kwargs)
-        return _Request("chat", to_starchat(messages), self._sampling() | kwargs)
+        return _Request("chat", to_starchat(messages), self._options(kwargs))
 
     def _complete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
         if unseen := kwargs.keys() & {"tools", "tool_choice", "parallel_tool_calls"}:
@@ -292,11 +300,21 @@ class StarChat(ModelSettings, StructuredByCalls):
         return self._chat(self._extend_messages([ChatMessage(prompt)]), kwargs)
 
     def _raw(self, prompt: str, kwargs: dict[str, Any]) -> _Request:
-        options = {"allow_special": self.allow_special, **self._sampling(), **kwargs}
+        options = {"allow_special": self.allow_special, **self._options(kwargs)}
         return _Request("complete", prompt, options)
 
+    def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return a call's keywords over the fields; a call has one constraint, or tools."""
+        held = any(kwargs.get(name) is not None for name in _CONSTRAINTS)
+        if held or (kwargs.get("tools") and kwargs.get("tool_choice") != "none"):
+            return self._sampling() | kwargs
+        return self._given(_CONSTRAINTS) | self._sampling() | kwargs
+
     def _sampling(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in _SAMPLING}
+        return self._given(_SAMPLING)
+
+    def _given(self, names: Sequence[str]) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,0 +1,78 @@
+"""A constraint is a field of the LLM, so that it reaches LlamaIndex's own components."""
+
+from enum import Enum
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.evaluation import FaithfulnessEvaluator, RelevancyEvaluator
+from llama_index.core.prompts import PromptTemplate
+from llama_index.llms.starchat import StarChat
+from pydantic import BaseModel
+
+import starchat
+from calling_contract import ADD
+from llm_contract import CHATS, QUESTION, WAYS, last, text_of
+
+#: Constraints that leave one reply, and that reply.
+HELD: dict[str, tuple[Any, str]] = {
+    "choice": (["north"], "north"),
+    "regex": ("so{2}n", "soon"),
+    "grammar": ('start: "a" "b"', "ab"),
+    "json_schema": ({"const": 7}, "7"),
+}
+
+
+class Side(Enum):
+    LEFT = "left"
+
+
+class Turn(BaseModel):
+    side: Side
+
+
+@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_constraint_that_is_a_field_holds_every_reply(way: str, name: str) -> None:
+    value, reply = HELD[name]
+    llm = StarChat(temperature=0, max_tokens=24, **{name: value})
+    assert text_of(await last(llm, way, QUESTION)) == reply
+
+
+@pytest.mark.parametrize("other", HELD)
+@pytest.mark.parametrize("name", HELD)
+def test_a_calls_own_constraint_replaces_the_field(name: str, other: str) -> None:
+    llm = StarChat(temperature=0, max_tokens=24, **{name: HELD[name][0]})
+    value = ["south"] if other == "choice" else HELD[other][0]
+    reply = "south" if other == "choice" else HELD[other][1]
+    assert llm.complete(QUESTION, **{other: value}).text == reply
+    assert llm.complete(QUESTION, **{name: None}).text != HELD[name][1]
+
+
+async def test_a_calls_tools_replace_the_field() -> None:
+    llm = StarChat(temperature=0, max_tokens=200, choice=["north"])
+    response = llm.chat_with_tools([ADD], QUESTION, tool_required=True)
+    assert llm.get_tool_calls_from_response(response)[0].tool_name == ADD.metadata.name
+    assert llm.structured_predict(Turn, PromptTemplate("Go!")).side is Side.LEFT
+    for way in CHATS:  # no call is possible: the reply is a text, which the field holds
+        for options in ({"tools": []}, {"tools": [{"name": "now"}], "tool_choice": "none"}):
+            assert text_of(await last(llm, way, QUESTION, **options)) == "north"
+
+
+def test_own_templates_are_held_too() -> None:
+    llm = StarChat(choice=["north"], messages_to_prompt=lambda messages: "# Where?\n")
+    assert llm.chat([ChatMessage(QUESTION)]).message.content == "north"
+    assert llm.structured_predict(Turn, PromptTemplate("Go!")).side is Side.LEFT
+
+
+def test_two_constraints_are_refused() -> None:
+    with pytest.raises(starchat.InvalidRequestError, match="regex and choice"):
+        StarChat(choice=["a"], regex="a").complete(QUESTION)
+
+
+@pytest.mark.parametrize("evaluator", [FaithfulnessEvaluator, RelevancyEvaluator])
+@pytest.mark.parametrize("verdict", ["YES", "NO"])
+def test_evaluators_read_a_verdict(evaluator: Any, verdict: str) -> None:
+    judge = StarChat(choice=[verdict])
+    result = evaluator(llm=judge).evaluate(query="Why?", response="So.", contexts=["So."])
+    assert (result.feedback, result.passing) == (verdict, verdict == "YES")
