@@ -187,7 +187,7 @@ def test_one_different_byte_in_a_copy_means_multi_head(
     assert (info["multi_query"], info["n_kv_head"]) == (False, 4)
 
 
-def test_different_query_bytes_do_not_matter_to_the_fold(path: Path) -> None:
+def test_queries_that_differ_do_not_keep_copies_of_heads(path: Path) -> None:
     file = File.parse(write_tiny(path, "q4_0").path.read_bytes())
     c_attn = file["model/h0/attn/c_attn/w"]
     c_attn.data = b"\1" * (len(c_attn.data) // 3) + c_attn.data[len(c_attn.data) // 3 :]
@@ -209,6 +209,33 @@ def test_heads_larger_than_the_buffer_are_compared_to_their_end(path: Path) -> N
             file.seek(places[name]["offset"] + places[name]["size_bytes"] - 1)
             file.write(b"\x55")
         assert _core.inspect(path)[flag] is False
+
+
+def bytes_read() -> int:
+    """Return the bytes that this process has read so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.skipif(not os.access("/proc/self/io", os.R_OK), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("options", "isa", "message"),
+    [
+        ({"n_ctx": 3}, "", "n_ctx: expected 2 to 2"),
+        ({"n_threads": 257}, "", "n_threads: expected 1 to 256"),
+        ({}, "mmx", "STARCHAT_ISA=mmx"),
+    ],
+    ids=["n_ctx", "n_threads", "isa"],
+)
+def test_wrong_options_are_refused_before_weights_are_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, int], isa: str, message: str
+) -> None:
+    shape = Shape(n_embd=256, n_head=2, n_layer=1, n_ctx=2, n_vocab=700)
+    write_tiny(path, "f32", shape)
+    monkeypatch.setenv("STARCHAT_ISA", isa)
+    n_before = bytes_read()
+    with pytest.raises(StarChatError, match=message):
+        _core.Engine(str(path), **options)
+    assert bytes_read() - n_before < path.stat().st_size // 10
 
 
 def test_one_head_is_multi_query(tmp_path: Path) -> None:

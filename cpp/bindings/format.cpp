@@ -11,6 +11,7 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
+#include "format/duplicates.hpp"
 #include "format/open_model.hpp"
 #include "model/kv_store.hpp"
 #include "text/tokenizer.hpp"
@@ -56,7 +57,9 @@ py::dict inspect(const py::object& path_like) {
   const auto path = py::module_::import("os").attr("fsencode")(path_like).cast<std::string>();
   const ModelFile file = [&] {
     const GilReleased released;
-    return open_model(path);
+    ModelFile opened = open_model(path);
+    remove_duplicates(opened);
+    return opened;
   }();
   const DecoderConfig& c = file.config;
   uint64_t size_bytes = 0;

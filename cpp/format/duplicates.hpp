@@ -6,12 +6,8 @@
 
 namespace starchat {
 
-// Both remove copies only if they are the same bytes in every layer.
-
-// Sets n_kv_head. Before, it is n_head, and the Qkv tensors and biases have one source each.
-void fold_kv_heads(ModelFile& file);
-
-// Sets repeats_token_embedding.
-void fold_output(ModelFile& file);
+// Removes copies that are the same bytes in every layer. This compares, so it reads a part of the
+// weights. Errors: InputFile::read.
+void remove_duplicates(ModelFile& file);
 
 }  // namespace starchat

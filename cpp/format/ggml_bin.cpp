@@ -10,7 +10,6 @@
 
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
-#include "format/duplicates.hpp"
 #include "format/other_formats.hpp"
 
 namespace starchat {
@@ -375,8 +374,6 @@ ModelFile read_ggml_bin(InputFile input) {
   const TensorType weight_type = read_config(file, reader);
   read_vocabulary(file, weight_type, reader);
   TensorReader(file, weight_type, reader).read_all();
-  fold_kv_heads(file);
-  fold_output(file);
   return file;
 }
 

@@ -11,8 +11,7 @@ namespace starchat {
 inline constexpr std::string_view kGgmlMagic = "lmgg";  // u32 0x67676d6c
 
 // Matrices must all be of the type that the header's ftype names; norms, biases and model/wpe f32.
-// What files repeat is compared, which reads a part of the weights. Throws FileAccessError,
-// UnsupportedFormatError, CorruptFileError.
+// Throws FileAccessError, UnsupportedFormatError, CorruptFileError.
 ModelFile read_ggml_bin(InputFile file);
 
 }  // namespace starchat

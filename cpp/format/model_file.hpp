@@ -99,8 +99,8 @@ struct ModelFile {
   std::string quantization;  // the same by name: "q4_0"
   DecoderConfig config{};
   std::vector<std::string> vocabulary;   // raw bytes of each token id
-  std::vector<Tensor> tensors;           // rows that the files repeat are listed once
-  bool repeats_token_embedding = false;  // as the output matrix, which is not among the tensors
+  std::vector<Tensor> tensors;           // without copies after remove_duplicates()
+  bool repeats_token_embedding = false;  // as the output matrix, which was removed from the tensors
   std::vector<StoredTensor> stored;      // in file order
   std::vector<InputFile> files;          // the one that was named first
 

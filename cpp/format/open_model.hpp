@@ -1,4 +1,5 @@
-// Opens a model file of any format that is known here: its first bytes choose the reader.
+// Opens a model file of any format that is known here: its first bytes choose the reader. Reads no
+// weights.
 #pragma once
 #include <string>
 

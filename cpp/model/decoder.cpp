@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "format/duplicates.hpp"
 #include "format/open_model.hpp"
 #include "model/cpu_layers.hpp"
 
@@ -107,6 +108,10 @@ void Decoder::embed(const Batch& batch) {
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
                        const Progress& progress) {
   ModelFile file = open_model(path);
+  select_kernels();  // these three throw before any weight is read
+  checked_threads(n_threads);
+  with_n_ctx(file.config, n_ctx);
+  remove_duplicates(file);
   auto model = std::make_unique<Decoder>(file, n_threads, n_ctx, progress);
   return {std::move(model), std::move(file.vocabulary)};
 }

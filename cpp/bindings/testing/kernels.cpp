@@ -11,6 +11,7 @@
 #include "base/errors.hpp"
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
+#include "format/duplicates.hpp"
 #include "format/open_model.hpp"
 #include "model/decoder.hpp"
 
@@ -85,8 +86,10 @@ class Matrix {
 // A model whose tensors come from several files, by name: the others from `path`.
 ModelFile open_mixed(const std::string& path, const std::map<std::string, std::string>& paths) {
   ModelFile file = open_model(path);
+  remove_duplicates(file);
   for (const auto& [name, other_path] : paths) {
     ModelFile other = open_model(other_path);
+    remove_duplicates(other);
     const auto has_name = [&](const Tensor& tensor) { return tensor.name == name; };
     Tensor& tensor = *std::ranges::find_if(file.tensors, has_name);
     tensor = *std::ranges::find_if(other.tensors, has_name);
