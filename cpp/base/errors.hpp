@@ -12,9 +12,9 @@ namespace starchat {
 
 struct ErrorFields {
   using Number = std::variant<std::monostate, int64_t, double>;
-  std::string param;  // the argument at fault, "" for none
-  Number limit;       // the bound that `got` is beyond
-  Number got;
+  std::string param{};  // the argument at fault, "" for none
+  Number limit{};       // the bound that `got` is beyond
+  Number got{};
 };
 
 class Error : public std::runtime_error {
