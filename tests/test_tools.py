@@ -364,6 +364,26 @@ def test_messages_of_tools_are_refused_with_where_and_why(messages: Any, sentenc
         check_messages(messages)
 
 
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user("?"), result("3"), assistant("It is 3.")],
+        [user("Thanks"), result("3"), assistant("", call("f", {})), user("?")],
+        [assistant("", call("f", {})), result("3"), result("3")],
+        [assistant("", call("f", {})), {"role": "tool", "content": "3"}],
+        [user("?"), assistant("", call("f", {}), call("g", {}))],
+        [user("?"), {"role": "system", "content": "Be brief."}],
+    ],
+    ids=["no call", "reversed", "answered twice", "no id", "one id twice", "late system"],
+)
+def test_a_part_of_a_dialogue_is_counted_although_it_cannot_be_asked(
+    nano: StarChat, messages: Any
+) -> None:
+    with pytest.raises(InvalidRequestError):
+        nano.chat(messages)
+    assert nano.count_tokens(messages) > nano.count_tokens(messages[:1])
+
+
 def test_work_grows_with_the_number_of_calls_and_not_with_its_square() -> None:
     class Id(str):
         __hash__ = str.__hash__

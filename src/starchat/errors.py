@@ -20,10 +20,9 @@ The C++ core throws classes of the same names with the same fields (cpp/base/err
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+_Error = TypeVar("_Error", bound="StarChatError")
 
 #: Names of the kinds of errors, for programs: they stay when a sentence changes.
 ErrorCode: TypeAlias = Literal[
@@ -82,7 +81,7 @@ class StarChatError(Exception):
             self.code = code
 
     @classmethod
-    def of(cls, where: str, problem: str, key: str = "", **fields: Any) -> Self:
+    def of(cls: type[_Error], where: str, problem: str, key: str = "", **fields: Any) -> _Error:
         """Return the error whose text begins with the place at fault; `key` is a key of it.
 
         >>> error = InvalidRequestError.of("messages[0]", "the role is missing", "role")

@@ -162,10 +162,13 @@ class StarChat:
     ) -> int:
         """Return how many tokens a dialogue takes as a prompt, its frame and tools included.
 
+        Counts parts of a dialogue too, in any order: results may lack their calls.
+
         >>> StarChat.load().count_tokens([{"role": "user", "content": "Hello"}]) > 8
         True
         """
-        return len(self._chat_prompt(messages, Toolbox.check(tools)))
+        turns = check_messages(messages, Toolbox.check(tools), part=True)
+        return len(STARCHAT.render(turns, self._engine.tokenizer))
 
     # ---- raw text ---------------------------------------------------------------------------
 

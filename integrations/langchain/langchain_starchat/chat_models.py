@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
+from langchain_core.tools import BaseTool
 
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
 from langchain_starchat.request_options import (
@@ -34,9 +35,6 @@ from langchain_starchat.structured_output import (
 )
 from starchat import Chunk, InvalidRequestError, StarChat
 from starchat.openai import read_tool_choice
-
-if TYPE_CHECKING:
-    from langchain_core.tools import BaseTool
 
 
 class ChatStarChat(StarChatSettings, BaseChatModel):
@@ -185,11 +183,14 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Return how many tokens the prompt of these messages has, template and tools included."""
+        """Return how many tokens the prompt of these messages has, template and tools included.
+
+        Counts any messages in any order, such as the parts that `trim_messages` tries.
+        """
         if not messages:
             return 0
         definitions = [definition(tool) for tool in tools or ()]
-        dialogue = to_starchat(messages, self.model_name)
+        dialogue = to_starchat(messages, self.model_name, part=True)
         return self._model().count_tokens(dialogue, definitions)
 
     def bind_tools(

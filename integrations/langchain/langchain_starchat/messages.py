@@ -45,16 +45,25 @@ _ROLES: dict[str, Role] = {
 _CALL_BLOCKS = ("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call")
 
 
-def to_starchat(messages: Sequence[BaseMessage], model_name: str) -> list[Message]:
+def to_starchat(
+    messages: Sequence[BaseMessage], model_name: str, *, part: bool = False
+) -> list[Message]:
     """Return the dialogue in starchat's form; the caller's messages are not changed.
 
     Senders' names are left out, as the template has no place for them. Calls that were cut are
     left out too, unless a tool message answers them (agents answer with an error): such a call
     stands there without arguments. Raises InvalidRequestError for unknown roles, and for content
-    that is not text.
+    that is not text; not for a `part` of a dialogue, which is only to be counted.
     """
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
-    return system_first([_turn(m, i, model_name, answered) for i, m in enumerate(messages)])
+    turns = [_turn(m, i, model_name, answered, part) for i, m in enumerate(messages)]
+    if part:  # a result may stand before its call, which has the tool's name
+        callers = [message for message in messages if isinstance(message, AIMessage)]
+        names = {call["id"]: call["name"] for m in callers for call in m.tool_calls}
+        for turn in turns:
+            if name := names.get(turn.get("tool_call_id")):
+                turn["name"] = name
+    return system_first(turns)
 
 
 def to_ai_message(chunks: Sequence[Chunk], model_name: str) -> AIMessage:
@@ -168,15 +177,17 @@ def _unparsable_ending(arguments: str) -> str:
     return brackets
 
 
-def _turn(message: BaseMessage, index: int, model_name: str, answered: set[str]) -> Message:
-    turn = Message(role=_role(message, index), content=_text(message, index))
+def _turn(
+    message: BaseMessage, index: int, model_name: str, answered: set[str], part: bool
+) -> Message:
+    turn = Message(role=_role(message, index, part), content=_text(message, index))
     if isinstance(message, AIMessage):
         calls = [
             ToolCall(call["id"] or f"call_{index}_{number}", call["name"], call["args"])
             for number, call in enumerate(message.tool_calls)
         ]
         cut = [call for call in message.invalid_tool_calls if call["id"] in answered]
-        calls += [ToolCall(call["id"] or "", call["name"] or "", {}) for call in cut]
+        calls += [ToolCall(call["id"] or "", call["name"] or "unknown", {}) for call in cut]
         if calls:
             turn["tool_calls"] = calls
     if isinstance(message, ToolMessage):
@@ -192,13 +203,15 @@ def _turn(message: BaseMessage, index: int, model_name: str, answered: set[str])
     return turn
 
 
-def _role(message: BaseMessage, index: int) -> Role:
+def _role(message: BaseMessage, index: int, part: bool) -> Role:
     for kind, role in _KINDS.items():
         if isinstance(message, kind):
             return role
     name = message.role if isinstance(message, ChatMessage) else message.type
     if isinstance(message, ChatMessage) and name in _ROLES:
         return _ROLES[name]
+    if part:
+        return "user"
     problem = f"expected one of the roles {', '.join(_ROLES)}, got {name!r}"
     raise InvalidRequestError.of(f"messages[{index}]", problem)
 

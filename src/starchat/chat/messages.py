@@ -32,12 +32,17 @@ class Turn:
     token_ids: tuple[int, ...] = ()
 
 
-def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Turn]:
+def check_messages(
+    messages: Messages, tools: Toolbox | None = None, *, part: bool = False
+) -> list[Turn]:
     """Return the turns of a dialogue, with the one system turn first, empty where none is given.
 
     Several system messages at the start are joined by a blank line; the tools follow them. Turns
     of the same role may follow each other. The results of the calls of one assistant's turn become
     one turn of the user, in the order of the calls. The messages are not changed.
+
+    A `part` of a dialogue, in any order, is to be counted: results may lack their calls, and system
+    messages may stand anywhere.
 
     Raises InvalidRequestError.
 
@@ -53,7 +58,7 @@ def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Tur
         raise InvalidRequestError.of("messages", problem, limit=1, got=0)
     system: list[str] = []
     turns: list[Turn] = []
-    open_calls = _OpenCalls([])
+    open_calls = _OpenCalls([], part)
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         role, content = _check_message(where, message)
@@ -61,16 +66,14 @@ def check_messages(messages: Messages, tools: Toolbox | None = None) -> list[Tur
             open_calls.answer(where, message, content)
             continue
         turns += open_calls.turns()
-        open_calls = _OpenCalls([])
+        calls = _check_calls(f"{where}.tool_calls", message.get("tool_calls", ()))
+        open_calls = _OpenCalls(calls, part)
         if role == "assistant":
-            open_calls = _OpenCalls(
-                _check_calls(f"{where}.tool_calls", message.get("tool_calls", ()))
-            )
             ids = check_token_ids(f"{where}.token_ids", message.get("token_ids", ()))
             turns.append(Turn(role, reply_text(content, open_calls.lines(where)), ids))
         elif role == "user":
             turns.append(Turn(role, plain_text(content)))
-        elif turns:
+        elif turns and not part:
             problem = "a system message must stand before all others"
             raise InvalidRequestError.of(where, problem)
         else:
@@ -141,16 +144,17 @@ def _check_call(where: str, call: Any) -> ToolCall:
 class _OpenCalls:
     """The calls of one turn of the assistant, and the results of tools."""
 
-    def __init__(self, calls: Sequence[ToolCall]) -> None:
+    def __init__(self, calls: list[ToolCall], part: bool) -> None:
         self._calls = calls
+        self._part = part  # of a dialogue: any call may be missing
         self._by_id = {call.id: call for call in calls}
-        self._answers: dict[str, str] = {}  # by the id of the call
+        self._answers: dict[str, str] = {}  # by the id of the call, in a part by place
 
     def lines(self, where: str) -> list[str]:
         """Return the lines of the calls."""
         ids: set[str] = set()
         for call in self._calls:
-            if call.id in ids:
+            if call.id in ids and not self._part:
                 raise InvalidRequestError.of(where, f"two calls have the id {shown(call.id)}")
             ids.add(call.id)
         return [
@@ -160,6 +164,11 @@ class _OpenCalls:
 
     def answer(self, where: str, message: Mapping[str, Any], content: str) -> None:
         """Take the result of a tool."""
+        if self._part:
+            answered = self._by_id.get(str(message.get("tool_call_id")))
+            tool = answered.name if answered else str(message.get("name") or "tool")
+            self._answers[where] = result_line(where, tool, content)
+            return
         if "tool_call_id" not in message:
             raise _missing(where, "tool_call_id")
         id = message["tool_call_id"]
@@ -185,5 +194,6 @@ class _OpenCalls:
 
     def turns(self) -> list[Turn]:
         """Return the one turn that holds all results, none without any."""
-        lines = [self._answers[call.id] for call in self._calls if call.id in self._answers]
+        ids = self._answers if self._part else [call.id for call in self._calls]
+        lines = [self._answers[id] for id in ids if id in self._answers]
         return [Turn("user", "\n".join(lines))] if lines else []

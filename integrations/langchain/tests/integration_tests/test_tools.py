@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    trim_messages,
+)
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
@@ -175,3 +183,52 @@ def test_tools_are_counted(chat: ChatStarChat) -> None:
     counted = chat.get_num_tokens_from_messages(messages, tools=[get_weather, now])
     assert counted == usage["input_tokens"] > bare
     assert chat.get_num_tokens_from_messages([], tools=[now]) == 0
+
+
+CALLING = AIMessage(
+    "Let me see.",
+    tool_calls=[
+        {"name": "get_weather", "args": {"city": "Oslo"}, "id": "c1"},
+        {"name": "now", "args": {}, "id": "c2"},
+    ],
+)
+HISTORY: list[BaseMessage] = [
+    SystemMessage("Be brief."),
+    HumanMessage("What about Oslo?"),
+    CALLING,
+    ToolMessage("rain", tool_call_id="c1"),
+    ToolMessage("noon", tool_call_id="c2"),
+    AIMessage("Rain at noon."),
+    HumanMessage("Thanks"),
+]
+
+
+def test_every_part_of_a_history_is_counted(chat: ChatStarChat) -> None:
+    count = chat.get_num_tokens_from_messages
+    whole = count(HISTORY)
+    assert count(HISTORY[::-1]) == whole
+    for n in range(1, len(HISTORY)):
+        assert 0 < count(HISTORY[n:]) < whole and 0 < count(HISTORY[:n]) < whole
+        assert count([m for i, m in enumerate(HISTORY) if i != n]) < whole
+    assert count([*HISTORY, HISTORY[3], HISTORY[3]]) > whole  # answered again
+    assert count([ChatMessage(content="Fine", role="judge")]) > count([HumanMessage("")])
+    assert count(HISTORY[:-1]) == chat.invoke(HISTORY[:-1]).usage_metadata["input_tokens"]  # type: ignore[index]
+    with pytest.raises(InvalidRequestError, match=r"messages\[1\].*answers the call 'c1'"):
+        chat.invoke([HISTORY[0], *HISTORY[3:]])
+
+
+@pytest.mark.parametrize("strategy", ["first", "last"])
+@pytest.mark.parametrize("max_tokens", [40, 60, 80, 100, 1000])
+def test_messages_are_trimmed_by_the_models_own_count(
+    chat: ChatStarChat, strategy: Any, max_tokens: int
+) -> None:
+    kept = trim_messages(
+        HISTORY,
+        max_tokens=max_tokens,
+        token_counter=chat,
+        strategy=strategy,
+        start_on="human" if strategy == "last" else None,
+        include_system=strategy == "last",
+    )
+    assert chat.get_num_tokens_from_messages(kept) <= max_tokens
+    assert (kept == HISTORY) == (max_tokens == 1000)

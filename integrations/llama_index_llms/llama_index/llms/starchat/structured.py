@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_prompt
 from llama_index.core.base.llms.types import ChatResponse
@@ -20,14 +20,12 @@ from llama_index.core.instrumentation.events.llm import (
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import MessagesToPromptType, dispatcher
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import Model, PydanticProgramMode
 from llama_index.llms.starchat.tools import arguments, calls, selections
 from pydantic import RootModel
 
 from starchat import InvalidRequestError, closed_schema, enforceable_schema
-
-if TYPE_CHECKING:
-    from llama_index.core.prompts import PromptTemplate
 
 Options: TypeAlias = dict[str, Any]
 _ROOT = "root"  # the argument that holds a RootModel, which need not be an object
