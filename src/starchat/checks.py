@@ -6,7 +6,7 @@ Types are checked here. Ranges of sampling parameters are the core's, which know
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -84,6 +84,13 @@ def _items(name: str, value: Any, expected: str) -> tuple[Any, ...]:
     except TypeError:  # what numpy says of an array without dimensions, which has __iter__
         pass
     raise unexpected(name, expected, value)
+
+
+def check_list(name: str, value: Any, expected: str = "a list") -> Sequence[Any]:
+    """Return a sequence as it is; raise InvalidRequestError for texts, mappings and all else."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise unexpected(name, expected, value)
+    return value
 
 
 def check_bias(name: str, value: Any) -> dict[int, float]:

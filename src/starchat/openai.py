@@ -7,9 +7,11 @@ where; the names, schemas and texts within are checked by the chat methods that 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from .chat.call_reader import load_object
+from .chat.tools import CHOICES
+from .checks import check_list
 from .errors import InvalidRequestError, unexpected
 from .types import Message, Role, ToolCall
 
@@ -24,14 +26,9 @@ __all__ = [
     "system_first",
 ]
 
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-}
-_CHOICES = ("auto", "any", "required", "none")
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system"}
+_ROLES |= {role: role for role in get_args(Role)}
+_KEPT = {"assistant": ("token_ids",), "tool": ("tool_call_id", "name")}  # beside role and content
 
 
 def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -44,7 +41,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     >>> read_messages([{"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}])
     [{'role': 'system', 'content': 'Be brief.'}]
     """
-    items = _items("messages", messages)
+    items = check_list("messages", messages)
     return system_first([_message(f"messages[{i}]", item) for i, item in enumerate(items)])
 
 
@@ -74,11 +71,8 @@ def read_text_part(where: str, part: Any) -> str:
         case {"type": "refusal", "refusal": str(text)}:
             return text
         case {"type": str(kind)} if "text" not in kind and kind != "refusal":
-            raise InvalidRequestError.of(
-                where,
-                f"expected a text block, got one of type {kind!r:.80}: this model reads text only",
-                got=kind,
-            )
+            problem = f"expected a text block, got one of type {kind!r:.80}"
+            raise InvalidRequestError.of(where, f"{problem}: this model reads text only", got=kind)
     raise unexpected(where, "a text block: {'type': 'text', 'text': …}", part)
 
 
@@ -90,7 +84,7 @@ def read_tool_calls(where: str, calls: Any) -> list[ToolCall]:
     [ToolCall(id='1', name='add', arguments={'a': 1})]
     """
     read = []
-    for index, call in enumerate(_items(where, () if calls is None else calls)):
+    for index, call in enumerate(check_list(where, () if calls is None else calls)):
         here = f"{where}[{index}]"
         match call:
             case {"id": str(id), "function": {"name": str(name), "arguments": arguments}}:
@@ -124,7 +118,7 @@ def read_tools(tools: Any) -> list[dict[str, Any]]:
     [{'name': 'now', 'parameters': None}]
     """
     read = []
-    for index, tool in enumerate(_items("tools", () if tools is None else tools)):
+    for index, tool in enumerate(check_list("tools", () if tools is None else tools)):
         where = f"tools[{index}]"
         if not isinstance(tool, Mapping):
             raise unexpected(where, "a mapping", tool)
@@ -154,14 +148,14 @@ def read_tool_choice(choice: Any) -> str | None:
             return name
         case {"type": "function" | "tool", "name": str(name)}:
             return name
-        case {"type": "auto" | "any" | "required" | "none" as word}:
-            return str(word)
+        case {"type": str(word)} if word in CHOICES:
+            return word
         case {"type": "allowed_tools"}:
             problem = "'allowed_tools' is not supported: pass these tools alone, as tools"
             raise InvalidRequestError.of("tool_choice", problem)
     raise unexpected(
         "tool_choice",
-        f"{', '.join(map(repr, _CHOICES))}, the name of a tool, or "
+        f"{', '.join(map(repr, CHOICES))}, the name of a tool, or "
         "{'type': 'function', 'function': {'name': …}}",
         choice,
     )
@@ -194,12 +188,6 @@ def read_response_format(form: Any) -> dict[str, Any] | Literal[True] | None:
     )
 
 
-def _items(where: str, value: Any) -> Sequence[Any]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
-        raise unexpected(where, "a list", value)
-    return value
-
-
 def _message(where: str, message: Any) -> Message:
     if not isinstance(message, Mapping):
         raise unexpected(where, "a mapping with role and content", message)
@@ -210,18 +198,11 @@ def _message(where: str, message: Any) -> Message:
     if content is None and role == "assistant":
         content = ""
     if not isinstance(content, str):
-        parts = _items(f"{where}.content", content)
+        parts = check_list(f"{where}.content", content)
         texts = [read_text_part(f"{where}.content[{i}]", part) for i, part in enumerate(parts)]
         content = "\n".join(texts)
-    read = Message(role=role, content=content)
-    if role == "assistant":
-        if calls := read_tool_calls(f"{where}.tool_calls", message.get("tool_calls")):
-            read["tool_calls"] = calls
-        if message.get("token_ids") is not None:
-            read["token_ids"] = message["token_ids"]
-    elif role == "tool":
-        if message.get("tool_call_id") is not None:
-            read["tool_call_id"] = message["tool_call_id"]
-        if message.get("name") is not None:
-            read["name"] = message["name"]
-    return read
+    read = {key: message[key] for key in _KEPT.get(role, ()) if message.get(key) is not None}
+    written = message.get("tool_calls") if role == "assistant" else None
+    if calls := read_tool_calls(f"{where}.tool_calls", written):
+        read["tool_calls"] = calls
+    return cast(Message, {"role": role, "content": content, **read})

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..checks import check_token_ids
+from ..checks import check_list, check_token_ids
 from ..errors import InvalidRequestError, shown, unexpected
 from ..types import Messages, ToolCall
 from .tools import Toolbox, call_line, plain_text, reply_text, result_line
@@ -122,9 +122,8 @@ def _no_string(where: str, key: str, value: object, more: str = "") -> InvalidRe
 
 def _check_calls(where: str, calls: Any) -> list[ToolCall]:
     """Return the calls of a message, given as ToolCalls or as mappings."""
-    if isinstance(calls, (str, bytes, Mapping)) or not isinstance(calls, Sequence):
-        raise unexpected(where, "a list of calls", calls)
-    return [_check_call(f"{where}[{index}]", call) for index, call in enumerate(calls)]
+    items = check_list(where, calls, "a list of calls")
+    return [_check_call(f"{where}[{index}]", call) for index, call in enumerate(items)]
 
 
 def _check_call(where: str, call: Any) -> ToolCall:

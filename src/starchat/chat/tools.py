@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .. import _core
+from ..checks import check_list
 from ..errors import ConstraintError, InvalidRequestError, shown, unexpected
 from ..grammar.constraint import Constraint, json_text
 from ..grammar.schemas import Schema, closed_schema, prompt_schema
@@ -23,7 +24,7 @@ CALL = "<tool_call>"
 RESULT = "<tool_result>"
 
 _KEYS = ("name", "description", "parameters", "strict")
-_CHOICES = ("auto", "any", "required", "none")
+CHOICES = ("auto", "any", "required", "none")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKED = re.compile(f"(?m)^(?= *(?:{CALL}|{RESULT}))")
 
@@ -174,7 +175,7 @@ class Toolbox:
 
 def _unknown(tools: Sequence[Tool], choice: object) -> InvalidRequestError:
     known = ", ".join([shown(tool.name) for tool in tools]) or "none is given"
-    expected = f"{', '.join(map(repr, _CHOICES))} or the name of a tool ({known})"
+    expected = f"{', '.join(map(repr, CHOICES))} or the name of a tool ({known})"
     return unexpected("tool_choice", expected, choice)
 
 
@@ -188,10 +189,9 @@ def check_tools(tools: object) -> tuple[Tool, ...]:
     """
     if tools is None:
         return ()
-    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
-        raise unexpected("tools", "a list of {'name': …, 'parameters': …}", tools)
+    items = check_list("tools", tools, "a list of {'name': …, 'parameters': …}")
     checked: dict[str, Tool] = {}
-    for index, definition in enumerate(tools):
+    for index, definition in enumerate(items):
         tool = _check_tool(f"tools[{index}]", definition)
         if tool.name in checked:
             problem = f"a second tool named {shown(tool.name)}"
@@ -217,14 +217,11 @@ def _check_tool(where: str, definition: Any) -> Tool:
         raise unexpected(f"{where}.name", expected, name)
     param, where = where, f"{where} ({shown(name)})"
     if not isinstance(description, str):
-        raise InvalidRequestError(
-            f"{where}: description must be a string, got {shown(description)}",
-            param=f"{param}.description",
-            got=shown(description),
-        )
-    described: dict[str, Any] = {"name": name} | (
-        {"description": description} if description else {}
-    )
+        problem = f"{where}: description must be a string, got {shown(description)}"
+        param = f"{param}.description"
+        raise InvalidRequestError(problem, param=param, got=shown(description))
+    about = {"description": description} if description else {}
+    described: dict[str, Any] = {"name": name, **about}
     try:
         parameters = _check_parameters(where, definition.get("parameters"))
         described["parameters"] = prompt_schema(parameters)
