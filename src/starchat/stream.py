@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from . import _core
 from .chat.call_reader import CallReader
@@ -18,16 +18,6 @@ from .types import Chunk, Completion, FinishReason, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     import asyncio  # not at run time: it would double the time of `import starchat`
-
-
-class Vocabulary(Protocol):
-    """What a reply needs of `_core.Tokenizer`."""
-
-    def token_bytes(self, id: int, /) -> bytes:
-        """Return the bytes of one token."""
-
-    def is_special(self, id: int, /) -> bool:
-        """Return whether the token is a control token."""
 
 
 class PartialReply:
@@ -40,7 +30,7 @@ class PartialReply:
         self,
         tokens: _core.TokenStream,
         text: TextStream,
-        vocabulary: Vocabulary,
+        vocabulary: _core.Tokenizer,
         n_prompt_tokens: int,
         owner: object = None,
         calls: CallReader | None = None,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from .. import _core
 from ..errors import ControlTokenWarning
 from ..infill import FIM_SPELLINGS
 from .template import STARCHAT
@@ -20,16 +20,6 @@ _SYSTEM, _ASSISTANT, _END = STARCHAT.roles["system"], STARCHAT.roles["assistant"
 _ROLES = tuple(STARCHAT.roles.values())
 _DIALOGUE = re.compile("|".join(map(re.escape, (*_ROLES, _END))))
 _FORM = f"{_SYSTEM}\n{{system}}{_END}\n{STARCHAT.roles['user']}\n{{question}}{_END}\n{_ASSISTANT}"
-
-
-class PromptTokenizer(Protocol):
-    """What reading a prompt needs of `_core.Tokenizer`."""
-
-    def encode(self, text: str, allow_special: bool | Sequence[str] = False, /) -> list[int]:
-        """Return the ids of a text."""
-
-    def special_tokens(self) -> Mapping[str, int]:
-        """Return the control tokens: name → id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ def is_framed(prompt: str) -> bool:
 
 
 def read_prompt(
-    prompt: str, allow_special: bool | Sequence[str] | None, tokenizer: PromptTokenizer
+    prompt: str, allow_special: bool | Sequence[str] | None, tokenizer: _core.Tokenizer
 ) -> list[int]:
     """Return the ids of a raw prompt; `allow_special` None: its frame decides.
 

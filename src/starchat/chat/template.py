@@ -8,27 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from .. import _core
 from ..errors import UnsupportedFeatureError
 from .call_reader import restated
 from .messages import Turn
-
-
-class Tokenizer(Protocol):
-    """What the template needs of `_core.Tokenizer`."""
-
-    def encode(self, text: str, /) -> list[int]:
-        """Return the ids of plain text."""
-
-    def decode(self, ids: Sequence[int], /, skip_special: bool = False) -> bytes:
-        """Return the bytes of ids."""
-
-    def find(self, token: str, /) -> int | None:
-        """Return the id of a whole token."""
-
-    def is_special(self, id: int, /) -> bool:
-        """Return whether the token is a control token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +29,7 @@ class ChatTemplate:
     end: str  # the token behind a turn
     reply_ends: tuple[str, ...]  # tokens that end a reply, in any prompt, beside the roles
 
-    def render(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[int]:
+    def render(self, turns: Sequence[Turn], tokenizer: _core.Tokenizer) -> list[int]:
         """Return the prompt of a dialogue; it ends where the assistant's next reply begins.
 
         Raises UnsupportedFeatureError where the vocabulary lacks a control token.
@@ -62,17 +46,17 @@ class ChatTemplate:
         prompt.append(roles["assistant"])
         return prompt
 
-    def lead_ids(self, tokenizer: Tokenizer) -> list[int]:
+    def lead_ids(self, tokenizer: _core.Tokenizer) -> list[int]:
         """Return the ids of `lead`: a constrained reply begins with them."""
         return tokenizer.encode(self.lead)
 
-    def reply_end_ids(self, tokenizer: Tokenizer) -> list[int]:
+    def reply_end_ids(self, tokenizer: _core.Tokenizer) -> list[int]:
         """Return the ids that end a reply, as far as the vocabulary has them."""
         ends = (*self.reply_ends, *self.roles.values())
         found = [tokenizer.find(token) for token in ends]
         return [id for id in found if id is not None]
 
-    def _control_ids(self, tokenizer: Tokenizer) -> tuple[dict[str, int], int]:
+    def _control_ids(self, tokenizer: _core.Tokenizer) -> tuple[dict[str, int], int]:
         """Return the ids of the roles, and of the end of a turn."""
         tokens = (*self.roles.values(), self.end)
         found = {token: id for token in tokens if (id := tokenizer.find(token)) is not None}
@@ -83,7 +67,7 @@ class ChatTemplate:
             )
         return {role: found[token] for role, token in self.roles.items()}, found[self.end]
 
-    def _content_ids(self, turn: Turn, tokenizer: Tokenizer) -> Sequence[int]:
+    def _content_ids(self, turn: Turn, tokenizer: _core.Tokenizer) -> Sequence[int]:
         """Return the ids of a turn's lead and content: those generated for it, if they still fit.
 
         They do not where the caller edited the content, or a stop string was cut off. Ids with a
