@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from . import _core
@@ -23,42 +22,31 @@ from .stream import PartialReply
 from .text_stream import TextStream
 
 
-@dataclass(frozen=True, slots=True)
 class Generation:
     """A prompt, and how the reply to it is chosen; `tools` is None outside of a dialogue."""
 
-    handle: EngineHandle
-    prompt: Sequence[int]
-    params: SamplingParams
-    grammar: _core.Grammar | None
-    tools: Toolbox | None
-
-    @classmethod
-    def check(
-        cls,
+    def __init__(
+        self,
         handle: EngineHandle,
         prompt: Sequence[int],
         options: Mapping[str, Any],
         tools: Toolbox | None = None,
-    ) -> Generation:
-        """Return what a call's keywords ask for, its constraint or the form of calls compiled.
+    ) -> None:
+        """Check a call's keywords; compile its constraint, or the form of calls.
 
         Raises InvalidRequestError, ConstraintError, and UnsupportedFeatureError without llguidance.
         """
         others = (*CONSTRAINTS, *TOOLS) if tools else CONSTRAINTS
-        params = SamplingParams.from_options({k: v for k, v in options.items() if k not in others})
+        sampling = {name: value for name, value in options.items() if name not in others}
+        self.handle, self.prompt, self.tools = handle, prompt, tools
+        self.params = SamplingParams.from_options(sampling)
         constraint = Constraint.from_options(options)
         if constraint and tools and tools.allowed:
-            raise InvalidRequestError(
-                f"{constraint.keyword} and tools: expected one of them, or tool_choice='none'",
-                param=constraint.keyword,
-            )
-        grammar = None
-        if constraint:
-            grammar = constraint.compile(handle.engine)
-        elif tools:
-            grammar = tools.compile(handle.engine)
-        return cls(handle, prompt, params, grammar, tools)
+            name = constraint.keyword
+            problem = f"{name} and tools: expected one of them, or tool_choice='none'"
+            raise InvalidRequestError(problem, param=name)
+        form = constraint or tools
+        self.grammar = form.compile(handle.engine) if form else None
 
     def submit(self, ready: _core.ReadyQueue | None = None, key: int = 0) -> PartialReply:
         """Start the reply and return it. `ready` gets `key` when there are new tokens."""

@@ -429,12 +429,12 @@ class StarChat:
     def _stream(
         self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> Stream:
-        return Stream(Generation.check(self._handle, prompt, options, tools).submit())
+        return Stream(Generation(self._handle, prompt, options, tools).submit())
 
     def _astream(
         self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> AsyncStream:
-        generation = Generation.check(self._handle, prompt, options, tools)
+        generation = Generation(self._handle, prompt, options, tools)
         waker = shared_waker()
         key = waker.new_key()
         stream = AsyncStream(generation.submit(waker.queue, key))
