@@ -8,13 +8,13 @@ the context.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core
 from .async_waker import AsyncWaker, shared_waker
-from .engine_registry import EngineHandle
+from .engine_registry import EngineHandle, Progress
 from .errors import ContextLengthError, InvalidRequestError, unexpected
 from .stream import AsyncStream, PartialReply, Stream
 from .text_stream import TextStream
@@ -23,8 +23,6 @@ from .types import ModelInfo
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-Progress: TypeAlias = Callable[[int, int], None]
 
 _MAX_TEXTS = 16  # in the engine at once; it runs as many other sequences beside
 _MAX_TOKENS = 512  # in the engine at once, or one text: two of the largest steps
@@ -83,13 +81,10 @@ class EmbeddingJob:
     def _prompt(self, name: str, text: str) -> list[int]:
         ids = self._handle.engine.tokenizer.encode(text)
         if (excess := len(ids) - self._n_ctx) > 0:
-            raise ContextLengthError(
-                f"{name} has {len(ids):,} tokens, the context holds {self._n_ctx:,}: "
-                f"shorten it by {excess:,}, or split it",
-                param=name,
-                limit=self._n_ctx,
-                got=len(ids),
-            )
+            problem = f"{name} has {len(ids):,} tokens, the context holds {self._n_ctx:,}"
+            remedy = f"shorten it by {excess:,}, or split it"
+            text = f"{problem}: {remedy}"
+            raise ContextLengthError(text, param=name, limit=self._n_ctx, got=len(ids))
         return ids
 
     def _submitted(

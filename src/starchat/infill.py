@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from . import _core
 from .errors import UnsupportedFeatureError
@@ -19,12 +19,9 @@ def infill_prompt(prefix: str, suffix: str, tokenizer: _core.Tokenizer, file: st
 
     Raises UnsupportedFeatureError where the vocabulary has no tokens for it.
     """
-    for tokens in FIM_SPELLINGS:
-        found = [id for token in tokens if (id := tokenizer.find(token)) is not None]
-        if len(found) == len(tokens):
-            before, after, middle = found
-            encode = tokenizer.encode
-            return [before, *encode(prefix), after, *encode(suffix), middle]
+    for before, after, middle in _known_spellings(tokenizer):
+        encode = tokenizer.encode
+        return [before, *encode(prefix), after, *encode(suffix), middle]
     raise UnsupportedFeatureError(
         f"{file}: this vocabulary has no <fim_prefix>, <fim_suffix> and <fim_middle>: infill needs "
         "a StarCoder or SantaCoder file"
@@ -33,8 +30,12 @@ def infill_prompt(prefix: str, suffix: str, tokenizer: _core.Tokenizer, file: st
 
 def infill_end_ids(prompt: Sequence[int], tokenizer: _core.Tokenizer) -> list[int]:
     """Return the ids of the tokens that end a reply to a prompt with a gap, [] without a gap."""
+    return next((ids for ids in _known_spellings(tokenizer) if ids[-1] in prompt), [])
+
+
+def _known_spellings(tokenizer: _core.Tokenizer) -> Iterator[list[int]]:
+    """Yield the ids of the spellings whose three tokens the vocabulary has."""
     for tokens in FIM_SPELLINGS:
         found = [id for token in tokens if (id := tokenizer.find(token)) is not None]
-        if len(found) == len(tokens) and found[-1] in prompt:
-            return found
-    return []
+        if len(found) == len(tokens):
+            yield found

@@ -100,11 +100,8 @@ class SamplingParams:
             if name not in _CHECKS:
                 near = difflib.get_close_matches(name, [*_CHECKS, *CONSTRAINTS, *TOOLS], n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_CHECKS)}"
-                raise InvalidRequestError(
-                    f"unknown sampling parameter {name!r}: {hint}",
-                    param=name,
-                    code="unknown_parameter",
-                )
+                problem = f"unknown sampling parameter {name!r}: {hint}"
+                raise InvalidRequestError(problem, param=name, code="unknown_parameter")
         return cls(**{name: value for name, value in options.items() if value is not None})
 
 
