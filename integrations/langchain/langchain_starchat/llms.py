@@ -1,6 +1,7 @@
 """The completion model: raw text in, its continuation out, without the dialogue's template.
 
-Control tokens in a prompt are plain text. The prompts of a batch are computed together.
+A prompt that is framed by control tokens is read with them (docs/prompts.md of starchat). The
+prompts of a batch are computed together.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pydantic import PrivateAttr
 from langchain_starchat.errors import context_overflow
 from langchain_starchat.messages import logprob_entries
 from langchain_starchat.settings import CONSTRAINTS, N_TOGETHER, SAMPLING, StarChatSettings
-from starchat import AsyncStream, Chunk, Completion, Stream, Usage
+from starchat import AsyncStream, Chunk, Completion, ReplyOptions, Stream, Usage
 
 
 class StarChatLLM(StarChatSettings, BaseLLM):
@@ -42,6 +43,9 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         (`temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` …), which may be given to
         a call as well, where they win. A call also takes one of `json_schema`, `regex`,
         `grammar` and `choice`, which the continuation then follows.
+
+        `allow_special`: whether control tokens in a prompt count. By default they do where the
+        prompt is framed by them, as a dialogue (`<|system|>` … `<|assistant|>`) or for infilling.
 
     Instantiate:
         ```python
@@ -83,6 +87,8 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         ```
     """
 
+    allow_special: bool | list[str] | None = None
+    """Control tokens in a prompt that count: all, none, those named; None: the frame decides."""
     _constraint: dict[str, Any] = PrivateAttr(default_factory=dict)  # of the current call
 
     @property
@@ -115,16 +121,21 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         return await BaseLLM.agenerate(model, prompts, stop, callbacks, **kwargs)
 
     def _with_call_arguments(self, kwargs: dict[str, Any]) -> tuple[StarChatLLM, dict[str, Any]]:
-        """Return a copy that holds a call's sampling: BaseLLM's cache key is made of the model."""
-        sampling = {name: value for name, value in kwargs.items() if name in SAMPLING}
-        rest = {name: value for name, value in kwargs.items() if name not in SAMPLING}
-        model = self.model_copy(update=sampling)
+        """Return a copy that holds a call's options: BaseLLM's cache key is made of the model."""
+        names = {*SAMPLING, "allow_special"}
+        fields = {name: value for name, value in kwargs.items() if name in names}
+        rest = {name: value for name, value in kwargs.items() if name not in names}
+        model = self.model_copy(update=fields)
         model._constraint = {name: rest[name] for name in sorted(CONSTRAINTS & rest.keys())}
         return model, rest
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return super()._identifying_params | self._constraint
+        options = {"allow_special": self.allow_special, **self._constraint}
+        return super()._identifying_params | options
+
+    def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> ReplyOptions:
+        return super()._sampling(stop, {"allow_special": self.allow_special, **call})
 
     def _generate(
         self,

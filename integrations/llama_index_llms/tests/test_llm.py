@@ -315,12 +315,87 @@ async def test_control_tokens_count_only_where_allowed(llm: StarChat, way: str) 
     n_template = llm.engine.count_tokens([{"role": "user", "content": QUESTION}])
     n_text = len(llm.engine.tokenize(prompt))
     assert n_template < n_text
-    plain = await last(llm, way, prompt, formatted=True)
+    plain = await last(llm, way, prompt, formatted=True, allow_special=False)
     special = await last(llm, way, prompt, formatted=True, allow_special=True)
     counts = [response.raw["usage"]["prompt_tokens"] for response in (plain, special)]
     assert counts == [n_text, n_template]
     with pytest.raises(starchat.InvalidRequestError, match="allow_special"):
         await call(llm, way, QUESTION, allow_special=True)  # a user turn is never parsed
+
+
+CARD = f"<|system|>\n<|end|>\n<|user|>\n{QUESTION}<|end|>\n<|assistant|>"
+
+
+def n_prompt_tokens(response: Any) -> int:
+    return int(response.raw["usage"]["prompt_tokens"])
+
+
+@pytest.mark.parametrize("way", COMPLETIONS)
+@pytest.mark.parametrize("formatted", [True, False])
+async def test_a_framed_prompt_is_answered(llm: StarChat, way: str, formatted: bool) -> None:
+    expected = llm.engine.chat(
+        [{"role": "user", "content": QUESTION}], temperature=0, max_tokens=16
+    )
+    response = await last(llm, way, CARD, formatted=formatted)
+    assert response.text == "\n" + expected.text
+    assert n_prompt_tokens(response) == expected.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("way", COMPLETIONS)
+@pytest.mark.parametrize("by_field", [True, False])
+async def test_allow_special_is_a_field_and_an_option(
+    llm: StarChat, way: str, by_field: bool
+) -> None:
+    async def n_tokens(prompt: str, allow_special: Any, formatted: bool) -> int:
+        if by_field:
+            fields = {"allow_special": allow_special, "temperature": 0, "max_tokens": 2}
+            return n_prompt_tokens(await last(StarChat(**fields), way, prompt, formatted=formatted))
+        options = {"allow_special": allow_special, "formatted": formatted}
+        return n_prompt_tokens(await last(llm, way, prompt, **options))
+
+    tokenize = llm.engine.tokenize
+    for value in (True, False, ["<|user|>"]):
+        for prompt in (CARD, "a <|user|> b"):
+            assert await n_tokens(prompt, value, True) == len(tokenize(prompt, value))
+    as_turn = llm.engine.count_tokens([{"role": "user", "content": CARD}])
+    assert await n_tokens(CARD, False, False) == as_turn
+    assert await n_tokens(CARD, True, False) == len(tokenize(CARD, True))
+
+
+@pytest.mark.parametrize("way", COMPLETIONS)
+async def test_a_framed_prompt_below_a_system_prompt_is_a_user_turn(
+    llm: StarChat, way: str
+) -> None:
+    llm.system_prompt = "Be brief."
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": CARD}]
+    with pytest.warns(starchat.ControlTokenWarning, match="because of system_prompt"):
+        response = await last(llm, way, CARD)
+    assert n_prompt_tokens(response) == llm.engine.count_tokens(messages)
+    response = await last(llm, way, CARD, allow_special=True)
+    assert n_prompt_tokens(response) == len(llm.engine.tokenize(CARD, True))
+
+
+@pytest.mark.parametrize("way", COMPLETIONS)
+async def test_an_unframed_control_token_is_told(llm: StarChat, way: str) -> None:
+    with pytest.warns(starchat.ControlTokenWarning, match="allow_special=True"):
+        response = await last(llm, way, "a <|user|> b", formatted=True)
+    assert n_prompt_tokens(response) == len(llm.engine.tokenize("a <|user|> b"))
+
+
+@pytest.mark.parametrize("allow_special", [None, True])
+async def test_a_template_of_ones_own_is_read(llm: StarChat, allow_special: bool | None) -> None:
+    def template(messages: Any) -> str:
+        turns = (f"<|{message.role.value}|>\n{message.content}<|end|>\n" for message in messages)
+        return "<|system|>\n<|end|>\n" + "".join(turns) + "<|assistant|>"
+
+    own = StarChat(
+        temperature=0, max_tokens=16, messages_to_prompt=template, allow_special=allow_special
+    )
+    expected = llm.chat([ChatMessage(QUESTION)])
+    for way in set(WAYS) - set(COMPLETIONS):
+        response = await last(own, way, QUESTION)
+        assert response.message.content == f"\n{expected.message.content}"
+        assert n_prompt_tokens(response) == n_prompt_tokens(expected)
 
 
 @pytest.mark.parametrize("way", COMPLETIONS)

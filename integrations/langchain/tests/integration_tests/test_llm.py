@@ -13,8 +13,16 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
 
 from langchain_starchat import ContextOverflow, StarChatLLM
-from starchat import AsyncStream, Chunk, InvalidRequestError, StarChat, Stream
+from starchat import (
+    AsyncStream,
+    Chunk,
+    ControlTokenWarning,
+    InvalidRequestError,
+    StarChat,
+    Stream,
+)
 
+SAMPLING: Any = {"temperature": 0, "max_tokens": 40, "min_tokens": 8}
 PROMPTS: list[Any] = ["def add(a, b):", "import os\n", "numbers = [1, 2", "for line in"]
 
 
@@ -174,6 +182,49 @@ def test_leaving_a_stream_stops_the_engine(
     stopped_early()
 
 
+def n_prompt_tokens(llm: StarChatLLM, prompt: str, **options: Any) -> int:
+    usage = (llm.generate([prompt], **options).llm_output or {})["token_usage"]
+    return int(usage["prompt_tokens"])
+
+
 def test_control_tokens_in_a_prompt_are_text(llm: StarChatLLM, nano: StarChat) -> None:
-    usage = (llm.generate(["<|end|>"]).llm_output or {})["token_usage"]
-    assert usage["prompt_tokens"] == len(nano.tokenize("<|end|>")) > 1
+    with pytest.warns(ControlTokenWarning, match="allow_special=True"):
+        assert n_prompt_tokens(llm, "<|end|>") == len(nano.tokenize("<|end|>")) > 1
+
+
+CARD = "<|system|>\n<|end|>\n<|user|>\nHow do I sort a list?<|end|>\n<|assistant|>"
+
+
+async def test_a_framed_prompt_is_answered(llm: StarChatLLM, nano: StarChat) -> None:
+    question = [{"role": "user", "content": "How do I sort a list?"}]
+    text = "\n" + nano.chat(question, temperature=0, max_tokens=40, min_tokens=8).text
+    assert llm.invoke(CARD) == "".join(llm.stream(CARD)) == text
+    assert await llm.ainvoke(CARD) == await joined(llm.astream(CARD)) == text
+    assert n_prompt_tokens(llm, CARD) == nano.count_tokens(question)
+
+
+@pytest.mark.parametrize("value", [True, False, ["<|user|>"]])
+async def test_allow_special_is_a_field_and_an_option(
+    llm: StarChatLLM, nano: StarChat, value: Any
+) -> None:
+    for prompt in (CARD, "a <|user|> b"):
+        n_tokens = len(nano.tokenize(prompt, value))
+        expected = nano.complete(nano.tokenize(prompt, value), **SAMPLING).text
+        with_field = StarChatLLM(allow_special=value, **SAMPLING)
+        assert n_prompt_tokens(with_field, prompt) == n_tokens
+        assert n_prompt_tokens(llm, prompt, allow_special=value) == n_tokens
+        assert with_field.invoke(prompt) == "".join(with_field.stream(prompt)) == expected
+        assert "".join(llm.stream(prompt, allow_special=value)) == expected
+        assert await joined(llm.astream(prompt, allow_special=value)) == expected
+
+
+def test_a_cache_keeps_readings_of_a_prompt_apart() -> None:
+    cache = InMemoryCache()
+    llm = StarChatLLM(cache=cache, **SAMPLING)
+    values: list[Any] = [None, False, ["<|user|>"]]
+    for n_entries, value in enumerate(values, 1):
+        for _ in range(2):
+            llm.invoke(CARD, allow_special=value)
+        assert len(cache._cache) == n_entries
+    StarChatLLM(cache=cache, allow_special=False, **SAMPLING).invoke(CARD)
+    assert len(cache._cache) == len(values)

@@ -5,6 +5,7 @@ The engine, the dialogue template and the tokenizer are `starchat`'s; its errors
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 
 _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
 _CONSTRAINTS = ("json_schema", "regex", "grammar", "choice")
+_FRAMED_BELOW_SYSTEM_PROMPT = (
+    "the prompt is framed by control tokens, but because of system_prompt it is asked as a user "
+    "turn, where they are plain text: write system_prompt into the frame and remove it here, or "
+    "pass allow_special=True to leave it out, or allow_special=False to keep the text a user turn"
+)
 _NUM_OUTPUT = 512  # tokens that LlamaIndex reserves for an answer without max_tokens
 
 
@@ -60,8 +66,10 @@ class StarChat(ModelSettings, StructuredByCalls):
     or the tools of a call replace the constraint that is a field.
 
     `complete` asks its prompt as one user turn, after `system_prompt`; with `formatted=True`, or
-    a `completion_to_prompt` of your own, the text goes to the model as it is. `chat` takes the
-    messages as they are, by StarChat's template or by a `messages_to_prompt` of your own.
+    a `completion_to_prompt` of your own, the text goes to the model as it is. So does a prompt
+    that is framed by control tokens (`<|system|>` … `<|assistant|>`) where there is no
+    `system_prompt`. `chat` takes the messages as they are, by StarChat's template or by a
+    `messages_to_prompt` of your own.
 
     `chat_with_tools` and its variants call tools, `structured_predict` and its variants return
     pydantic models. A grammar makes both follow their schemas; `CutCallError` is raised where
@@ -135,9 +143,10 @@ class StarChat(ModelSettings, StructuredByCalls):
     regex: str | None = Field(default=None, description="Replies match this expression.")
     grammar: str | None = Field(default=None, description="Replies follow this Lark or GBNF.")
     choice: list[str] | None = Field(default=None, description="Replies are one of these texts.")
-    allow_special: bool = Field(
-        default=False,
-        description="Whether a raw prompt's text may spell control tokens, such as <|user|>.",
+    allow_special: bool | list[str] | None = Field(
+        default=None,
+        description="Control tokens in a raw prompt that count: all (True), none (False), or those "
+        "in a list; None: those of its frame, if it is a dialogue or a text with a gap.",
     )
 
     @classmethod
@@ -297,7 +306,19 @@ class StarChat(ModelSettings, StructuredByCalls):
         own = self.completion_to_prompt
         if own and own is not default_completion_to_prompt:
             return self._raw(own(prompt), kwargs)
-        return self._chat(self._extend_messages([ChatMessage(prompt)]), kwargs)
+        allowed = kwargs.get("allow_special", self.allow_special)
+        if allowed is not False and starchat.is_framed(prompt):
+            if allowed is not None or not self.system_prompt:
+                return self._raw(prompt, kwargs)
+            warnings.warn(_FRAMED_BELOW_SYSTEM_PROMPT, starchat.ControlTokenWarning, stacklevel=1)
+        options = {name: value for name, value in kwargs.items() if name != "allow_special"}
+        if kwargs.get("allow_special"):
+            raise starchat.InvalidRequestError(
+                "allow_special: this prompt is asked as a user turn, whose text has no control "
+                "tokens; formatted=True gives it raw",
+                param="allow_special",
+            )
+        return self._chat(self._extend_messages([ChatMessage(prompt)]), options)
 
     def _raw(self, prompt: str, kwargs: dict[str, Any]) -> _Request:
         options = {"allow_special": self.allow_special, **self._options(kwargs)}
