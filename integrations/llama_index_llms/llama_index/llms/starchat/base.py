@@ -25,6 +25,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.llms.starchat.messages import to_starchat
+from llama_index.llms.starchat.predictions import HeldPredictions
 from llama_index.llms.starchat.responses import (
     Reply,
     chat_response,
@@ -35,7 +36,6 @@ from llama_index.llms.starchat.responses import (
     whole_async,
 )
 from llama_index.llms.starchat.stream_closing import aclosing_stream, closing_stream, opened
-from llama_index.llms.starchat.structured import StructuredByCalls
 from llama_index.llms.starchat.tools import check_whole, definition, resolved_choice, selections
 
 import starchat
@@ -54,7 +54,7 @@ _FRAMED_BELOW_SYSTEM_PROMPT = (
 _NUM_OUTPUT = 512  # tokens that LlamaIndex reserves for an answer without max_tokens
 
 
-class StarChat(ModelSettings, StructuredByCalls):
+class StarChat(ModelSettings, HeldPredictions):
     """Answers with a StarChat model in this process.
 
     Construction is cheap: the weights are loaded on first use, and shared by every instance of
@@ -73,7 +73,8 @@ class StarChat(ModelSettings, StructuredByCalls):
 
     `chat_with_tools` and its variants call tools, `structured_predict` and its variants return
     pydantic models. A grammar makes both follow their schemas; `CutCallError` is raised where
-    `max_tokens` is too small. A template of your own cannot show tools.
+    `max_tokens` is too small. `predict` and its variants hold the reply to what the prompt's output
+    parser reads. A template of your own cannot show tools.
 
     Examples:
         `pip install llama-index-llms-starchat`

@@ -127,7 +127,7 @@ class StructuredByCalls(FunctionCallingLLM):
     def _text_options(self, output_cls: type[Model], llm_kwargs: Options | None) -> Options:
         """Return the keywords of LlamaIndex's own programs."""
         if self.pydantic_program_mode == PydanticProgramMode.DEFAULT:
-            return {"json_schema": closed_schema(_schema_of(output_cls)), **(llm_kwargs or {})}
+            return {"json_schema": text_schema(output_cls), **(llm_kwargs or {})}
         return llm_kwargs or {}
 
     def _call_options(
@@ -210,6 +210,11 @@ class StructuredReply(Generic[Model]):
             return self._output_cls.model_validate(values.get(_ROOT) if self._is_root else values)
         except ValidationError:
             return flexible.model_validate(values)
+
+
+def text_schema(model: type[Model]) -> dict[str, Any]:
+    """Return the schema of a model's JSON where it is the text of a reply."""
+    return closed_schema(_schema_of(model))
 
 
 def _schema_of(model: type[Model]) -> dict[str, Any]:

@@ -74,15 +74,22 @@ def arguments(block: ToolCallBlock) -> dict[str, Any]:
     return so_far if isinstance(so_far, dict) else {}
 
 
-def check_whole(response: ChatResponse) -> ChatResponse:
-    """Return the response; raise CutCallError if it was cut within a call, or has no content."""
+def check_whole(response: ChatResponse, is_parsed: bool = False) -> ChatResponse:
+    """Return the response; raise CutCallError if it was cut within a call, or has no content.
+
+    Where the text `is_parsed`, it must be whole too.
+    """
     raw = response.raw if isinstance(response.raw, Mapping) else {}
     if raw.get("finish_reason") != "length":
         return response
     blocks = calls(response)
-    if not blocks and response.message.content:
+    if not blocks and response.message.content and not is_parsed:
         return response  # a text that was cut is still an answer
-    where = f"in or after a call of {blocks[-1].tool_name!r}" if blocks else "before any content"
+    where = "before any content"
+    if blocks:
+        where = f"in or after a call of {blocks[-1].tool_name!r}"
+    elif response.message.content:
+        where = "before the end of its JSON"
     n_tokens = raw["usage"]["completion_tokens"]
     raise CutCallError(
         f"the reply was cut {where}, at {n_tokens} tokens: raise max_tokens, or shorten the prompt "
