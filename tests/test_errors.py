@@ -74,6 +74,11 @@ INVALID, UNKNOWN, MISSING = "invalid_parameter", "unknown_parameter", "missing_p
 TOO_LONG, CONSTRAINT = "context_length_exceeded", "invalid_constraint"
 
 
+CALL = {"id": "c", "name": "f", "arguments": {}}
+CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+RESULT = {"role": "tool", "content": "", "tool_call_id": "c"}
+
+
 def chat(*messages: object, **options: Any) -> Callable[[StarChat], object]:
     return lambda model: model.chat([*messages] or HELLO, **options)  # type: ignore[list-item]
 
@@ -94,6 +99,7 @@ def user(**more: object) -> dict[str, object]:
         (complete(seed=-1), (INVALID, "seed", 0, -1)),
         (complete(stop=["a", 1]), (INVALID, "stop[1]", None, 1)),
         (complete(topk=1), (UNKNOWN, "topk", None, None)),
+        (complete(logit_bias={"x": 1}), (INVALID, "logit_bias['x']", None, "'x'")),
         (complete(tools=[]), (UNKNOWN, "tools", None, None)),
         (complete(choice=[]), (INVALID, "choice", None, "[]")),
         (complete(choice=["a"], regex="a"), (INVALID, "choice", 1, 2)),
@@ -105,6 +111,11 @@ def user(**more: object) -> dict[str, object]:
         (chat(user(content=1)), (INVALID, "messages[0].content", None, "1")),
         (chat(user(role="x")), (INVALID, "messages[0].role", None, "'x'")),
         (chat(user(name="x")), (UNKNOWN, "messages[0].name", None, None)),
+        (
+            chat({**CALLING, "tool_calls": [CALL] * 2}),
+            (INVALID, "messages[0].tool_calls", None, "'c'"),
+        ),
+        (chat(CALLING, RESULT, RESULT), (INVALID, "messages[2].tool_call_id", None, "'c'")),
         (chat(tools=1), (INVALID, "tools", None, 1)),
         (chat(tools=[{"name": ""}]), (INVALID, "tools[0].name", None, "''")),
         (chat(tools=[{"name": "f", "x": 1}]), (UNKNOWN, "tools[0].x", None, None)),
@@ -129,6 +140,8 @@ def user(**more: object) -> dict[str, object]:
         (complete([5, -1]), (INVALID, "prompt[1]", 0, -1)),
         (complete([]), (INVALID, "prompt", 1, 0)),
         (complete([1] * 2048), (TOO_LONG, "prompt", 2048, 2048)),
+        (lambda model: model.logits([1] * 2049), (TOO_LONG, "token_ids", 2048, 2049)),
+        (lambda model: model.logits([5, 2560]), (INVALID, "token_ids[1]", 2559, 2560)),
         (chat(user(content=" a" * 2040)), (TOO_LONG, "messages", 2048, 2049)),
         (complete(regex="("), (CONSTRAINT, "regex", None, None)),
         (complete(regex="a" * (1 << 23)), (CONSTRAINT, "regex", 1 << 22, 1 << 23)),

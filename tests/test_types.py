@@ -77,7 +77,7 @@ def test_none_means_the_default(name: str) -> None:
         pytest.param({"stop_token_ids": 7}, "stop_token_ids: expected a list", id="one-id"),
         pytest.param({"stop_token_ids": ["7"]}, r"stop_token_ids\[0\]: expected an integer"),
         pytest.param({"logit_bias": [1]}, "logit_bias: expected a mapping", id="bias-list"),
-        pytest.param({"logit_bias": {"1": 1.0}}, "logit_bias key: expected an integer"),
+        pytest.param({"logit_bias": {"1": 1.0}}, r"bias\['1'\]: expected an integer as the key"),
         pytest.param({"logit_bias": {1: "x"}}, r"logit_bias\[1\]: expected a number"),
         pytest.param({"temperature": 10**400}, "temperature: expected a number that a float"),
         pytest.param({"logit_bias": {1: 10**400}}, r"logit_bias\[1\]: expected a number that a"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from .errors import InvalidRequestError, unexpected
+from .errors import InvalidRequestError, shown, unexpected
 
 
 def check_integer(
@@ -98,8 +98,10 @@ def check_bias(name: str, value: Any) -> dict[int, float]:
     if not isinstance(value, Mapping):
         raise unexpected(name, "a mapping of token ids to numbers", value)
     return {
-        check_integer(f"{name} key", token_id): check_number(f"{name}[{token_id}]", bias)
-        for token_id, bias in value.items()
+        check_integer(f"{name}[{shown(id)}]", id, "an integer as the key"): check_number(
+            f"{name}[{id}]", bias
+        )
+        for id, bias in value.items()
     }
 
 

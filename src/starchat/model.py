@@ -329,7 +329,12 @@ class StarChat:
         """
         import numpy  # noqa: F401  (the core would import it, too late while Python is ending)
 
-        return self._engine.logits(check_token_ids("token_ids", token_ids))
+        ids = check_token_ids("token_ids", token_ids)
+        try:
+            return self._engine.logits(ids)
+        except InvalidRequestError as error:  # the core knows them as a prompt
+            error.param = (error.param or "").replace("prompt", "token_ids")
+            raise
 
     # ---- vectors ----------------------------------------------------------------------------
 

@@ -151,11 +151,11 @@ class _OpenCalls:
 
     def lines(self, where: str) -> list[str]:
         """Return the lines of the calls."""
-        ids: set[str] = set()
-        for call in self._calls:
-            if call.id in ids and not self._part:
-                raise InvalidRequestError.of(where, f"two calls have the id {shown(call.id)}")
-            ids.add(call.id)
+        if len(self._by_id) < len(self._calls) and not self._part:
+            ids = [call.id for call in self._calls]
+            twice = next(id for id in ids if ids.count(id) > 1)
+            problem = f"two calls have the id {shown(twice)}"
+            raise InvalidRequestError.of(where, problem, "tool_calls", got=shown(twice))
         return [
             call_line(f"{where}.tool_calls[{index}]", call.name, dict(call.arguments))
             for index, call in enumerate(self._calls)
@@ -182,12 +182,12 @@ class _OpenCalls:
             )
             raise InvalidRequestError.of(where, problem, "tool_call_id", got=shown(id))
         if call.id in self._answers:
-            raise InvalidRequestError.of(where, f"a second answer to the call {shown(id)}")
+            problem = f"a second answer to the call {shown(id)}"
+            raise InvalidRequestError.of(where, problem, "tool_call_id", got=shown(id))
         name = message.get("name")
         if name is not None and not (isinstance(name, str) and name == call.name):
-            problem = (
-                f"name is {shown(name)}, but the call {shown(id)} is one of {shown(call.name)}"
-            )
+            problem = f"name is {shown(name)}, but the call {shown(id)} is one of "
+            problem += shown(call.name)
             raise InvalidRequestError.of(where, problem, "name", got=shown(name))
         self._answers[call.id] = result_line(where, call.name, content)
 
