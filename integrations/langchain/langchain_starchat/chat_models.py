@@ -28,11 +28,7 @@ from langchain_starchat.request_options import (
     json_schema,
 )
 from langchain_starchat.settings import N_TOGETHER, StarChatSettings
-from langchain_starchat.structured_output import (
-    StructuredOutputParser,
-    beside_raw,
-    is_pydantic,
-)
+from langchain_starchat.structured_output import StructuredOutputParser, beside_raw, is_pydantic
 from starchat import Chunk, InvalidRequestError, StarChat
 from starchat.openai import read_tool_choice
 

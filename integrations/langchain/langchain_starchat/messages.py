@@ -131,18 +131,16 @@ class MessageChunks:
 
 def logprob_entries(reply: Completion | Chunk) -> list[dict[str, Any]]:
     """Return log probabilities in the form of OpenAI's chat API."""
-    return [
-        {
-            "token": token.token,
-            "token_id": token.token_id,
-            "logprob": token.logprob,
-            "top_logprobs": [
-                {"token": text, "token_id": token_id, "logprob": logprob}
-                for token_id, text, logprob in token.top
-            ],
-        }
-        for token in reply.logprobs
-    ]
+    entries = []
+    for token in reply.logprobs:
+        best = [_logprob(text, id, logprob) for id, text, logprob in token.top]
+        entry = _logprob(token.token, token.token_id, token.logprob)
+        entries.append(entry | {"top_logprobs": best})
+    return entries
+
+
+def _logprob(token: str, token_id: int, logprob: float) -> dict[str, Any]:
+    return {"token": token, "token_id": token_id, "logprob": logprob}
 
 
 def _generation(**fields: Any) -> ChatGenerationChunk:
@@ -233,11 +231,8 @@ def _is_call(block: str | dict[Any, Any]) -> bool:
 
 
 def _metadata(finish_reason: str, model_name: str) -> dict[str, Any]:
-    return {
-        "model_name": model_name,
-        "model_provider": "starchat",
-        "finish_reason": finish_reason,
-    }
+    named = {"model_name": model_name, "model_provider": "starchat"}
+    return named | {"finish_reason": finish_reason}
 
 
 def _logprobs(entries: list[dict[str, Any]]) -> dict[str, Any]:

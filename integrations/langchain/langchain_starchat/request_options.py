@@ -20,6 +20,7 @@ from starchat import (
     ChatOptions,
     Chunk,
     Message,
+    ReplyOptions,
     StarChat,
     closed_schema,
     enforceable_schema,
@@ -27,7 +28,7 @@ from starchat import (
 )
 from starchat.openai import read_response_format, read_tool_choice, read_tools
 
-_OF_TOOLS = {"tools", "tool_choice", "parallel_tool_calls"}
+_OF_TOOLS = ChatOptions.__optional_keys__ - ReplyOptions.__optional_keys__
 _OF_FUNCTIONS = {"function", "parameters", "input_schema", "toolSpec"}
 
 
