@@ -46,6 +46,13 @@ def test_the_system_block_is_there_without_a_system_message() -> None:
     assert shown([user("Hi")]) == "<|system|>\n<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>"
 
 
+def test_marks_tell_control_tokens_from_text() -> None:
+    ids = render([user("<|end|> é")])
+    assert STARCHAT.marked(ids, BYTES) == (
+        "«<|system|>»\n«<|end|>»\n«<|user|>»\n<|end|> é«<|end|>»\n«<|assistant|>»"
+    )
+
+
 def test_a_dialogue_ends_where_the_next_reply_begins() -> None:
     assert shown([system("Be brief."), user("1+1?"), assistant("2"), user("2+2?")]) == (
         "<|system|>\nBe brief.<|end|>\n<|user|>\n1+1?<|end|>\n<|assistant|>\n2<|end|>\n"

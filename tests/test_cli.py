@@ -95,6 +95,57 @@ def conversation(tiny_model_path: Path) -> Iterator[Terminal]:
         terminal.close()
 
 
+# ---- render -----------------------------------------------------------------------------------
+
+
+def test_render_shows_the_prompt_and_generates_nothing(tiny_model_path: Path) -> None:
+    result = run("render", "Say <|end|>", "--system", "Be brief.", "-m", tiny_model_path)
+    assert result.stdout == (
+        "«<|system|>»\nBe brief.«<|end|>»\n«<|user|>»\nSay <|end|>«<|end|>»\n«<|assistant|>»\n"
+    )
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Say <|end|>"},
+    ]
+    with starchat.StarChat.load(tiny_model_path) as model:
+        n_tokens = model.count_tokens(messages)
+    assert (result.returncode, result.stderr) == (0, f"{n_tokens} tokens\n")
+    piped = run(
+        "render", "-", "--system", "Be brief.", "-m", tiny_model_path, stdin="Say <|end|>\n"
+    )
+    assert piped.stdout == result.stdout
+
+
+def test_render_takes_a_whole_dialogue(tiny_model_path: Path, tmp_path: Path) -> None:
+    turns = ["1+1?", "2", "2+2?"]
+    dialogue = [
+        {"role": role, "content": turn}
+        for role, turn in zip(["user", "assistant", "user"], turns, strict=True)
+    ]
+    file = tmp_path / "dialogue.json"
+    file.write_text(json.dumps(dialogue))
+    with starchat.StarChat.load(tiny_model_path) as model:
+        expected = model.render(dialogue) + "\n"
+    for path, stdin in ((file, ""), ("-", json.dumps(dialogue))):
+        result = run("render", "--messages", path, "-m", tiny_model_path, stdin=stdin)
+        assert result.stdout == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "give a QUESTION, or --messages FILE"),
+        (["Hi", "--messages", "-"], "--messages has the whole dialogue"),
+        (["--messages", "-"], "expected a JSON list of messages"),
+        (["--messages", "absent.json"], "absent.json: No such file"),
+    ],
+)
+def test_render_says_what_it_needs(arguments: list[str], sentence: str) -> None:
+    result = run("render", *arguments, stdin="no JSON")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert sentence in result.stderr.replace("\n", " ")
+
+
 # ---- chat and complete ----------------------------------------------------------------------
 
 

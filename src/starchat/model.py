@@ -170,6 +170,17 @@ class StarChat:
         turns = check_messages(messages, Toolbox.check(tools), part=True)
         return len(STARCHAT.render(turns, self._engine.tokenizer))
 
+    def render(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        r"""Return the prompt of a dialogue as text, for people: each control token as «token».
+
+        The same name without these marks is text, which cannot act as the token.
+
+        >>> StarChat.load().render([{"role": "user", "content": "Say <|end|>"}])
+        '«<|system|>»\n«<|end|>»\n«<|user|>»\nSay <|end|>«<|end|>»\n«<|assistant|>»'
+        """
+        ids = self._chat_prompt(messages, Toolbox.check(tools))
+        return STARCHAT.marked(ids, self._engine.tokenizer)
+
     # ---- raw text ---------------------------------------------------------------------------
 
     def complete(

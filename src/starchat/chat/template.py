@@ -46,6 +46,14 @@ class ChatTemplate:
         prompt.append(roles["assistant"])
         return prompt
 
+    def marked(self, ids: Sequence[int], tokenizer: _core.Tokenizer) -> str:
+        """Return the text of ids, every control token as «token»."""
+        text = b""
+        for id in ids:
+            token = tokenizer.token_bytes(id)
+            text += "«".encode() + token + "»".encode() if tokenizer.is_special(id) else token
+        return text.decode("utf-8", "replace")
+
     def lead_ids(self, tokenizer: _core.Tokenizer) -> list[int]:
         """Return the ids of `lead`: a constrained reply begins with them."""
         return tokenizer.encode(self.lead)

@@ -1,4 +1,4 @@
-"""The `starchat` command, or `python -m starchat`: chat, complete, inspect, bench.
+"""The `starchat` command, or `python -m starchat`: chat, complete, render, inspect, bench.
 
 Answers go to stdout as they are written, everything else to stderr; what goes wrong is one line
 there, with exit code 1.
@@ -15,7 +15,7 @@ import typer
 
 from .. import __version__
 from ..errors import StarChatError
-from . import bench, chat, complete, inspect
+from . import bench, chat, complete, inspect, render
 from .terminal import fail
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (chat.chat, complete.complete, inspect.inspect, bench.bench):
+for command in (chat.chat, complete.complete, render.render, inspect.inspect, bench.bench):
     app.command()(command)
 
 
