@@ -44,13 +44,13 @@ class SamplingParams:
     temperature: float = _parameter(0.2, check_number, "0: always the likeliest token.")
     top_k: int = _parameter(50, check_integer, "Choose among the k likeliest tokens; 0: off.")
     top_p: float = _parameter(
-        0.95, check_number, "Choose among the likeliest tokens of this total probability; 1: off."
+        0.95, check_number, "Choose among the likeliest tokens of this probability; 1: off."
     )
     min_p: float = _parameter(
-        0.0, check_number, "Drop tokens less likely than this share of the likeliest; 0: off."
+        0.0, check_number, "Drop tokens less likely than this share of the best; 0: off."
     )
     repetition_penalty: float = _parameter(
-        1.0, check_number, "Above 1: what stands in prompt or reply is less likely again; 1: off."
+        1.0, check_number, "Above 1: tokens of prompt and reply become less likely; 1: off."
     )
     frequency_penalty: float = _parameter(
         0.0, check_number, "Subtracted from a logit for each time in the reply; 0: off."
@@ -76,7 +76,7 @@ class SamplingParams:
         None, check_optional_integer, "n: report log probabilities, and of the n likeliest tokens."
     )
     speculation: bool = _parameter(
-        True, check_flag, "Guess ahead by prompt look-up; False: the same tokens, often later."
+        True, check_flag, "Guess ahead by prompt look-up; the tokens are the same without."
     )
 
     def __post_init__(self) -> None:

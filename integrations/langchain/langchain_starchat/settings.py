@@ -77,11 +77,11 @@ class StarChatSettings(ModelSettings):
     top_k: int | None = None
     """Choose among the k likeliest tokens; 0: off."""
     top_p: float | None = None
-    """Choose among the likeliest tokens of this total probability; 1: off."""
+    """Choose among the likeliest tokens of this probability; 1: off."""
     min_p: float | None = None
-    """Drop tokens less likely than this share of the likeliest; 0: off."""
+    """Drop tokens less likely than this share of the best; 0: off."""
     repetition_penalty: float | None = None
-    """Above 1: what stands in prompt or reply is less likely again; 1: off."""
+    """Above 1: tokens of prompt and reply become less likely; 1: off."""
     frequency_penalty: float | None = None
     """Subtracted from a logit for each time in the reply; 0: off."""
     presence_penalty: float | None = None
@@ -101,7 +101,7 @@ class StarChatSettings(ModelSettings):
     logprobs: int | None = None
     """n: report log probabilities, and of the n likeliest tokens."""
     speculation: bool | None = None
-    """Guess ahead by prompt look-up; False: the same tokens, often later."""
+    """Guess ahead by prompt look-up; the tokens are the same without."""
     # End of sampling parameters
 
     @property

@@ -99,16 +99,13 @@ class StarChat(ModelSettings, HeldPredictions):
         default=None, description="Choose among the k likeliest tokens; 0: off."
     )
     top_p: float | None = Field(
-        default=None,
-        description="Choose among the likeliest tokens of this total probability; 1: off.",
+        default=None, description="Choose among the likeliest tokens of this probability; 1: off."
     )
     min_p: float | None = Field(
-        default=None,
-        description="Drop tokens less likely than this share of the likeliest; 0: off.",
+        default=None, description="Drop tokens less likely than this share of the best; 0: off."
     )
     repetition_penalty: float | None = Field(
-        default=None,
-        description="Above 1: what stands in prompt or reply is less likely again; 1: off.",
+        default=None, description="Above 1: tokens of prompt and reply become less likely; 1: off."
     )
     frequency_penalty: float | None = Field(
         default=None, description="Subtracted from a logit for each time in the reply; 0: off."
@@ -134,8 +131,7 @@ class StarChat(ModelSettings, HeldPredictions):
         default=None, description="n: report log probabilities, and of the n likeliest tokens."
     )
     speculation: bool | None = Field(
-        default=None,
-        description="Guess ahead by prompt look-up; False: the same tokens, often later.",
+        default=None, description="Guess ahead by prompt look-up; the tokens are the same without."
     )
     # End of sampling parameters
     json_schema: dict[str, Any] | Literal[True] | None = Field(
