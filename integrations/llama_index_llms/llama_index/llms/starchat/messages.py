@@ -1,14 +1,27 @@
 """LlamaIndex's messages → starchat's: text, tool calls and tool results.
 
-StarChat's template has one system turn, at the start: all system messages move there. Roles and
-blocks that the template has no place for are refused.
+StarChat's template has one system turn, at the start: all system messages move there. Of what
+other models leave in a history, thoughts are left out, and pictures and files are placeholders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    CachePoint,
+    ChatMessage,
+    CitableBlock,
+    CitationBlock,
+    DocumentBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from pydantic import BaseModel
 
 from starchat import InvalidRequestError, Message, Role, ToolCall
 from starchat.openai import read_arguments, read_tool_calls, system_first
@@ -28,9 +41,24 @@ _ROLES: dict[MessageRole, Role] = {
 def to_starchat(messages: Sequence[ChatMessage]) -> list[Message]:
     """Return the dialogue in starchat's form; the caller's messages are not changed.
 
-    Raises InvalidRequestError.
+    Results without the id of a call, or with the name of a tool in its place, answer the calls in
+    their order. Raises InvalidRequestError, also for what a human says that is no text.
     """
-    return system_first([_turn(f"messages[{i}]", message) for i, message in enumerate(messages)])
+    turns = []
+    unanswered: list[tuple[str, ToolCall]] = []  # with the id that the caller knows
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        turn = _turn(where, message)
+        if turn["role"] == "assistant":
+            calls = _calls(where, message)
+            own = _with_own_ids(calls)
+            turn["tool_calls"] = own
+            unanswered = [*zip([call.id for call in calls], own, strict=True)]
+            turn["token_ids"] = message.additional_kwargs.get("token_ids", ())  # checked there
+        elif turn["role"] == "tool":
+            turn["tool_call_id"] = _answered(where, message, unanswered)
+        turns.append(turn)
+    return system_first(turns)
 
 
 def _turn(where: str, message: ChatMessage) -> Message:
@@ -41,31 +69,40 @@ def _turn(where: str, message: ChatMessage) -> Message:
         known = ", ".join(role.value for role in _ROLES)
         problem = f"the role {message.role.value!r} is not supported, expected one of {known}"
         raise InvalidRequestError.of(where, problem)
-    for block in message.blocks:
-        if not isinstance(block, (TextBlock, ToolCallBlock) if role == "assistant" else TextBlock):
+    texts = [text for block in message.blocks for text in _texts(where, role, block)]
+    return Message(role=role, content="\n".join(texts))
+
+
+def _texts(where: str, role: Role, block: Any) -> Iterator[str]:
+    """Yield the texts of a block that a dialogue can hold."""
+    match block:
+        case TextBlock():
+            yield block.text
+        case ThinkingBlock() | CachePoint():
+            pass
+        case ToolCallBlock() | CitationBlock() if role == "assistant":
+            pass  # a citation repeats what its source says
+        case CitationBlock():
+            yield from _texts(where, role, block.cited_content)
+        case CitableBlock():
+            for part in block.content:
+                yield from _texts(where, role, part)
+        case DocumentBlock(data=bytes(data), document_mimetype=str(kind)) if (
+            kind.startswith("text/") or kind == "application/json"
+        ):
+            yield base64.b64decode(data).decode(errors="replace")  # LlamaIndex keeps base64
+        case _ if role in ("assistant", "tool"):
+            yield f"[{block.block_type}]"
+        case _:
             raise InvalidRequestError.of(
                 where,
-                f"a message of the role {message.role.value} holds a {type(block).__name__}, but "
+                f"a message of the role {role} holds a {type(block).__name__}, but "
                 "StarChat reads text only: pass TextBlocks",
             )
-    turn = Message(role=role, content=message.content or "")
-    details = message.additional_kwargs
-    if role == "assistant":
-        turn["tool_calls"] = _calls(where, message)
-        turn["token_ids"] = details.get("token_ids", ())  # starchat checks them
-    if role == "tool":
-        if "tool_call_id" not in details:
-            raise InvalidRequestError.of(
-                where,
-                "a tool message needs the id of the call that it answers, as "
-                "additional_kwargs['tool_call_id']",
-            )
-        turn["tool_call_id"] = details["tool_call_id"]
-    return turn
 
 
 def _calls(where: str, message: ChatMessage) -> list[ToolCall]:
-    """Return the calls of a message: its blocks; if there are none, those in OpenAI's form."""
+    """Return the calls of a message: its blocks; if there are none, those in older forms."""
     calls = [
         ToolCall(
             block.tool_call_id or block.tool_name,
@@ -75,5 +112,46 @@ def _calls(where: str, message: ChatMessage) -> list[ToolCall]:
         for index, block in enumerate(message.blocks)
         if isinstance(block, ToolCallBlock)
     ]
-    older = message.additional_kwargs.get("tool_calls")
-    return calls or read_tool_calls(f"{where}.additional_kwargs['tool_calls']", older)
+    older = message.additional_kwargs.get("tool_calls") or ()
+    place = f"{where}.additional_kwargs['tool_calls']"
+    return calls or read_tool_calls(place, [_in_openai_form(call) for call in older])
+
+
+def _in_openai_form(call: Any) -> Any:
+    """Return a call that is an object, in Anthropic's form or without an id as OpenAI's."""
+    call = call.model_dump() if isinstance(call, BaseModel) else call
+    match call:
+        case {"name": str(name), "input": arguments}:
+            function = {"name": name, "arguments": arguments}
+            return {"id": call.get("id") or name, "function": function}
+        case {"function": {"name": str(name)}} if not call.get("id"):
+            return {**call, "id": name}
+    return call
+
+
+def _with_own_ids(calls: Sequence[ToolCall]) -> list[ToolCall]:
+    """Return calls whose ids differ: some models give none, or the same to several."""
+    own: dict[str, ToolCall] = {}
+    for call in calls:
+        id = call.id
+        while id in own:
+            id += "'"
+        own[id] = ToolCall(id, call.name, call.arguments)
+    return list(own.values())
+
+
+def _answered(where: str, message: ChatMessage, unanswered: list[tuple[str, ToolCall]]) -> str:
+    """Return the id of the call that a result answers, and take that from the unanswered ones."""
+    details: Mapping[str, Any] = message.additional_kwargs
+    given = details.get("tool_call_id") or details.get("name")
+    by_id = [i for i, (id, _) in enumerate(unanswered) if given == id]
+    by_name = [i for i, (_, call) in enumerate(unanswered) if given in (None, call.name)]
+    if found := by_id or by_name:
+        return unanswered.pop(found[0])[1].id
+    if given is None:
+        raise InvalidRequestError.of(
+            where,
+            "a tool message needs the id of the call that it answers, as "
+            "additional_kwargs['tool_call_id']",
+        )
+    return str(given)
