@@ -17,7 +17,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
-from langchain_core.tools import BaseTool
 
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
 from langchain_starchat.request_options import (
@@ -191,7 +190,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
 
     def bind_tools(
         self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        # A BaseTool is a Runnable; its own module would be imported for the name alone.
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | Runnable[Any, Any]],
         *,
         tool_choice: str | dict[str, Any] | bool | None = None,
         strict: bool | None = None,
