@@ -76,3 +76,14 @@ def test_evaluators_read_a_verdict(evaluator: Any, verdict: str) -> None:
     judge = StarChat(choice=[verdict])
     result = evaluator(llm=judge).evaluate(query="Why?", response="So.", contexts=["So."])
     assert (result.feedback, result.passing) == (verdict, verdict == "YES")
+
+
+def test_errors_name_the_argument_at_fault() -> None:
+    llm = StarChat(max_tokens=24)
+    with pytest.raises(starchat.InvalidRequestError, match="tool_choice, tools: a comp") as raised:
+        llm.complete("Hi", tools=[], tool_choice="auto")
+    assert raised.value.param == "tool_choice"
+    prompt = PromptTemplate("Hi")
+    with pytest.raises(starchat.InvalidRequestError, match="llm_kwargs: tools are set") as raised:
+        llm.structured_predict(Turn, prompt, {"tools": []})
+    assert raised.value.param == "llm_kwargs"

@@ -6,10 +6,10 @@ The engine, the dialogue template and the tokenizer are `starchat`'s; its errors
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -25,7 +25,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.llms.starchat.messages import to_starchat
-from llama_index.llms.starchat.predictions import HeldPredictions
+from llama_index.llms.starchat.predictions import ParsablePredictions
 from llama_index.llms.starchat.responses import (
     Reply,
     chat_response,
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
-_CONSTRAINTS = ("json_schema", "regex", "grammar", "choice")
+_CONSTRAINTS = starchat.ReplyOptions.__optional_keys__ - starchat.SamplingOptions.__optional_keys__
+_OF_TOOLS = starchat.ChatOptions.__optional_keys__ - starchat.ReplyOptions.__optional_keys__
 _FRAMED_BELOW_SYSTEM_PROMPT = (
     "the prompt is framed by control tokens, but because of system_prompt it is asked as a user "
     "turn, where they are plain text: write system_prompt into the frame and remove it here, or "
@@ -54,7 +55,7 @@ _FRAMED_BELOW_SYSTEM_PROMPT = (
 _NUM_OUTPUT = 512  # tokens that LlamaIndex reserves for an answer without max_tokens
 
 
-class StarChat(ModelSettings, HeldPredictions):
+class StarChat(ModelSettings, ParsablePredictions):
     """Answers with a StarChat model in this process.
 
     Construction is cheap: the weights are loaded on first use, and shared by every instance of
@@ -174,7 +175,7 @@ class StarChat(ModelSettings, HeldPredictions):
         return payload | self._sampling()
 
     @property
-    def tokenizer(self) -> Tokenize:
+    def tokenizer(self) -> Callable[[str], list[int]]:
         """The model's own tokenizer, for `Settings.tokenizer` and `tokenizer=` arguments."""
         return self.engine.tokenize
 
@@ -294,10 +295,9 @@ class StarChat(ModelSettings, HeldPredictions):
         return _Request("chat", to_starchat(messages), self._options(kwargs))
 
     def _complete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
-        if unseen := kwargs.keys() & {"tools", "tool_choice", "parallel_tool_calls"}:
-            raise starchat.InvalidRequestError(
-                f"{', '.join(sorted(unseen))}: a completion cannot show calls, use the chat methods"
-            )
+        if unseen := sorted(kwargs.keys() & _OF_TOOLS):
+            problem = f"{', '.join(unseen)}: a completion cannot show calls, use the chat methods"
+            raise starchat.InvalidRequestError(problem, param=unseen[0])
         if formatted:
             return self._raw(prompt, kwargs)
         own = self.completion_to_prompt
@@ -310,10 +310,10 @@ class StarChat(ModelSettings, HeldPredictions):
             warnings.warn(_FRAMED_BELOW_SYSTEM_PROMPT, starchat.ControlTokenWarning, stacklevel=1)
         options = {name: value for name, value in kwargs.items() if name != "allow_special"}
         if kwargs.get("allow_special"):
-            raise starchat.InvalidRequestError(
-                "allow_special: this prompt is asked as a user turn, whose text has no control "
-                "tokens; formatted=True gives it raw",
-                param="allow_special",
+            raise starchat.InvalidRequestError.of(
+                "allow_special",
+                "this prompt is asked as a user turn, whose text has no control tokens; "
+                "formatted=True gives it raw",
             )
         return self._chat(self._extend_messages([ChatMessage(prompt)]), options)
 
@@ -331,16 +331,9 @@ class StarChat(ModelSettings, HeldPredictions):
     def _sampling(self) -> dict[str, Any]:
         return self._given(_SAMPLING)
 
-    def _given(self, names: Sequence[str]) -> dict[str, Any]:
+    def _given(self, names: Iterable[str]) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
-
-
-class Tokenize(Protocol):
-    """The type of the model's tokenizer."""
-
-    def __call__(self, text: str) -> list[int]:
-        """Return the token ids of plain text."""
 
 
 class _Request(NamedTuple):

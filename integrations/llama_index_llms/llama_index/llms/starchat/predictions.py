@@ -1,4 +1,4 @@
-"""predict and its twins: the reply is held to what the prompt's own output parser reads.
+"""predict and its variants: the reply follows what the prompt's output parser reads.
 
 Selectors, question generators and evaluators of LlamaIndex ask in this way. A parser that is not
 known here gets a free reply, as from every LLM.
@@ -27,7 +27,7 @@ _SENTENCE = {"type": "string", "pattern": "^[^`]{1,300}$"}
 _MOST_QUESTIONS = 5
 
 
-class HeldPredictions(StructuredByCalls):
+class ParsablePredictions(StructuredByCalls):
     """An LLM whose predictions its caller can parse."""
 
     def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:

@@ -67,14 +67,10 @@ class Reply:
             for call in self.calls
         ]
         # FunctionCallingProgram and memories read only this form.
-        older = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.written},
-            }
-            for call in self.calls
-        ]
+        older = []
+        for call in self.calls:
+            function = {"name": call.name, "arguments": call.written}
+            older.append({"id": call.id, "type": "function", "function": function})
         return ChatMessage(
             role=MessageRole.ASSISTANT,
             blocks=[*text, *calls],

@@ -140,9 +140,8 @@ class StructuredByCalls(FunctionCallingLLM):
         """Return what the chat methods are called with."""
         options, own = reply.options, llm_kwargs or {}
         if taken := options.keys() & own.keys():
-            raise InvalidRequestError(
-                f"llm_kwargs: {', '.join(sorted(taken))} are set by structured output itself"
-            )
+            problem = f"{', '.join(sorted(taken))} are set by structured output itself"
+            raise InvalidRequestError.of("llm_kwargs", problem)
         messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
         return {"messages": messages, **options, **own}
 
