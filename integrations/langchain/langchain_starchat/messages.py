@@ -25,8 +25,9 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.json import parse_partial_json
 
+from langchain_starchat.content import content_text
 from starchat import Chunk, Completion, InvalidRequestError, Message, Role, ToolCall, Usage
-from starchat.openai import read_text_part, system_first
+from starchat.openai import system_first
 
 _KINDS: dict[type[BaseMessage], Role] = {
     SystemMessage: "system",
@@ -41,8 +42,6 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "ai": "assistant",
 }
-# Blocks that repeat what is in `tool_calls`.
-_CALL_BLOCKS = ("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call")
 
 
 def to_starchat(
@@ -178,8 +177,11 @@ def _unparsable_ending(arguments: str) -> str:
 def _turn(
     message: BaseMessage, index: int, model_name: str, answered: set[str], part: bool
 ) -> Message:
-    turn = Message(role=_role(message, index, part), content=_text(message, index))
+    turn = Message(role=_role(message, index, part), content="")
+    where = f"messages[{index}].content"
+    turn["content"] = content_text(where, message.content, turn["role"], lenient=part)
     if isinstance(message, AIMessage):
+        turn["content"] = turn["content"] or message.additional_kwargs.get("refusal") or ""
         calls = [
             ToolCall(call["id"] or f"call_{index}_{number}", call["name"], call["args"])
             for number, call in enumerate(message.tool_calls)
@@ -212,22 +214,6 @@ def _role(message: BaseMessage, index: int, part: bool) -> Role:
         return "user"
     problem = f"expected one of the roles {', '.join(_ROLES)}, got {name!r}"
     raise InvalidRequestError.of(f"messages[{index}]", problem)
-
-
-def _text(message: BaseMessage, index: int) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(
-        [
-            read_text_part(f"messages[{index}].content[{number}]", block)
-            for number, block in enumerate(message.content)
-            if not (isinstance(message, AIMessage) and _is_call(block))
-        ]
-    )
-
-
-def _is_call(block: str | dict[Any, Any]) -> bool:
-    return isinstance(block, dict) and block.get("type") in _CALL_BLOCKS
 
 
 def _metadata(finish_reason: str, model_name: str) -> dict[str, Any]:

@@ -72,11 +72,6 @@ def test_text_blocks_are_joined() -> None:
             id="image",
         ),
         pytest.param(
-            ToolMessage([{"type": "image", "url": "x"}], tool_call_id="1"),
-            r"messages\[0\].content\[0\]: expected a text block, got one of type 'image'",
-            id="image of a tool",
-        ),
-        pytest.param(
             FunctionMessage(content="3", name="f"),
             r"messages\[0\]: .* got 'function'",
             id="function",
