@@ -53,6 +53,11 @@ py::dict tensor_summary(const StoredTensor& tensor) {
   return summary;
 }
 
+int32_t context_size(const std::string& path) {
+  const GilReleased released;
+  return open_model(path).config.n_ctx;
+}
+
 py::dict inspect(const py::object& path_like) {
   const auto path = py::module_::import("os").attr("fsencode")(path_like).cast<std::string>();
   const ModelFile file = [&] {
@@ -127,6 +132,9 @@ void bind_format(py::module_& module) {
   module.def("tensor_types", &tensor_types, "Return every tensor type that files may have.");
   module.def("inspect", &inspect, py::arg("path"),
              "Return what is in a model file, read and checked without loading its weights.");
+  module.def(
+      "context_size", &context_size, py::arg("path"),
+      "Return the tokens of context by a file's header, checked without loading its weights.");
   module.def("_dequantize", &dequantize, py::arg("data"), py::arg("ggml_type"),
              "Return float32 weights of whole blocks: the oracle that kernels are tested against.");
   module.def("_to_half", &to_half, py::arg("values"),

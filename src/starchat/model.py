@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Unpack
 
-_EMBEDDED = os.path.join(os.path.dirname(__file__), "models", "starchat-nano.q8_0.bin")
+EMBEDDED = os.path.join(os.path.dirname(__file__), "models", "starchat-nano.q8_0.bin")
 
 
 class StarChat:
@@ -86,7 +86,7 @@ class StarChat:
         >>> StarChat.load(n_ctx=512).info.n_ctx
         512
         """
-        file = _EMBEDDED if path is None else file_name(path)
+        file = EMBEDDED if path is None else file_name(path)
         if path is None and not os.path.exists(file):
             problem = f"{file}: this installation lacks the embedded model; give a path"
             raise FileAccessError(problem, param="path")

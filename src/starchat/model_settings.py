@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
+from . import _core
+from .errors import StarChatError
 from .lazy_model import Loader
-from .model import StarChat
+from .model import EMBEDDED, StarChat
 
 __all__ = ["ModelSettings"]
 
@@ -43,6 +45,15 @@ class ModelSettings(BaseModel):
     def engine(self) -> StarChat:
         """The model beneath, loaded now if it was not: `engine.info`, `engine.stats()` …"""
         return self._loader.load(self.model_path, self.n_threads, self.n_ctx)
+
+    def _context_size(self) -> int | None:
+        """Return the context by the file's header, loading nothing; None where load would fail."""
+        file = EMBEDDED if self.model_path is None else self.model_path
+        try:
+            own = _core.context_size(os.fsencode(file))
+        except (StarChatError, ValueError):
+            return None
+        return own if self.n_ctx is None else self.n_ctx if 2 <= self.n_ctx <= own else None
 
     async def _aengine(self) -> StarChat:
         """Load in a thread: it may take seconds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
@@ -18,6 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
 
+from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
 from langchain_starchat.request_options import (
     ChatRequest,
@@ -30,6 +31,27 @@ from langchain_starchat.settings import N_TOGETHER, StarChatSettings
 from langchain_starchat.structured_output import StructuredOutputParser, beside_raw, is_pydantic
 from starchat import Chunk, InvalidRequestError, StarChat
 from starchat.openai import read_tool_choice
+
+_ABILITIES = (
+    "open_weights",
+    "text_inputs",
+    "text_outputs",
+    "tool_calling",
+    "tool_choice",
+    "tool_call_streaming",
+    "structured_output",
+    "temperature",
+)
+_NO_ABILITIES = (  # LangChain reads a missing key as an ability
+    *[f"{kind}_inputs" for kind in ("image", "image_url", "pdf", "audio", "video")],
+    *[f"{kind}_outputs" for kind in ("image", "audio", "video")],
+    "image_tool_message",
+    "pdf_tool_message",
+    "reasoning_output",
+    "mid_conversation_system_messages",
+    "mid_conversation_tools",
+    "attachment",
+)
 
 
 class ChatStarChat(StarChatSettings, BaseChatModel):
@@ -147,34 +169,31 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         return "starchat-chat"
 
     def _resolve_model_profile(self) -> ModelProfile:
-        profile = ModelProfile(
-            name=self.model_name,
-            open_weights=True,
-            text_inputs=True,
-            image_inputs=False,
-            audio_inputs=False,
-            video_inputs=False,
-            text_outputs=True,
-            reasoning_output=False,
-            tool_calling=True,
-            tool_choice=True,
-            structured_output=True,
-            temperature=True,
-        )
-        if "tool_call_streaming" in ModelProfile.__annotations__:  # not in every version
-            profile["tool_call_streaming"] = True
-        if self.n_ctx is not None:
-            profile["max_input_tokens"] = self.n_ctx
-        return profile
+        profile = {
+            "name": self.model_name,
+            **dict.fromkeys(_ABILITIES, True),
+            **dict.fromkeys(_NO_ABILITIES, False),
+            "reasoning_effort_levels": [],
+            **self._limits(self._context_size()),
+        }
+        known = ModelProfile.__annotations__  # of this version of LangChain
+        return cast(ModelProfile, {key: profile[key] for key in profile if key in known})
+
+    def _limits(self, context: int | None) -> dict[str, int]:
+        if context is None:
+            return {}
+        reply = context if self.max_tokens is None else min(self.max_tokens, context)
+        return {"max_input_tokens": context, "max_output_tokens": reply}
 
     def _noted(self, model: StarChat) -> StarChat:
         if self.profile is not None and "max_input_tokens" not in self.profile:
-            self.profile = {**self.profile, "max_input_tokens": model.info.n_ctx}
+            self.profile = cast(ModelProfile, self._limits(model.info.n_ctx) | self.profile)
         return model
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return super()._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
 
+    @langchain_errors()
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
@@ -188,6 +207,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         dialogue = to_starchat(messages, self.model_name, part=True)
         return self._model().count_tokens(dialogue, definitions)
 
+    @langchain_errors()
     def bind_tools(
         self,
         # A BaseTool is a Runnable; its own module would be imported for the name alone.
@@ -214,6 +234,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         given = {name: value for name, value in arguments.items() if value is not None}
         return self.bind(**given, **kwargs)
 
+    @langchain_errors()
     def with_structured_output(
         self,
         schema: dict[str, Any] | type | None = None,
@@ -286,6 +307,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         ]
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
+    @langchain_errors()
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -303,9 +325,10 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = self._request(messages, stop, kwargs)
-        async with aclosing(request.achunks(await self._amodel())) as chunks:
-            return self._result([chunk async for chunk in chunks])
+        with langchain_errors():
+            request = self._request(messages, stop, kwargs)
+            async with aclosing(request.achunks(await self._amodel())) as chunks:
+                return self._result([chunk async for chunk in chunks])
 
     # For a chat model, LangChain itself calls on_llm_new_token; these methods must not.
 
@@ -316,9 +339,11 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        request, pieces = self._request(messages, stop, kwargs), MessageChunks(self.model_name)
-        for chunk in request.chunks(self._model()):
-            yield from pieces.feed(chunk)
+        pieces = MessageChunks(self.model_name)
+        with langchain_errors():
+            request = self._request(messages, stop, kwargs)
+            for chunk in request.chunks(self._model()):
+                yield from pieces.feed(chunk)
 
     async def _astream(
         self,
@@ -327,8 +352,10 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        request, pieces = self._request(messages, stop, kwargs), MessageChunks(self.model_name)
-        async with aclosing(request.achunks(await self._amodel())) as chunks:
-            async for chunk in chunks:
-                for generation in pieces.feed(chunk):
-                    yield generation
+        pieces = MessageChunks(self.model_name)
+        with langchain_errors():
+            request = self._request(messages, stop, kwargs)
+            async with aclosing(request.achunks(await self._amodel())) as chunks:
+                async for chunk in chunks:
+                    for generation in pieces.feed(chunk):
+                        yield generation

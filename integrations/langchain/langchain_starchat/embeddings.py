@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from langchain_core.embeddings import Embeddings
 
-from langchain_starchat.errors import context_overflow
+from langchain_starchat.errors import langchain_errors
 from langchain_starchat.settings import ModelSettings
 
 
@@ -58,11 +58,11 @@ class StarChatEmbeddings(ModelSettings, Embeddings):
         ```
     """
 
+    @langchain_errors()
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector for each text; the texts are computed together."""
-        with context_overflow():
-            vectors: list[list[float]] = self._model().embed(texts).tolist()
-            return vectors
+        vectors: list[list[float]] = self._model().embed(texts).tolist()
+        return vectors
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a text."""
@@ -70,8 +70,8 @@ class StarChatEmbeddings(ModelSettings, Embeddings):
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector for each text; cancelling the task ends the computation."""
-        model = await self._amodel()
-        with context_overflow():
+        with langchain_errors():
+            model = await self._amodel()
             vectors: list[list[float]] = (await model.aembed(texts)).tolist()
             return vectors
 

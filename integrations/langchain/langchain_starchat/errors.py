@@ -1,25 +1,57 @@
-"""One error beside starchat's own ones, which pass through unchanged."""
+"""Classes that are both starchat's errors and LangChain's, which tell retries what is permanent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from langchain_core.exceptions import ContextOverflowError
+from langchain_core import exceptions
 
-from starchat import ContextLengthError
+import starchat
 
 
-class ContextOverflow(ContextLengthError, ContextOverflowError):
+class ContextOverflow(starchat.ContextLengthError, exceptions.ContextOverflowError):
     """The prompt does not fit: starchat's error, and LangChain's, which middleware catches."""
 
 
+_KINDS: dict[type[starchat.StarChatError], type[starchat.StarChatError]] = {
+    starchat.ContextLengthError: ContextOverflow
+}
+
+
+def _also(kind: type[starchat.StarChatError], framework: str) -> None:
+    """Define the class of this name that is starchat's and LangChain's, where it has one."""
+    base = getattr(exceptions, framework, exceptions.LangChainException)
+    name = kind.__name__
+    globals()[name] = _KINDS[kind] = type(name, (kind, base), {"__module__": __name__})
+
+
+_also(starchat.FileAccessError, "ModelNotFoundError")
+_also(starchat.InvalidRequestError, "ModelInvalidRequestError")
+_also(starchat.ConstraintError, "ModelInvalidRequestError")
+_also(starchat.OutOfMemoryError, "ModelAPIError")  # others may free memory: the one to try again
+for _kind in (
+    starchat.StarChatError,
+    starchat.ModelFileError,
+    starchat.UnsupportedFormatError,
+    starchat.CorruptFileError,
+    starchat.UnsupportedFeatureError,
+    starchat.EngineClosedError,
+    starchat.ForkError,
+    starchat.NumericalError,
+):
+    _also(_kind, "ModelError")
+
+
 @contextmanager
-def context_overflow() -> Iterator[None]:
-    """Raise `ContextOverflow` where starchat raises `ContextLengthError`."""
+def langchain_errors() -> Iterator[None]:
+    """Raise starchat's errors as the classes that are LangChain's too, with the same fields."""
     try:
         yield
-    except ContextLengthError as exc:
-        fields: Any = {"param": exc.param, "limit": exc.limit, "got": exc.got, "code": exc.code}
-        raise ContextOverflow(*exc.args, **fields) from exc
+    except starchat.StarChatError as exc:
+        kind = _KINDS.get(type(exc))
+        if kind is None:
+            raise
+        error = kind(*exc.args)
+        error.__dict__.update(exc.__dict__)
+        raise error.with_traceback(exc.__traceback__) from exc.__cause__

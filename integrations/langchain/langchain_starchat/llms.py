@@ -21,7 +21,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import PrivateAttr
 
-from langchain_starchat.errors import context_overflow
+from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import logprob_entries
 from langchain_starchat.settings import CONSTRAINTS, N_TOGETHER, SAMPLING, StarChatSettings
 from starchat import AsyncStream, Chunk, Completion, ReplyOptions, Stream, Usage
@@ -137,6 +137,7 @@ class StarChatLLM(StarChatSettings, BaseLLM):
     def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> ReplyOptions:
         return super()._sampling(stop, {"allow_special": self.allow_special, **call})
 
+    @langchain_errors()
     def _generate(
         self,
         prompts: list[str],
@@ -145,7 +146,7 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         model, sampling = self._model(), self._sampling(stop, kwargs)
-        with context_overflow(), ExitStack() as streams:
+        with ExitStack() as streams:
             begun: list[Stream] = []
             unread: list[Stream] = []
             waiting = iter(prompts)
@@ -164,8 +165,8 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        model, sampling = await self._amodel(), self._sampling(stop, kwargs)
-        with context_overflow():
+        with langchain_errors():
+            model, sampling = await self._amodel(), self._sampling(stop, kwargs)
             async with AsyncExitStack() as streams:
                 begun: list[AsyncStream] = []
                 unread: list[AsyncStream] = []
@@ -201,7 +202,7 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         sampling = self._sampling(stop, kwargs)
-        with context_overflow(), self._model().stream_complete(prompt, **sampling) as stream:
+        with langchain_errors(), self._model().stream_complete(prompt, **sampling) as stream:
             for chunk in stream:
                 generation = GenerationChunk(text=chunk.text, generation_info=_info(chunk))
                 if run_manager:
@@ -215,8 +216,8 @@ class StarChatLLM(StarChatSettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        model, sampling = await self._amodel(), self._sampling(stop, kwargs)
-        with context_overflow():
+        with langchain_errors():
+            model, sampling = await self._amodel(), self._sampling(stop, kwargs)
             async with model.astream_complete(prompt, **sampling) as stream:
                 async for chunk in stream:
                     generation = GenerationChunk(text=chunk.text, generation_info=_info(chunk))

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, cast
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel
 
-from langchain_starchat.errors import context_overflow
 from starchat import (
     ChatOptions,
     Chunk,
@@ -40,15 +39,14 @@ class ChatRequest(NamedTuple):
 
     def chunks(self, model: StarChat) -> Generator[Chunk, None, None]:
         """Yield the reply as starchat writes it."""
-        with context_overflow(), model.stream_chat(self.dialogue, **self.options) as stream:
+        with model.stream_chat(self.dialogue, **self.options) as stream:
             yield from stream
 
     async def achunks(self, model: StarChat) -> AsyncGenerator[Chunk, None]:
         """Yield the reply as starchat writes it."""
-        with context_overflow():
-            async with model.astream_chat(self.dialogue, **self.options) as stream:
-                async for chunk in stream:
-                    yield chunk
+        async with model.astream_chat(self.dialogue, **self.options) as stream:
+            async for chunk in stream:
+                yield chunk
 
 
 class TwoAttempts:

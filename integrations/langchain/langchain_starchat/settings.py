@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from pydantic import model_validator
 
+from langchain_starchat.errors import langchain_errors
 from starchat import ReplyOptions, SamplingParams, StarChat, model_settings
 from starchat import __version__ as starchat_version
 
@@ -116,6 +117,7 @@ class StarChatSettings(ModelSettings):
             "default_stop": self.stop,
         }
 
+    @langchain_errors()
     def get_token_ids(self, text: str) -> list[int]:
         """Return the token ids of plain text, by the model's own tokenizer."""
         custom = getattr(self, "custom_get_token_ids", None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.language_models import ModelProfile
 
 from langchain_starchat import ChatStarChat, StarChatEmbeddings, StarChatLLM
 from random_file import write_random_file
@@ -80,12 +81,45 @@ def test_a_cache_keeps_models_and_parameters_apart(tmp_path: Path) -> None:
     assert len(cache._cache) == len(variants) + 1
 
 
-def test_construction_loads_nothing(loads_seen: list[threading.Thread]) -> None:
-    model = ChatStarChat(model_path="absent.bin", n_ctx=512)
-    assert model.profile is not None
-    assert model.profile["max_input_tokens"] == 512
-    assert repr(model) and model._identifying_params
+def test_construction_loads_nothing(loads_seen: list[threading.Thread], tmp_path: Path) -> None:
+    file = write_random_file(tmp_path / "tiny.bin")
+    own = StarChat.load(file).info.n_ctx
+    loads_seen.clear()
+    for n_ctx, n_told in ((None, own), (own // 2, own // 2), (own, own)):
+        model = ChatStarChat(model_path=file, n_ctx=n_ctx, max_tokens=own // 4)
+        assert model.profile is not None
+        assert model.profile["max_input_tokens"] == n_told
+        assert model.profile["max_output_tokens"] == own // 4
+        assert repr(model) and model._identifying_params
     assert not loads_seen
+
+
+def test_the_profile_tells_no_context_that_loading_refuses(tmp_path: Path) -> None:
+    file = write_random_file(tmp_path / "tiny.bin")
+    broken = tmp_path / "broken.bin"
+    broken.write_bytes(file.read_bytes()[:40])
+    missing = tmp_path / "absent.bin"
+    for path, n_ctx in ((missing, None), (missing, 512), (broken, None), (file, 10**6), (file, 0)):
+        profile = ChatStarChat(model_path=path, n_ctx=n_ctx).profile
+        assert profile is not None
+        assert "max_input_tokens" not in profile and "max_output_tokens" not in profile
+
+
+def test_the_profile_says_all_that_can_be_said() -> None:
+    profile = ChatStarChat().profile
+    assert profile is not None
+    untold = {"status", "release_date", "last_updated", "reasoning_effort_default"}
+    assert set(profile) == ModelProfile.__annotations__.keys() - untold
+    for name, said in profile.items():
+        if "image" in name or "audio" in name or "video" in name or "pdf" in name:
+            assert said is False
+
+
+def test_a_profile_of_the_callers_own_stays(tmp_path: Path) -> None:
+    file = write_random_file(tmp_path / "tiny.bin")
+    model = ChatStarChat(model_path=file, profile={"max_input_tokens": 99}, max_tokens=2)
+    model.invoke("Hi")
+    assert model.profile == {"max_input_tokens": 99}
 
 
 def test_traces_name_model_and_parameters() -> None:
