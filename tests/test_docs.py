@@ -19,6 +19,7 @@ PAGES = (
     "README.md",
     "docs/constraints.md",
     "docs/embeddings.md",
+    "docs/migration.md",
     "docs/prompts.md",
     "docs/tools.md",
 )

@@ -1,0 +1,37 @@
+"""The README's migrations: three lines before, three after, and those after run."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llama_index.core.llms import ChatMessage
+from llama_index.llms.starchat import StarChat
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+MIGRATION = README.read_text("utf-8").split("## Migration\n")[1].split("\n## ")[0]
+BLOCKS = re.findall(r"^```python\n(.*?)^```", MIGRATION, re.DOTALL | re.MULTILINE)
+
+
+def test_before_and_after_are_three_lines_each() -> None:
+    assert len(BLOCKS) == 6
+    for index, block in enumerate(BLOCKS):
+        assert len([line for line in block.splitlines() if line]) == 3
+        assert ("llama_index.llms.starchat" in block) == (index % 2 == 1)
+
+
+@pytest.mark.parametrize("block", BLOCKS[1::2], ids=["local", "api", "gguf"])
+def test_the_lines_after_answer(block: str) -> None:
+    file = StarChat().engine.info.file
+    code = block.replace("starchat-beta.ggmlv3.q4_0.bin", file).replace("8192", "256")
+    names: dict[str, Any] = {"ChatMessage": ChatMessage}
+    *setup, last = code.splitlines()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a control token that is left as text would warn
+        exec("\n".join(setup), names)
+        answer = eval(last, names)
+        text = getattr(answer, "text", None) or "".join(part.delta for part in answer)
+    assert text.strip() and "<|" not in text
