@@ -77,13 +77,11 @@ def find_frame(prompt: str) -> Frame | None:
 
 
 def _find_dialogue(prompt: str) -> Frame | None:
+    if not prompt.startswith(_ROLES):
+        return None
     tokens = _DIALOGUE.findall(prompt)
-    is_framed = (
-        len([token for token in tokens if token != _END]) > 1  # somebody is answered
-        and prompt.startswith(_ROLES)
-        and tokens[-1] == _ASSISTANT
-    )
-    if not is_framed:
+    is_answer = any(token != _END for token in tokens[:-1])  # to a turn before it
+    if tokens[-1] != _ASSISTANT or not is_answer:
         return None
     problems: list[str] = []
     if tokens.count(_SYSTEM) > 1:

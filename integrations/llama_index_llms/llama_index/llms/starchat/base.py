@@ -304,7 +304,7 @@ class StarChat(ModelSettings, ParsablePredictions):
         if own and own is not default_completion_to_prompt:
             return self._raw(own(prompt), kwargs)
         allowed = kwargs.get("allow_special", self.allow_special)
-        if allowed is not False and starchat.is_framed(prompt):
+        if allowed is not False and isinstance(prompt, str) and starchat.is_framed(prompt):
             if allowed is not None or not self.system_prompt:
                 return self._raw(prompt, kwargs)
             warnings.warn(_FRAMED_BELOW_SYSTEM_PROMPT, starchat.ControlTokenWarning, stacklevel=1)
