@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
@@ -18,6 +18,29 @@ from .checks import (
     check_token_ids,
 )
 from .errors import InvalidRequestError
+
+_OTHER_NAMES = {  # ours: those of other libraries
+    "max_tokens": (
+        *("max_completion_tokens", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample"),
+        *("num_predict", "n_predict"),
+    ),
+    "n_ctx": ("context_window", "context_length", "num_ctx", "max_model_len"),
+    "n_threads": ("num_thread", "num_threads", "threads"),
+    "model_path": ("model", "model_name", "model_id", "model_file"),
+    "stop": ("stop_sequences", "stop_strings"),
+    "repetition_penalty": ("repeat_penalty",),
+    "logprobs": ("top_logprobs",),
+}
+
+
+def near_name(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that is meant: by the word of another library, or by its spelling.
+
+    >>> near_name("max_new_tokens", ["min_tokens", "max_tokens"])
+    'max_tokens'
+    """
+    meant = [ours for ours, others in _OTHER_NAMES.items() if name in others and ours in known]
+    return next(iter(meant or difflib.get_close_matches(name, known, n=1)), None)
 
 
 def _parameter(default: Any, check: Callable[[str, Any], Any], meaning: str) -> Any:
@@ -98,8 +121,8 @@ class SamplingParams:
                 problem = "only the chat methods know tools"
                 raise InvalidRequestError.of(name, problem, code="unknown_parameter")
             if name not in _CHECKS:
-                near = difflib.get_close_matches(name, [*_CHECKS, *CONSTRAINTS, *TOOLS], n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_CHECKS)}"
+                near = near_name(name, (*_CHECKS, *CONSTRAINTS, *TOOLS))
+                hint = f"did you mean {near}?" if near else f"known are {', '.join(_CHECKS)}"
                 problem = f"unknown sampling parameter {name!r}: {hint}"
                 raise InvalidRequestError(problem, param=name, code="unknown_parameter")
         return cls(**{name: value for name, value in options.items() if value is not None})

@@ -24,7 +24,7 @@ from langchain_starchat.request_options import (
     ChatRequest,
     TwoAttempts,
     chat_request,
-    definition,
+    definitions,
     json_schema,
 )
 from langchain_starchat.settings import N_TOGETHER, StarChatSettings
@@ -67,7 +67,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
 
     Key init args — the file:
         model_path: str | None
-            A StarChat or StarCoder file in ggml's format; None: the embedded model.
+            A StarChat or StarCoder file in ggml's format, also as `model=`; None: the embedded
+            model.
         n_ctx: int | None
             Tokens that prompt and reply may fill together.
         n_threads: int | None
@@ -145,8 +146,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
 
         `method="json_schema"` (the default) shows the schema to the model and writes JSON of it,
         `"function_calling"` calls a tool of it, `"json_mode"` writes some JSON object. Calls also
-        take `response_format=` in OpenAI's form, and starchat's own `json_schema=`, `regex=`,
-        `grammar=` or `choice=`.
+        take `response_format=` in OpenAI's form. starchat's own `json_schema`, `regex`, `grammar`
+        and `choice` are arguments of calls and fields.
 
     Usage metadata:
         ```python
@@ -163,6 +164,10 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
 
     streaming: bool = False
     """Whether `invoke` streams inside, so that callbacks see every token."""
+    tool_choice: str | dict[str, Any] | bool | None = None
+    """Of requests with tools that name none: "auto", "any", "none" or a tool."""
+    parallel_tool_calls: bool | None = None
+    """False: one call in a reply at most."""
 
     @property
     def _llm_type(self) -> str:
@@ -203,9 +208,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         """
         if not messages:
             return 0
-        definitions = [definition(tool) for tool in tools or ()]
         dialogue = to_starchat(messages, self.model_name, part=True)
-        return self._model().count_tokens(dialogue, definitions)
+        return self._model().count_tokens(dialogue, definitions(tools or ()))
 
     @langchain_errors()
     def bind_tools(
@@ -227,7 +231,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         parallel_tool_calls: False allows one call in a reply.
         """
         arguments = {
-            "tools": [definition(tool, strict) for tool in tools],
+            "tools": definitions(tools, strict),
             "tool_choice": read_tool_choice(tool_choice),
             "parallel_tool_calls": parallel_tool_calls,
         }
@@ -267,7 +271,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
             named = {"schema": json_schema(schema)}
             arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
         elif method == "function_calling":
-            defined = definition(schema, strict)
+            (defined,) = definitions([schema], strict)
             tool = defined.get("function", defined)["name"]
             arguments = {"tools": [defined], "tool_choice": tool, "parallel_tool_calls": False}
         else:
@@ -281,7 +285,15 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
     ) -> ChatRequest | TwoAttempts:
+        if call.get("tools"):
+            fields = {name: getattr(self, name) for name in ("tool_choice", "parallel_tool_calls")}
+            call = {name: value for name, value in fields.items() if value is not None} | call
         return chat_request(to_starchat(messages, self.model_name), self._sampling(stop, call))
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        fields = {"tool_choice": self.tool_choice, "parallel_tool_calls": self.parallel_tool_calls}
+        return super()._identifying_params | fields
 
     def _result(self, chunks: list[Chunk]) -> ChatResult:
         message = to_ai_message(chunks, self.model_name)

@@ -19,12 +19,12 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseLLM
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from pydantic import PrivateAttr
 
 from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import logprob_entries
-from langchain_starchat.settings import CONSTRAINTS, N_TOGETHER, SAMPLING, StarChatSettings
+from langchain_starchat.settings import N_TOGETHER, SAMPLING, StarChatSettings
 from starchat import AsyncStream, Chunk, Completion, ReplyOptions, Stream, Usage
+from starchat.sampling import CONSTRAINTS
 
 
 class StarChatLLM(StarChatSettings, BaseLLM):
@@ -41,8 +41,8 @@ class StarChatLLM(StarChatSettings, BaseLLM):
     Key init args:
         Those of `ChatStarChat`: `model_path`, `n_ctx`, `n_threads`, and all sampling parameters
         (`temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` …), which may be given to
-        a call as well, where they win. A call also takes one of `json_schema`, `regex`,
-        `grammar` and `choice`, which the continuation then follows.
+        a call as well, where they win; and one of `json_schema`, `regex`, `grammar` and
+        `choice`, which the continuation then follows.
 
         `allow_special`: whether control tokens in a prompt count. By default they do where the
         prompt is framed by them, as a dialogue (`<|system|>` … `<|assistant|>`) or for infilling.
@@ -89,7 +89,6 @@ class StarChatLLM(StarChatSettings, BaseLLM):
 
     allow_special: bool | list[str] | None = None
     """Control tokens in a prompt that count: all, none, those named; None: the frame decides."""
-    _constraint: dict[str, Any] = PrivateAttr(default_factory=dict)  # of the current call
 
     @property
     def _llm_type(self) -> str:
@@ -122,17 +121,16 @@ class StarChatLLM(StarChatSettings, BaseLLM):
 
     def _with_call_arguments(self, kwargs: dict[str, Any]) -> tuple[StarChatLLM, dict[str, Any]]:
         """Return a copy that holds a call's options: BaseLLM's cache key is made of the model."""
-        names = {*SAMPLING, "allow_special"}
+        names = {*SAMPLING, *CONSTRAINTS, "allow_special"}
         fields = {name: value for name, value in kwargs.items() if name in names}
         rest = {name: value for name, value in kwargs.items() if name not in names}
-        model = self.model_copy(update=fields)
-        model._constraint = {name: rest[name] for name in sorted(CONSTRAINTS & rest.keys())}
-        return model, rest
+        if any(fields.get(name) is not None for name in CONSTRAINTS):
+            fields = dict.fromkeys(CONSTRAINTS) | fields  # of which a reply follows one
+        return self.model_copy(update=fields), rest
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        options = {"allow_special": self.allow_special, **self._constraint}
-        return super()._identifying_params | options
+        return super()._identifying_params | {"allow_special": self.allow_special}
 
     def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> ReplyOptions:
         return super()._sampling(stop, {"allow_special": self.allow_special, **call})

@@ -7,7 +7,7 @@ if it calls none, again as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from starchat import (
     ChatOptions,
     Chunk,
+    InvalidRequestError,
     Message,
     ReplyOptions,
     StarChat,
@@ -28,6 +29,7 @@ from starchat import (
 from starchat.openai import read_response_format, read_tool_choice, read_tools
 
 _OF_TOOLS = ChatOptions.__optional_keys__ - ReplyOptions.__optional_keys__
+_NAMES = {"name", "title", "function", "toolSpec"}
 _OF_FUNCTIONS = {"function", "parameters", "input_schema", "toolSpec"}
 
 
@@ -120,16 +122,33 @@ def chat_request(
     return for_json if not tools or choice == "none" else TwoAttempts(request, for_json)
 
 
-def definition(tool: Any, strict: bool | None = None) -> dict[str, Any]:
-    """Return the definition of a tool in any form that LangChain knows, in OpenAI's form.
+def definitions(tools: Sequence[Any], strict: bool | None = None) -> list[dict[str, Any]]:
+    """Return the definitions of tools in any form that LangChain knows, in OpenAI's form.
 
     A dict is not changed; schemas of classes and functions lose what no grammar can enforce.
     """
-    (made,) = read_tools([convert_to_openai_tool(tool, strict=strict)])
-    function = made.get("function", made)
-    if not isinstance(tool, dict) and "parameters" in function:
-        function["parameters"] = enforceable_schema(function["parameters"])
-    return made
+    read = read_tools(
+        [_in_openais_form(f"tools[{i}]", tool, strict) for i, tool in enumerate(tools)]
+    )
+    for tool, made in zip(tools, read, strict=True):
+        function = made.get("function", made)
+        if not isinstance(tool, dict) and "parameters" in function:
+            function["parameters"] = enforceable_schema(function["parameters"])
+    return read
+
+
+def _in_openais_form(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
+    if isinstance(tool, dict) and not (
+        (tool.get("type") in (None, "function", "object") or "input_schema" in tool)
+        and _NAMES & tool.keys()
+    ):
+        kind = tool.get("type") or next(iter(tool), None)
+        problem = (
+            f"{kind!r:.80} is no function: this process has no tools that a provider's server "
+            "runs; pass a function, a tool, a class or the definition of a function"
+        )
+        raise InvalidRequestError.of(where, problem, got=repr(kind))
+    return convert_to_openai_tool(tool, strict=strict)
 
 
 def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:

@@ -6,20 +6,19 @@ Construction is cheap: weights are loaded at the first use. A call never changes
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import model_validator
 
 from langchain_starchat.errors import langchain_errors
 from starchat import ReplyOptions, SamplingParams, StarChat, model_settings
 from starchat import __version__ as starchat_version
+from starchat.sampling import CONSTRAINTS, near_name
 
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
-CONSTRAINTS = ReplyOptions.__optional_keys__ - set(SAMPLING)
 EMBEDDED = "starchat-nano"
 N_TOGETHER = 64  # requests of a batch that are submitted at a time: each holds memory
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
@@ -29,7 +28,7 @@ class ModelSettings(model_settings.ModelSettings):
     """Which file, and how it runs; without a file, the embedded model."""
 
     model_path: str | None = None
-    """The model file; None: the small demonstration model inside the `starchat` package."""
+    """The model file, also as `model=`; None: the demonstration model inside `starchat`."""
     n_threads: int | None = None
     """Threads that compute; None: one for each core."""
     n_ctx: int | None = None
@@ -40,9 +39,16 @@ class ModelSettings(model_settings.ModelSettings):
     def _refuse_unknown_arguments(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        if "model" in values:  # as most models of LangChain call it
+            values = dict(values)
+            file = values.pop("model")
+            if values.setdefault("model_path", file) != file:
+                raise ValueError("model and model_path are one argument: give one of them")
+            if file == EMBEDDED:
+                values["model_path"] = None
         for name in values.keys() - cls.model_fields.keys() - _REMOTE_ONLY:
-            near = difflib.get_close_matches(name, cls.model_fields, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
+            near = near_name(name, cls.model_fields.keys())
+            hint = f": did you mean {near!r}?" if near else ""
             raise ValueError(f"{cls.__name__} has no argument {name!r}{hint}")
         if idle := sorted(values.keys() & _REMOTE_ONLY):
             warnings.warn(
@@ -104,6 +110,14 @@ class StarChatSettings(ModelSettings):
     speculation: bool | None = None
     """Guess ahead by prompt look-up; the tokens are the same without."""
     # End of sampling parameters
+    json_schema: dict[str, Any] | Literal[True] | None = None
+    """Replies are JSON of this schema; True: any JSON object. One constraint at most."""
+    regex: str | None = None
+    """Replies match this expression."""
+    grammar: str | None = None
+    """Replies follow this grammar, in Lark's form or GBNF."""
+    choice: list[str] | None = None
+    """Replies are one of these texts."""
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
@@ -112,7 +126,7 @@ class StarChatSettings(ModelSettings):
             "model": self.model_name,
             "model_file": _file_identity(self.model_path),
             "n_ctx": self.n_ctx,
-            **{name: getattr(self, name) for name in SAMPLING},
+            **{name: getattr(self, name) for name in (*SAMPLING, *CONSTRAINTS)},
             # LangChain overwrites "stop" with the call's own.
             "default_stop": self.stop,
         }
@@ -125,19 +139,24 @@ class StarChatSettings(ModelSettings):
 
     def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> ReplyOptions:
         """Merge the fields with a call's arguments, which win; starchat refuses unknown ones."""
-        fields = {name: getattr(self, name) for name in SAMPLING}
+        held = any(call.get(name) is not None for name in (*CONSTRAINTS, "response_format"))
+        if held or (call.get("tools") and call.get("tool_choice") != "none"):
+            names = SAMPLING  # a call's own constraint or tools replace the field
+        else:
+            names = (*SAMPLING, *CONSTRAINTS)
+        fields = {name: getattr(self, name) for name in names}
         merged = {name: value for name, value in fields.items() if value is not None} | call
         merged.pop("stream", None)  # LangChain's own switch, already handled
         return cast(ReplyOptions, merged if stop is None else merged | {"stop": stop})
 
 
-def _file_identity(path: str | None) -> tuple[Any, ...]:
+def _file_identity(path: str | None) -> list[str | int]:
     """Return path, size in bytes and time of change, without loading the file."""
     if path is None:
-        return EMBEDDED, starchat_version
+        return [EMBEDDED, starchat_version]
     real = os.path.realpath(path)
     try:
         status = os.stat(real)
     except OSError:  # loading reports what is wrong
-        return (real,)
-    return real, status.st_size, status.st_mtime_ns
+        return [real]
+    return [real, status.st_size, status.st_mtime_ns]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,9 @@ from langchain_core.language_models import ModelProfile
 
 from langchain_starchat import ChatStarChat, StarChatEmbeddings, StarChatLLM
 from random_file import write_random_file
-from starchat import (
-    FileAccessError,
-    SamplingParams,
-    StarChat,
-)
+from scripted_model import reply
+from starchat import FileAccessError, InvalidRequestError, SamplingParams, StarChat
+from starchat.sampling import CONSTRAINTS
 
 QUESTION = "How do I sort a list in Python?"
 
@@ -149,3 +148,122 @@ def test_embeddings_have_no_fields_of_replies(tmp_path: Path) -> None:
     assert len(embeddings.embed_query("a")) == StarChat.load(file).info.n_embd
     with pytest.raises(ValueError, match="StarChatEmbeddings has no argument 'temperature'"):
         StarChatEmbeddings(temperature=0)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("cls", [ChatStarChat, StarChatLLM, StarChatEmbeddings])
+def test_the_file_is_also_called_model(cls: Any) -> None:
+    assert cls(model="dir/a.bin").model_path == "dir/a.bin"
+    assert cls(model=Path("a.bin"), model_path=Path("a.bin")).model_name == "a.bin"
+    assert cls(model="starchat-nano").model_path is None
+    with pytest.raises(ValueError, match="model and model_path are one argument"):
+        cls(model="a.bin", model_path="b.bin")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_completion_tokens", "max_tokens"),
+        ("max_new_tokens", "max_tokens"),
+        ("num_predict", "max_tokens"),
+        ("num_ctx", "n_ctx"),
+        ("context_window", "n_ctx"),
+        ("num_thread", "n_threads"),
+        ("model_name", "model_path"),
+        ("stop_sequences", "stop"),
+        ("repeat_penalty", "repetition_penalty"),
+        ("temprature", "temperature"),
+    ],
+)
+def test_other_names_are_told_ours(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"no argument '{name}': did you mean '{meant}'"):
+        ChatStarChat(**{name: 1})
+
+
+def test_a_saved_model_is_plain_data(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    file = write_random_file(tmp_path / "tiny.bin")
+    for path in (None, file, tmp_path / "absent.bin"):
+        llm = StarChatLLM(model_path=path, stop=["x"], logit_bias={1: 2.0}, choice=["a", "b"])
+        llm.save(tmp_path / "llm.yaml")
+        saved = yaml.safe_load((tmp_path / "llm.yaml").read_text())
+        assert saved["_type"] == "starchat" and saved["choice"] == ["a", "b"]
+        assert saved["model"] == llm.model_name
+
+
+# ---- constraints and tools as fields --------------------------------------------------------
+
+NOW = {"name": "now", "description": "The time.", "parameters": {"type": "object"}}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+
+def asked(model: ChatStarChat, seen: Any, **call: Any) -> Any:
+    model.invoke("Hi", **call)
+    return seen.asked[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ({}, {"choice": ["a", "b"]}),
+        ({"regex": "x"}, {"regex": "x"}),
+        ({"regex": None}, {"choice": ["a", "b"]}),
+        ({"tools": [NOW]}, {}),
+        ({"tools": [NOW], "tool_choice": "none"}, {"choice": ["a", "b"]}),
+        ({"response_format": {"type": "json_object"}}, {"json_schema": True}),
+    ],
+    ids=["none", "another", "None", "tools", "tools that are not called", "response format"],
+)
+def test_a_field_constrains_calls_that_bring_no_constraint(
+    script: Callable[..., Any], call: Any, expected: Any
+) -> None:
+    model = script(reply("a"), reply("a"))
+    given = asked(ChatStarChat(choice=["a", "b"]), model, **call)
+    held = {name: given[name] for name in CONSTRAINTS if given.get(name) is not None}
+    assert held == expected
+
+
+def test_how_tools_are_called_is_a_field_too(script: Callable[..., Any]) -> None:
+    model = script(*[reply("", [("now", {})])] * 4)
+    llm = ChatStarChat(tool_choice="any", parallel_tool_calls=False)
+    given = asked(llm, model, tools=[NOW])
+    assert (given["tool_choice"], given["parallel_tool_calls"]) == ("any", False)
+    given = asked(llm, model, tools=[NOW], tool_choice="auto", parallel_tool_calls=True)
+    assert (given["tool_choice"], given["parallel_tool_calls"]) == ("auto", True)
+    given = asked(llm, model)
+    assert given.get("tool_choice") is None and "parallel_tool_calls" not in given
+
+
+@pytest.mark.parametrize(
+    ("tool", "kind"),
+    [
+        ({"type": "web_search_preview"}, "web_search_preview"),
+        ({"type": "web_search_20250305", "name": "web_search"}, "web_search_20250305"),
+        ({"type": "code_interpreter", "container": {"type": "auto"}}, "code_interpreter"),
+        ({"type": "mcp", "server_label": "x", "server_url": "y"}, "mcp"),
+        ({"google_search": {}}, "google_search"),
+        ({"type": "bash_20250124", "name": "bash"}, "bash_20250124"),
+        ({}, "None"),
+    ],
+)
+def test_tools_of_a_provider_are_refused_with_a_sentence(tool: Any, kind: str) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=rf"tools\[1\]: '?{kind}'? is no function: .*pass a"
+    ):
+        ChatStarChat().bind_tools([NOW, tool])
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        NOW,
+        {"type": "function", "function": NOW},
+        {"type": "function", **NOW},
+        {"title": "now", "description": "The time.", **SCHEMA},
+        {"name": "now", "description": "The time.", "input_schema": SCHEMA},
+        {"type": "custom", "name": "now", "input_schema": SCHEMA},
+        {"toolSpec": {"name": "now", "description": "", "inputSchema": {"json": SCHEMA}}},
+    ],
+)
+def test_every_form_of_a_function_is_one(tool: Any) -> None:
+    (made,) = ChatStarChat().bind_tools([tool]).kwargs["tools"]  # type: ignore[attr-defined]
+    assert made.get("function", made)["name"] == "now"
