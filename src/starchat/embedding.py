@@ -63,7 +63,7 @@ class EmbeddingJob:
         return self._vectors
 
     async def arun(self) -> npt.NDArray[np.float32]:
-        """Do the same without holding up the event loop."""
+        """Return what run() returns, without blocking the event loop."""
         from asyncio import sleep
 
         prompts = []
@@ -120,7 +120,7 @@ def _has_room(submitted: Sequence[_PendingText], n_tokens: int) -> bool:
 
 
 def _named_texts(texts: Any) -> list[tuple[str, str]]:
-    """Return each text with what errors call it."""
+    """Return each text with its name in errors."""
     if isinstance(texts, str):
         named = [("texts", texts)]
     elif isinstance(texts, Sequence) and not isinstance(texts, bytes):

@@ -59,7 +59,7 @@ class Loader:
     async def aload(
         self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
     ) -> StarChat:
-        """Do the same without holding up the event loop while the weights are read."""
+        """Return what load() returns, without blocking the event loop while weights are read."""
         model = self.loaded(path, n_threads, n_ctx)
         if model is None:
             from asyncio import to_thread

@@ -371,7 +371,7 @@ class StarChat:
     async def aembed(
         self, texts: str | Sequence[str], *, progress: Callable[[int, int], None] | None = None
     ) -> npt.NDArray[np.float32]:
-        """Do the same without holding up the event loop; cancelling the task ends it.
+        """Return what embed() returns, without blocking the event loop; cancelling ends it.
 
         >>> import asyncio
         >>> asyncio.run(StarChat.load().aembed("sort a list")).shape[0]
