@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 import pickle
 import time
 from collections.abc import Callable
@@ -54,6 +55,15 @@ async def test_every_way_gives_the_same_vectors(embedder: StarChatEmbedding) -> 
         assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
     small = StarChatEmbedding(embed_batch_size=1)
     assert small.get_text_embedding_batch(TEXTS) == expected
+
+
+def test_a_dict_becomes_an_embedder_again() -> None:
+    from llama_index.core.embeddings.loading import load_embed_model
+
+    embedder = StarChatEmbedding(embed_batch_size=7)
+    again = load_embed_model(json.loads(embedder.to_json()))
+    assert type(again) is StarChatEmbedding
+    assert again.to_dict() == embedder.to_dict()
 
 
 async def test_many_at_once_beside_replies_are_as_alone(embedder: StarChatEmbedding) -> None:

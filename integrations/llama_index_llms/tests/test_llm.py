@@ -1,6 +1,7 @@
 """StarChat as a LlamaIndex LLM keeps the contract, and what only StarChat promises."""
 
 import asyncio
+import json
 import threading
 import time
 from dataclasses import fields
@@ -8,7 +9,9 @@ from importlib import metadata
 from typing import Any
 
 import pytest
+from llama_index.core import Document, SummaryIndex
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
+from llama_index.core.extractors import TitleExtractor
 from llama_index.core.llms import MessageRole
 from llama_index.core.prompts import PromptTemplate
 from llama_index.llms import starchat as package
@@ -156,6 +159,34 @@ def test_metadata_is_the_engines(llm: StarChat) -> None:
     assert StarChat().metadata.num_output == 512
     assert llm.engine.info.file.endswith(f"{metadata.model_name}.bin")
     assert metadata.is_function_calling_model
+
+
+@pytest.mark.parametrize("n_ctx", [16, 512, None])
+@pytest.mark.parametrize("max_tokens", [None, 8, 4096])
+def test_num_output_leaves_half_of_the_context(n_ctx: int | None, max_tokens: int | None) -> None:
+    metadata = StarChat(n_ctx=n_ctx, max_tokens=max_tokens).metadata
+    assert 0 < metadata.num_output <= metadata.context_window // 2
+    assert max_tokens != 8 or metadata.num_output == 8
+
+
+def test_a_long_reply_leaves_room_for_a_query_engine(settings: Any) -> None:
+    llm = StarChat(max_tokens=4096, ignore_eos=False, temperature=0)
+    settings.tokenizer = llm.tokenizer
+    index = SummaryIndex.from_documents([Document(text="sorted(x) sorts. " * 90)])
+    assert str(index.as_query_engine(llm=llm).query(QUESTION))
+
+
+def test_a_dict_becomes_an_llm_again() -> None:
+    llm = StarChat(temperature=0, max_tokens=7, choice=["north"], logit_bias={3: 1.0})
+    extractor = TitleExtractor.from_dict(json.loads(TitleExtractor(llm=llm).to_json()))
+    assert type(extractor.llm) is StarChat
+    assert extractor.llm.to_dict() == llm.to_dict()
+
+
+def test_a_wrapper_of_queries_is_refused() -> None:
+    wrapper = PromptTemplate("<|user|>\n{query_str}<|end|>\n<|assistant|>")
+    with pytest.raises(ValueError, match="leave query_wrapper_prompt out"):
+        StarChat(query_wrapper_prompt=wrapper)
 
 
 def test_instances_share_one_engine(llm: StarChat) -> None:

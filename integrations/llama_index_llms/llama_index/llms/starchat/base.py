@@ -21,7 +21,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
 )
-from llama_index.core.bridge.pydantic import Field
+from llama_index.core.bridge.pydantic import Field, field_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.llms.starchat.messages import to_starchat
@@ -42,6 +42,7 @@ import starchat
 from starchat.model_settings import ModelSettings
 
 if TYPE_CHECKING:
+    from llama_index.core.prompts import BasePromptTemplate
     from llama_index.core.tools.types import BaseTool
 
 _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
@@ -147,6 +148,15 @@ class StarChat(ModelSettings, ParsablePredictions):
         "in a list; None: those of its frame, if it is a dialogue or a text with a gap.",
     )
 
+    @field_validator("query_wrapper_prompt")
+    @classmethod
+    def _refuse_wrapper(cls, prompt: BasePromptTemplate | None) -> None:
+        if prompt is not None:
+            raise ValueError(
+                "StarChat's own template frames a query: leave query_wrapper_prompt out, or pass a "
+                "frame of your own as messages_to_prompt and completion_to_prompt"
+            )
+
     @classmethod
     def class_name(cls) -> str:
         """Return the name that LlamaIndex's serialization knows."""
@@ -158,7 +168,8 @@ class StarChat(ModelSettings, ParsablePredictions):
         info = self.engine.info
         return LLMMetadata(
             context_window=info.n_ctx,
-            num_output=self.max_tokens or min(_NUM_OUTPUT, info.n_ctx // 4),
+            # LlamaIndex fills the rest with a template and texts: they get half at least.
+            num_output=min(self.max_tokens or min(_NUM_OUTPUT, info.n_ctx // 4), info.n_ctx // 2),
             is_chat_model=True,
             is_function_calling_model=not self.own_template,
             model_name=Path(info.file).stem,
