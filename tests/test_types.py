@@ -61,6 +61,9 @@ def test_none_means_the_default(name: str) -> None:
     [
         pytest.param({"temprature": 1}, "'temprature': did you mean temperature?", id="misspelt"),
         pytest.param({"max_new_tokens": 1}, "did you mean max_tokens?", id="transformers-name"),
+        pytest.param({"max_completion_tokens": 1}, "did you mean max_tokens?", id="OpenAI's name"),
+        pytest.param({"num_predict": 1}, "did you mean max_tokens?", id="Ollama's name"),
+        pytest.param({"stop_sequences": []}, "did you mean stop?", id="Anthropic's name"),
         pytest.param({"xyz": None}, "'xyz': known are max_tokens, temperature", id="unknown"),
         pytest.param({"max_tokens": "8"}, "max_tokens: expected an integer, got '8'", id="str"),
         pytest.param({"max_tokens": True}, "max_tokens: expected an integer, got True", id="bool"),

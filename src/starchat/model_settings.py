@@ -8,12 +8,20 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from . import _core
 from .errors import StarChatError
 from .lazy_model import Loader
 from .model import EMBEDDED, StarChat
+from .sampling import near_name
 
 __all__ = ["ModelSettings"]
 
@@ -35,6 +43,17 @@ class ModelSettings(BaseModel):
         default=None, frozen=True, description="Tokens of context; None: the file's own."
     )
     _loader: Loader = PrivateAttr(default_factory=Loader)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_names(cls, values: Any) -> Any:
+        known = cls.model_fields
+        if isinstance(values, dict) and cls.model_config.get("extra") == "forbid":
+            for name in values.keys() - known.keys() - {field.alias for field in known.values()}:
+                near = near_name(name, known.keys())
+                hint = f": did you mean {near!r}?" if near else ""
+                raise ValueError(f"{cls.__name__} has no argument {name!r}{hint}")
+        return values
 
     @field_validator("model_path", mode="before")
     @classmethod

@@ -22,12 +22,12 @@ from .errors import InvalidRequestError
 _OTHER_NAMES = {  # ours: those of other libraries
     "max_tokens": (
         *("max_completion_tokens", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample"),
-        *("num_predict", "n_predict"),
+        *("num_predict", "n_predict", "num_output", "max_length"),
     ),
     "n_ctx": ("context_window", "context_length", "num_ctx", "max_model_len"),
     "n_threads": ("num_thread", "num_threads", "threads"),
     "model_path": ("model", "model_name", "model_id", "model_file"),
-    "stop": ("stop_sequences", "stop_strings"),
+    "stop": ("stop_sequences", "stop_strings", "stop_words"),
     "repetition_penalty": ("repeat_penalty",),
     "logprobs": ("top_logprobs",),
 }

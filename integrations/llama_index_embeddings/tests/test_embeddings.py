@@ -57,6 +57,11 @@ async def test_every_way_gives_the_same_vectors(embedder: StarChatEmbedding) -> 
     assert small.get_text_embedding_batch(TEXTS) == expected
 
 
+def test_names_of_other_embedders_get_a_hint() -> None:
+    with pytest.raises(ValueError, match="no argument 'context_window': did you mean 'n_ctx'"):
+        StarChatEmbedding(context_window=512)
+
+
 def test_a_dict_becomes_an_embedder_again() -> None:
     from llama_index.core.embeddings.loading import load_embed_model
 

@@ -240,6 +240,32 @@ def test_every_sampling_parameter_arrives(monkeypatch: pytest.MonkeyPatch, as_fi
     assert seen == [options]
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("context_window", "n_ctx"),
+        ("num_ctx", "n_ctx"),
+        ("max_new_tokens", "max_tokens"),
+        ("num_output", "max_tokens"),
+        ("max_completion_tokens", "max_tokens"),
+        ("model", "model_path"),
+        ("model_name", "model_path"),
+        ("repeat_penalty", "repetition_penalty"),
+        ("temprature", "temperature"),
+    ],
+)
+def test_names_of_other_llms_get_a_hint(name: str, ours: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"StarChat has no argument '{name}': did you mean '{ours}'"
+    ):
+        StarChat(**{name: 1})
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="StarChat has no argument 'wheels'"):
+        StarChat(wheels=4)
+
+
 async def test_seed_repeats_and_none_does_not() -> None:
     llm = StarChat(temperature=5.0, top_k=0, top_p=1.0, max_tokens=24, ignore_eos=True, seed=7)
     answers = [(await last(llm, way, QUESTION)) for way in ("complete", "acomplete")]
