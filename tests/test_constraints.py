@@ -108,6 +108,23 @@ def test_grammar(tiny: StarChat, grammar: str) -> None:
     assert re.fullmatch(r"call [a-z]{1,5}\([0-9]{1,3}\)", text)
 
 
+@pytest.mark.parametrize("before", ["", '"# // " ', r'/[\/#]"/ ', r'"\\" '], ids=repr)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_schema_in_a_grammar_is_on_one_line_too(tiny: StarChat, seed: int, before: str) -> None:
+    schema = {"type": "array", "items": {"type": "boolean"}, "minItems": 3, "maxItems": 3}
+    grammar = f"start: {before}data  // no %json {{}}\ndata: %json {json.dumps(schema)}"
+    text = tiny.complete("x", grammar=grammar, seed=seed, **ANYTHING).text
+    flag = "(true|false)"
+    assert re.search(rf"\[{flag}, {flag}, {flag}\]$", text)
+
+
+def test_white_space_that_a_schema_asks_for_stays() -> None:
+    asked = 'start: %json {"x-guidance": {"whitespace_flexible": true}, "type": "null"}'
+    for grammar in (asked, 'start: "%json {"', "start: /%json {}/", "start: %json {bad"):
+        constraint = Constraint.from_options({"grammar": grammar})
+        assert constraint and constraint.text == grammar
+
+
 def test_a_dialogue_goes_on_with_what_was_said(nano: StarChat) -> None:
     """The role's line break is part of the reply's ids, as in every other reply."""
     reply = nano.chat(DIALOGUE, choice=["a list has sort()"])

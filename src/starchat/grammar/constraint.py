@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,10 @@ from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureErr
 from ..sampling import CONSTRAINTS
 from .schemas import check_exact
 
+# Literals, comments and expressions are matched too: what looks like a schema in them is none.
+_SCHEMA_IN_LARK = re.compile(
+    r""""(?:\\.|[^"\\\n])*"|(?://|\#)[^\n]*|/(?:\\.|[^/\\\n])+/|(?P<json>%json\s*\{)"""
+)
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
@@ -101,12 +106,25 @@ def _choice(value: object) -> str:
 def _lark(text: str) -> str:
     """Return Lark as it is, and GBNF, which has rules of the form `name ::= …`, as Lark."""
     if "::=" not in text:
-        return text
+        return _SCHEMA_IN_LARK.sub(_without_white_space, text) if "%json" in text else text
     library()
     try:
         return str(importlib.import_module("llguidance.gbnf_to_lark").any_to_lark(text))
     except Exception as error:  # its parser raises many classes
         raise ConstraintError.of("grammar", f"this GBNF cannot be read: {error}") from error
+
+
+def _without_white_space(match: re.Match[str]) -> str:
+    """Return `%json` and what opens its schema, which says how it is written if it did not."""
+    if not match["json"]:
+        return match[0]
+    try:
+        schema, _ = json.JSONDecoder().raw_decode(match.string, match.end() - 1)
+    except (ValueError, RecursionError):  # llguidance says what is wrong
+        return match[0]
+    if "x-guidance" in schema:
+        return match[0]
+    return f'{match[0]}"x-guidance": {json.dumps(_JSON)}{", " if schema else ""}'
 
 
 def _text(where: str, value: object) -> str:
