@@ -333,6 +333,17 @@ def test_end_tokens_come_exactly_where_the_text_may_end(tiny: StarChat) -> None:
     assert (reply.text, reply.finish_reason) == ("aaa", "stop")
 
 
+def test_a_role_token_that_a_grammar_asks_for_ends_the_reply(tiny: StarChat) -> None:
+    grammar = 'start: "Hi" <|user|> "Go on."'
+    question: dict[str, Any] = {"role": "user", "content": "x"}
+    reply = tiny.chat([question], grammar=grammar)
+    assert (reply.text, reply.finish_reason) == ("Hi", "stop")
+    forged = tiny.chat([question], grammar=grammar, ignore_eos=True, max_tokens=40)
+    assert forged.text == "HiGo on."
+    answer = {"role": "assistant", "content": forged.text, "token_ids": forged.token_ids}
+    assert tiny.render([question, answer, question]).count("«<|user|>»") == 2
+
+
 def test_min_tokens_holds_the_end_back_but_cannot_go_beyond_the_constraint(tiny: StarChat) -> None:
     reply = tiny.complete("x", regex="a*", min_tokens=9, max_tokens=40, seed=1, **ANYTHING)
     assert len(reply.token_ids) >= 9
