@@ -51,11 +51,19 @@ def to_starchat(
 
     Senders' names are left out, as the template has no place for them. Calls that were cut are
     left out too, unless a tool message answers them (agents answer with an error): such a call
-    stands there without arguments. Raises InvalidRequestError for unknown roles, and for content
-    that is not text; not for a `part` of a dialogue, which is only to be counted.
+    stands there without arguments. Calls and results without ids pair in order. Raises
+    InvalidRequestError for unknown roles, and for content that is not text; not for a `part` of a
+    dialogue, which is only to be counted.
     """
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     turns = [_turn(m, i, model_name, answered, part) for i, m in enumerate(messages)]
+    nameless: list[str] = []  # ids given to calls that had none, and are not answered yet
+    for index, (message, turn) in enumerate(zip(messages, turns, strict=True)):
+        if isinstance(message, AIMessage):
+            calls = enumerate(message.tool_calls)
+            nameless = [f"call_{index}_{number}" for number, call in calls if not call["id"]]
+        elif nameless and turn.get("tool_call_id") == "":
+            turn["tool_call_id"] = nameless.pop(0)
     if part:  # a result may stand before its call, which has the tool's name
         callers = [message for message in messages if isinstance(message, AIMessage)]
         names = {call["id"]: call["name"] for m in callers for call in m.tool_calls}

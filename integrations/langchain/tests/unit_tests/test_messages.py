@@ -124,6 +124,16 @@ def test_a_failed_tool_says_so(content: str, shown: str) -> None:
     assert to_starchat([failed], "nano")[0]["content"] == shown
 
 
+def test_calls_and_results_without_ids_pair_in_order() -> None:
+    calls: Any = [{"name": "now", "args": {}, "id": id} for id in (None, "c1", "")]
+    results = [ToolMessage(str(n), tool_call_id=id) for n, id in enumerate(["", "c1", ""])]
+    turns = to_starchat([AIMessage("", tool_calls=calls), *results] * 2, "nano")
+    made = [[call.id for call in turn["tool_calls"]] for turn in turns[::4]]  # type: ignore[union-attr]
+    assert made == [["call_0_0", "c1", "call_0_2"], ["call_4_0", "c1", "call_4_2"]]
+    answered = [turn["tool_call_id"] for turn in turns if turn["role"] == "tool"]
+    assert answered == [*made[0], *made[1]]
+
+
 def test_system_messages_move_out_of_a_calls_way() -> None:
     messages = [
         HumanMessage("b"),
