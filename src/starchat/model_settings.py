@@ -23,7 +23,7 @@ from .lazy_model import Loader
 from .model import EMBEDDED, StarChat
 from .sampling import near_name
 
-__all__ = ["ModelSettings"]
+__all__ = ["ModelSettings", "near_name"]
 
 
 class ModelSettings(BaseModel):

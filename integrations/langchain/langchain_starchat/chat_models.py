@@ -16,7 +16,6 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import get_config_list
 
 from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
@@ -27,7 +26,7 @@ from langchain_starchat.request_options import (
     definitions,
     json_schema,
 )
-from langchain_starchat.settings import N_TOGETHER, StarChatSettings
+from langchain_starchat.settings import StarChatSettings, wide
 from langchain_starchat.structured_output import StructuredOutputParser, beside_raw, is_pydantic
 from starchat import Chunk, InvalidRequestError, StarChat
 from starchat.openai import read_tool_choice
@@ -309,15 +308,19 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
     ) -> list[AIMessage]:
         """Answer all inputs together, as `Runnable.batch` does.
 
-        LangChain's default, a few more threads than cores, would leave batches of the engine
-        half empty: here `max_concurrency` is 64 unless the config says otherwise.
+        Here `max_concurrency` is 64 unless the config says otherwise.
         """
-        default = RunnableConfig(max_concurrency=N_TOGETHER)
-        configs = [
-            default | own if own.get("max_concurrency") is None else own
-            for own in get_config_list(config, len(inputs))
-        ]
+        configs = wide(config, len(inputs))
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    def batch_as_completed(
+        self,
+        inputs: Sequence[LanguageModelInput],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (index, answer) as `Runnable.batch_as_completed` does, as wide as `batch`."""
+        return super().batch_as_completed(inputs, wide(config, len(inputs)), **kwargs)
 
     @langchain_errors()
     def _generate(

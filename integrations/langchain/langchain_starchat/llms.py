@@ -22,9 +22,8 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import logprob_entries
-from langchain_starchat.settings import N_TOGETHER, SAMPLING, StarChatSettings
+from langchain_starchat.settings import CONSTRAINTS, N_TOGETHER, SAMPLING, StarChatSettings
 from starchat import AsyncStream, Chunk, Completion, ReplyOptions, Stream, Usage
-from starchat.sampling import CONSTRAINTS
 
 
 class StarChatLLM(StarChatSettings, BaseLLM):

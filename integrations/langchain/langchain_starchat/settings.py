@@ -11,14 +11,17 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list
 from pydantic import model_validator
 
 from langchain_starchat.errors import langchain_errors
 from starchat import ReplyOptions, SamplingParams, StarChat, model_settings
 from starchat import __version__ as starchat_version
-from starchat.sampling import CONSTRAINTS, near_name
+from starchat.model_settings import near_name
 
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
+CONSTRAINTS = tuple(sorted(ReplyOptions.__optional_keys__ - set(SAMPLING)))
 EMBEDDED = "starchat-nano"
 N_TOGETHER = 64  # requests of a batch that are submitted at a time: each holds memory
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
@@ -148,6 +151,18 @@ class StarChatSettings(ModelSettings):
         merged = {name: value for name, value in fields.items() if value is not None} | call
         merged.pop("stream", None)  # LangChain's own switch, already handled
         return cast(ReplyOptions, merged if stop is None else merged | {"stop": stop})
+
+
+def wide(config: Any, n_inputs: int) -> list[RunnableConfig]:
+    """Return a config for each input; max_concurrency is that of an engine's batch by default.
+
+    LangChain's default, a few more threads than cores, would leave batches half empty.
+    """
+    default = RunnableConfig(max_concurrency=N_TOGETHER)
+    return [
+        default | own if own.get("max_concurrency") is None else own
+        for own in get_config_list(config, n_inputs)
+    ]
 
 
 def _file_identity(path: str | None) -> list[str | int]:

@@ -9,9 +9,8 @@ import pytest
 pytest.importorskip("langchain.agents")
 
 from langchain.agents import create_agent
-from langchain.agents.structured_output import (
-    ProviderStrategy,
-)
+from langchain.agents.middleware import SummarizationMiddleware
+from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -52,6 +51,26 @@ async def test_structured_responses_on_every_path(chat: ChatStarChat, strategy: 
     agent = create_agent(model, response_format=strategy, system_prompt="Be brief.")
     for state in (agent.invoke(ask()), await agent.ainvoke(ask())):
         assert isinstance(state["structured_response"], Verdict)
+
+
+@pytest.mark.parametrize("keep", [("tokens", 90), ("fraction", 0.05), ("messages", 4)])
+def test_a_long_history_is_summarized_by_the_models_own_count(
+    chat: ChatStarChat, keep: Any
+) -> None:
+    count = chat.get_num_tokens_from_messages
+    middleware = SummarizationMiddleware(
+        chat, trigger=[("tokens", 500), ("fraction", 0.3)], keep=keep, token_counter=count
+    )
+    history: list[Any] = []
+    for id in map(str, range(12)):
+        call = {"name": "add", "args": {"a": 1, "b": 2}, "id": id}
+        asked = [HumanMessage("Add 1 and 2"), AIMessage("", tool_calls=[call])]
+        history += [*asked, ToolMessage("3", tool_call_id=id), AIMessage("It is 3.")]
+    question = HumanMessage("How do I sort a list?")
+    state = create_agent(chat, middleware=[middleware]).invoke({"messages": [*history, question]})
+    messages = state["messages"]
+    assert "summary" in messages[0].text and messages[-2].text == question.text
+    assert count(messages) < count(history) / 2
 
 
 def test_memory_holds_calls_and_results(chat: ChatStarChat) -> None:
