@@ -100,6 +100,17 @@ async def test_texts_without_a_vector_are_refused(
     assert len(await embed(["a", "b"])) == 2
 
 
+async def test_a_node_that_is_too_long_names_itself(embedder: StarChatEmbedding) -> None:
+    long = TextNode(text="sort! " * 5000, metadata={"file_name": "huge.py"})
+    nodes = [*(TextNode(text="a") for _ in range(130)), long]  # the 3rd text of the 2nd batch
+    message = r"texts\[2\] has .* or split it; the text begins with 'file_name: huge\.py"
+    for embed in (embedder, lambda nodes: VectorStoreIndex(nodes, embed_model=embedder)):
+        with pytest.raises(starchat.ContextLengthError, match=message):
+            embed(nodes)
+    with pytest.raises(starchat.ContextLengthError, match=message):
+        await embedder.acall(nodes)
+
+
 async def test_cancelling_ends_the_computation(embedder: StarChatEmbedding) -> None:
     stats = embedder.engine.stats
     task = asyncio.create_task(embedder.aget_text_embedding_batch(["sort a list " * 300] * 64))

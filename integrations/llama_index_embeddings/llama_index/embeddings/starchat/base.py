@@ -6,12 +6,15 @@ not cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field
 
+from starchat import ContextLengthError
 from starchat.model_settings import ModelSettings
 
 
@@ -57,7 +60,8 @@ class StarChatEmbedding(ModelSettings, BaseEmbedding):
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: Sequence[str]) -> list[list[float]]:
-        return _rows(self.engine.embed(texts))
+        with _named_texts(texts):
+            return _rows(self.engine.embed(texts))
 
     # The async methods of BaseEmbedding would block the event loop.
 
@@ -68,7 +72,21 @@ class StarChatEmbedding(ModelSettings, BaseEmbedding):
         return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_text_embeddings(self, texts: Sequence[str]) -> list[list[float]]:
-        return _rows(await (await self._aengine()).aembed(texts))
+        engine = await self._aengine()
+        with _named_texts(texts):
+            return _rows(await engine.aembed(texts))
+
+
+@contextmanager
+def _named_texts(texts: Sequence[str]) -> Iterator[None]:
+    """Let an error say how its text begins: LlamaIndex puts a node's metadata there."""
+    try:
+        yield
+    except ContextLengthError as error:
+        place = re.fullmatch(r"texts\[(\d+)\]", error.param or "")
+        begin = texts[int(place[1])][:80] if place else ""
+        error.args = (f"{error}; the text begins with {begin!r}",)
+        raise
 
 
 def _rows(vectors: Any) -> list[list[float]]:
