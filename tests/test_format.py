@@ -227,7 +227,7 @@ def bytes_read() -> int:
     ids=["n_ctx", "n_threads", "isa"],
 )
 def test_wrong_options_are_refused_before_weights_are_read(
-    path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, int], isa: str, message: str
+    path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], isa: str, message: str
 ) -> None:
     shape = Shape(n_embd=256, n_head=2, n_layer=1, n_ctx=2, n_vocab=700)
     write_tiny(path, "f32", shape)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iomanip>
 #include <sstream>
 #include <string_view>
 #include <unordered_map>
@@ -20,7 +21,7 @@ constexpr int32_t kMaxTokenBytes = 1 << 16;
 constexpr int32_t kMaxNameBytes = 256;
 constexpr const char* kOrOtherArchitecture =
     "; the file is damaged, or is a ggml file of another architecture (LLaMA, GPT-J, MPT …)";
-constexpr const char* kDownload = "; download it again";
+constexpr const char* kDamaged = "; the file is damaged; download it again";
 
 template <typename E, typename... Parts>
 [[noreturn]] void fail(const std::string& path, const Parts&... parts) {
@@ -30,16 +31,14 @@ template <typename E, typename... Parts>
   throw E(message.str());
 }
 
-std::string quoted(std::string_view name) {
+std::string printable(std::string_view name) {
   std::ostringstream out;
-  out << '\'';
-  for (const char c : name) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= ' ' && byte < 0x7f) {
-      out << c;
-    } else {
-      out << "\\x" << "0123456789abcdef"[byte >> 4] << "0123456789abcdef"[byte & 15];
-    }
+  out << '\'' << std::hex << std::setfill('0');
+  for (const unsigned char byte : name) {
+    if (byte >= ' ' && byte < 0x7f)
+      out << byte;
+    else
+      out << "\\x" << std::setw(2) << int{byte};
   }
   out << '\'';
   return out.str();
@@ -63,8 +62,8 @@ class HeaderReader {
     if (n > remaining()) {
       fail<CorruptFileError>(file_.path(), "ends at byte ", format_number(file_.size_bytes()),
                              " inside ", what, ", which needs ", format_number(n),
-                             " bytes from byte ", format_number(offset_), "; the file is cut short",
-                             kDownload);
+                             " bytes from byte ", format_number(offset_),
+                             "; the file is cut short; download it again");
     }
   }
 
@@ -164,18 +163,18 @@ TensorType read_config(ModelFile& file, HeaderReader& reader) {
   c.head_dim = c.n_embd / c.n_head;
   c.n_inner = 4 * c.n_embd;
   c.norm_eps = 1e-5f;
+  const std::string n_embd = "header says n_embd = " + std::to_string(c.n_embd);
+  const std::string both = n_embd + " and n_head = " + std::to_string(c.n_head);
   if (c.n_embd % kBlock != 0) {
-    fail<UnsupportedFormatError>(file.path(), "header says n_embd = ", c.n_embd,
-                                 ", expected a multiple of ", kBlock, kOrOtherArchitecture);
+    fail<UnsupportedFormatError>(file.path(), n_embd, ", expected a multiple of ", kBlock,
+                                 kOrOtherArchitecture);
   }
   if (c.n_embd % c.n_head != 0) {
-    fail<CorruptFileError>(file.path(), "header says n_embd = ", c.n_embd,
-                           " and n_head = ", c.n_head,
-                           ", expected n_embd to be a multiple of n_head", kOrOtherArchitecture);
+    fail<CorruptFileError>(file.path(), both, ", expected n_embd to be a multiple of n_head",
+                           kOrOtherArchitecture);
   }
   if (c.head_dim % 2 != 0) {
-    fail<UnsupportedFormatError>(file.path(), "header says n_embd = ", c.n_embd,
-                                 " and n_head = ", c.n_head, ", heads of ", c.head_dim,
+    fail<UnsupportedFormatError>(file.path(), both, ", heads of ", c.head_dim,
                                  " values, expected an even number", kOrOtherArchitecture);
   }
   return weight_type;
@@ -217,37 +216,32 @@ struct ExpectedTensor {
 std::vector<ExpectedTensor> expected_tensors(const DecoderConfig& c, TensorType weight_type) {
   std::vector<ExpectedTensor> all;
   int32_t layer = -1;
-  const auto vector = [&](const std::string& name, Role role, int32_t n) {
-    all.push_back({name, {n}, TensorType::F32, role, layer});
+  const auto add = [&](const std::string& name, Role role, std::vector<int32_t> ne) {
+    const bool is_f32 = ne.size() == 1 || role == Role::PositionEmbedding;
+    all.push_back({name, std::move(ne), is_f32 ? TensorType::F32 : weight_type, role, layer});
   };
-  const auto norm = [&](const std::string& name, Role gain, Role bias) {
-    vector(name + "/g", gain, c.n_embd);
-    vector(name + "/b", bias, c.n_embd);
-  };
-  const auto matrix = [&](const std::string& name, Role role, int32_t n_in, int32_t n_out) {
-    all.push_back({name, {n_in, n_out}, weight_type, role, layer});
-  };
-  const auto linear = [&](const std::string& name, Role role, Role bias, int32_t n_in,
-                          int32_t n_out) {
-    matrix(name + "/w", role, n_in, n_out);
-    vector(name + "/b", bias, n_out);
-  };
-  matrix("model/wte", Role::TokenEmbedding, c.n_embd, c.n_vocab);
-  all.push_back(
-      {"model/wpe", {c.n_embd, c.n_ctx}, TensorType::F32, Role::PositionEmbedding, layer});
+  add("model/wte", Role::TokenEmbedding, {c.n_embd, c.n_vocab});
+  add("model/wpe", Role::PositionEmbedding, {c.n_embd, c.n_ctx});
   for (layer = 0; layer < c.n_layer; ++layer) {
     const std::string block = "model/h" + std::to_string(layer);
-    norm(block + "/ln_1", Role::AttnNormGain, Role::AttnNormBias);
-    linear(block + "/attn/c_attn", Role::Qkv, Role::QkvBias, c.n_embd,
-           c.q_width() + 2 * c.kv_width());
-    linear(block + "/attn/c_proj", Role::AttnOut, Role::AttnOutBias, c.q_width(), c.n_embd);
-    norm(block + "/ln_2", Role::FfnNormGain, Role::FfnNormBias);
-    linear(block + "/mlp/c_fc", Role::FfnUp, Role::FfnUpBias, c.n_embd, c.n_inner);
-    linear(block + "/mlp/c_proj", Role::FfnDown, Role::FfnDownBias, c.n_inner, c.n_embd);
+    const int32_t n_qkv = c.q_width() + 2 * c.kv_width();
+    add(block + "/ln_1/g", Role::AttnNormGain, {c.n_embd});
+    add(block + "/ln_1/b", Role::AttnNormBias, {c.n_embd});
+    add(block + "/attn/c_attn/w", Role::Qkv, {c.n_embd, n_qkv});
+    add(block + "/attn/c_attn/b", Role::QkvBias, {n_qkv});
+    add(block + "/attn/c_proj/w", Role::AttnOut, {c.q_width(), c.n_embd});
+    add(block + "/attn/c_proj/b", Role::AttnOutBias, {c.n_embd});
+    add(block + "/ln_2/g", Role::FfnNormGain, {c.n_embd});
+    add(block + "/ln_2/b", Role::FfnNormBias, {c.n_embd});
+    add(block + "/mlp/c_fc/w", Role::FfnUp, {c.n_embd, c.n_inner});
+    add(block + "/mlp/c_fc/b", Role::FfnUpBias, {c.n_inner});
+    add(block + "/mlp/c_proj/w", Role::FfnDown, {c.n_inner, c.n_embd});
+    add(block + "/mlp/c_proj/b", Role::FfnDownBias, {c.n_embd});
   }
   layer = -1;
-  norm("model/ln_f", Role::FinalNormGain, Role::FinalNormBias);
-  matrix("model/lm_head", Role::Output, c.n_embd, c.n_vocab);
+  add("model/ln_f/g", Role::FinalNormGain, {c.n_embd});
+  add("model/ln_f/b", Role::FinalNormBias, {c.n_embd});
+  add("model/lm_head", Role::Output, {c.n_embd, c.n_vocab});
   return all;
 }
 
@@ -282,7 +276,7 @@ class TensorReader {
       fail<CorruptFileError>(file_.path(), "tensor header at byte ", format_number(start), " says ",
                              n_dims, " dimensions and a name of ", name_bytes,
                              " bytes, expected 1 to ", std::ssize(dims), " and 1 to ",
-                             kMaxNameBytes, "; the file is damaged", kDownload);
+                             kMaxNameBytes, kDamaged);
     }
     const std::span ne(dims.data(), static_cast<size_t>(n_dims));
     for (int32_t& n : ne) n = reader_.number("a tensor's header");
@@ -306,18 +300,18 @@ class TensorReader {
     const auto found = by_name_.find(name);
     if (found == by_name_.end()) {
       if (const auto architecture = other_architecture(name)) {
-        fail<UnsupportedFormatError>(file_.path(), "tensor ", quoted(name), " belongs to a ",
+        fail<UnsupportedFormatError>(file_.path(), "tensor ", printable(name), " belongs to a ",
                                      *architecture,
                                      " model, expected starcoder; use a tool for that family");
       }
-      fail<CorruptFileError>(file_.path(), "unknown tensor ", quoted(name), " at byte ",
+      fail<CorruptFileError>(file_.path(), "unknown tensor ", printable(name), " at byte ",
                              format_number(start), " in a model of ", file_.config.n_layer,
                              " layers", kOrOtherArchitecture);
     }
     ExpectedTensor& expected = *found->second;
     if (expected.is_found) {
       fail<CorruptFileError>(file_.path(), name, ": appears twice, the second time at byte ",
-                             format_number(start), "; the file is damaged", kDownload);
+                             format_number(start), kDamaged);
     }
     if (!std::ranges::equal(ne, expected.ne)) {
       fail<CorruptFileError>(file_.path(), name, ": shape ", shape_text(ne), ", expected ",
@@ -339,7 +333,7 @@ class TensorReader {
     fail<CorruptFileError>(file_.path(), "has ",
                            format_number(file_.files.front().size_bytes() - start),
                            " trailing bytes after its last tensor, expected it to end at byte ",
-                           format_number(start), "; the file is damaged", kDownload);
+                           format_number(start), kDamaged);
   }
 
   [[noreturn]] void fail_missing() const {
@@ -353,7 +347,7 @@ class TensorReader {
     if (n_missing_ > kNamed) names += " and " + std::to_string(n_missing_ - kNamed) + " more";
     fail<CorruptFileError>(file_.path(), "lacks ", n_missing_,
                            n_missing_ == 1 ? " tensor: " : " tensors: ", names,
-                           "; the file may be cut short", kDownload);
+                           "; the file may be cut short; download it again");
   }
 
   ModelFile& file_;
