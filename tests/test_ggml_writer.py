@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from starchat import _core
+from starchat._core import testing
 from starchat.convert.ggml_writer import (
     TYPES,
     dequantize,
@@ -98,13 +99,13 @@ def test_dequantized_bits_equal_those_of_gguf_and_of_the_core(type: str) -> None
     weights = dequantize(data, type)
     assert weights.shape == (50, 96)
     assert weights.tobytes() == reference_dequantize(data, type).tobytes()
-    assert weights.tobytes() == _core._dequantize(data.tobytes(), TYPES[type].id).tobytes()
+    assert weights.tobytes() == testing.dequantize(data.tobytes(), TYPES[type].id).tobytes()
 
 
 def test_every_half_becomes_the_same_float_in_the_core() -> None:
     halves = np.arange(1 << 16, dtype=np.uint16)
     expected = halves.view(np.float16).astype(np.float32)
-    actual = _core._dequantize(halves.tobytes(), TYPES["f16"].id)
+    actual = testing.dequantize(halves.tobytes(), TYPES["f16"].id)
     np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
     numbers = ~np.isnan(expected)
     np.testing.assert_array_equal(
@@ -121,9 +122,9 @@ def test_floats_round_to_the_nearest_half_ties_to_even() -> None:
     values = np.concatenate([values, -values])
     with np.errstate(over="ignore"):
         expected = values.astype(np.float16).view(np.uint16)
-    np.testing.assert_array_equal(_core._to_half(values), expected)
+    np.testing.assert_array_equal(testing.to_half(values), expected)
     nan = np.array([np.nan, -np.nan], np.float32)
-    assert np.isnan(_core._to_half(nan).view(np.float16)).all()
+    assert np.isnan(testing.to_half(nan).view(np.float16)).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e8])

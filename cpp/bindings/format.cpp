@@ -1,5 +1,4 @@
-// Binds inspect(), the list of tensor types and the slow dequantizer for tests.
-#include <pybind11/numpy.h>
+// Binds inspect() and the list of tensor types.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,7 +7,6 @@
 #include <unordered_set>
 #include <vector>
 
-#include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
 #include "format/duplicates.hpp"
@@ -21,6 +19,8 @@ namespace py = pybind11;
 namespace starchat {
 namespace {
 
+using namespace py::literals;
+
 py::dict vocabulary_summary(const std::vector<std::string>& vocabulary) {
   uint64_t size_bytes = 0;
   size_t longest_bytes = 0;
@@ -29,28 +29,20 @@ py::dict vocabulary_summary(const std::vector<std::string>& vocabulary) {
     longest_bytes = std::max(longest_bytes, token.size());
   }
   const std::unordered_set<std::string_view> distinct(vocabulary.begin(), vocabulary.end());
-  py::dict summary;
-  summary["n_tokens"] = vocabulary.size();
-  summary["n_distinct"] = distinct.size();
-  summary["size_bytes"] = size_bytes;
-  summary["longest_bytes"] = longest_bytes;
   const Tokenizer tokenizer(vocabulary);
   py::list control_tokens;
   for (const int32_t id : tokenizer.special_ids()) {
     control_tokens.append(py::str(std::string(tokenizer.token_bytes(id))));
   }
-  summary["control_tokens"] = control_tokens;
-  return summary;
+  return py::dict("n_tokens"_a = vocabulary.size(), "n_distinct"_a = distinct.size(),
+                  "size_bytes"_a = size_bytes, "longest_bytes"_a = longest_bytes,
+                  "control_tokens"_a = control_tokens);
 }
 
 py::dict tensor_summary(const StoredTensor& tensor) {
-  py::dict summary;
-  summary["name"] = tensor.name;
-  summary["type"] = traits(tensor.type).name;
-  summary["shape"] = py::tuple(py::cast(tensor.shape));
-  summary["offset"] = tensor.offset;
-  summary["size_bytes"] = tensor.size_bytes;
-  return summary;
+  return py::dict("name"_a = tensor.name, "type"_a = traits(tensor.type).name,
+                  "shape"_a = py::tuple(py::cast(tensor.shape)), "offset"_a = tensor.offset,
+                  "size_bytes"_a = tensor.size_bytes);
 }
 
 int32_t context_size(const std::string& path) {
@@ -71,52 +63,17 @@ py::dict inspect(const py::object& path_like) {
   for (const InputFile& part : file.files) size_bytes += part.size_bytes();
   py::list tensors;
   for (const StoredTensor& tensor : file.stored) tensors.append(tensor_summary(tensor));
-  py::dict result;
-  result["path"] = py::module_::import("os").attr("fsdecode")(py::bytes(file.path()));
-  result["format"] = file.format;
-  result["size_bytes"] = size_bytes;
-  result["n_vocab"] = c.n_vocab;
-  result["n_ctx"] = c.n_ctx;
-  result["n_embd"] = c.n_embd;
-  result["n_head"] = c.n_head;
-  result["n_layer"] = c.n_layer;
-  result["ftype"] = file.ftype;
-  result["weight_type"] = file.quantization;
-  result["has_lm_head"] = file.repeats_token_embedding || file.find(Role::Output) != nullptr;
-  result["lm_head_is_wte"] = file.repeats_token_embedding;
-  result["multi_query"] = c.n_kv_head == 1;
-  result["n_kv_head"] = c.n_kv_head;
-  result["kv_page_tokens"] = kPagePositions;
-  result["kv_page_bytes"] = KvStore({c.n_layer, c.n_kv_head, c.head_dim}).page_bytes();
-  result["n_params"] = file.n_params();
-  result["weight_bytes"] = file.weight_bytes();
-  result["vocabulary"] = vocabulary_summary(file.vocabulary);
-  result["tensors"] = tensors;
-  return result;
-}
-
-py::array_t<float> dequantize(const py::bytes& data, int32_t ggml_type) {
-  const auto type = find_type(&TypeTraits::ggml_id, ggml_type);
-  const std::string_view bytes = data;
-  if (!type || bytes.size() % traits(*type).block_bytes != 0) {
-    throw InvalidRequestError(std::to_string(bytes.size()) + " bytes are no whole blocks of type " +
-                              std::to_string(ggml_type));
-  }
-  py::array_t<float> weights(static_cast<py::ssize_t>(bytes.size() / traits(*type).block_bytes *
-                                                      traits(*type).block_weights));
-  dequantize_row(*type, reinterpret_cast<const std::byte*>(bytes.data()), weights.mutable_data(),
-                 static_cast<size_t>(weights.size()));
-  return weights;
-}
-
-std::vector<TypeTraits> tensor_types() {
-  return {std::begin(kTensorTypes), std::end(kTensorTypes)};
-}
-
-py::array_t<uint16_t> to_half(const py::array_t<float, py::array::c_style>& values) {
-  py::array_t<uint16_t> halves(values.size());
-  std::transform(values.data(), values.data() + values.size(), halves.mutable_data(), f32_to_f16);
-  return halves;
+  return py::dict(
+      "path"_a = py::module_::import("os").attr("fsdecode")(py::bytes(file.path())),
+      "format"_a = file.format, "size_bytes"_a = size_bytes, "n_vocab"_a = c.n_vocab,
+      "n_ctx"_a = c.n_ctx, "n_embd"_a = c.n_embd, "n_head"_a = c.n_head, "n_layer"_a = c.n_layer,
+      "ftype"_a = file.ftype, "weight_type"_a = file.quantization,
+      "has_lm_head"_a = file.repeats_token_embedding || file.find(Role::Output) != nullptr,
+      "lm_head_is_wte"_a = file.repeats_token_embedding, "multi_query"_a = c.n_kv_head == 1,
+      "n_kv_head"_a = c.n_kv_head, "kv_page_tokens"_a = kPagePositions,
+      "kv_page_bytes"_a = KvStore({c.n_layer, c.n_kv_head, c.head_dim}).page_bytes(),
+      "n_params"_a = file.n_params(), "weight_bytes"_a = file.weight_bytes(),
+      "vocabulary"_a = vocabulary_summary(file.vocabulary), "tensors"_a = tensors);
 }
 
 }  // namespace
@@ -129,16 +86,14 @@ void bind_format(py::module_& module) {
       .def_readonly("block_weights", &TypeTraits::block_weights)
       .def_readonly("block_bytes", &TypeTraits::block_bytes)
       .def_property_readonly("bits", [](const TypeTraits& type) { return type.kind.bits; });
-  module.def("tensor_types", &tensor_types, "Return every tensor type that files may have.");
+  module.def(
+      "tensor_types", [] { return std::vector(std::begin(kTensorTypes), std::end(kTensorTypes)); },
+      "Return every tensor type that files may have.");
   module.def("inspect", &inspect, py::arg("path"),
              "Return what is in a model file, read and checked without loading its weights.");
   module.def(
       "context_size", &context_size, py::arg("path"),
       "Return the tokens of context by a file's header, checked without loading its weights.");
-  module.def("_dequantize", &dequantize, py::arg("data"), py::arg("ggml_type"),
-             "Return float32 weights of whole blocks: the oracle that kernels are tested against.");
-  module.def("_to_half", &to_half, py::arg("values"),
-             "Return the bits of float32 values in half precision.");
 }
 
 }  // namespace starchat

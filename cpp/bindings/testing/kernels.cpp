@@ -139,6 +139,27 @@ class Forward {
   int position_ = 0;
 };
 
+// Weights of whole blocks: the oracle that kernels are tested against.
+py::array_t<float> dequantize(const py::bytes& data, int32_t ggml_type) {
+  const auto type = find_type(&TypeTraits::ggml_id, ggml_type);
+  const std::string_view bytes = data;
+  if (!type || bytes.size() % traits(*type).block_bytes != 0) {
+    throw InvalidRequestError(std::to_string(bytes.size()) + " bytes are no whole blocks of type " +
+                              std::to_string(ggml_type));
+  }
+  py::array_t<float> weights(static_cast<py::ssize_t>(bytes.size() / traits(*type).block_bytes *
+                                                      traits(*type).block_weights));
+  dequantize_row(*type, reinterpret_cast<const std::byte*>(bytes.data()), weights.mutable_data(),
+                 static_cast<size_t>(weights.size()));
+  return weights;
+}
+
+py::array_t<uint16_t> to_half(const py::array_t<float, py::array::c_style>& values) {
+  py::array_t<uint16_t> halves(values.size());
+  std::transform(values.data(), values.data() + values.size(), halves.mutable_data(), f32_to_f16);
+  return halves;
+}
+
 py::array_t<float> layer_norm_of(const std::string& isa, const Floats& x, const Floats& gain,
                                  const Floats& bias, float eps) {
   py::array_t<float> out(x.shape(0));
@@ -215,6 +236,8 @@ void bind_kernels(py::module_& m) {
       .def("product", &Matrix::product, py::arg("x"), py::arg("prepared_for") = nullptr)
       .def("row", &Matrix::row, py::arg("index"))
       .def_property_readonly("size_bytes", &Matrix::size_bytes);
+  m.def("dequantize", &dequantize, py::arg("data"), py::arg("ggml_type"));
+  m.def("to_half", &to_half, py::arg("values"));
   m.def("layer_norm", &layer_norm_of, py::arg("isa"), py::arg("x"), py::arg("gain"),
         py::arg("bias"), py::arg("eps") = 1e-5f);
   m.def("gelu", &gelu_of, py::arg("isa"), py::arg("x"));
