@@ -16,6 +16,8 @@ namespace py = pybind11;
 namespace starchat {
 namespace {
 
+using namespace py::literals;
+
 // Loads without the GIL. Calls progress, if there is one, and lets Ctrl-C end the load.
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
                                int64_t prefix_cache_bytes, const py::object& progress) {
@@ -58,20 +60,13 @@ PyEngine::~PyEngine() {
 }
 
 py::dict PyEngine::info() const {
-  py::dict info;
-  info["file"] = py::module_::import("os").attr("fsdecode")(py::bytes(info_.file));
-  info["quantization"] = info_.quantization;
-  info["n_layer"] = info_.n_layer;
-  info["n_embd"] = info_.n_embd;
-  info["n_head"] = info_.n_head;
-  info["n_kv_head"] = info_.n_kv_head;
-  info["n_ctx"] = info_.n_ctx;
-  info["n_vocab"] = info_.n_vocab;
-  info["n_params"] = info_.n_params;
-  info["weight_bytes"] = info_.weight_bytes;
-  info["isa"] = info_.isa;
-  info["n_threads"] = info_.n_threads;
-  return info;
+  return py::dict("file"_a = py::module_::import("os").attr("fsdecode")(py::bytes(info_.file)),
+                  "quantization"_a = info_.quantization, "n_layer"_a = info_.config.n_layer,
+                  "n_embd"_a = info_.config.n_embd, "n_head"_a = info_.config.n_head,
+                  "n_kv_head"_a = info_.config.n_kv_head, "n_ctx"_a = info_.config.n_ctx,
+                  "n_vocab"_a = info_.config.n_vocab, "n_params"_a = info_.n_params,
+                  "weight_bytes"_a = info_.weight_bytes, "isa"_a = info_.isa,
+                  "n_threads"_a = info_.n_threads);
 }
 
 std::unique_ptr<PyTokenStream> PyEngine::submit(const std::vector<int64_t>& token_ids,
@@ -115,7 +110,7 @@ py::array_t<float> PyEngine::logits(const std::vector<int64_t>& token_ids) {
   const py::capsule owner(
       new std::shared_ptr<float[]>(std::move(evaluation.logits)),
       [](void* pointer) { delete static_cast<std::shared_ptr<float[]>*>(pointer); });
-  return py::array_t<float>({n_tokens, py::ssize_t{info_.n_vocab}}, rows, owner);
+  return py::array_t<float>({n_tokens, py::ssize_t{info_.config.n_vocab}}, rows, owner);
 }
 
 std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> PyEngine::embed(

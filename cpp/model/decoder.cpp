@@ -59,9 +59,13 @@ Decoder::Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress
       threads_(checked_threads(n_threads)),
       config_(with_n_ctx(file.config, n_ctx)),
       weights_(load_weights(file, config_.n_ctx, threads_, progress)),
-      n_params_(file.n_params()),
-      path_(file.path()),
-      quantization_(file.quantization),
+      info_{.file = file.path(),
+            .quantization = file.quantization,
+            .isa = kernels_.name,
+            .config = config_,
+            .n_threads = threads_.n_threads(),
+            .n_params = file.n_params(),
+            .weight_bytes = weights_.size_bytes},
       max_columns_(columns_per_step(weights_.size_bytes)),
       x_(max_columns_, config_.n_embd),
       runs_(make_runs()),
@@ -75,21 +79,6 @@ std::vector<std::unique_ptr<LayerRun>> Decoder::make_runs() {
   runs.push_back(std::make_unique<CpuLayers>(Compute{kernels_, threads_}, config_, weights_, 0,
                                              config_.n_layer, max_columns_));
   return runs;
-}
-
-ModelInfo Decoder::info() const {
-  return {.file = path_,
-          .quantization = quantization_,
-          .isa = kernels_.name,
-          .n_layer = config_.n_layer,
-          .n_embd = config_.n_embd,
-          .n_head = config_.n_head,
-          .n_kv_head = config_.n_kv_head,
-          .n_ctx = config_.n_ctx,
-          .n_vocab = config_.n_vocab,
-          .n_threads = threads_.n_threads(),
-          .n_params = n_params_,
-          .weight_bytes = weights_.size_bytes};
 }
 
 void Decoder::forward(const Batch& batch, std::span<float> logits, std::span<float> states) {

@@ -25,7 +25,7 @@ class Decoder : public ForwardPass {
   KvPool& kv_pool() override { return kv_pool_; }
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override;
 
-  ModelInfo info() const;
+  const ModelInfo& info() const { return info_; }
 
  private:
   void embed(const Batch& batch);
@@ -35,8 +35,7 @@ class Decoder : public ForwardPass {
   ThreadPool threads_;
   DecoderConfig config_;
   Weights weights_;
-  uint64_t n_params_;
-  std::string path_, quantization_;
+  ModelInfo info_;
   int max_columns_;
   ActivationBuffer x_;  // (max_columns, n_embd): the residual stream
   std::vector<std::unique_ptr<LayerRun>> runs_;

@@ -192,8 +192,8 @@ std::unique_ptr<PyEngine> fake_engine(int n_vocab, int n_ctx, int max_columns, d
   auto model = std::make_unique<FakeModel>(n_vocab, n_ctx, max_columns, step_s, nan_id, 2);
   ModelInfo info{};
   info.file = "fake";
-  info.n_vocab = n_vocab;
-  info.n_ctx = n_ctx;
+  info.config.n_vocab = n_vocab;
+  info.config.n_ctx = n_ctx;
   auto tokenizer = std::make_shared<Tokenizer>(std::vector<std::string>(n_vocab, "fake"));
   return std::make_unique<PyEngine>(std::move(model), std::move(info), std::move(tokenizer));
 }
