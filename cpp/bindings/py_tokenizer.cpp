@@ -10,7 +10,6 @@
 #include <variant>
 #include <vector>
 
-#include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
 #include "text/tokenizer.hpp"
@@ -49,12 +48,7 @@ py::bytes decode(const Tokenizer& tokenizer, const std::vector<int64_t>& wide, b
     std::vector<int32_t> ids;
     ids.reserve(wide.size());
     for (const int64_t id : wide) {
-      if (id != static_cast<int32_t>(id)) {
-        throw InvalidRequestError(
-            "token id " + std::to_string(id) + ": this vocabulary has " +
-                std::to_string(tokenizer.size()) + " tokens",
-            {.param = "token_ids", .limit = id < 0 ? 0 : tokenizer.size() - 1, .got = id});
-      }
+      tokenizer.token_bytes(id);  // throws for a wrong id
       ids.push_back(static_cast<int32_t>(id));
     }
     bytes = tokenizer.decode(ids, skip_special);

@@ -155,7 +155,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
   return bytes;
 }
 
-std::string_view Tokenizer::token_bytes(int32_t id) const {
+std::string_view Tokenizer::token_bytes(int64_t id) const {
   if (id < 0 || id >= size()) {
     throw InvalidRequestError("token id " + std::to_string(id) + ": this vocabulary has " +
                                   std::to_string(size()) + " tokens, ids 0 to " +

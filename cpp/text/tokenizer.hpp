@@ -35,7 +35,7 @@ class Tokenizer {
   // InvalidRequestError for a wrong id.
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
-  std::string_view token_bytes(int32_t id) const;             // InvalidRequestError for a wrong id
+  std::string_view token_bytes(int64_t id) const;             // InvalidRequestError for a wrong id
   std::optional<int32_t> find(std::string_view bytes) const;  // the lowest id with these bytes
   bool is_special(int32_t id) const;                          // InvalidRequestError for a wrong id
   const std::vector<int32_t>& special_ids() const { return special_ids_; }  // one for each name
