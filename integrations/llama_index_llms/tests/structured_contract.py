@@ -33,6 +33,7 @@ PREDICTING = (
 )
 STREAMS = tuple(way for way in PREDICTING if "stream" in way)
 PROMPT = PromptTemplate("Tell me about {city}.")
+MODES = ("DEFAULT", "FUNCTION", "LLM")
 LONG = {"max_tokens": 1500}
 
 
@@ -220,10 +221,21 @@ class StructuredContract(LLMUnderTest):
         prompt, options = PromptTemplate("{city}"), {"json_schema": Flat.model_json_schema()}
         assert (await predict(llm, way, Flat, prompt, options, city="Rome"))[-1] == Flat(x="y")
 
-    @pytest.mark.parametrize("way", PREDICTING[:2])  # LlamaIndex's streams do not force the call
+    @pytest.mark.parametrize("mode", [m for m in PydanticProgramMode if m.name in MODES])
+    @pytest.mark.parametrize("way", PREDICTING)
+    async def test_every_mode_gives_the_object_or_an_error(
+        self, llm: Any, way: str, mode: PydanticProgramMode
+    ) -> None:
+        llm.pydantic_program_mode = mode
+        model = (await predict(llm, way, City, PROMPT, LONG, city="Rome"))[-1]
+        assert type(model) is City
+        with pytest.raises(ValueError):  # the framework's, or ours
+            await predict(llm, way, City, PROMPT, {"max_tokens": 9}, city="Rome")
+
+    @pytest.mark.parametrize("way", PREDICTING)
     async def test_mode_function_is_a_call_too(self, llm: Any, way: str) -> None:
         llm.pydantic_program_mode = PydanticProgramMode.FUNCTION
-        assert await predict(llm, way, Flat, PROMPT, city="Rome") == [Flat(x="y")]
+        assert (await predict(llm, way, Flat, PROMPT, city="Rome"))[-1] == Flat(x="y")
 
     async def test_function_calling_program_streams(self, llm: Any) -> None:
         program = FunctionCallingProgram.from_defaults(

@@ -36,6 +36,7 @@ from llama_index.llms.starchat.responses import (
     whole_async,
 )
 from llama_index.llms.starchat.stream_closing import aclosing_stream, closing_stream, opened
+from llama_index.llms.starchat.structured import CONSTRAINTS
 from llama_index.llms.starchat.tools import check_whole, definition, resolved_choice, selections
 
 import starchat
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
-_CONSTRAINTS = starchat.ReplyOptions.__optional_keys__ - starchat.SamplingOptions.__optional_keys__
 _OF_TOOLS = starchat.ChatOptions.__optional_keys__ - starchat.ReplyOptions.__optional_keys__
 _FRAMED_BELOW_SYSTEM_PROMPT = (
     "the prompt is framed by control tokens, but because of system_prompt it is asked as a user "
@@ -334,10 +334,10 @@ class StarChat(ModelSettings, ParsablePredictions):
 
     def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return a call's keywords over the fields; a call has one constraint, or tools."""
-        held = any(kwargs.get(name) is not None for name in _CONSTRAINTS)
+        held = any(kwargs.get(name) is not None for name in CONSTRAINTS)
         if held or (kwargs.get("tools") and kwargs.get("tool_choice") != "none"):
             return self._sampling() | kwargs
-        return self._given(_CONSTRAINTS) | self._sampling() | kwargs
+        return self._given(CONSTRAINTS) | self._sampling() | kwargs
 
     def _sampling(self) -> dict[str, Any]:
         return self._given(_SAMPLING)

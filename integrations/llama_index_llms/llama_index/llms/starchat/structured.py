@@ -22,20 +22,29 @@ from llama_index.core.llms.llm import MessagesToPromptType, dispatcher
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import Model, PydanticProgramMode
+from llama_index.llms.starchat.errors import CutCallError
 from llama_index.llms.starchat.tools import arguments, calls, selections
 from pydantic import RootModel
 
-from starchat import InvalidRequestError, closed_schema, enforceable_schema
+from starchat import (
+    InvalidRequestError,
+    ReplyOptions,
+    SamplingOptions,
+    closed_schema,
+    enforceable_schema,
+)
 
 Options: TypeAlias = dict[str, Any]
+CONSTRAINTS = ReplyOptions.__optional_keys__ - SamplingOptions.__optional_keys__
+_BY_CALL = (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION)
 _ROOT = "root"  # the argument that holds a RootModel, which need not be an object
 
 
 class StructuredByCalls(FunctionCallingLLM):
     """A function calling LLM whose structured output is a forced tool call.
 
-    For other modes than DEFAULT, LlamaIndex's own programs run. So they do with a template of the
-    caller's, which cannot show tools; there a grammar makes replies follow the JSON Schema.
+    In the mode LLM, and with a template of the caller's, which cannot show tools, LlamaIndex's own
+    programs run, and a grammar makes replies follow the JSON Schema.
     """
 
     @property
@@ -98,7 +107,8 @@ class StructuredByCalls(FunctionCallingLLM):
         """Return what `stream_structured_predict` yields."""
         if not self._is_by_call:
             options = self._text_options(output_cls, llm_kwargs)
-            return super()._structured_stream_call(output_cls, prompt, options, **prompt_args)
+            own = super()._structured_stream_call(output_cls, prompt, options, **prompt_args)
+            return _whole_at_the_end(own, output_cls)
         reply = StructuredReply(output_cls)
         options = self._call_options(reply, prompt, llm_kwargs, prompt_args)
         return reply.stream(self.stream_chat(**options))
@@ -113,22 +123,23 @@ class StructuredByCalls(FunctionCallingLLM):
         """Return what `astream_structured_predict` yields."""
         if not self._is_by_call:
             options = self._text_options(output_cls, llm_kwargs)
-            return await super()._structured_astream_call(
-                output_cls, prompt, options, **prompt_args
-            )
+            own = await super()._structured_astream_call(output_cls, prompt, options, **prompt_args)
+            return _awhole_at_the_end(own, output_cls)
         reply = StructuredReply(output_cls)
         options = self._call_options(reply, prompt, llm_kwargs, prompt_args)
         return reply.astream(await self.astream_chat(**options))
 
     @property
     def _is_by_call(self) -> bool:
-        return self.pydantic_program_mode == PydanticProgramMode.DEFAULT and not self.own_template
+        return self.pydantic_program_mode in _BY_CALL and not self.own_template
 
     def _text_options(self, output_cls: type[Model], llm_kwargs: Options | None) -> Options:
         """Return the keywords of LlamaIndex's own programs."""
-        if self.pydantic_program_mode == PydanticProgramMode.DEFAULT:
-            return {"json_schema": text_schema(output_cls), **(llm_kwargs or {})}
-        return llm_kwargs or {}
+        options = llm_kwargs or {}
+        is_held = any(options.get(name) is not None for name in CONSTRAINTS)
+        if is_held or self.pydantic_program_mode not in (*_BY_CALL, PydanticProgramMode.LLM):
+            return options
+        return options | {"json_schema": text_schema(output_cls)}
 
     def _call_options(
         self,
@@ -209,6 +220,30 @@ class StructuredReply(Generic[Model]):
             return self._output_cls.model_validate(values.get(_ROOT) if self._is_root else values)
         except ValidationError:
             return flexible.model_validate(values)
+
+
+def _whole_at_the_end(
+    models: Generator[Any, None, None], whole: type
+) -> Generator[Any, None, None]:
+    """Yield the models of a program, which logs errors; raise CutCallError without a whole one."""
+    last = None
+    for last in models:
+        yield last
+    _check_whole(last, whole)
+
+
+async def _awhole_at_the_end(
+    models: AsyncGenerator[Any, None], whole: type
+) -> AsyncGenerator[Any, None]:
+    last = None
+    async for last in models:
+        yield last
+    _check_whole(last, whole)
+
+
+def _check_whole(last: Any, whole: type) -> None:
+    if not isinstance(last, whole):
+        raise CutCallError(f"the reply ended before a whole {whole.__name__}: raise max_tokens")
 
 
 def text_schema(model: type[Model]) -> dict[str, Any]:
