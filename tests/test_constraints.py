@@ -118,6 +118,43 @@ def test_a_schema_in_a_grammar_is_on_one_line_too(tiny: StarChat, seed: int, bef
     assert re.search(rf"\[{flag}, {flag}, {flag}\]$", text)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"enum": ["red", "blue"], "type": "string", "title": "Color"},
+        {"enum": ["red", 1, "blue"]},
+        {"$ref": "#/$defs/Color"},
+    ],
+    ids=["enum", "mixed enum", "reference"],
+)
+def test_keys_of_an_enum_are_held(tiny: StarChat, names: dict[str, Any]) -> None:
+    colors = {"type": "object", "propertyNames": names, "minProperties": 1}
+    colors["additionalProperties"] = {"type": "boolean"}
+    schema = {"$defs": {"Color": {"enum": ["red", "blue"]}}, "type": "array", "items": colors}
+    keys: set[str] = set()
+    for seed in range(9):
+        bounds, anything = {"minItems": 2, "maxItems": 2}, ANYTHING | {"temperature": 50.0}
+        reply = tiny.complete("x", json_schema=schema | bounds, seed=seed, **anything)
+        for stock in json.loads(reply.text):
+            keys |= stock.keys()
+            assert all(isinstance(value, bool) for value in stock.values())
+    assert keys == {"red", "blue"}
+
+
+def test_keys_of_an_enum_beside_properties(tiny: StarChat) -> None:
+    schema = {
+        "type": "object",
+        "propertyNames": {"enum": ["a", "b"]},
+        "properties": {"a": {"const": 1}, "c": {}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    assert tiny.complete("x", json_schema=schema, **ANYTHING).text == '{"a": 1}'
+    for names in ({"pattern": "^x"}, {"enum": ["a"], "maxLength": 3}, {"$ref": "#/none"}):
+        with pytest.raises(ConstraintError, match="propertyNames"):
+            tiny.complete("x", json_schema=schema | {"propertyNames": names})
+
+
 def test_white_space_that_a_schema_asks_for_stays() -> None:
     asked = 'start: %json {"x-guidance": {"whitespace_flexible": true}, "type": "null"}'
     for grammar in (asked, 'start: "%json {"', "start: /%json {}/", "start: %json {bad"):

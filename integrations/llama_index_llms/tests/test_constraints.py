@@ -8,7 +8,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.evaluation import FaithfulnessEvaluator, RelevancyEvaluator
 from llama_index.core.prompts import PromptTemplate
 from llama_index.llms.starchat import StarChat
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import starchat
 from calling_contract import ADD
@@ -63,6 +63,17 @@ def test_own_templates_are_held_too() -> None:
     llm = StarChat(choice=["north"], messages_to_prompt=lambda messages: "# Where?\n")
     assert llm.chat([ChatMessage(QUESTION)]).message.content == "north"
     assert llm.structured_predict(Turn, PromptTemplate("Go!")).side is Side.LEFT
+
+
+class Stock(BaseModel):
+    left: dict[Side, int] = Field(min_length=1)
+
+
+@pytest.mark.parametrize("mode", ["default", "llm"])
+def test_keys_of_an_enum_are_held(mode: str) -> None:
+    llm = StarChat(temperature=0, max_tokens=200, pydantic_program_mode=mode)
+    stock = llm.structured_predict(Stock, PromptTemplate("How many are left?"))
+    assert list(stock.left) == [Side.LEFT]
 
 
 def test_two_constraints_are_refused() -> None:

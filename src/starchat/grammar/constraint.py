@@ -16,7 +16,7 @@ from typing import Any, Literal
 from .. import _core
 from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError, unexpected
 from ..sampling import CONSTRAINTS
-from .schemas import check_exact
+from .schemas import check_exact, schema_of_named_keys
 
 # Literals, comments and expressions are matched too: what looks like a schema in them is none.
 _SCHEMA_IN_LARK = re.compile(
@@ -90,6 +90,9 @@ def json_text(schema: object, where: str = "json_schema") -> str:
     try:
         text = json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False)
         plain = json.loads(text)  # as it is compiled: tuples are lists, enums are numbers
+        if "propertyNames" in text:
+            plain = schema_of_named_keys(plain)
+            text = json.dumps(plain)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConstraintError.of(where, f"the schema is no JSON: {error}") from error
     check_exact(plain, where)

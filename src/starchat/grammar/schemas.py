@@ -28,6 +28,8 @@ _COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"}
 _TESTING = {"not", "if", "contains", "dependentSchemas"}
 _OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 _OF_OTHERS = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
+_OF_AN_ENUM = {"enum", "const", "type", "title", "description", "default"}
+_NAMES = ("string", None)  # the types that an enum of keys may state
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6"}
 _FORMATS |= {"uri", "uuid"}
 _NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -131,6 +133,42 @@ def closed_schema(schema: Schema) -> Schema:
         return node | {"additionalProperties": False} if is_silent else node
 
     return schema if any(map(_combines, _all_schemas(schema))) else map_schema(schema, closed)
+
+
+def schema_of_named_keys(schema: Schema) -> Schema:
+    """Return an equal schema that lists the keys of its objects where they are of an enum.
+
+    llguidance has no `propertyNames`, by which pydantic says what keys a dict has.
+
+    >>> schema_of_named_keys({"propertyNames": {"const": "a"}, "additionalProperties": {}})
+    {'additionalProperties': False, 'properties': {'a': {}}}
+    """
+
+    def listed(node: Schema) -> Schema:
+        names = _names(schema, node.get("propertyNames"))
+        if names is None or "patternProperties" in node:
+            return node
+        own, others = node.get("properties", {}), node.get("additionalProperties", True)
+        known = {name: own.get(name, others) for name in names}
+        if others is False:
+            known = {name: own[name] for name in names if name in own}
+        kept = {key: node[key] for key in node if key != "propertyNames"}
+        return kept | {"additionalProperties": False, "properties": known}
+
+    return map_schema(schema, listed)
+
+
+def _names(schema: Schema, keys: Any) -> list[str] | None:
+    """Return the names that a schema of keys allows, None where it is no enum."""
+    if isinstance(keys, dict) and "$ref" in keys:
+        try:
+            keys = _target(schema, keys["$ref"])
+        except LookupError:
+            return None
+    if not isinstance(keys, dict) or keys.keys() - _OF_AN_ENUM or keys.get("type") not in _NAMES:
+        return None
+    names = keys.get("enum", [keys["const"]] if "const" in keys else None)
+    return [n for n in names if isinstance(n, str)] if isinstance(names, list) else None
 
 
 def check_exact(schema: Mapping[str, Any], where: str) -> None:
