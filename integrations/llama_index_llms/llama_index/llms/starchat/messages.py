@@ -41,8 +41,8 @@ _ROLES: dict[MessageRole, Role] = {
 def to_starchat(messages: Sequence[ChatMessage]) -> list[Message]:
     """Return the dialogue in starchat's form; the caller's messages are not changed.
 
-    Results without the id of a call, or with the name of a tool in its place, answer the calls in
-    their order. Raises InvalidRequestError, also for what a human says that is no text.
+    Results without ids answer the calls without ids in their order; the name of a tool may stand
+    for an id. Raises InvalidRequestError, also for what a human says that is no text.
     """
     turns = []
     unanswered: list[tuple[str, ToolCall]] = []  # with the id that the caller knows
@@ -145,8 +145,9 @@ def _answered(where: str, message: ChatMessage, unanswered: list[tuple[str, Tool
     details: Mapping[str, Any] = message.additional_kwargs
     given = details.get("tool_call_id") or details.get("name")
     by_id = [i for i, (id, _) in enumerate(unanswered) if given == id]
-    by_name = [i for i, (_, call) in enumerate(unanswered) if given in (None, call.name)]
-    if found := by_id or by_name:
+    # A call without an id has its tool's name as one: only such a call takes a result without.
+    without = [i for i, (id, c) in enumerate(unanswered) if given is None and id == c.name]
+    if found := by_id or without:
         return unanswered.pop(found[0])[1].id
     if given is None:
         raise InvalidRequestError.of(
