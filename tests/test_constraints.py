@@ -607,8 +607,9 @@ def test_a_forked_child_gets_fork_error_though_a_thread_was_compiling(
     tiny_model_path: Path,
 ) -> None:
     script = """
-        import os, sys, threading
+        import os, sys, threading, warnings
         from starchat import StarChat, ForkError
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded")  # Python 3.12
         model = StarChat.load(sys.argv[1])
         def compile():
             for i in range(40):

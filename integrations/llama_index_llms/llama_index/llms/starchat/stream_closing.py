@@ -31,7 +31,9 @@ def closing_stream(
         streams: list[Any] = []
         token = _streams.set(streams)
         try:
-            return _owned(method(*args, **kwargs), streams)
+            responses = _owned(method(*args, **kwargs), streams)
+            next(responses)
+            return responses
         finally:
             _streams.reset(token)
 
@@ -57,6 +59,8 @@ def aclosing_stream(
 
 def _owned(responses: Generator[T, None, None], streams: list[Any]) -> Generator[T, None, None]:
     try:
+        # close() of a generator that nobody has begun runs nothing: the caller begins this one.
+        yield  # type: ignore[misc]
         yield from responses
     finally:
         for stream in streams:
