@@ -366,6 +366,7 @@ class CallingContract(LLMUnderTest):
         asked, answer = dialogue(1)[2:4]
         for wrong in (
             [ChatMessage(QUESTION), answer],
+            [asked, ChatMessage("1", role="tool")],
             [ChatMessage(QUESTION), ChatMessage("1", role="tool")],
             [asked, ChatMessage("1", role="tool", additional_kwargs={"tool_call_id": "id 7"})],
             [asked, answer, answer],
