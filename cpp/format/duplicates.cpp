@@ -41,7 +41,7 @@ void remove_head_copies(ModelFile& file) {
   for (Tensor& tensor : file.tensors) {
     if (tensor.role != Role::Qkv && tensor.role != Role::QkvBias) continue;
     if (tensor.sources.size() != 1) return;
-    Stack& stack = stacks.emplace_back(&tensor);
+    Stack& stack = stacks.emplace_back(Stack{&tensor, {}});
     const uint64_t head_bytes = static_cast<uint64_t>(c.head_dim) * tensor.row_bytes();
     Source head = tensor.sources.front();
     head.offset += static_cast<uint64_t>(c.n_head) * head_bytes;
