@@ -35,10 +35,11 @@ CPP_FOLDERS = {
 CPP_FOLDERS["bindings"] = CPP_FOLDERS["tests"] = CPP_FOLDERS["fuzz"] = {*CPP_FOLDERS}
 
 #: folder or module of src/starchat → what it may import: folders, or modules beside them
-BASE = {"errors", "types", "checks", "sampling", "_core"}
+BASE = {"errors", "types", "partial_json", "checks", "sampling", "_core"}
 FOLDERS = {
     "errors": set[str](),
-    "types": set[str](),
+    "partial_json": set[str](),
+    "types": {"errors", "partial_json"},
     "checks": {"errors"},
     "sampling": {"errors", "checks"},
     "text_stream": set[str](),

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from starchat import (
     Completion,
     ConstraintError,
+    CutReplyError,
     InvalidRequestError,
     StarChat,
     ToolCall,
@@ -787,6 +788,24 @@ def test_a_reply_cut_within_a_call_has_the_whole_ones_only(end: int) -> None:
     reply = stream_of(f"\n{ADDING}\n{TIME[:end]}", "length")[0].result()
     assert (reply.finish_reason, reply.text) == ("length", "")
     assert [call.name for call in reply.tool_calls] == ["add"]
+
+
+def test_the_error_of_a_cut_reply_has_what_was_written() -> None:
+    whole = stream_of(f"\n{ADDING}")[0].result()
+    assert whole.check_whole() is whole and whole.cut_call is None
+    for text, written, partial in [
+        (f"\n{ADDING[:45]}", '{"a":', {}),
+        (f"\n{TIME}\n{ADDING[:55]}", '{"a": 1, "b": -', {"a": 1}),
+        (f"\n{TIME}\n<tool_", "", None),
+        ('\n{"a": "x', '{"a": "x', {"a": "x"}),
+    ]:
+        reply = stream_of(text, "length")[0].result()
+        with pytest.raises(CutReplyError, match="max_tokens") as caught:
+            reply.check_whole()
+        assert (caught.value.text, caught.value.partial) == (written, partial)
+        assert (reply.cut_call.name if reply.cut_call else None) == (
+            "add" if ADDING[:44] in text else None
+        )
 
 
 def test_a_call_that_no_stop_token_should_have_ended_is_no_call() -> None:

@@ -13,6 +13,7 @@ from .errors import (
     ContextLengthError,
     ControlTokenWarning,
     CorruptFileError,
+    CutReplyError,
     EngineClosedError,
     ErrorCode,
     FileAccessError,
@@ -28,6 +29,7 @@ from .errors import (
 from .grammar.schemas import closed_schema, enforceable_schema, map_schema, untitled_schema
 from .lazy_model import Loader
 from .model import StarChat
+from .partial_json import json_so_far
 from .sampling import ChatOptions, ReplyOptions, SamplingOptions, SamplingParams
 from .stream import AsyncStream, Stream
 from .types import (
@@ -55,6 +57,7 @@ __all__ = [
     "ContextLengthError",
     "ControlTokenWarning",
     "CorruptFileError",
+    "CutReplyError",
     "EngineClosedError",
     "ErrorCode",
     "FileAccessError",
@@ -84,6 +87,7 @@ __all__ = [
     "closed_schema",
     "enforceable_schema",
     "is_framed",
+    "json_so_far",
     "map_schema",
     "untitled_schema",
 ]

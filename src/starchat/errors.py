@@ -8,6 +8,7 @@ StarChatError
 ├── InvalidRequestError            (ValueError) a message, token or parameter that cannot be served
 │   ├── ContextLengthError         the prompt does not fit into the context
 │   └── ConstraintError            a schema, regex or grammar is wrong, unsupported or too complex
+├── CutReplyError                  a reply that max_tokens or the context cut, needed whole
 ├── UnsupportedFeatureError        this machine or this vocabulary cannot do it
 ├── EngineClosedError              the model was used after close()
 ├── ForkError                      the model was used in a forked child process
@@ -37,6 +38,7 @@ ErrorCode: TypeAlias = Literal[
     "stream_closed",
     "context_length_exceeded",
     "invalid_constraint",
+    "cut_reply",
     "unsupported_feature",
     "engine_closed",
     "forked_process",
@@ -131,6 +133,28 @@ class ConstraintError(InvalidRequestError):
     """A schema, regex or grammar is wrong, unsatisfiable, unsupported or too complex."""
 
     code: ErrorCode = "invalid_constraint"
+
+
+class CutReplyError(StarChatError):
+    """max_tokens or the context cut a reply that was needed whole.
+
+    text: what was written of it, or of the arguments of the tool call that was cut.
+    partial: the value of that JSON as far as it goes; None where there is none.
+
+    >>> error = CutReplyError("the reply was cut", text='{"name": "te', partial={"name": "te"})
+    >>> error.code, error.text, error.partial
+    ('cut_reply', '{"name": "te', {'name': 'te'})
+    """
+
+    code: ErrorCode = "cut_reply"
+
+    def __init__(
+        self, *args: object, text: str = "", partial: object = None, **fields: Any
+    ) -> None:
+        """Take the text, what is left of the reply, and the fields of every error."""
+        super().__init__(*args, **fields)
+        self.text = text
+        self.partial = partial
 
 
 class UnsupportedFeatureError(StarChatError):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from . import _core
 from .chat.call_reader import CallReader
 from .errors import InvalidRequestError, StarChatError
 from .text_stream import TextStream
-from .types import Chunk, Completion, FinishReason, TokenLogprob, Usage
+from .types import Chunk, Completion, FinishReason, TokenLogprob, ToolCallChunk, Usage
 
 if TYPE_CHECKING:
     import asyncio  # not at run time: it would double the time of `import starchat`
@@ -133,7 +134,14 @@ class PartialReply:
             last.usage,
             tuple([logprob for chunk in self._chunks for logprob in chunk.logprobs]),
             last.finished_calls,
+            self._cut_call(len(last.finished_calls)),
         )
+
+    def _cut_call(self, index: int) -> ToolCallChunk | None:
+        """Return what was written of the call behind the whole ones, None where there is none."""
+        pieces = [p for chunk in self._chunks for p in chunk.tool_calls if p.index == index]
+        written = "".join([piece.arguments for piece in pieces])
+        return replace(pieces[0], arguments=written) if pieces else None
 
     def close(self) -> None:
         """End the sequence, if it has not ended."""

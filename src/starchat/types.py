@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from .errors import CutReplyError
+from .partial_json import json_so_far
+
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -111,7 +114,31 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()  # the whole ones
+    cut_call: ToolCallChunk | None = None  # the one in which the reply ends, with what it has
+
+    def check_whole(self) -> Completion:
+        """Return this reply; raise CutReplyError if max_tokens or the context cut it.
+
+        >>> from starchat import StarChat
+        >>> model = StarChat.load()
+        >>> schema = {"const": ["a", "b"]}
+        >>> try:
+        ...     model.complete("List:", json_schema=schema, max_tokens=3).check_whole()
+        ... except CutReplyError as error:
+        ...     error.text, error.partial
+        ('["a",', ['a'])
+        """
+        if self.finish_reason != "length":
+            return self
+        call = self.cut_call
+        text = call.arguments if call else self.text
+        where = f" in a call of {call.name!r}" if call else ""
+        problem = (
+            f"the reply was cut{where}, at {self.usage.completion_tokens} tokens: raise "
+            "max_tokens, or shorten the prompt if the context was full"
+        )
+        raise CutReplyError(problem, text=text, partial=json_so_far(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from langchain_starchat.chat_models import ChatStarChat
-from langchain_starchat.errors import ContextOverflow
+from langchain_starchat.errors import ContextOverflow, CutReplyError
 from langchain_starchat.llms import StarChatLLM
 
 if TYPE_CHECKING:
@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["ChatStarChat", "ContextOverflow", "StarChatEmbeddings", "StarChatLLM", "__version__"]
+__all__ = [
+    "ChatStarChat",
+    "ContextOverflow",
+    "CutReplyError",
+    "StarChatEmbeddings",
+    "StarChatLLM",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

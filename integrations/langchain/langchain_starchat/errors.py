@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from langchain_core import exceptions
 
@@ -14,8 +15,22 @@ class ContextOverflow(starchat.ContextLengthError, exceptions.ContextOverflowErr
     """The prompt does not fit: starchat's error, and LangChain's, which middleware catches."""
 
 
+_ModelError: type[Exception] = getattr(exceptions, "ModelError", exceptions.LangChainException)
+
+
+class CutReplyError(starchat.CutReplyError, exceptions.OutputParserException, _ModelError):  # type: ignore[misc, valid-type]
+    """Structured output was cut: `text` has what was written, `partial` its value so far."""
+
+    def __init__(self, *args: object, **fields: Any) -> None:
+        """Take what starchat's error takes; `llm_output` is the text, as LangChain calls it."""
+        super().__init__(*args, **fields)
+        self.args = args  # LangChain adds a link, and adds it again to each copy
+        self.llm_output = self.text
+
+
 _KINDS: dict[type[starchat.StarChatError], type[starchat.StarChatError]] = {
-    starchat.ContextLengthError: ContextOverflow
+    starchat.ContextLengthError: ContextOverflow,
+    starchat.CutReplyError: CutReplyError,
 }
 
 

@@ -6,6 +6,7 @@ keeps the token ids of its reply, so that the next prompt repeats exactly what w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -180,6 +181,13 @@ def _unparsable_ending(arguments: str) -> str:
         except ValueError:
             return ending
     return brackets
+
+
+def written_arguments(cut: str) -> str:
+    """Return the arguments of a call that was cut, without the ending that a stream adds."""
+    ending = re.search(r'(?:\\?")?\]+$', cut)
+    written = cut[: ending.start()] if ending else cut
+    return written if ending and _unparsable_ending(written) == ending[0] else cut
 
 
 def _turn(

@@ -18,12 +18,17 @@ from langchain_core.utils.json import parse_partial_json
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
+from langchain_starchat.errors import CutReplyError
+from langchain_starchat.messages import written_arguments
+from starchat import json_so_far
+
 
 class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
     """Reads the JSON of a reply, or the arguments of its tool call.
 
     In a stream, dicts grow with the reply; an instance of a class comes once, at the end.
-    Raises OutputParserException for a reply that was cut, is no JSON, or does not validate.
+    Raises OutputParserException for a reply that is no JSON or does not validate, and its
+    subclass CutReplyError for one that was cut.
     """
 
     target: type[Any] | None = None
@@ -44,9 +49,12 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
         try:
             value = self._value(text)
         except ValueError as exc:
-            raise OutputParserException(_failure(text, reason, exc), llm_output=text) from exc
+            if reason == "length":
+                raise _cut(text) from exc
+            problem = f"the reply does not fit the schema: {exc}: {text:.200}"
+            raise OutputParserException(problem, llm_output=text) from exc
         if reason == "length" and isinstance(value, (int, float)):  # there may be more digits
-            raise OutputParserException(_failure(text, reason), llm_output=text)
+            raise _cut(text)
         return value
 
     async def aparse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
@@ -71,7 +79,8 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
             if call["name"] == self.tool:
                 return json.dumps(call["args"])
         calls = getattr(message, "invalid_tool_calls", [])
-        return next((call["args"] or "" for call in calls if call["name"] == self.tool), "")
+        cut = next((call["args"] for call in calls if call["name"] == self.tool), None)
+        return written_arguments(cut or "")
 
     @property
     def _type(self) -> str:
@@ -92,7 +101,6 @@ def beside_raw(llm: Runnable[Any, Any], parser: StructuredOutputParser) -> Runna
     return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
-def _failure(text: str, reason: str | None, exc: ValueError | None = None) -> str:
-    if reason == "length":
-        return f"the reply was cut at max_tokens, its JSON is incomplete: give it more: {text:.200}"
-    return f"the reply does not fit the schema: {exc}: {text:.200}"
+def _cut(text: str) -> CutReplyError:
+    problem = f"the reply was cut at max_tokens, its JSON is incomplete: give it more: {text:.200}"
+    return CutReplyError(problem, text=text, partial=json_so_far(text))

@@ -154,8 +154,10 @@ class StructuredContract(LLMUnderTest):
     @pytest.mark.parametrize("way", PREDICTING)
     async def test_cut_reply_is_a_parsing_error(self, llm: Any, way: str) -> None:
         for max_tokens in (1, 3, 12, 30):
-            with pytest.raises(OutputParserException, match="max_tokens"):
+            with pytest.raises(OutputParserException, match="max_tokens") as caught:
                 await predict(llm, way, City, PROMPT, {"max_tokens": max_tokens}, city="Rome")
+        error: Any = caught.value
+        assert error.text.startswith('{"name": "Zürich"') and error.partial["name"] == "Zürich"
         with pytest.raises(ValueError, match="max_tokens"):
             await predict(llm, way, City, PROMPT, {"max_tokens": 20}, city="Rome")
 

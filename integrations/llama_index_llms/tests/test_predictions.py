@@ -19,6 +19,7 @@ from llama_index.llms.starchat import CutCallError, StarChat
 from pydantic import BaseModel, Field
 
 from llm_contract import eventually
+from starchat import json_so_far
 
 PREDICTIONS = ("predict", "apredict", "stream", "astream")
 SEEDS = range(5)
@@ -107,8 +108,11 @@ async def test_the_parser_replaces_a_constraint_of_the_llm() -> None:
 @pytest.mark.parametrize("way", PREDICTIONS)
 async def test_a_cut_reply_is_told(way: str) -> None:
     llm = sampled(0, max_tokens=5)
-    with pytest.raises(CutCallError, match="before the end of its JSON, at 5 tokens: raise max_"):
+    with pytest.raises(
+        CutCallError, match="before the end of its JSON, at 5 tokens: raise max_"
+    ) as e:
         await text_of(llm, way, TEMPLATES["text"], x="tea")
+    assert e.value.text.startswith("{") and e.value.partial == json_so_far(e.value.text)
     assert await text_of(llm, way, PromptTemplate("Why?"))  # a text that is cut is an answer
 
 

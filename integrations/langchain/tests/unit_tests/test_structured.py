@@ -10,7 +10,7 @@ import pytest
 from langchain_core.exceptions import OutputParserException
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from langchain_starchat import ChatStarChat
+from langchain_starchat import ChatStarChat, CutReplyError
 from langchain_starchat.request_options import json_schema
 from scripted_model import reply
 from starchat import InvalidRequestError
@@ -80,6 +80,36 @@ def test_a_call_that_is_missing_is_an_error(
         model.invoke("?")
     with pytest.raises(OutputParserException):
         list(model.stream("?"))
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "calls", "text", "partial"),
+    [
+        pytest.param(*case, id=f"{case[0]} {case[3]}")
+        for case in [
+            ("json_schema", '{"answer": "ye', [], '{"answer": "ye', {"answer": "ye"}),
+            ("json_mode", '{"a": [1, 2', [], '{"a": [1, 2', {"a": [1]}),
+            ("function_calling", "", [("verdict", '{"a": "y')], '{"a": "y', {"a": "y"}),
+            ("function_calling", "", [("verdict", '{"a": [1, 2')], '{"a": [1, 2', {"a": [1]}),
+            ("function_calling", "", [("verdict", '{"a": "y\\')], '{"a": "y\\', {"a": "y"}),
+            ("function_calling", "", [], "", None),
+        ]
+    ],
+)
+def test_the_error_of_a_cut_reply_has_what_was_written(
+    script: Any, method: Any, said: str, calls: Any, text: str, partial: Any
+) -> None:
+    script(*[reply(said, calls, "length")] * 3)
+    model = ChatStarChat().with_structured_output(FUNCTION, method=method)
+    with pytest.raises(CutReplyError) as invoked:
+        model.invoke("?")
+    with pytest.raises(CutReplyError) as streamed:
+        list(model.stream("?"))
+    both = ChatStarChat().with_structured_output(FUNCTION, method=method, include_raw=True)
+    errors = [invoked.value, streamed.value, both.invoke("?")["parsing_error"]]
+    for error in errors:
+        assert isinstance(error, OutputParserException)
+        assert (error.text, error.partial, error.llm_output) == (text, partial, text)
 
 
 def test_json_of_json_mode_may_be_cut_too(script: Any) -> None:

@@ -243,7 +243,12 @@ async def _awhole_at_the_end(
 
 def _check_whole(last: Any, whole: type) -> None:
     if not isinstance(last, whole):
-        raise CutCallError(f"the reply ended before a whole {whole.__name__}: raise max_tokens")
+        partial = last.model_dump(mode="json", exclude_unset=True) if last is not None else None
+        raise CutCallError(
+            f"the reply ended before a whole {whole.__name__}: raise max_tokens",
+            text="" if partial is None else json.dumps(partial, ensure_ascii=False),
+            partial=partial,
+        )
 
 
 def text_schema(model: type[Model]) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.llms.starchat.errors import CutCallError
-from pydantic_core import from_json
 
-from starchat import InvalidRequestError, enforceable_schema
+from starchat import InvalidRequestError, enforceable_schema, json_so_far
 from starchat.openai import read_tool_choice
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ def arguments(block: ToolCallBlock) -> dict[str, Any]:
     """Return the arguments of a call; of partial JSON, those that are there so far."""
     if isinstance(block.tool_kwargs, dict):
         return block.tool_kwargs
-    try:
-        so_far = from_json(block.tool_kwargs, allow_partial="trailing-strings")
-    except ValueError:  # nothing yet
-        return {}
+    so_far = json_so_far(block.tool_kwargs)
     return so_far if isinstance(so_far, dict) else {}
 
 
@@ -83,15 +80,20 @@ def check_whole(response: ChatResponse, is_parsed: bool = False) -> ChatResponse
     if raw.get("finish_reason") != "length":
         return response
     blocks = calls(response)
-    if not blocks and response.message.content and not is_parsed:
+    text = response.message.content or ""
+    if not blocks and text and not is_parsed:
         return response  # a text that was cut is still an answer
-    where = "before any content"
+    where = "before the end of its JSON" if text else "before any content"
+    partial = json_so_far(text)
     if blocks:
-        where = f"in or after a call of {blocks[-1].tool_name!r}"
-    elif response.message.content:
-        where = "before the end of its JSON"
+        last = blocks[-1]
+        where = f"in or after a call of {last.tool_name!r}"
+        partial, text = arguments(last), last.tool_kwargs
+        text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
     n_tokens = raw["usage"]["completion_tokens"]
     raise CutCallError(
         f"the reply was cut {where}, at {n_tokens} tokens: raise max_tokens, or shorten the prompt "
-        "if the context was full"
+        "if the context was full",
+        text=text,
+        partial=partial,
     )
