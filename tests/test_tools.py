@@ -1010,6 +1010,84 @@ def test_a_schema_that_cannot_be_enforced_is_refused_and_its_tool_named(
     assert model.chat(QUESTION, tools=tools, tool_choice="now", max_tokens=4)  # not allowed
 
 
+ANSWER = {
+    "type": "object",
+    "properties": {"yes": {"type": "boolean"}},
+    "required": ["yes"],
+    "additionalProperties": False,
+}
+
+
+def likes(model: StarChat, *texts: str) -> dict[int, float]:
+    """Return the bias of a model that would begin with the first text, else with the second."""
+    return {model.tokenize(text)[0]: 200 / (i + 1) for i, text in enumerate(texts)}
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_what_would_begin_with_no_call_becomes_json(nano: StarChat, temperature: float) -> None:
+    options: dict[str, Any] = {"tools": [ADD], "json_schema": ANSWER, "temperature": temperature}
+    called = nano.chat(QUESTION, logit_bias=likes(nano, "<", "Y"), max_tokens=60, **options)
+    assert (called.text, [read.name for read in called.tool_calls][:1]) == ("", ["add"])
+    reply = nano.chat(QUESTION, logit_bias=likes(nano, "Y", "<"), **options)
+    jsonschema.validate(json.loads(reply.text), ANSWER)
+    assert (reply.tool_calls, reply.finish_reason) == ((), "stop")
+    assert reply.usage.completion_tokens == len(reply.token_ids)
+    assert reply.usage.prompt_tokens == nano.count_tokens(QUESTION, [ADD])
+
+
+def test_calls_or_json_are_the_same_however_they_are_read(nano: StarChat) -> None:
+    def said(reply: Completion) -> Any:
+        return reply.text, reply.token_ids, [read.arguments for read in reply.tool_calls]
+
+    for first in "<Y":
+        options: dict[str, Any] = {
+            "tools": [ADD], "json_schema": ANSWER, "parallel_tool_calls": False,
+            "logit_bias": likes(nano, first), "temperature": 1, "seed": 3, "max_tokens": 60,
+        }  # fmt: skip
+        stream = nano.stream_chat(QUESTION, **options)
+        expected = said(stream.result())
+        assert bool(expected[2]) == (first == "<")
+        assert said(nano.chat(QUESTION, **options)) == expected
+        assert said(nano.chat(QUESTION, logprobs=0, **options)) == expected
+        assert said(nano.chat(QUESTION, speculation=False, **options)) == expected
+        assert said(asyncio.run(nano.achat(QUESTION, **options))) == expected
+
+
+def test_a_model_that_knows_nothing_gives_calls_or_json_and_nothing_else(model: StarChat) -> None:
+    for seed in range(12):
+        reply = model.chat(
+            QUESTION, tools=[NOW], json_schema=ANSWER, parallel_tool_calls=False,
+            temperature=2, seed=seed, max_tokens=60,
+        )  # fmt: skip
+        assert reply.finish_reason == ("tool_calls" if reply.tool_calls else "stop")
+        if not reply.tool_calls:
+            jsonschema.validate(json.loads(reply.text), ANSWER)
+
+
+@pytest.mark.parametrize(("choice", "calls"), [("any", True), ("now", True), ("none", False)])
+def test_a_choice_leaves_calls_or_json(model: StarChat, choice: str, calls: bool) -> None:
+    reply = model.chat(
+        QUESTION, tools=[NOW], json_schema=ANSWER, tool_choice=choice,
+        parallel_tool_calls=False, max_tokens=60,
+    )  # fmt: skip
+    assert (bool(reply.tool_calls), bool(reply.text)) == (calls, not calls)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3])
+def test_json_beside_tools_that_is_cut_is_text(model: StarChat, max_tokens: int) -> None:
+    reply = model.chat(QUESTION, tools=[NOW], json_schema=ANSWER, max_tokens=max_tokens)
+    assert '{"yes": true'.startswith(reply.text) and reply.finish_reason == "length"
+
+
+def test_calls_or_json_name_what_cannot_be_held(model: StarChat) -> None:
+    with pytest.raises(ConstraintError, match="json_schema: Unknown format") as raised:
+        model.chat(QUESTION, tools=[NOW], json_schema={"format": "nonsense"})
+    assert raised.value.param == "json_schema"
+    bad = {"name": "bad", "parameters": {"uniqueItems": True}}
+    with pytest.raises(ConstraintError, match="tool 'bad': parameters: Unimplemented"):
+        model.chat(QUESTION, tools=[bad], json_schema=ANSWER)
+
+
 def test_tools_and_another_constraint_exclude_each_other(model: StarChat) -> None:
     with pytest.raises(InvalidRequestError, match="regex and tools: expected one of them, or"):
         model.chat(QUESTION, tools=[NOW], regex="a+")

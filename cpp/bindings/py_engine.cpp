@@ -73,12 +73,13 @@ std::unique_ptr<PyTokenStream> PyEngine::submit(const std::vector<int64_t>& toke
                                                 const SamplingParams& params,
                                                 const PyReadyQueue* ready, int64_t key,
                                                 const Grammar* grammar,
-                                                const std::vector<int64_t>& lead) {
+                                                const std::vector<int64_t>& lead,
+                                                const Grammar* otherwise) {
   EngineLoop& loop = (*core_)->loop;
   auto queue = ready ? ready->get() : nullptr;
   const GilReleased released;
   Guidance guidance;
-  if (grammar) guidance = {grammar->start(), lead};
+  if (grammar) guidance = {grammar->start(), lead, otherwise ? otherwise->start() : nullptr};
   return std::make_unique<PyTokenStream>(
       loop.submit(token_ids, params, std::move(queue), key, std::move(guidance)));
 }
@@ -163,10 +164,11 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
       .def("submit", &PyEngine::submit, py::arg("token_ids"), py::arg("params"),
            py::arg("ready") = py::none(), py::arg("key") = 0, py::arg("grammar") = py::none(),
-           py::arg("lead") = py::list(),
+           py::arg("lead") = py::list(), py::arg("otherwise") = py::none(),
            "Start a sequence and return its stream. With a grammar the reply is `lead`, and then\n"
-           "what the grammar allows. Raises InvalidRequestError for what cannot be served,\n"
-           "ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
+           "what the grammar allows; or what `otherwise` allows, where the model would begin with\n"
+           "a token that the grammar forbids. Raises InvalidRequestError for what cannot be\n"
+           "served, ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
       .def("compile", &PyEngine::compile, py::arg("library"), py::arg("kind"), py::arg("text"),
            "Return a grammar, compiled by llguidance's shared object `library` or kept from\n"
            "before; kind is \"json_schema\", \"regex\" or \"lark\". Raises ConstraintError.")

@@ -30,7 +30,7 @@ class PyEngine {
   std::unique_ptr<PyTokenStream> submit(const std::vector<int64_t>& token_ids,
                                         const SamplingParams& params, const PyReadyQueue* ready,
                                         int64_t key, const Grammar* grammar,
-                                        const std::vector<int64_t>& lead);
+                                        const std::vector<int64_t>& lead, const Grammar* otherwise);
   Grammar compile(const std::string& library, const std::string& kind, const std::string& text);
   pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids);
   std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(

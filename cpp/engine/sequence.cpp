@@ -53,7 +53,8 @@ std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<con
   if (guidance.constraint) {
     check_ids(model, "lead", guidance.lead);
     const std::vector<int32_t> lead(guidance.lead.begin(), guidance.lead.end());
-    sequence->sampler.constrain(std::move(guidance.constraint), lead, model.n_vocab());
+    sequence->sampler.constrain(std::move(guidance.constraint), lead, model.n_vocab(),
+                                std::move(guidance.otherwise));
     sequence->append_forced();
   }
   return sequence;

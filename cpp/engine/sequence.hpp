@@ -20,6 +20,7 @@ namespace starchat {
 struct Guidance {
   std::unique_ptr<Constraint> constraint;  // null: no constraint, and no lead
   std::vector<int64_t> lead;
+  std::unique_ptr<Constraint> otherwise;  // or null; see Sampler::constrain
 };
 
 class Sequence {

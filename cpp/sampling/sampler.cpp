@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "base/errors.hpp"
 #include "sampling/portable_math.hpp"
@@ -53,9 +54,14 @@ bool Sampler::is_stop(int32_t id) const {
 }
 
 void Sampler::constrain(std::unique_ptr<Constraint> constraint, std::span<const int32_t> lead,
-                        int n_vocab) {
-  constraint_ = std::move(constraint);
+                        int n_vocab, std::unique_ptr<Constraint> otherwise) {
   allowed_.assign((n_vocab + 31) / 32, 0);
+  if (otherwise) {
+    constraint_ = std::move(otherwise);
+    look_ahead();
+    otherwise_ = std::move(constraint_);
+  }
+  constraint_ = std::move(constraint);
   look_ahead();  // throws now if the constraint allows nothing, even behind a lead
   if (lead.empty()) return;
   forced_.assign(lead.begin(), lead.end());
@@ -83,7 +89,8 @@ void Sampler::look_ahead() {
     return bias != params_.logit_bias.end() && bias->second < -FLT_MAX;
   };
   n_forced_used_ = 0;
-  forced_ = constraint_->forced();
+  forced_.clear();
+  if (!otherwise_) forced_ = constraint_->forced();
   forced_.erase(std::ranges::find_if(forced_, is_banned), forced_.end());
   if (!forced_.empty()) return;
 
@@ -95,12 +102,25 @@ void Sampler::look_ahead() {
     for (const int64_t id : params_.stop_token_ids) allowed_[id / 32] |= uint32_t{1} << id % 32;
 }
 
+// Chooses the first token as if nothing constrained it, to see which of the constraints holds.
+void Sampler::decide(std::span<const float> logits) {
+  std::vector<float> free(logits.begin(), logits.end());
+  auto constraint = std::exchange(constraint_, nullptr);
+  scan(free);
+  const int32_t id = choose(free);
+  const bool is_allowed = allowed_[id / 32] >> id % 32 & 1;
+  constraint_ = std::move(is_allowed ? constraint : otherwise_);
+  otherwise_ = nullptr;
+  look_ahead();
+}
+
 size_t Sampler::n_allowed(std::span<const int32_t> ids) {
   const bool is_free = !constraint_ || n_lead_ > 0 || ids.empty();
   return is_free ? ids.size() : constraint_->n_allowed(ids);
 }
 
 SampledToken Sampler::sample(std::span<float> logits) {
+  if (otherwise_ && forced().empty()) decide(logits);
   scan(logits);
   SampledToken token;
   double log_normalizer = 0;
@@ -111,17 +131,18 @@ SampledToken Sampler::sample(std::span<float> logits) {
     for (const Candidate& candidate : candidates_)
       token.top_logprobs.emplace_back(candidate.id, candidate.logit - log_normalizer);
   }
-  if (!forced().empty()) {
-    token.id = forced().front();
-  } else if (prepare(logits); params_.temperature == 0) {
-    token.id = argmax(logits);
-  } else {
-    narrow(logits);
-    token.id = draw();
-  }
+  token.id = forced().empty() ? choose(logits) : forced().front();
   if (params_.logprobs >= 0) token.logprob = raw_[token.id] - log_normalizer;
   remember(token.id);
   return token;
+}
+
+// Chooses a token that is not forced. scan() must have run.
+int32_t Sampler::choose(std::span<float> logits) {
+  prepare(logits);
+  if (params_.temperature == 0) return argmax(logits);
+  narrow(logits);
+  return draw();
 }
 
 const std::vector<Candidate>& Sampler::candidates(std::span<float> logits) {

@@ -37,8 +37,9 @@ class Sampler {
   // The output begins with the ids of `lead`; after them, the constraint decides. A stop id may be
   // chosen where the text may end, and where the constraint allows it as text. Throws
   // ConstraintError if nothing is allowed; so do the members below after the constraint has failed.
-  void constrain(std::unique_ptr<Constraint> constraint, std::span<const int32_t> lead,
-                 int n_vocab);
+  // otherwise: replaces the constraint where the model would begin with a token that it forbids.
+  void constrain(std::unique_ptr<Constraint> constraint, std::span<const int32_t> lead, int n_vocab,
+                 std::unique_ptr<Constraint> otherwise = nullptr);
 
   // Chooses the next token and calls remember(). Overwrites logits. Throws NumericalError for NaN
   // and +inf, InvalidRequestError if every token is masked.
@@ -63,9 +64,11 @@ class Sampler {
   void scan(std::span<const float> logits);
   bool adjust(std::span<float> logits);
   void look_ahead();
+  void decide(std::span<const float> logits);
   void prepare(std::span<float> logits);
   void select_best(std::span<const float> logits, size_t k);
   void narrow(std::span<const float> logits);
+  int32_t choose(std::span<float> logits);
   int32_t argmax(std::span<const float> logits) const;
   int32_t draw();
 
@@ -76,6 +79,7 @@ class Sampler {
   std::unordered_map<int32_t, int64_t> counts_;  // seen id → count in the output (0: prompt only)
 
   std::unique_ptr<Constraint> constraint_;
+  std::unique_ptr<Constraint> otherwise_;  // not null: decide() has to run
   std::vector<uint32_t> allowed_;  // one bit per id, stop ids included; unused if ids are forced
   std::vector<int32_t> forced_;
   size_t n_forced_used_ = 0;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import _core
@@ -34,6 +35,9 @@ class Generation:
     ) -> None:
         """Check a call's keywords; compile its constraint, or the form of calls.
 
+        With tools and a JSON Schema, the reply is calls or JSON. The model decides as it does
+        without the schema: JSON takes the place of every reply that does not begin with a call.
+
         Raises InvalidRequestError, ConstraintError, and UnsupportedFeatureError without llguidance.
         """
         others = (*CONSTRAINTS, *TOOLS) if tools else CONSTRAINTS
@@ -41,11 +45,17 @@ class Generation:
         self.handle, self.prompt, self.tools = handle, prompt, tools
         self.params = SamplingParams.from_options(sampling)
         constraint = Constraint.from_options(options)
+        self.json: _core.Grammar | None = None  # of replies that do not begin with a call
         if constraint and tools and tools.allowed:
-            name = constraint.keyword
-            problem = f"{name} and tools: expected one of them, or tool_choice='none'"
-            raise InvalidRequestError(problem, param=name)
-        form = constraint or tools
+            if constraint.keyword != "json_schema":
+                name = constraint.keyword
+                problem = f"{name} and tools: expected one of them, or tool_choice='none'"
+                raise InvalidRequestError(f"{problem}, or json_schema beside tools", param=name)
+            if tools.choice == "auto":
+                self.json = constraint.compile(handle.engine)
+                self.tools = replace(tools, choice="any")
+            constraint = None
+        form = constraint or self.tools
         self.grammar = form.compile(handle.engine) if form else None
 
     def submit(self, ready: _core.ReadyQueue | None = None, key: int = 0) -> PartialReply:
@@ -55,7 +65,9 @@ class Generation:
         lead = STARCHAT.lead_ids(tokenizer) if self.grammar and tools else []
         params = self._core_params(engine)
         try:
-            tokens = engine.submit(self.prompt, params, ready, key, self.grammar, lead)
+            tokens = engine.submit(
+                self.prompt, params, ready, key, self.grammar, lead, otherwise=self.json
+            )
         except ContextLengthError as error:
             error.param = "messages" if tools else error.param
             raise

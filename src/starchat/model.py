@@ -105,8 +105,9 @@ class StarChat:
     def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Completion:
         """Return the assistant's next reply in a dialogue.
 
-        tools, tool_choice and parallel_tool_calls let it call tools, which excludes a constraint
-        (docs/tools.md); a call and its result go back as messages.
+        tools, tool_choice and parallel_tool_calls let it call tools (docs/tools.md); a call and
+        its result go back as messages. Of the constraints, only json_schema may stand beside
+        tools: the reply is then calls, or JSON.
 
         Raises UnsupportedFeatureError where the vocabulary has no role tokens.
 

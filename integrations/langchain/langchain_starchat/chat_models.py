@@ -21,7 +21,6 @@ from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
 from langchain_starchat.request_options import (
     ChatRequest,
-    TwoAttempts,
     chat_request,
     definitions,
     json_schema,
@@ -283,7 +282,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
-    ) -> ChatRequest | TwoAttempts:
+    ) -> ChatRequest:
         if call.get("tools"):
             fields = {name: getattr(self, name) for name in ("tool_choice", "parallel_tool_calls")}
             call = {name: value for name, value in fields.items() if value is not None} | call

@@ -1,15 +1,9 @@
-"""A call's arguments → the request to starchat: tools, tool choice and response format.
-
-Where a response format stands beside tools, the reply may take two attempts: with the tools, and
-if it calls none, again as JSON.
-"""
+"""A call's arguments → the request to starchat: tools, tool choice and response format."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
@@ -20,15 +14,13 @@ from starchat import (
     Chunk,
     InvalidRequestError,
     Message,
-    ReplyOptions,
     StarChat,
     closed_schema,
     enforceable_schema,
     untitled_schema,
 )
-from starchat.openai import read_response_format, read_tool_choice, read_tools
+from starchat.openai import read_response_format, read_tool_choice, read_tools, system_first
 
-_OF_TOOLS = ChatOptions.__optional_keys__ - ReplyOptions.__optional_keys__
 _NAMES = {"name", "title", "function", "toolSpec"}
 _OF_FUNCTIONS = {"function", "parameters", "input_schema", "toolSpec"}
 
@@ -51,58 +43,8 @@ class ChatRequest(NamedTuple):
                 yield chunk
 
 
-class TwoAttempts:
-    """Asks with tools; where the reply calls none, asks again for JSON without tools.
-
-    The model decides about calls as it does without a format. The text of a first reply without
-    calls is dropped; the usage is the sum of both.
-    """
-
-    def __init__(self, with_tools: ChatRequest, for_json: ChatRequest) -> None:
-        """Take the two requests in order."""
-        self._with_tools = with_tools
-        self._for_json = for_json
-        self._held: list[Chunk] = []  # chunks before the first call
-        self._calls = False
-
-    def chunks(self, model: StarChat) -> Generator[Chunk, None, None]:
-        """Yield the first reply if it calls a tool, else the second."""
-        with closing(self._with_tools.chunks(model)) as chunks:
-            for chunk in chunks:
-                yield from self._released(chunk)
-        if not self._calls:
-            with closing(self._for_json.chunks(model)) as chunks:
-                yield from map(self._with_both_usages, chunks)
-
-    async def achunks(self, model: StarChat) -> AsyncGenerator[Chunk, None]:
-        """Yield the first reply if it calls a tool, else the second."""
-        async with aclosing(self._with_tools.achunks(model)) as chunks:
-            async for chunk in chunks:
-                for released in self._released(chunk):
-                    yield released
-        if not self._calls:
-            async with aclosing(self._for_json.achunks(model)) as chunks:
-                async for chunk in chunks:
-                    yield self._with_both_usages(chunk)
-
-    def _released(self, chunk: Chunk) -> list[Chunk]:
-        """Return the chunks of the first reply to yield now: none before its first call."""
-        self._calls = self._calls or bool(chunk.tool_calls)
-        self._held.append(chunk)
-        if not self._calls:
-            return []
-        released, self._held = self._held, []
-        return released
-
-    def _with_both_usages(self, chunk: Chunk) -> Chunk:
-        first = self._held[-1].usage
-        return replace(chunk, usage=first + chunk.usage) if first and chunk.usage else chunk
-
-
-def chat_request(
-    dialogue: list[Message], arguments: Mapping[str, Any]
-) -> ChatRequest | TwoAttempts:
-    """Return the request, or the two attempts, for a dialogue and a call's arguments.
+def chat_request(dialogue: list[Message], arguments: Mapping[str, Any]) -> ChatRequest:
+    """Return the request for a dialogue and a call's arguments.
 
     Raises InvalidRequestError for `tools`, a `tool_choice` or a `response_format` of no known form.
     """
@@ -111,15 +53,16 @@ def chat_request(
     choice = options["tool_choice"] = read_tool_choice(options.get("tool_choice"))
     if tools := read_tools(options.get("tools")):
         options["tools"] = tools
-    request = ChatRequest(dialogue, options)
     schema = form if isinstance(form, type) else read_response_format(form)
     if schema is None or (tools and choice not in (None, "auto", "none")):
-        return request  # a forced call leaves no place for JSON
+        return ChatRequest(dialogue, options)  # a forced call leaves no place for JSON
+    if options.get("json_schema") is not None:
+        problem = "json_schema and response_format: expected one of them"
+        raise InvalidRequestError(problem, param="json_schema")
     enforced = {} if schema is True else json_schema(schema)
-    bare = {name: value for name, value in options.items() if name not in _OF_TOOLS}
-    bare["json_schema"] = enforced or True
-    for_json = ChatRequest(_with_schema(dialogue, enforced), cast(ChatOptions, bare))
-    return for_json if not tools or choice == "none" else TwoAttempts(request, for_json)
+    options["json_schema"] = enforced or True
+    may_call = bool(tools) and choice != "none"
+    return ChatRequest(_with_schema(dialogue, enforced, may_call), options)
 
 
 def definitions(tools: Sequence[Any], strict: bool | None = None) -> list[dict[str, Any]]:
@@ -170,11 +113,18 @@ def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     return closed_schema(untitled_schema(plain))
 
 
-def _with_schema(dialogue: list[Message], schema: dict[str, Any]) -> list[Message]:
-    """Return a dialogue whose last message shows the schema: its descriptions guide the model."""
+def _with_schema(dialogue: list[Message], schema: dict[str, Any], may_call: bool) -> list[Message]:
+    """Return a dialogue that shows the schema: its descriptions guide the model.
+
+    It stands at the end, or in the system turn where the reply may call tools instead: at the end,
+    it would have the model answer at once.
+    """
     if not schema:
         return dialogue  # any object: the prompt says which
     shown = json.dumps(schema, ensure_ascii=False, default=repr)  # starchat refuses what is no JSON
+    if may_call:
+        words = f"If you call no tool, answer with JSON by this schema: {shown}"
+        return system_first([*dialogue, Message(role="system", content=words)])
     words = f"Answer with JSON by this schema: {shown}"
     last = dialogue[-1:]
     if last and last[0]["role"] == "user":

@@ -37,7 +37,7 @@ class CallReader:
     """
 
     def __init__(self, forced: bool = False) -> None:
-        """Begin a reply. A forced one holds only calls: the beginning of a marker is no text."""
+        """Begin a reply; in the text of a forced one, no marker can begin, so none is text."""
         self._forced = forced
         self.calls: list[ToolCall] = []  # whole ones
         self._fresh: list[ToolCallChunk] = []

@@ -7,6 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ProviderStrategy
+from langchain_core.tools import tool
+from pydantic import BaseModel
+
+from langchain_starchat import ChatStarChat
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
@@ -40,3 +46,22 @@ def test_the_agent_calls_the_right_tools() -> None:
 )
 def test_extraction(arguments: list[str], expected: str) -> None:
     assert run("langchain_extract.py", *arguments).strip() == expected
+
+
+class Total(BaseModel):
+    """The result."""
+
+    total: int
+
+
+def test_an_agent_calls_a_tool_before_it_answers_in_json() -> None:
+    @tool
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    model = ChatStarChat(temperature=0, max_tokens=60)
+    agent = create_agent(model, [add], response_format=ProviderStrategy(Total))
+    state = agent.invoke({"messages": ["Add 17 and 25"]})
+    assert [message.type for message in state["messages"]] == ["human", "ai", "tool", "ai"]
+    assert state["structured_response"] == Total(total=42)

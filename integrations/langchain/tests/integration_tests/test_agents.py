@@ -53,6 +53,25 @@ async def test_structured_responses_on_every_path(chat: ChatStarChat, strategy: 
         assert isinstance(state["structured_response"], Verdict)
 
 
+async def test_tools_beside_a_structured_response(chat: ChatStarChat) -> None:
+    @tool
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    class Total(BaseModel):
+        total: int
+
+    model = ChatStarChat(temperature=0, max_tokens=60)
+    agent = create_agent(model, [add], response_format=ProviderStrategy(Total))
+    asked: Any = {"messages": [HumanMessage("Add 17 and 25")]}
+    for state in (agent.invoke(asked), await agent.ainvoke(asked)):
+        last = state["messages"][-1]
+        assert state["structured_response"] == Total.model_validate_json(last.text)
+        n_tokens = len(last.additional_kwargs["token_ids"])
+        assert last.usage_metadata["output_tokens"] == n_tokens
+
+
 @pytest.mark.parametrize("keep", [("tokens", 90), ("fraction", 0.05), ("messages", 4)])
 def test_a_long_history_is_summarized_by_the_models_own_count(
     chat: ChatStarChat, keep: Any

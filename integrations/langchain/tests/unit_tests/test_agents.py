@@ -93,12 +93,13 @@ def test_errors_of_tools_reach_the_model(script: Any) -> None:
 
 
 @pytest.mark.parametrize("schema", [Verdict, ProviderStrategy(Verdict)], ids=["auto", "provider"])
-def test_a_provider_strategy_asks_for_json_after_the_tools(script: Any, schema: Any) -> None:
-    model = script(reply("", TWO_CALLS[:1]), reply("It is 3."), reply(JSON))
+def test_a_provider_strategy_asks_once_for_calls_or_json(script: Any, schema: Any) -> None:
+    model = script(reply("", TWO_CALLS[:1]), reply(JSON))
     state = create_agent(ChatStarChat(), [add], response_format=schema).invoke(ask())
     assert state["structured_response"] == Verdict(answer="yes")
     assert [message.type for message in state["messages"]] == ["human", "ai", "tool", "ai"]
-    assert "json_schema" in model.asked[-1][1]
+    assert len(model.asked) == 2
+    assert all(options["tools"] and options["json_schema"] for _, options in model.asked)
 
 
 def test_a_provider_strategy_tells_of_json_that_was_cut(script: Any) -> None:

@@ -152,34 +152,56 @@ async def both_ways(model: Any) -> list[Any]:
     return [model.invoke("?"), await model.ainvoke("?"), total]
 
 
-async def test_the_model_may_call_before_it_answers_in_json(script: Any) -> None:
-    model = script(*[reply("Hm.", [("now", {})])] * 3)
-    for message in await both_ways(ChatStarChat().bind_tools([NOW], response_format=FORMAT)):
-        assert (message.text, message.tool_calls[0]["name"]) == ("Hm.", "now")
-    assert len(model.asked) == 3
-    assert not any("json_schema" in options for _, options in model.asked)
-
-
-async def test_what_is_no_call_is_answered_in_json_instead(script: Any) -> None:
+async def test_tools_beside_a_format_are_one_request(script: Any) -> None:
     said = '{"answer": "no", "score": 2}'
-    model = script(*[reply("It is not."), reply(said)] * 3)
-    for message in await both_ways(ChatStarChat().bind_tools([NOW], response_format=FORMAT)):
-        assert message.text == said
-        assert message.usage_metadata["input_tokens"] == 2 * 7  # both attempts were computed
-        assert message.usage_metadata["output_tokens"] == 3 + 7
-    for _, options in model.asked[1::2]:
-        assert "json_schema" in options and "tools" not in options
-    assert all(stream.closed for stream in model.streams)
+    calls: list[list[tuple[str, Any]]] = [[("now", {})], []]
+    model = script(*[reply("" if made else said, made) for made in calls for _ in range(3)])
+    bound = ChatStarChat().bind_tools([NOW], response_format=FORMAT, parallel_tool_calls=False)
+    for made in calls:
+        for message in await both_ways(bound):
+            assert message.text == ("" if made else said)
+            assert [call["name"] for call in message.tool_calls] == [name for name, _ in made]
+            assert message.usage_metadata["input_tokens"] == 7
+    assert len(model.asked) == 6 and all(stream.closed for stream in model.streams)
+    for _, options in model.asked:
+        assert options["tools"] and options["json_schema"]["required"] == ["answer", "score"]
+        assert options["parallel_tool_calls"] is False
 
 
-@pytest.mark.parametrize(
-    ("choice", "n_asked", "tools"), [("any", 1, True), ("now", 1, True), ("none", 1, False)]
-)
-def test_a_choice_leaves_one_way(script: Any, choice: str, n_asked: int, tools: bool) -> None:
-    model = script(reply("", [("now", {})]) if tools else reply("{}"))
-    ChatStarChat().bind_tools([NOW], tool_choice=choice, response_format=FORMAT).invoke("?")
-    assert len(model.asked) == n_asked
-    assert ("tools" in model.asked[0][1]) is tools
+def test_json_beside_tools_streams_as_it_is_written(script: Any) -> None:
+    said = '{"answer": "no", "score": 2}'
+    script(reply(said))
+    bound = ChatStarChat().bind_tools([NOW], response_format=FORMAT)
+    assert [chunk.text for chunk in bound.stream("?") if chunk.text][:2] == ['{"an', "swer"]
+
+
+def test_a_format_beside_tools_is_shown_in_the_system_turn(script: Any) -> None:
+    model = script(*[reply("{}")] * 2)
+    bound = ChatStarChat().bind_tools([NOW], response_format=FORMAT)
+    bound.invoke([("system", "Be brief."), QUESTION])
+    bound.invoke([QUESTION], response_format={"type": "json_object"})
+    brief, shown, question = model.asked[0][0]
+    assert (brief["content"], question["content"]) == ("Be brief.", QUESTION)
+    assert (brief["role"], shown["role"]) == ("system", "system")
+    words, _, schema = shown["content"].partition(": ")
+    assert words == "If you call no tool, answer with JSON by this schema"
+    assert json.loads(schema) == model.asked[0][1]["json_schema"]
+    assert model.asked[1] == ([question], model.asked[1][1] | {"json_schema": True})
+
+
+@pytest.mark.parametrize(("choice", "has_json"), [("any", False), ("now", False), ("none", True)])
+def test_a_choice_leaves_calls_or_json(script: Any, choice: str, has_json: bool) -> None:
+    model = script(reply("{}") if has_json else reply("", [("now", {})]))
+    ChatStarChat().bind_tools([NOW], tool_choice=choice, response_format=FORMAT).invoke(QUESTION)
+    ((dialogue, options),) = model.asked
+    assert ("json_schema" in options) is has_json
+    assert ("schema" in dialogue[-1]["content"]) is has_json
+
+
+def test_two_schemas_are_refused(script: Any) -> None:
+    script()
+    with pytest.raises(InvalidRequestError, match="json_schema and response_format: expected one"):
+        ChatStarChat().invoke("?", response_format=FORMAT, json_schema=True)
 
 
 # ---- schemas and formats --------------------------------------------------------------------
