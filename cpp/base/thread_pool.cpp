@@ -5,7 +5,6 @@
 #include <cstring>
 #include <fstream>
 #include <set>
-#include <sstream>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -17,6 +16,7 @@
 #include <immintrin.h>
 #endif
 
+#include "base/cpu_quota.hpp"
 #include "base/errors.hpp"
 
 namespace starchat {
@@ -71,11 +71,8 @@ int available_cores() {
     }
     n_cores = static_cast<int>(cores.size());
   }
-  // The CPU quota of a container (cgroup v2), both in microseconds: "quota period" or "max period".
-  std::istringstream limit(first_line("/sys/fs/cgroup/cpu.max"));
-  double quota, period;
-  if (limit >> quota >> period && period > 0) {
-    n_cores = std::min(n_cores, static_cast<int>(std::ceil(quota / period)));
+  if (const auto quota = cpu_quota()) {
+    n_cores = static_cast<int>(std::min<double>(n_cores, std::ceil(*quota)));
   }
 #endif
   return std::max(1, n_cores);
@@ -150,6 +147,7 @@ void ThreadPool::parallel_for(int64_t n_items, int64_t grain, const Body& body) 
   n_items_ = n_items;
   grain_ = grain;
   n_done_ = 0;
+  failed_ = false;
   const uint32_t number = loop_.load().number + 1;
   loop_ = Loop{number, 0};
   ++n_loops_;
@@ -183,10 +181,11 @@ void ThreadPool::take_pieces(int thread) {
     if (begin >= n_items) return;
     if (!loop_.compare_exchange_weak(loop, Loop{loop.number, loop.next + 1})) continue;
     try {
-      body(begin, std::min(begin + grain, n_items), thread);
+      if (!failed_) body(begin, std::min(begin + grain, n_items), thread);
     } catch (...) {
       const std::lock_guard lock(error_mutex_);
       if (!error_) error_ = std::current_exception();
+      failed_ = true;
     }
     ++n_done_;
     n_done_.notify_one();

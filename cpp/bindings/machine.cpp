@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "base/cpu_quota.hpp"
 #include "base/hardware_limits.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
@@ -32,6 +33,9 @@ void bind_machine(py::module_& m) {
               "Measure multiply-adds per second, operands (\"int8\" or \"f32\") in registers.\n"
               "Raises UnsupportedFeatureError for an instruction set that is not on this machine,\n"
               "InvalidRequestError where a set has no peak for these operands.");
+  machine.def("cpu_quota", &cpu_quota, py::arg("root") = "",
+              "Return the cores that control groups allow this process, None without a limit.\n\n"
+              "Their files are read below the folder `root`.");
   machine.def("clock_hz", &clock_hz, py::call_guard<GilReleased>(),
               "Measure the cycles per second of one busy core.");
 }

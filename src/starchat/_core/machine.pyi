@@ -11,3 +11,9 @@ def multiply_peak(isa: str, operands: str, n_threads: int = 1) -> float:
 
 def clock_hz() -> float:
     """Measure the cycles per second of one busy core."""
+
+def cpu_quota(root: str = "") -> float | None:
+    """Return the cores that control groups allow this process, None without a limit.
+
+    Their files are read below the folder `root`.
+    """
