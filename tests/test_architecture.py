@@ -45,7 +45,7 @@ FOLDERS = {
     "text_stream": set[str](),
     "infill": BASE,
     "engine_registry": BASE,
-    "stream": BASE | {"chat", "text_stream"},
+    "stream": BASE | {"async_waker", "chat", "text_stream"},
     "openai": BASE | {"chat", "grammar"},
     "grammar": BASE,
     "chat": BASE | {"grammar", "infill", "text_stream"},

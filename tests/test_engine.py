@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from starchat._core import Engine, ReadyQueue, SamplingParams, TokenStream
+from starchat._core import Engine, ReadyQueue, SamplingParams, TokenStream, inspect
 from starchat.errors import (
     ContextLengthError,
     EngineClosedError,
@@ -26,6 +26,7 @@ from starchat.errors import (
 )
 from support.processes import run_python
 from support.scheduling import wait_until
+from support.tiny_model import write_tiny
 
 testing: Any = importlib.import_module("starchat._core.testing")
 
@@ -132,15 +133,43 @@ def test_progress_grows_to_the_whole_file(tiny_model_path: Path) -> None:
     assert calls[-1][0] == calls[-1][1]
 
 
+@pytest.mark.parametrize("n_kv_head", [None, 2, 1])
+def test_the_comparison_of_copies_counts_as_progress(tmp_path: Path, n_kv_head: int | None) -> None:
+    """Copies are read before any weight is packed: for StarChat beta in q4_0, 1.7 GB of them."""
+    path = tmp_path / "copies.bin"
+    write_tiny(path, multi_query=n_kv_head is None, n_kv_head=n_kv_head)
+    calls: list[tuple[int, int]] = []
+    inspect(path, progress=lambda *done_of_total: calls.append(done_of_total))
+    assert calls == sorted(calls) and calls[0][1] > calls[-1][0] > 0
+    copied_bytes = calls[-1][0]
+    n_comparing, calls[:] = len(calls), []
+    Engine(str(path), progress=lambda *done_of_total: calls.append(done_of_total)).close()
+    assert calls == sorted(calls)
+    assert calls[n_comparing - 1][0] == copied_bytes
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_an_inspection_can_be_ended(tiny_model_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inspect(tiny_model_path, progress=stop)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_progress_raises_ends_the_load(
     tiny_model_path: Path, error: type[BaseException]
 ) -> None:
+    calls = []
+
     def progress(done: int, total: int) -> None:
+        calls.append(done)
         raise error("enough")
 
     with pytest.raises(error, match="enough"):
         Engine(str(tiny_model_path), progress=progress)
+    assert len(calls) == 1
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

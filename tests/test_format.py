@@ -297,8 +297,28 @@ def test_any_vocabulary_and_context_size_is_read(path: Path, n_vocab: int, n_ctx
         ),
         pytest.param(b"\n<!DOCTYPE html><html>", r"a web page \(HTML\); the download", id="html"),
         pytest.param(b"<HTML lang=en>", r"a web page \(HTML\); the download", id="old html"),
-        pytest.param("# Modèle\n".encode(), "a text file; the download went wrong", id="text"),
-        pytest.param(b"x", "a text file; ", id="one letter"),
+        pytest.param(
+            b"<!doctype html>\n<head><TITLE>403 Forbidden</title>",
+            r"a web page \(HTML\) with the title '403 Forbidden'; the download",
+            id="html with a title",
+        ),
+        pytest.param(
+            "# Modèle\nmore".encode(),
+            "a text file that begins with '# Modèle'; the download went wrong",
+            id="text",
+        ),
+        pytest.param(
+            b"\nEntry not found\r\n",
+            "a text file that begins with 'Entry not found'; the download",
+            id="hub's answer",
+        ),
+        pytest.param(
+            79 * b"a" + "é".encode() * 9,
+            f"a text file that begins with '{'a' * 79}...'; the download",
+            id="long text",
+        ),
+        pytest.param(b" \n", "a text file of white space; the download", id="white space"),
+        pytest.param(b"x", "a text file that begins with 'x'; ", id="one letter"),
         pytest.param(
             b"\0\1\xfe\xff\0",
             "an unknown format that starts with 00 01 fe ff, expected 6c 6d 67 67; get",

@@ -176,6 +176,42 @@ def test_a_path_that_cannot_exist_is_refused(path: Any) -> None:
         StarChat.load(path)
 
 
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("~/models/x.bin", r"give os\.path\.expanduser\(path\): /.*/models/x\.bin"),
+        ("$STARCHAT_FOLDER/x.bin", r"give os\.path\.expandvars\(path\): /models/x\.bin"),
+        ("'/models/x.bin'", "the quotation marks are part of the path; remove them"),
+        ("/models/x.bin\n", "begins or ends with white space; remove it"),
+        ("https://example.org/x.bin", "this is a URL, .* download it and give the file's path"),
+        ("file:///models/x.bin", "give the path alone: /models/x.bin"),
+        ("C:\\models\\x.bin", "under WSL, "),
+        ("TheBloke/starchat-beta-GGML", "Hugging Face, download one of its .bin files"),
+        ("{folder}/starchat-beta.q4_0.bim", r"did you mean .*/starchat-beta\.q4_0\.bin\?"),
+        ("{folder}/other", "No such file or directory; check the path"),
+    ],
+)
+def test_a_path_that_was_meant_as_something_else_gets_advice(
+    path: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STARCHAT_FOLDER", "/models")
+    (tmp_path / "starchat-beta.q4_0.bin").touch()
+    with pytest.raises(FileAccessError, match=advice):
+        StarChat.load(path.replace("{folder}", str(tmp_path)))
+
+
+def test_a_file_of_a_strange_name_is_opened(tiny_model_path: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "~$HOME 'x' "
+    strange.symlink_to(tiny_model_path)
+    StarChat.load(strange).close()
+
+
+@pytest.mark.parametrize("arguments", [(), ("model.bin",)])
+def test_the_class_says_how_a_model_is_loaded(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"use StarChat\.load\(path\)"):
+        StarChat(*arguments, n_ctx=100)
+
+
 @pytest.mark.parametrize("path", [5, True, ["a"]])
 def test_what_is_no_path_is_refused(path: Any) -> None:
     with pytest.raises(InvalidRequestError, match="path: expected a path or None, got"):

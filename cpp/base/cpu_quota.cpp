@@ -30,9 +30,9 @@ struct Groups {
 
   explicit Groups(const std::string& root) {
     std::ifstream file(root + "/proc/self/cgroup");
-    for (std::string number, controllers, group;
-         std::getline(file, number, ':') && std::getline(file, controllers, ':') &&
-         std::getline(file, group);) {
+    for (std::string number, controllers, group; std::getline(file, number, ':') &&
+                                                 std::getline(file, controllers, ':') &&
+                                                 std::getline(file, group);) {
       if (controllers.empty()) v2 = group;
       if (has_word(controllers, "cpu")) v1 = group;
     }

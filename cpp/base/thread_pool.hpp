@@ -33,7 +33,8 @@ class ThreadPool {
   int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls body(begin, end, thread) over pieces of [0, n_items) of at most `grain` items, with
-  // thread in [0, n_threads). Rethrows the first exception. One caller at a time.
+  // thread in [0, n_threads). After an exception no further piece begins; rethrows the first one.
+  // One caller at a time.
   using Body = std::function<void(int64_t begin, int64_t end, int thread)>;
   void parallel_for(int64_t n_items, int64_t grain, const Body& body);
 
@@ -58,6 +59,7 @@ class ThreadPool {
   std::atomic<const Body*> body_{nullptr};  // constant while the loop is open
   std::atomic<int64_t> n_items_{0}, grain_{1};
   std::atomic<int32_t> n_done_{0};  // pieces
+  std::atomic<bool> failed_{false};
   std::mutex error_mutex_;
   std::exception_ptr error_;
 };

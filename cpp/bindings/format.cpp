@@ -50,12 +50,15 @@ int32_t context_size(const std::string& path) {
   return open_model(path).config.n_ctx;
 }
 
-py::dict inspect(const py::object& path_like) {
+py::dict inspect(const py::object& path_like, const py::object& progress) {
   const auto path = py::module_::import("os").attr("fsencode")(path_like).cast<std::string>();
   const ModelFile file = [&] {
-    const GilReleased released;
+    GilReleased released;
+    ProgressReport report(released, progress);
     ModelFile opened = open_model(path);
-    remove_duplicates(opened);
+    remove_duplicates(opened, [&, total = opened.weight_bytes()](uint64_t copied_bytes) {
+      report(copied_bytes, total);
+    });
     return opened;
   }();
   const DecoderConfig& c = file.config;
@@ -89,8 +92,9 @@ void bind_format(py::module_& module) {
   module.def(
       "tensor_types", [] { return std::vector(std::begin(kTensorTypes), std::end(kTensorTypes)); },
       "Return every tensor type that files may have.");
-  module.def("inspect", &inspect, py::arg("path"),
-             "Return what is in a model file, read and checked without loading its weights.");
+  module.def("inspect", &inspect, py::arg("path"), py::arg("progress") = py::none(),
+             "Return what is in a model file, read and checked without loading its weights.\n\n"
+             "progress(done_bytes, total_bytes) is called while copies of weights are compared.");
   module.def(
       "context_size", &context_size, py::arg("path"),
       "Return the tokens of context by a file's header, checked without loading its weights.");

@@ -26,17 +26,8 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   std::shared_ptr<Tokenizer> tokenizer;
   {
     GilReleased released;
-    auto last = std::chrono::steady_clock::now();
-    const auto report = [&](uint64_t done, uint64_t total) {
-      const auto now = std::chrono::steady_clock::now();
-      if (progress.is_none() && now - last < std::chrono::milliseconds(50)) return;
-      last = now;
-      released.with_gil([&] {
-        if (!progress.is_none()) progress(done, total);
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      });
-    };
-    loaded = load_model(file, n_threads, n_ctx, report);
+    ProgressReport report(released, progress);
+    loaded = load_model(file, n_threads, n_ctx, std::ref(report));
     tokenizer = std::make_shared<Tokenizer>(std::move(loaded.vocabulary));
   }
   ModelInfo info = loaded.model->info();

@@ -59,6 +59,29 @@ class GilReleased {
   inline static std::thread::id ending_thread_;
 };
 
+// Tells a Python function, or None, how far work without the GIL is, and lets Ctrl-C end the work.
+class ProgressReport {
+ public:
+  ProgressReport(GilReleased& released, const pybind11::object& progress)
+      : released_(released), progress_(progress) {}
+
+  // Throws what the function or a signal handler raises.
+  void operator()(uint64_t done, uint64_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    if (progress_.is_none() && now - last_ < std::chrono::milliseconds(50)) return;
+    last_ = now;
+    released_.with_gil([&] {
+      if (!progress_.is_none()) progress_(done, total);
+      if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
+    });
+  }
+
+ private:
+  GilReleased& released_;
+  const pybind11::object& progress_;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
 // Python runs signal handlers in the main thread only: other threads need not wake up for them.
 inline std::chrono::milliseconds waiting_slice() {
   using namespace std::chrono_literals;

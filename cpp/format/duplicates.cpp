@@ -12,9 +12,10 @@ namespace {
 constexpr uint64_t kBufferBytes = 1 << 20;
 
 // The largest divisor d of n_copies such that, in each run of d consecutive parts, all are copies
-// of each other. Each part begins at its source and has `size` bytes.
+// of each other. Each part begins at its source and has `size` bytes. Adds what it compared to
+// `copied_bytes`.
 int64_t count_copies(const ModelFile& file, std::span<const Source> parts, uint64_t size,
-                     int64_t n_copies) {
+                     int64_t n_copies, uint64_t& copied_bytes, const ReportCopies& report) {
   std::vector<std::byte> previous(std::min(kBufferBytes, size)), current(previous.size());
   for (uint64_t start = 0; start < size && n_copies > 1; start += kBufferBytes) {
     const auto n = static_cast<size_t>(std::min(kBufferBytes, size - start));
@@ -22,15 +23,18 @@ int64_t count_copies(const ModelFile& file, std::span<const Source> parts, uint6
       file.files[parts[i].file].read(parts[i].offset + start, {current.data(), n});
       if (i > 0 && std::memcmp(previous.data(), current.data(), n) != 0) {
         n_copies = std::gcd(n_copies, static_cast<int64_t>(i));  // a run begins here
+      } else if (i > 0) {
+        copied_bytes += n;
       }
       std::swap(previous, current);
     }
+    if (report) report(copied_bytes);
   }
   return n_copies;
 }
 
 // Sets n_kv_head.
-void remove_head_copies(ModelFile& file) {
+void remove_head_copies(ModelFile& file, uint64_t& copied_bytes, const ReportCopies& report) {
   DecoderConfig& c = file.config;
   struct Stack {
     Tensor* tensor;
@@ -49,7 +53,7 @@ void remove_head_copies(ModelFile& file) {
     for (int i = 0; i < 2 * c.n_kv_head; ++i, head.offset += head_bytes) {
       stack.heads.push_back(head);
     }
-    n_copies = count_copies(file, stack.heads, head_bytes, n_copies);
+    n_copies = count_copies(file, stack.heads, head_bytes, n_copies, copied_bytes, report);
     if (n_copies == 1) return;
   }
   c.n_kv_head /= static_cast<int32_t>(n_copies);
@@ -60,7 +64,7 @@ void remove_head_copies(ModelFile& file) {
 }
 
 // Sets repeats_token_embedding.
-void remove_output_copy(ModelFile& file) {
+void remove_output_copy(ModelFile& file, uint64_t& copied_bytes, const ReportCopies& report) {
   const Tensor& embedding = file.tensor(Role::TokenEmbedding);
   const Tensor* output = file.find(Role::Output);
   if (output == nullptr || output->type != embedding.type ||
@@ -70,16 +74,17 @@ void remove_output_copy(ModelFile& file) {
   }
   const uint64_t size = static_cast<uint64_t>(output->n_rows()) * output->row_bytes();
   const Source both[] = {embedding.sources.front(), output->sources.front()};
-  if (count_copies(file, both, size, 2) == 1) return;
+  if (count_copies(file, both, size, 2, copied_bytes, report) == 1) return;
   file.repeats_token_embedding = true;
   std::erase_if(file.tensors, [](const Tensor& t) { return t.role == Role::Output; });
 }
 
 }  // namespace
 
-void remove_duplicates(ModelFile& file) {
-  remove_head_copies(file);
-  remove_output_copy(file);
+void remove_duplicates(ModelFile& file, const ReportCopies& report) {
+  uint64_t copied_bytes = 0;
+  remove_head_copies(file, copied_bytes, report);
+  remove_output_copy(file, copied_bytes, report);
 }
 
 }  // namespace starchat

@@ -2,12 +2,17 @@
 // the key and value head of multi-query models for every query head; files of models with tied
 // weights repeat the token embedding as the output matrix.
 #pragma once
+#include <cstdint>
+#include <functional>
+
 #include "format/model_file.hpp"
 
 namespace starchat {
 
 // Removes copies that are the same bytes in every layer. This compares, so it reads a part of the
-// weights. Errors: InputFile::read.
-void remove_duplicates(ModelFile& file);
+// weights: `report` gets the bytes of copies found so far, at least once a layer, and may throw to
+// abort. Errors: InputFile::read.
+using ReportCopies = std::function<void(uint64_t copied_bytes)>;
+void remove_duplicates(ModelFile& file, const ReportCopies& report = {});
 
 }  // namespace starchat

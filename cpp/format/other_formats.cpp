@@ -69,6 +69,33 @@ bool is_text(std::string_view head) {
   });
 }
 
+// A quotation for the error message, at most 80 bytes of whole UTF-8 sequences.
+std::string quoted(std::string_view text) {
+  constexpr size_t kShownBytes = 80;
+  if (text.size() <= kShownBytes) return "'" + std::string(text) + "'";
+  size_t end = kShownBytes;
+  while (end > 0 && (text[end] & 0xc0) == 0x80) --end;
+  return "'" + std::string(text.substr(0, end)) + "...'";
+}
+
+// A server that refuses a download writes the reason into the file: the title of a page, or the
+// first line of a text.
+std::string describe_text(std::string_view head) {
+  constexpr std::string_view kTitle = "<title>";
+  const std::string_view text =
+      head.substr(std::min(head.find_first_not_of(" \r\n\t"), head.size()));
+  if (text.empty()) return "a text file of white space";
+  if (starts_with_ignoring_case(text, "<!doctype") || starts_with_ignoring_case(text, "<html")) {
+    for (size_t i = 0; i < text.size(); ++i) {
+      if (!starts_with_ignoring_case(text.substr(i), kTitle)) continue;
+      const std::string_view title = text.substr(i + kTitle.size());
+      return "a web page (HTML) with the title " + quoted(title.substr(0, title.find('<')));
+    }
+    return "a web page (HTML)";
+  }
+  return "a text file that begins with " + quoted(text.substr(0, text.find_first_of("\r\n")));
+}
+
 std::string with_remedy(std::string_view name, std::string_view remedy) {
   return std::string(name) + "; " + std::string(remedy);
 }
@@ -84,13 +111,7 @@ std::string describe_other_format(std::string_view head) {
   if (head.size() > 8 && head[8] == '{' && head.substr(5, 3) == "\0\0\0"sv) {
     return with_remedy("a safetensors file", kGetGgml);
   }
-  if (is_text(head)) {
-    const std::string_view text =
-        head.substr(std::min(head.find_first_not_of(" \r\n\t"), head.size()));
-    const bool is_html =
-        starts_with_ignoring_case(text, "<!doctype") || starts_with_ignoring_case(text, "<html");
-    return with_remedy(is_html ? "a web page (HTML)" : "a text file", kDownload);
-  }
+  if (is_text(head)) return with_remedy(describe_text(head), kDownload);
   std::string bytes;
   for (const char c : head.substr(0, 4)) {
     std::array<char, 4> hex{};

@@ -1,5 +1,6 @@
 #include "model/decoder.hpp"
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
@@ -100,8 +101,19 @@ LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
   select_kernels();  // these three throw before any weight is read
   checked_threads(n_threads);
   with_n_ctx(file.config, n_ctx);
-  remove_duplicates(file);
-  auto model = std::make_unique<Decoder>(file, n_threads, n_ctx, progress);
+  // A copy is done when it is known to be one, other weights when they are packed. Copies that turn
+  // out to differ in a later layer are packed too: the count waits for them.
+  const uint64_t total_bytes = file.weight_bytes();
+  uint64_t shown_bytes = 0;
+  const auto report = [&](uint64_t done_bytes) {
+    shown_bytes = std::max(shown_bytes, done_bytes);
+    if (progress) progress(shown_bytes, total_bytes);
+  };
+  remove_duplicates(file, report);
+  const Progress packed = [&](uint64_t done, uint64_t total) {
+    report(total_bytes - (total - done));
+  };
+  auto model = std::make_unique<Decoder>(file, n_threads, n_ctx, packed);
   return {std::move(model), std::move(file.vocabulary)};
 }
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import sys
 import threading
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from . import _core
+from .errors import UnsupportedFeatureError
+
+if TYPE_CHECKING:
+    import asyncio  # not at run time: it would double the time of `import starchat`
 
 
 class Wakeable(Protocol):
@@ -31,8 +36,14 @@ class AsyncWaker:
         self.queue = queue or _core.ReadyQueue()
         self._keys = itertools.count(1)
         self._readers: WeakValueDictionary[int, Wakeable] = WeakValueDictionary()
-        self._thread = threading.Thread(target=self._run, name="starchat-waker", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        gevent = sys.modules.get("gevent.monkey")
+        if gevent is not None and gevent.is_object_patched("threading", "_start_new_thread"):
+            # A Thread would be a greenlet, and its wait would stop every other one.
+            gevent.get_original("_thread", "start_new_thread")(self._run, ())
+        else:
+            self._thread = threading.Thread(target=self._run, name="starchat-waker", daemon=True)
+            self._thread.start()
 
     def new_key(self) -> int:
         """Return a key to submit a sequence with."""
@@ -45,7 +56,8 @@ class AsyncWaker:
     def close(self) -> None:
         """End the thread."""
         self.queue.close()
-        self._thread.join(timeout=1.0)
+        if self._thread:
+            self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
         while keys := self.queue.wait():
@@ -53,6 +65,19 @@ class AsyncWaker:
                 if reader := self._readers.get(key):
                     reader.wake()
             reader = None  # else the last reader would stay alive until the next news
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of the caller; raise UnsupportedFeatureError outside asyncio."""
+    from asyncio import get_running_loop
+
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        problem = "asynchronous methods need an event loop of asyncio, and none is running here"
+        remedy = "elsewhere call the other methods in a thread"
+        example = "with trio: `await trio.to_thread.run_sync(model.complete, prompt)`"
+        raise UnsupportedFeatureError(f"{problem}; {remedy}, {example}") from None
 
 
 _lock = threading.Lock()

@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core
-from .async_waker import AsyncWaker, shared_waker
+from .async_waker import AsyncWaker, running_loop, shared_waker
 from .engine_registry import EngineHandle, Progress
 from .errors import ContextLengthError, InvalidRequestError, unexpected
 from .stream import AsyncStream, PartialReply, Stream
@@ -66,6 +66,7 @@ class EmbeddingJob:
         """Return what run() returns, without blocking the event loop."""
         from asyncio import sleep
 
+        running_loop()  # raises outside asyncio
         prompts = []
         for name, text in self._texts:
             prompts.append(self._prompt(name, text))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import _core
 from .checks import check_integer
-from .errors import EngineClosedError, FileAccessError, shown, unexpected
+from .errors import EngineClosedError
 
 Progress: TypeAlias = Callable[[int, int], None]
 _Key: TypeAlias = tuple[str, int, int, "EngineSettings"]  # real path, mtime_ns, size
@@ -45,20 +45,6 @@ def _count(name: str, value: Any, default: int, least: int = 1, n_bits: int = 31
         return default
     expected = f"an integer of at least {least} and less than 2**{n_bits}, or None"
     return check_integer(name, value, expected, least, 2**n_bits - 1)
-
-
-def file_name(path: Any) -> str:
-    """Return the name of a file; raise InvalidRequestError or FileAccessError for what is none."""
-    try:
-        file = os.fsdecode(path)
-        if b"\0" not in os.fsencode(file):
-            return file
-    except TypeError:
-        raise unexpected("path", "a path or None", path) from None
-    except UnicodeEncodeError:  # a lone surrogate
-        pass
-    problem = f"{shown(path)}: no file can have this name; check the path"
-    raise FileAccessError(problem, param="path", got=shown(path))
 
 
 class _SharedEngine:

@@ -10,6 +10,7 @@ import os
 import threading
 from typing import TypeAlias
 
+from .async_waker import running_loop
 from .model import StarChat
 
 _Key: TypeAlias = tuple[str | None, int | None, int | None]
@@ -62,7 +63,5 @@ class Loader:
         """Return what load() returns, without blocking the event loop while weights are read."""
         model = self.loaded(path, n_threads, n_ctx)
         if model is None:
-            from asyncio import to_thread
-
-            model = await to_thread(self.load, path, n_threads, n_ctx)
+            model = await running_loop().run_in_executor(None, self.load, path, n_threads, n_ctx)
         return model

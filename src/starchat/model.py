@@ -19,10 +19,11 @@ from .chat.template import STARCHAT
 from .chat.tools import Toolbox
 from .checks import check_allow_special, check_token_ids
 from .embedding import EmbeddingJob
-from .engine_registry import EngineHandle, EngineSettings, acquire_engine, file_name
+from .engine_registry import EngineHandle, EngineSettings, acquire_engine
 from .errors import FileAccessError, InvalidRequestError, unexpected
 from .generation import Generation
 from .infill import infill_prompt
+from .model_path import model_path
 from .progress import LoadingBar
 from .sampling import ChatOptions, ReplyOptions
 from .stream import AsyncStream, Stream
@@ -54,11 +55,12 @@ class StarChat:
     'length'
     """
 
-    def __init__(self, handle: EngineHandle) -> None:
+    info: ModelInfo
+    _handle: EngineHandle
+
+    def __init__(self, *path: object, **settings: object) -> None:
         """Use StarChat.load() instead."""
-        self._handle = handle
-        engine = handle.engine
-        self.info: ModelInfo = ModelInfo(**{f.name: engine.info[f.name] for f in fields(ModelInfo)})
+        raise InvalidRequestError("StarChat(...) loads nothing; use StarChat.load(path)")
 
     @classmethod
     def load(
@@ -86,7 +88,7 @@ class StarChat:
         >>> StarChat.load(n_ctx=512).info.n_ctx
         512
         """
-        file = EMBEDDED if path is None else file_name(path)
+        file = EMBEDDED if path is None else model_path(path)
         if path is None and not os.path.exists(file):
             problem = f"{file}: this installation lacks the embedded model; give a path"
             raise FileAccessError(problem, param="path")
@@ -95,7 +97,11 @@ class StarChat:
         settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes)
         bar = LoadingBar(file) if progress is None else None
         try:
-            return cls(acquire_engine(file, settings, bar or progress or None))
+            model = object.__new__(cls)
+            model._handle = acquire_engine(file, settings, bar or progress or None)
+            about = model._handle.engine.info
+            model.info = ModelInfo(**{f.name: about[f.name] for f in fields(ModelInfo)})
+            return model
         finally:
             if bar:
                 bar.close()

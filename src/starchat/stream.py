@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from . import _core
+from .async_waker import running_loop
 from .chat.call_reader import CallReader
 from .errors import InvalidRequestError, StarChatError
 from .text_stream import TextStream
@@ -244,12 +245,12 @@ class AsyncStream(AsyncIterator[Chunk]):
 
     async def __anext__(self) -> Chunk:
         """Wait for the next chunk; errors as those of Stream."""
-        from asyncio import get_running_loop, sleep
+        from asyncio import sleep
 
         reply = self._reply
         if self._waiter is not None:
             raise RuntimeError("this stream is already being read by another task")
-        loop = get_running_loop()
+        loop = running_loop()
         self._waiter = loop.create_future()
         try:
             await sleep(0)  # lets other tasks run, however far ahead the engine is

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
 
 from .. import _core
 from ..errors import InvalidRequestError
+from ..model_path import model_path
+from ..progress import LoadingBar
 from .terminal import printable
 
 
@@ -24,7 +27,8 @@ def inspect(
     """Show what is in a file, and what is wrong with it, without loading its weights."""
     from rich.console import Console
 
-    content = _core.inspect(file)
+    with closing(LoadingBar(file, "reading")) as bar:
+        content = _core.inspect(model_path(file), bar)
     n_ctx = content["n_ctx"]
     if ctx is not None and not 2 <= ctx <= n_ctx:
         problem = f"expected 2 to {n_ctx:,}, the file's own; got {ctx:,}"
