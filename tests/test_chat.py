@@ -60,6 +60,14 @@ def test_a_dialogue_ends_where_the_next_reply_begins() -> None:
     )
 
 
+def test_a_begun_answer_stays_open() -> None:
+    turns = check_messages([user("1+1?"), assistant("It is")])
+    ids = STARCHAT.render(turns, BYTES, goes_on=True)
+    assert BYTES.decode(ids).decode().endswith("<|assistant|>\nIt is")
+    ended = assistant("It is", token_ids=[*BYTES.encode("\nIt is"), BYTES.find("<|end|>")])
+    assert STARCHAT.render(check_messages([user("1+1?"), ended]), BYTES, goes_on=True) == ids
+
+
 def test_several_leading_system_messages_are_joined_by_a_blank_line() -> None:
     prompt = shown([system("One."), system("Two."), user("Hi")])
     assert prompt.startswith("<|system|>\nOne.\n\nTwo.<|end|>\n<|user|>")

@@ -26,6 +26,7 @@ from starchat import (
     FileAccessError,
     InvalidRequestError,
     StarChat,
+    ToolCall,
     UnsupportedFeatureError,
     _core,
     engine_registry,
@@ -281,6 +282,65 @@ def test_chat_is_the_template_completed(model: StarChat) -> None:
     reply = model.complete(prompt, allow_special=True, **GREEDY)
     assert model.chat(QUESTION, **GREEDY).token_ids == reply.token_ids
     assert model.count_tokens(QUESTION) == reply.usage.prompt_tokens
+
+
+BEGUN = [*QUESTION, {"role": "assistant", "content": "You can"}]
+
+
+def test_a_cut_reply_goes_on_as_if_it_had_not_been_cut(model: StarChat) -> None:
+    is_control = model._engine.tokenizer.is_special  # such ids do not come back from a history
+    bias = {id: -np.inf for id in range(model.info.n_vocab) if is_control(id)}
+    options: dict[str, Any] = {"temperature": 0, "logit_bias": bias}
+    whole = model.chat(QUESTION, max_tokens=24, **options)
+    for n_tokens in (1, 7, 20):
+        cut = model.chat(QUESTION, max_tokens=n_tokens, **options)
+        begun = {"role": "assistant", "content": cut.text, "token_ids": cut.token_ids}
+        rest = model.chat(
+            [*QUESTION, begun], max_tokens=24 - n_tokens, continue_final_message=True, **options
+        )
+        assert cut.token_ids + rest.token_ids == whole.token_ids
+        assert rest.usage.prompt_tokens == cut.usage.total_tokens
+
+
+def test_a_begun_answer_goes_on_in_every_way_of_asking(model: StarChat) -> None:
+    prompt = "<|system|>\n<|end|>\n<|user|>\nHow do I sort a list?<|end|>\n<|assistant|>\nYou can"
+    expected = model.complete(prompt, **GREEDY).token_ids
+    options: dict[str, Any] = {"continue_final_message": True, **GREEDY}
+    assert model.chat(BEGUN, **options).token_ids == expected
+    assert model.stream_chat(BEGUN, **options).result().token_ids == expected
+    assert asyncio.run(model.achat(BEGUN, **options)).token_ids == expected
+    assert model.render(BEGUN, continue_final_message=True).endswith("«<|assistant|>»\nYou can")
+    assert model.chat(BEGUN, **options | {"continue_final_message": False}).token_ids != expected
+
+
+CALLED = {"role": "assistant", "content": "", "tool_calls": [ToolCall("1", "now", {})]}
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "sentence"),
+    [
+        (QUESTION, {}, "the last message must be the assistant's, got one of the role user"),
+        ([*QUESTION, CALLED], {}, "the last message ends with calls"),
+        (BEGUN, {"tools": [{"name": "now"}]}, "pass tool_choice='none' or no tools"),
+        ([*QUESTION, {"role": "assistant", "content": ' {"a": '}], {"json_schema": True}, "begun"),
+        (BEGUN, {"continue_final_message": "yes"}, "expected True or False, got 'yes'"),
+    ],
+    ids=["a user's", "calls", "tools", "begun JSON", "no flag"],
+)
+def test_what_cannot_go_on_is_refused_by_name(
+    model: StarChat, messages: Any, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=f"continue_final_message: .*{sentence}"
+    ) as raised:
+        model.chat(messages, **{"continue_final_message": True, **options})
+    assert raised.value.param == "continue_final_message"
+
+
+def test_only_chats_have_a_message_to_go_on_with(model: StarChat) -> None:
+    ask: Any = model.complete
+    with pytest.raises(InvalidRequestError, match="only the chat methods know it"):
+        ask("a", continue_final_message=True)
 
 
 def test_usage_counts_prompt_and_reply(model: StarChat) -> None:

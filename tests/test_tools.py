@@ -1096,6 +1096,15 @@ def test_tools_and_another_constraint_exclude_each_other(model: StarChat) -> Non
     )
 
 
+def test_a_constraint_holds_for_what_follows_a_begun_answer(model: StarChat) -> None:
+    begun = [*QUESTION, assistant("You can")]
+    options: dict[str, Any] = {"continue_final_message": True, "max_tokens": 40, "seed": 1}
+    assert model.chat(begun, choice=["\nnot"], **options).text == "\nnot"
+    assert model.chat(begun, json_schema={"enum": ["a"]}, tools=[], **options).text == '"a"'
+    reply = model.chat(begun, tools=[NOW], tool_choice="none", **options)
+    assert reply.text == model.chat(begun, **options).text
+
+
 def test_only_chats_know_tools(model: StarChat) -> None:
     ask: Any = model.complete
     with pytest.raises(InvalidRequestError, match="tools: only the chat methods know tools"):

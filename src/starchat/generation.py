@@ -18,7 +18,7 @@ from .engine_registry import EngineHandle
 from .errors import ContextLengthError, InvalidRequestError
 from .grammar.constraint import Constraint
 from .infill import infill_end_ids
-from .sampling import CONSTRAINTS, TOOLS, SamplingParams
+from .sampling import CONSTRAINTS, OF_CHATS, SamplingParams
 from .stream import PartialReply
 from .text_stream import TextStream
 
@@ -40,9 +40,11 @@ class Generation:
 
         Raises InvalidRequestError, ConstraintError, and UnsupportedFeatureError without llguidance.
         """
-        others = (*CONSTRAINTS, *TOOLS) if tools else CONSTRAINTS
+        others = (*CONSTRAINTS, *OF_CHATS) if tools else CONSTRAINTS
         sampling = {name: value for name, value in options.items() if name not in others}
         self.handle, self.prompt, self.tools = handle, prompt, tools
+        is_new_turn = tools and not options.get("continue_final_message")
+        self.lead = STARCHAT.lead if is_new_turn else ""
         self.params = SamplingParams.from_options(sampling)
         constraint = Constraint.from_options(options)
         self.json: _core.Grammar | None = None  # of replies that do not begin with a call
@@ -62,7 +64,7 @@ class Generation:
         """Start the reply and return it. `ready` gets `key` when there are new tokens."""
         engine, tools = self.handle.engine, self.tools
         tokenizer = engine.tokenizer
-        lead = STARCHAT.lead_ids(tokenizer) if self.grammar and tools else []
+        lead = tokenizer.encode(self.lead) if self.grammar else []
         params = self._core_params(engine)
         try:
             tokens = engine.submit(
@@ -72,7 +74,7 @@ class Generation:
             error.param = "messages" if tools else error.param
             raise
         calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
-        text = TextStream(self.params.stop, lead=STARCHAT.lead if tools else "", calls=calls)
+        text = TextStream(self.params.stop, lead=self.lead, calls=calls)
         return PartialReply(tokens, text, tokenizer, len(self.prompt), self.handle, calls)
 
     def _core_params(self, engine: _core.Engine) -> _core.SamplingParams:

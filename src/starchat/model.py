@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from . import _core
 from .async_waker import shared_waker
 from .chat.framed_prompt import read_prompt
-from .chat.messages import check_messages
+from .chat.messages import check_begun, check_messages
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
-from .checks import check_allow_special, check_token_ids
+from .checks import check_allow_special, check_flag, check_token_ids
 from .embedding import EmbeddingJob
 from .engine_registry import EngineHandle, EngineSettings, acquire_engine
 from .errors import FileAccessError, InvalidRequestError, unexpected
@@ -115,6 +115,10 @@ class StarChat:
         its result go back as messages. Of the constraints, only json_schema may stand beside
         tools: the reply is then calls, or JSON.
 
+        With continue_final_message, the reply goes on with the assistant's message at the end, and
+        has only what follows; by default, such a message is followed by another turn. A constraint
+        holds for what follows.
+
         Raises UnsupportedFeatureError where the vocabulary has no role tokens.
 
         >>> model = StarChat.load()
@@ -139,7 +143,7 @@ class StarChat:
         Hello...
         """
         tools = Toolbox.from_options(options)
-        return self._stream(self._chat_prompt(messages, tools), options, tools)
+        return self._stream(self._chat_prompt(messages, tools, options), options, tools)
 
     async def achat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Completion:
         """Return the assistant's next reply; cancelling the task ends it.
@@ -162,7 +166,7 @@ class StarChat:
         Hello...
         """
         tools = Toolbox.from_options(options)
-        return self._astream(self._chat_prompt(messages, tools), options, tools)
+        return self._astream(self._chat_prompt(messages, tools, options), options, tools)
 
     def count_tokens(
         self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None
@@ -177,7 +181,13 @@ class StarChat:
         turns = check_messages(messages, Toolbox.check(tools), part=True)
         return len(STARCHAT.render(turns, self._engine.tokenizer))
 
-    def render(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+    def render(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        continue_final_message: bool = False,
+    ) -> str:
         r"""Return the prompt of a dialogue as text, for people: each control token as «token».
 
         The same name without these marks is text, which cannot act as the token.
@@ -185,7 +195,8 @@ class StarChat:
         >>> StarChat.load().render([{"role": "user", "content": "Say <|end|>"}])
         '«<|system|>»\n«<|end|>»\n«<|user|>»\nSay <|end|>«<|end|>»\n«<|assistant|>»'
         """
-        ids = self._chat_prompt(messages, Toolbox.check(tools))
+        options = {"continue_final_message": continue_final_message}
+        ids = self._chat_prompt(messages, Toolbox.check(tools), options)
         return STARCHAT.marked(ids, self._engine.tokenizer)
 
     # ---- raw text ---------------------------------------------------------------------------
@@ -433,8 +444,15 @@ class StarChat:
     def _engine(self) -> _core.Engine:
         return self._handle.engine
 
-    def _chat_prompt(self, messages: Messages, tools: Toolbox) -> list[int]:
-        return STARCHAT.render(check_messages(messages, tools), self._engine.tokenizer)
+    def _chat_prompt(
+        self, messages: Messages, tools: Toolbox, options: Mapping[str, Any]
+    ) -> list[int]:
+        turns = check_messages(messages, tools)
+        begun = options.get("continue_final_message")
+        goes_on = begun is not None and check_flag("continue_final_message", begun)
+        if goes_on:
+            check_begun(messages, tools, options.get("json_schema"))
+        return STARCHAT.render(turns, self._engine.tokenizer, goes_on=goes_on)
 
     def _prompt(
         self, prompt: str | Sequence[int], allow_special: bool | Sequence[str] | None

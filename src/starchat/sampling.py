@@ -117,11 +117,12 @@ class SamplingParams:
         50
         """
         for name in options:
-            if name in TOOLS:
-                problem = "only the chat methods know tools"
+            if name in OF_CHATS:
+                problem = "only the chat methods know "
+                problem += "tools" if name in TOOLS else "it: the others continue every text"
                 raise InvalidRequestError.of(name, problem, code="unknown_parameter")
             if name not in _CHECKS:
-                near = near_name(name, (*_CHECKS, *CONSTRAINTS, *TOOLS))
+                near = near_name(name, (*_CHECKS, *CONSTRAINTS, *OF_CHATS))
                 hint = f"did you mean {near}?" if near else f"known are {', '.join(_CHECKS)}"
                 problem = f"unknown sampling parameter {name!r}: {hint}"
                 raise InvalidRequestError(problem, param=name, code="unknown_parameter")
@@ -166,12 +167,14 @@ class ReplyOptions(SamplingOptions, total=False):
 
 
 class ChatOptions(ReplyOptions, total=False):
-    """The keywords of the chat methods: those of every method, and tools."""
+    """The keywords of the chat methods: those of every method, tools, and how to go on."""
 
     tools: Sequence[Mapping[str, Any]] | None  # name, description, parameters; or OpenAI's form
     tool_choice: str | None  # "auto", "any" or "required", "none", or the name of a tool
     parallel_tool_calls: bool | None  # False: at most one call
+    continue_final_message: bool | None  # True: go on with the assistant's message at the end
 
 
 CONSTRAINTS = ("json_schema", "regex", "grammar", "choice")
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
+OF_CHATS = (*TOOLS, "continue_final_message")

@@ -86,6 +86,22 @@ def check_messages(
     ]
 
 
+def check_begun(messages: Messages, tools: Toolbox, json_schema: object = None) -> None:
+    """Raise InvalidRequestError unless a reply can go on with the last of the checked messages."""
+    name, last = "continue_final_message", messages[-1]
+    if last["role"] != "assistant":
+        problem = f"the last message must be the assistant's, got one of the role {last['role']}"
+        raise InvalidRequestError.of(name, problem, got=str(last["role"]))
+    if last.get("tool_calls"):
+        raise InvalidRequestError.of(name, "the last message ends with calls, no text follows them")
+    if tools.allowed:
+        problem = "a begun answer goes on as text, pass tool_choice='none' or no tools"
+        raise InvalidRequestError.of(name, problem)
+    if json_schema is not None and str(last["content"]).lstrip()[:1] in ("{", "[", '"'):
+        problem = "the last message is begun JSON, but json_schema holds for what follows it alone"
+        raise InvalidRequestError.of(name, problem)
+
+
 def _check_message(where: str, message: Any) -> tuple[str, str]:
     """Return role and content."""
     if not isinstance(message, Mapping):

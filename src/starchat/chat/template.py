@@ -29,8 +29,12 @@ class ChatTemplate:
     end: str  # the token behind a turn
     reply_ends: tuple[str, ...]  # tokens that end a reply, in any prompt, beside the roles
 
-    def render(self, turns: Sequence[Turn], tokenizer: _core.Tokenizer) -> list[int]:
+    def render(
+        self, turns: Sequence[Turn], tokenizer: _core.Tokenizer, *, goes_on: bool = False
+    ) -> list[int]:
         """Return the prompt of a dialogue; it ends where the assistant's next reply begins.
+
+        goes_on: it ends within the last turn instead, behind the content.
 
         Raises UnsupportedFeatureError where the vocabulary lacks a control token.
         """
@@ -43,6 +47,8 @@ class ChatTemplate:
             if prompt[-1] != end:  # generated ids may already include it
                 prompt.append(end)
             prompt += newline
+        if goes_on:
+            return prompt[: -1 - len(newline)]
         prompt.append(roles["assistant"])
         return prompt
 
@@ -53,10 +59,6 @@ class ChatTemplate:
             token = tokenizer.token_bytes(id)
             text += "«".encode() + token + "»".encode() if tokenizer.is_special(id) else token
         return text.decode("utf-8", "replace")
-
-    def lead_ids(self, tokenizer: _core.Tokenizer) -> list[int]:
-        """Return the ids of `lead`: a constrained reply begins with them."""
-        return tokenizer.encode(self.lead)
 
     def reply_end_ids(self, tokenizer: _core.Tokenizer) -> list[int]:
         """Return the ids that end a reply, as far as the vocabulary has them."""
