@@ -147,6 +147,13 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         take `response_format=` in OpenAI's form. starchat's own `json_schema`, `regex`, `grammar`
         and `choice` are arguments of calls and fields.
 
+    Begun answers:
+        ```python
+        begun = [("human", "How do I sort a list in Python?"), ("ai", "You can sort")]
+        llm.invoke(begun, continue_final_message=True).text
+        # ' a list in Python by using the sort() method. …'
+        ```
+
     Usage metadata:
         ```python
         llm.invoke("How do I sort a list in Python?").usage_metadata
@@ -166,6 +173,8 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
     """Of requests with tools that name none: "auto", "any", "none" or a tool."""
     parallel_tool_calls: bool | None = None
     """False: one call in a reply at most."""
+    continue_final_message: bool | None = None
+    """True: go on with an AIMessage at the end of the dialogue; the reply has only what follows."""
 
     @property
     def _llm_type(self) -> str:
@@ -286,12 +295,15 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         if call.get("tools"):
             fields = {name: getattr(self, name) for name in ("tool_choice", "parallel_tool_calls")}
             call = {name: value for name, value in fields.items() if value is not None} | call
-        return chat_request(to_starchat(messages, self.model_name), self._sampling(stop, call))
+        dialogue = to_starchat(messages, self.model_name)
+        if self.continue_final_message and dialogue and dialogue[-1]["role"] == "assistant":
+            call = {"continue_final_message": True} | call
+        return chat_request(dialogue, self._sampling(stop, call))
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = {"tool_choice": self.tool_choice, "parallel_tool_calls": self.parallel_tool_calls}
-        return super()._identifying_params | fields
+        names = ("tool_choice", "parallel_tool_calls", "continue_final_message")
+        return super()._identifying_params | {name: getattr(self, name) for name in names}
 
     def _result(self, chunks: list[Chunk]) -> ChatResult:
         message = to_ai_message(chunks, self.model_name)

@@ -62,7 +62,8 @@ def chat_request(dialogue: list[Message], arguments: Mapping[str, Any]) -> ChatR
     enforced = {} if schema is True else json_schema(schema)
     options["json_schema"] = enforced or True
     may_call = bool(tools) and choice != "none"
-    return ChatRequest(_with_schema(dialogue, enforced, may_call), options)
+    is_begun = bool(options.get("continue_final_message"))
+    return ChatRequest(_with_schema(dialogue, enforced, may_call, is_begun), options)
 
 
 def definitions(tools: Sequence[Any], strict: bool | None = None) -> list[dict[str, Any]]:
@@ -113,19 +114,21 @@ def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     return closed_schema(untitled_schema(plain))
 
 
-def _with_schema(dialogue: list[Message], schema: dict[str, Any], may_call: bool) -> list[Message]:
+def _with_schema(
+    dialogue: list[Message], schema: dict[str, Any], may_call: bool, is_begun: bool
+) -> list[Message]:
     """Return a dialogue that shows the schema: its descriptions guide the model.
 
-    It stands at the end, or in the system turn where the reply may call tools instead: at the end,
-    it would have the model answer at once.
+    It stands at the end. Where the reply may call tools, that would have the model answer at once:
+    it stands in the system turn, as it does where the last message is a begun answer.
     """
     if not schema:
         return dialogue  # any object: the prompt says which
     shown = json.dumps(schema, ensure_ascii=False, default=repr)  # starchat refuses what is no JSON
-    if may_call:
-        words = f"If you call no tool, answer with JSON by this schema: {shown}"
+    asked = "If you call no tool, answer" if may_call else "Answer"
+    words = f"{asked} with JSON by this schema: {shown}"
+    if may_call or is_begun:
         return system_first([*dialogue, Message(role="system", content=words)])
-    words = f"Answer with JSON by this schema: {shown}"
     last = dialogue[-1:]
     if last and last[0]["role"] == "user":
         told = Message(role="user", content=f"{last[0]['content']}\n\n{words}")

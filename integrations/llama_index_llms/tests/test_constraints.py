@@ -1,5 +1,6 @@
 """A constraint is a field of the LLM, so that it reaches LlamaIndex's own components."""
 
+import json
 from enum import Enum
 from typing import Any
 
@@ -57,6 +58,36 @@ async def test_a_calls_tools_replace_the_field() -> None:
     for way in CHATS:  # no call is possible: the reply is a text, which the field holds
         for options in ({"tools": []}, {"tools": [{"name": "now"}], "tool_choice": "none"}):
             assert text_of(await last(llm, way, QUESTION, **options)) == "north"
+
+
+ANSWER: Any = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+ANSWER["additionalProperties"] = False
+
+
+@pytest.mark.parametrize("first", "<Y")
+async def test_a_reply_beside_tools_may_be_json(first: str) -> None:
+    llm = StarChat(temperature=0, max_tokens=80)
+    llm.logit_bias = {llm.engine.tokenize(first)[0]: 100.0}
+    options: Any = {"json_schema": ANSWER}
+    response = llm.chat_with_tools([ADD], QUESTION, **options)
+    again = await llm.achat_with_tools([ADD], QUESTION, **options)
+    (*_, streamed) = llm.stream_chat_with_tools([ADD], QUESTION, **options)
+    for reply in (response, again, streamed):
+        calls = llm.get_tool_calls_from_response(reply, error_on_no_tool_call=False)
+        assert [call.tool_name for call in calls] == [ADD.metadata.name] * (first == "<")
+        assert calls or json.loads(text_of(reply)).keys() == {"yes"}
+
+
+async def test_a_begun_answer_goes_on() -> None:
+    llm = StarChat(temperature=0, max_tokens=8)
+    begun = [ChatMessage(QUESTION), ChatMessage("You can", role="assistant")]
+    messages = [{"role": message.role.value, "content": message.content} for message in begun]
+    options: Any = {"continue_final_message": True}
+    expected = llm.engine.chat(messages, temperature=0, max_tokens=8, **options).text
+    assert text_of(llm.chat(begun, **options)) == expected
+    assert text_of(await llm.achat(begun, **options)) == expected
+    with pytest.raises(starchat.InvalidRequestError, match="cannot go on with a message"):
+        llm.complete(QUESTION, **options)
 
 
 def test_own_templates_are_held_too() -> None:

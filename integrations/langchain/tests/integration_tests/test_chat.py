@@ -431,3 +431,17 @@ def test_the_profile_knows_the_context_once_loaded(chat: ChatStarChat, nano: Sta
     assert chat.profile["max_input_tokens"] == nano.info.n_ctx
     assert chat.profile["tool_calling"] and chat.profile["tool_choice"]
     assert chat.profile["structured_output"]
+
+
+async def test_a_reply_that_was_cut_goes_on(chat: ChatStarChat) -> None:
+    whole = chat.invoke(QUESTION)
+    cut = chat.invoke(QUESTION, max_tokens=9)
+    history = [HumanMessage(QUESTION), cut]
+    for rest in (
+        chat.invoke(history, max_tokens=31, continue_final_message=True),
+        await chat.ainvoke(history, max_tokens=31, continue_final_message=True),
+        ChatStarChat(temperature=0, continue_final_message=True).invoke(history, max_tokens=31),
+    ):
+        assert cut.text + rest.text == whole.text
+    with pytest.raises(InvalidRequestError, match="the last message must be the assistant's"):
+        chat.invoke(QUESTION, continue_final_message=True)

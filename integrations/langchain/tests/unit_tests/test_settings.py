@@ -233,6 +233,40 @@ def test_how_tools_are_called_is_a_field_too(script: Callable[..., Any]) -> None
     assert given.get("tool_choice") is None and "parallel_tool_calls" not in given
 
 
+BEGUN: Any = [("human", QUESTION), ("ai", "You can")]
+
+
+@pytest.mark.parametrize(
+    ("field", "messages", "call", "expected"),
+    [
+        (None, BEGUN, {}, None),
+        (None, BEGUN, {"continue_final_message": True}, True),
+        (True, BEGUN, {}, True),
+        (True, BEGUN, {"continue_final_message": False}, False),
+        (True, BEGUN[:1], {}, None),
+        (None, BEGUN[:1], {"continue_final_message": True}, True),  # which starchat refuses
+    ],
+)
+def test_a_begun_answer_goes_on_where_a_call_or_a_field_says_so(
+    script: Callable[..., Any], field: Any, messages: Any, call: Any, expected: Any
+) -> None:
+    model = script(*[reply("a")] * 2)
+    llm = ChatStarChat(continue_final_message=field)
+    llm.invoke(messages, **call)
+    llm.bind(**call).invoke(messages)
+    assert [options.get("continue_final_message") for _, options in model.asked] == [expected] * 2
+
+
+def test_a_schema_stands_before_a_begun_answer(script: Callable[..., Any]) -> None:
+    model = script(reply("{}"))
+    llm = ChatStarChat(continue_final_message=True)
+    llm.with_structured_output({"title": "T", "type": "object"}).invoke(BEGUN)
+    ((dialogue, options),) = model.asked
+    assert [turn["role"] for turn in dialogue] == ["system", "user", "assistant"]
+    assert dialogue[0]["content"].startswith("Answer with JSON by this schema")
+    assert options["continue_final_message"]
+
+
 @pytest.mark.parametrize(
     ("tool", "kind"),
     [

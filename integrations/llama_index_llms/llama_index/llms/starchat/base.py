@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 _SAMPLING = tuple(field.name for field in fields(starchat.SamplingParams))
-_OF_TOOLS = starchat.ChatOptions.__optional_keys__ - starchat.ReplyOptions.__optional_keys__
+_OF_CHATS = starchat.ChatOptions.__optional_keys__ - starchat.ReplyOptions.__optional_keys__
 _FRAMED_BELOW_SYSTEM_PROMPT = (
     "the prompt is framed by control tokens, but because of system_prompt it is asked as a user "
     "turn, where they are plain text: write system_prompt into the frame and remove it here, or "
@@ -306,8 +306,9 @@ class StarChat(ModelSettings, ParsablePredictions):
         return _Request("chat", to_starchat(messages), self._options(kwargs))
 
     def _complete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
-        if unseen := sorted(kwargs.keys() & _OF_TOOLS):
-            problem = f"{', '.join(unseen)}: a completion cannot show calls, use the chat methods"
+        if unseen := sorted(kwargs.keys() & _OF_CHATS):
+            shows = "go on with a message" if "continue_final_message" in unseen else "show calls"
+            problem = f"{', '.join(unseen)}: a completion cannot {shows}, use the chat methods"
             raise starchat.InvalidRequestError(problem, param=unseen[0])
         if formatted:
             return self._raw(prompt, kwargs)
