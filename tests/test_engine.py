@@ -26,7 +26,7 @@ from starchat.errors import (
 )
 from support.processes import run_python
 from support.scheduling import wait_until
-from support.tiny_model import write_tiny
+from support.tiny_model import Shape, write_tiny
 
 testing: Any = importlib.import_module("starchat._core.testing")
 
@@ -158,18 +158,22 @@ def test_an_inspection_can_be_ended(tiny_model_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("least", [0, 1], ids=["while comparing", "while packing"])
 def test_what_progress_raises_ends_the_load(
-    tiny_model_path: Path, error: type[BaseException]
+    tmp_path: Path, error: type[BaseException], least: int
 ) -> None:
-    calls = []
+    path = tmp_path / "no-copies.bin"
+    write_tiny(path, shape=Shape(n_vocab=4096), multi_query=False, lm_head="own")
+    raised = []
 
     def progress(done: int, total: int) -> None:
-        calls.append(done)
-        raise error("enough")
+        if done >= least:
+            raised.append(done)
+            raise error("enough")
 
     with pytest.raises(error, match="enough"):
-        Engine(str(tiny_model_path), progress=progress)
-    assert len(calls) == 1
+        Engine(str(path), progress=progress)
+    assert len(raised) == 1
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
