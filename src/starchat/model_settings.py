@@ -21,9 +21,9 @@ from . import _core
 from .errors import StarChatError
 from .lazy_model import Loader
 from .model import EMBEDDED, StarChat
-from .sampling import near_name
+from .sampling import unknown_argument
 
-__all__ = ["ModelSettings", "near_name"]
+__all__ = ["ModelSettings", "unknown_argument"]
 
 
 class ModelSettings(BaseModel):
@@ -50,9 +50,7 @@ class ModelSettings(BaseModel):
         known = cls.model_fields
         if isinstance(values, dict) and cls.model_config.get("extra") == "forbid":
             for name in values.keys() - known.keys() - {field.alias for field in known.values()}:
-                near = near_name(name, known.keys())
-                hint = f": did you mean {near!r}?" if near else ""
-                raise ValueError(f"{cls.__name__} has no argument {name!r}{hint}")
+                raise ValueError(unknown_argument(cls.__name__, name, known))
         return values
 
     @field_validator("model_path", mode="before")

@@ -33,6 +33,14 @@ _OTHER_NAMES = {  # ours: those of other libraries
 }
 
 
+_HOLDERS = {"model_kwargs", "generate_kwargs", "pipeline_kwargs", "generation_config", "config"}
+_WITHOUT_EFFECT = {  # here: the file and the machine decide what these choose elsewhere
+    *("model_type", "lib", "tokenizer", "device", "device_map", "torch_dtype", "load_in_8bit"),
+    *("n_gpu_layers", "gpu_layers", "n_batch", "f16_kv", "use_mmap", "use_mlock", "low_vram"),
+    *("verbose", "reset", "trust_remote_code", "local_files_only"),
+}
+
+
 def near_name(name: str, known: Collection[str]) -> str | None:
     """Return the known name that is meant: by the word of another library, or by its spelling.
 
@@ -41,6 +49,22 @@ def near_name(name: str, known: Collection[str]) -> str | None:
     """
     meant = [ours for ours, others in _OTHER_NAMES.items() if name in others and ours in known]
     return next(iter(meant or difflib.get_close_matches(name, known, n=1)), None)
+
+
+def unknown_argument(owner: str, name: str, known: Collection[str]) -> str:
+    """Return the text of the error for an argument that a class does not have, with the remedy.
+
+    >>> unknown_argument("StarChat", "n_gpu_layers", ["n_ctx"])
+    "StarChat has no argument 'n_gpu_layers': leave it out, it has no effect here"
+    """
+    if name in _HOLDERS:
+        hint = ": give what it holds as arguments of their own"
+    elif name in _WITHOUT_EFFECT:
+        hint = ": leave it out, it has no effect here"
+    else:
+        near = near_name(name, known)
+        hint = f": did you mean {near!r}?" if near else ""
+    return f"{owner} has no argument {name!r}{hint}"
 
 
 def _parameter(default: Any, check: Callable[[str, Any], Any], meaning: str) -> Any:

@@ -18,7 +18,7 @@ from pydantic import model_validator
 from langchain_starchat.errors import langchain_errors
 from starchat import ReplyOptions, SamplingParams, StarChat, model_settings
 from starchat import __version__ as starchat_version
-from starchat.model_settings import near_name
+from starchat.model_settings import unknown_argument
 
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
 CONSTRAINTS = tuple(sorted(ReplyOptions.__optional_keys__ - set(SAMPLING)))
@@ -50,9 +50,7 @@ class ModelSettings(model_settings.ModelSettings):
             if file == EMBEDDED:
                 values["model_path"] = None
         for name in values.keys() - cls.model_fields.keys() - _REMOTE_ONLY:
-            near = near_name(name, cls.model_fields.keys())
-            hint = f": did you mean {near!r}?" if near else ""
-            raise ValueError(f"{cls.__name__} has no argument {name!r}{hint}")
+            raise ValueError(unknown_argument(cls.__name__, name, cls.model_fields))
         if idle := sorted(values.keys() & _REMOTE_ONLY):
             warnings.warn(
                 f"{cls.__name__} runs in this process: {', '.join(idle)} has no effect",

@@ -261,9 +261,17 @@ def test_names_of_other_llms_get_a_hint(name: str, ours: str) -> None:
         StarChat(**{name: 1})
 
 
-def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="StarChat has no argument 'wheels'"):
-        StarChat(wheels=4)
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("wheels", ""),
+        ("model_kwargs", ": give what it holds as arguments of their own"),
+        ("n_gpu_layers", ": leave it out, it has no effect here"),
+    ],
+)
+def test_an_unknown_name_is_refused(name: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"StarChat has no argument '{name}'{hint} "):
+        StarChat(**{name: {}})
 
 
 async def test_seed_repeats_and_none_does_not() -> None:
