@@ -594,7 +594,7 @@ def test_a_forked_child_is_refused_the_parents_model_and_may_load_its_own(
                 model.complete("a")
             except ForkError as error:
                 print("refused:", error)
-            own = StarChat.load(sys.argv[1])
+            own = StarChat.load(sys.argv[1], progress=lambda *_: print("weights: read again"))
             print("own:", asyncio.run(own.acomplete("a", max_tokens=2, ignore_eos=True)).usage)
             model.close()
             sys.exit(0)
@@ -606,6 +606,7 @@ def test_a_forked_child_is_refused_the_parents_model_and_may_load_its_own(
     assert result.returncode == 0, result.stderr
     assert "refused: this model was loaded before the process forked" in result.stdout
     assert "own: Usage(prompt_tokens=1, completion_tokens=2, " in result.stdout
+    assert "weights: read again" not in result.stdout
     assert "parent: 300" in result.stdout
     assert result.stderr == ""
 

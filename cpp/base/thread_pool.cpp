@@ -116,7 +116,7 @@ void run_on_stack(size_t stack_bytes, const std::function<void()>& body) {
   if (call.error) std::rethrow_exception(call.error);
 }
 
-ThreadPool::ThreadPool(int n_threads) {
+ThreadPool::ThreadPool(int n_threads) : n_used_(n_threads) {
   workers_.reserve(n_threads);
   try {
     for (int i = 1; i < n_threads; ++i) {
@@ -132,14 +132,20 @@ ThreadPool::~ThreadPool() { join(); }
 
 void ThreadPool::join() {
   stop_ = true;
+  use(n_threads());
   ++n_loops_;
   n_loops_.notify_all();
   for (auto& worker : workers_) worker.join();
 }
 
+void ThreadPool::use(int n) {
+  n = std::clamp(n, 1, n_threads());
+  if (n_used_.exchange(n) < n) n_used_.notify_all();
+}
+
 void ThreadPool::parallel_for(int64_t n_items, int64_t grain, const Body& body) {
   if (n_items <= 0) return;
-  if (workers_.empty() || n_items <= grain) {
+  if (n_used_ <= 1 || n_items <= grain) {
     body(0, n_items, 0);
     return;
   }
@@ -165,10 +171,14 @@ void ThreadPool::work(int thread) {
   // threads that read its tokens. After 8 failures, only every 64th wait spins.
   int n_failed_spins = 0;
   while (!stop_) {
+    if (const int n_used = n_used_; thread >= n_used) {
+      n_used_.wait(n_used);
+      continue;
+    }
     const bool spins = n_failed_spins < 8 || n_failed_spins % 64 == 0;
     n_failed_spins = wait_while(n_loops_, seen, spins ? kSpins : 1) ? 0 : n_failed_spins + 1;
     seen = n_loops_;
-    take_pieces(thread);
+    if (thread < n_used_) take_pieces(thread);
   }
 }
 

@@ -31,6 +31,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
+  // The next loops are divided among n threads at most; the others sleep. By the caller of loops.
+  void use(int n);
 
   // Calls body(begin, end, thread) over pieces of [0, n_items) of at most `grain` items, with
   // thread in [0, n_threads). After an exception no further piece begins; rethrows the first one.
@@ -52,6 +54,7 @@ class ThreadPool {
   void take_pieces(int thread);
 
   std::vector<std::thread> workers_;
+  std::atomic<int> n_used_;           // threads from here on sleep until it changes
   std::atomic<uint32_t> n_loops_{0};  // workers sleep until it changes
   std::atomic<bool> stop_{false};
 

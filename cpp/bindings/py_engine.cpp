@@ -18,31 +18,50 @@ namespace {
 
 using namespace py::literals;
 
-// Loads without the GIL. Calls progress, if there is one, and lets Ctrl-C end the load.
+// Loads without the GIL, unless weights are given. Calls progress, if there is one, and lets Ctrl-C
+// end the load.
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
-                               int64_t prefix_cache_bytes, const py::object& progress) {
+                               int64_t prefix_cache_bytes, const py::object& progress,
+                               std::shared_ptr<PyWeights> weights) {
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
-  LoadedModel loaded;
-  std::shared_ptr<Tokenizer> tokenizer;
-  {
+  std::unique_ptr<Decoder> model;
+  if (weights) {
+    const GilReleased released;
+    model = std::make_unique<Decoder>(weights->file, n_threads, n_ctx);
+  } else {
     GilReleased released;
     ProgressReport report(released, progress);
-    loaded = load_model(file, n_threads, n_ctx, std::ref(report));
-    tokenizer = std::make_shared<Tokenizer>(std::move(loaded.vocabulary));
+    LoadedModel loaded = load_model(file, n_threads, n_ctx, std::ref(report));
+    model = std::move(loaded.model);
+    weights = std::make_shared<PyWeights>(
+        model->file(), std::make_shared<Tokenizer>(std::move(loaded.vocabulary)));
   }
-  ModelInfo info = loaded.model->info();
-  return std::make_unique<PyEngine>(std::move(loaded.model), std::move(info), std::move(tokenizer),
-                                    prefix_cache_bytes);
+  ModelInfo info = model->info();
+  info.file = file;  // which may be another name of the one that was read
+  return std::make_unique<PyEngine>(std::move(model), std::move(info), weights->tokenizer,
+                                    prefix_cache_bytes, weights);
+}
+
+py::tuple identity(const PyWeights& weights) {
+  const FileIdentity& file = weights.file->identity;
+  return py::make_tuple(file.device, file.inode, file.size_bytes, file.mtime_ns);
 }
 
 }  // namespace
 
 PyEngine::PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
-                   std::shared_ptr<Tokenizer> tokenizer, int64_t prefix_cache_bytes)
+                   std::shared_ptr<Tokenizer> tokenizer, int64_t prefix_cache_bytes,
+                   std::shared_ptr<PyWeights> weights)
     : info_(std::move(info)),
+      weights_(std::move(weights)),
       tokenizer_(std::move(tokenizer)),
       core_(std::make_shared<Core>(std::move(model), prefix_cache_bytes)) {
   CloseAtExit<EngineLoop>::add({core_->get(), &core_->get()->loop});
+}
+
+PyWeights::~PyWeights() {
+  const GilReleased released;
+  file.reset();
 }
 
 PyEngine::~PyEngine() {
@@ -145,14 +164,22 @@ void bind_engine(py::module_& m) {
             return py::array_t<double>(std::ssize(vector), vector.data());
           },
           "Of length 1, float64 (n_embd); complete once the stream that came with it has ended.");
+  py::class_<PyWeights, std::shared_ptr<PyWeights>>(m, "Weights",
+                                                    "The constant part of a loaded model.")
+      .def_property_readonly("identity", &identity,
+                             "Of the file: device, inode, size in bytes, mtime in ns.");
   py::class_<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
-      .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
-           py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
-           py::arg("progress") = py::none(),
-           "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
-           "raises ends the load.")
+      .def(
+          py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
+          py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
+          py::arg("progress") = py::none(), py::arg("weights") = nullptr,
+          "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
+          "raises ends the load. With `weights`, those of another engine on this file, nothing is\n"
+          "read.")
       .def_property_readonly("info", &PyEngine::info, "What was loaded.")
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
+      .def_property_readonly("weights", &PyEngine::weights,
+                             "What other engines on this file can compute with.")
       .def("submit", &PyEngine::submit, py::arg("token_ids"), py::arg("params"),
            py::arg("ready") = py::none(), py::arg("key") = 0, py::arg("grammar") = py::none(),
            py::arg("lead") = py::list(), py::arg("otherwise") = py::none(),

@@ -15,18 +15,29 @@
 #include "engine/fork_guard.hpp"
 #include "grammar/llguidance.hpp"
 #include "model/model_info.hpp"
+#include "model/weights.hpp"
 #include "text/tokenizer.hpp"
 
 namespace starchat {
 
+// What engines on the same file share. Without it, Python's owner could hold the GIL while
+// gigabytes are freed.
+struct PyWeights {
+  std::shared_ptr<const LoadedFile> file;
+  std::shared_ptr<Tokenizer> tokenizer;
+
+  ~PyWeights();
+};
+
 class PyEngine {
  public:
   PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info, std::shared_ptr<Tokenizer> tokenizer,
-           int64_t prefix_cache_bytes = -1);
+           int64_t prefix_cache_bytes = -1, std::shared_ptr<PyWeights> weights = nullptr);
   ~PyEngine();
 
   pybind11::dict info() const;
   std::shared_ptr<Tokenizer> tokenizer() const { return tokenizer_; }
+  std::shared_ptr<PyWeights> weights() const { return weights_; }
   std::unique_ptr<PyTokenStream> submit(const std::vector<int64_t>& token_ids,
                                         const SamplingParams& params, const PyReadyQueue* ready,
                                         int64_t key, const Grammar* grammar,
@@ -47,6 +58,7 @@ class PyEngine {
   };
 
   ModelInfo info_;
+  std::shared_ptr<PyWeights> weights_;  // null: of a fake model
   std::shared_ptr<Tokenizer> tokenizer_;
   std::mutex grammars_mutex_;
   std::unique_ptr<GrammarCompiler> grammars_;  // made for the first constraint

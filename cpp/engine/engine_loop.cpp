@@ -90,14 +90,17 @@ void EngineLoop::run() {
     try {
       if (!take_inbox()) break;
       const auto begin = Clock::now();
-      if (scheduler_.step())
+      if (scheduler_.step()) {
         scheduler_.took(std::chrono::duration<double>(Clock::now() - begin).count());
-      else
+      } else {
+        model_.pause();
         wake_event_->wait(seen);
+      }
     } catch (...) {
       scheduler_.fail_all(current_error());
     }
   }
+  model_.pause();
   scheduler_.fail_all(std::make_exception_ptr(
       EngineClosedError("the engine was closed while this sequence was running")));
 }

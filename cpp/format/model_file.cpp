@@ -37,6 +37,17 @@ FileDescriptor open_to_read(const std::string& path) {
   return FileDescriptor(fd);
 }
 
+FileIdentity identity_of(const struct stat& status) {
+#ifdef __APPLE__
+  const timespec& mtime = status.st_mtimespec;
+#else
+  const timespec& mtime = status.st_mtim;
+#endif
+  return {static_cast<uint64_t>(status.st_dev), static_cast<uint64_t>(status.st_ino),
+          static_cast<uint64_t>(status.st_size),
+          int64_t{mtime.tv_sec} * 1'000'000'000 + mtime.tv_nsec};
+}
+
 }  // namespace
 
 FileDescriptor::~FileDescriptor() {
@@ -54,7 +65,15 @@ InputFile::InputFile(const std::string& path) : path_(path), fd_(open_to_read(pa
   if (!S_ISREG(status.st_mode)) {
     throw FileAccessError(path + ": is a pipe or a device; a model is read from a regular file");
   }
-  size_bytes_ = static_cast<uint64_t>(status.st_size);
+  identity_ = identity_of(status);
+}
+
+void InputFile::check_unchanged() const {
+  struct stat status{};
+  if (::fstat(fd_.get(), &status) == 0 && identity_of(status) == identity_) return;
+  throw CorruptFileError(path_ +
+                         ": was written to while it was being read; load the model again when it "
+                         "is complete");
 }
 
 void InputFile::read(uint64_t offset, std::span<std::byte> out) const {
@@ -68,7 +87,7 @@ void InputFile::read(uint64_t offset, std::span<std::byte> out) const {
     }
     if (n == 0) {
       throw CorruptFileError(path_ + ": ends at byte " + std::to_string(offset) + ", had " +
-                             std::to_string(size_bytes_) +
+                             std::to_string(size_bytes()) +
                              " bytes when it was opened: it was cut or replaced while in use; "
                              "load the model again");
     }

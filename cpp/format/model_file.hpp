@@ -27,21 +27,31 @@ class FileDescriptor {
   int fd_;
 };
 
+// Which file it is and in which state: another one, or one that was written to, differs.
+struct FileIdentity {
+  uint64_t device, inode, size_bytes;
+  int64_t mtime_ns;
+  bool operator==(const FileIdentity&) const = default;
+};
+
 class InputFile {
  public:
   explicit InputFile(const std::string& path);  // of a regular file. Throws FileAccessError
 
   const std::string& path() const { return path_; }
-  uint64_t size_bytes() const { return size_bytes_; }
+  uint64_t size_bytes() const { return identity_.size_bytes; }
+  const FileIdentity& identity() const { return identity_; }  // when it was opened
 
   // Fills out from the file. Safe from any thread. Throws CorruptFileError where the file has
   // become shorter since it was opened, FileAccessError where the disk fails.
   void read(uint64_t offset, std::span<std::byte> out) const;
+  // Throws CorruptFileError if the file was written to since it was opened.
+  void check_unchanged() const;
 
  private:
   std::string path_;
   FileDescriptor fd_;
-  uint64_t size_bytes_;
+  FileIdentity identity_;
 };
 
 // The role of a tensor in the model. Matrices are (n_out, n_in); gains and biases are vectors.

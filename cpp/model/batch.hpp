@@ -40,6 +40,8 @@ class ForwardPass {
   // Computes logits (n_logits, n_vocab) and hidden states after the final norm (n_states, n_embd),
   // and writes keys and values of every column to the KV cache.
   virtual void forward(const Batch& batch, std::span<float> logits, std::span<float> states) = 0;
+  // There is no work until the next forward(): cores may go to other engines.
+  virtual void pause() {}
 };
 
 }  // namespace starchat

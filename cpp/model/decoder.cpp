@@ -55,17 +55,19 @@ size_t page_bytes(const std::vector<std::unique_ptr<LayerRun>>& runs) {
 
 }  // namespace
 
-Decoder::Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress)
-    : kernels_(select_kernels()),
+Decoder::Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ctx)
+    : file_(std::move(file)),
+      weights_(file_->weights),
+      kernels_(select_kernels()),
       threads_(checked_threads(n_threads)),
-      config_(with_n_ctx(file.config, n_ctx)),
-      weights_(load_weights(file, config_.n_ctx, threads_, progress)),
-      info_{.file = file.path(),
-            .quantization = file.quantization,
+      share_(threads_.n_threads(), available_cores()),
+      config_(with_n_ctx(file_->config, n_ctx)),
+      info_{.file = file_->path,
+            .quantization = file_->quantization,
             .isa = kernels_.name,
             .config = config_,
             .n_threads = threads_.n_threads(),
-            .n_params = file.n_params(),
+            .n_params = file_->n_params,
             .weight_bytes = weights_.size_bytes},
       max_columns_(columns_per_step(weights_.size_bytes)),
       x_(max_columns_, config_.n_embd),
@@ -83,6 +85,7 @@ std::vector<std::unique_ptr<LayerRun>> Decoder::make_runs() {
 }
 
 void Decoder::forward(const Batch& batch, std::span<float> logits, std::span<float> states) {
+  threads_.use(share_.begin());
   embed(batch);
   for (const auto& run : runs_) run->forward(batch, x_);
   runs_.back()->output(batch, x_, logits, states);
@@ -99,7 +102,7 @@ LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
                        const Progress& progress) {
   ModelFile file = open_model(path);
   select_kernels();  // these three throw before any weight is read
-  checked_threads(n_threads);
+  const int n_loaders = checked_threads(n_threads);
   with_n_ctx(file.config, n_ctx);
   // A copy is done when it is known to be one, other weights when they are packed. Copies that turn
   // out to differ in a later layer are packed too: the count waits for them.
@@ -113,7 +116,11 @@ LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
   const Progress packed = [&](uint64_t done, uint64_t total) {
     report(total_bytes - (total - done));
   };
-  auto model = std::make_unique<Decoder>(file, n_threads, n_ctx, packed);
+  auto loaded = [&] {
+    ThreadPool threads(n_loaders);
+    return load_weights(file, threads, packed);
+  }();
+  auto model = std::make_unique<Decoder>(std::move(loaded), n_threads, n_ctx);
   return {std::move(model), std::move(file.vocabulary)};
 }
 

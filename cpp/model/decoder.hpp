@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/core_share.hpp"
+#include "base/thread_pool.hpp"
 #include "model/batch.hpp"
 #include "model/layer_run.hpp"
 #include "model/model_info.hpp"
@@ -15,8 +17,9 @@ namespace starchat {
 
 class Decoder : public ForwardPass {
  public:
-  Decoder(const ModelFile& file, int n_threads, int n_ctx, const Progress& progress);
-  Decoder(const Decoder&) = delete;  // the runs refer to its weights
+  // n_threads and n_ctx as in load_model(). Throws InvalidRequestError, OutOfMemoryError.
+  Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ctx);
+  Decoder(const Decoder&) = delete;  // the runs refer to its threads
 
   int n_vocab() const override { return config_.n_vocab; }
   int n_ctx() const override { return config_.n_ctx; }
@@ -24,17 +27,21 @@ class Decoder : public ForwardPass {
   int max_columns() const override { return max_columns_; }
   KvPool& kv_pool() override { return kv_pool_; }
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override;
+  void pause() override { share_.end(); }
 
+  const std::shared_ptr<const LoadedFile>& file() const { return file_; }
   const ModelInfo& info() const { return info_; }
 
  private:
   void embed(const Batch& batch);
   std::vector<std::unique_ptr<LayerRun>> make_runs();
 
+  const std::shared_ptr<const LoadedFile> file_;
+  const Weights& weights_;
   const Kernels& kernels_;
   ThreadPool threads_;
+  CoreShare share_;
   DecoderConfig config_;
-  Weights weights_;
   ModelInfo info_;
   int max_columns_;
   ActivationBuffer x_;  // (max_columns, n_embd): the residual stream
@@ -42,13 +49,14 @@ class Decoder : public ForwardPass {
   KvPool kv_pool_;
 };
 
-// n_threads 0: as many as the process may use. n_ctx 0: the file's own. Throws FileAccessError,
-// UnsupportedFormatError, CorruptFileError, InvalidRequestError, UnsupportedFeatureError,
-// OutOfMemoryError.
 struct LoadedModel {
   std::unique_ptr<Decoder> model;
   std::vector<std::string> vocabulary;
 };
+
+// n_threads 0: as many as the process may use. n_ctx 0: the file's own. Throws FileAccessError,
+// UnsupportedFormatError, CorruptFileError, InvalidRequestError, UnsupportedFeatureError,
+// OutOfMemoryError.
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
                        const Progress& progress = {});
 

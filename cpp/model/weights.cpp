@@ -98,12 +98,13 @@ class Packer {
 
 }  // namespace
 
-PositionTable::PositionTable(const ModelFile& file, int n_ctx) : n_embd_(file.config.n_embd) {
-  if (!fill(file, n_ctx, true)) fill(file, n_ctx, false);
+PositionTable::PositionTable(const ModelFile& file) : n_embd_(file.config.n_embd) {
+  if (!fill(file, true)) fill(file, false);
 }
 
 // Whether every value could be stored.
-bool PositionTable::fill(const ModelFile& file, int n_ctx, bool half) {
+bool PositionTable::fill(const ModelFile& file, bool half) {
+  const int n_ctx = file.config.n_ctx;
   const Tensor& tensor = file.tensor(Role::PositionEmbedding);
   half_ = half;
   rows_ = Arena(static_cast<size_t>(n_ctx) * n_embd_ * (half ? 2 : 4));
@@ -140,8 +141,8 @@ void PositionTable::add_row(int position, float* x) const {
   }
 }
 
-Weights load_weights(const ModelFile& file, int n_ctx, ThreadPool& threads,
-                     const Progress& progress) {
+std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool& threads,
+                                               const Progress& progress) {
   Packer packer(file, threads, progress);
   const auto norm = [&](Role gain, Role bias, int32_t layer = -1) {
     const auto n = static_cast<size_t>(file.config.n_embd);
@@ -153,7 +154,13 @@ Weights load_weights(const ModelFile& file, int n_ctx, ThreadPool& threads,
     out.bias = read_vector(file, file.tensor(bias, layer), out.weight.n_padded_rows());
   };
 
-  Weights weights;
+  auto loaded = std::make_shared<LoadedFile>(LoadedFile{file.path(),
+                                                        file.quantization,
+                                                        file.files.front().identity(),
+                                                        file.config,
+                                                        file.n_params(),
+                                                        {}});
+  Weights& weights = loaded->weights;
   const Tensor* output = file.find(Role::Output);
   packer.plan(weights.token_embedding, file.tensor(Role::TokenEmbedding));
   if (output) packer.plan(weights.output, *output);
@@ -168,12 +175,13 @@ Weights load_weights(const ModelFile& file, int n_ctx, ThreadPool& threads,
     linear(layer.ffn_down, Role::FfnDown, Role::FfnDownBias, i);
   }
   weights.final_norm = norm(Role::FinalNormGain, Role::FinalNormBias);
-  weights.positions = PositionTable(file, n_ctx);
+  weights.positions = PositionTable(file);
 
   weights.arena = packer.pack();
+  for (const InputFile& part : file.files) part.check_unchanged();
   if (!output) weights.output = weights.token_embedding;
   weights.size_bytes = weights.arena.size_bytes() + weights.positions.size_bytes();
-  return weights;
+  return loaded;
 }
 
 }  // namespace starchat

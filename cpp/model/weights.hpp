@@ -1,6 +1,9 @@
-// The weights of a decoder, read once and packed for the kernels. Nothing is stored twice: readers
-// list repeated rows once, and tied output matrices are the memory of the token embedding.
+// The weights of a file, read once and packed for the kernels. Nothing is stored twice: readers
+// list repeated rows once, and tied output matrices are the memory of the token embedding. They
+// are constant and know no device and no context, so any number of decoders share them.
 #pragma once
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "base/arena.hpp"
@@ -26,12 +29,12 @@ struct Layer {
 class PositionTable {
  public:
   PositionTable() = default;
-  PositionTable(const ModelFile& file, int n_ctx);
+  explicit PositionTable(const ModelFile& file);
   void add_row(int position, float* x) const;  // x += row
   size_t size_bytes() const { return rows_.size_bytes(); }
 
  private:
-  bool fill(const ModelFile& file, int n_ctx, bool half);
+  bool fill(const ModelFile& file, bool half);
 
   Arena rows_;
   int n_embd_ = 0;
@@ -49,9 +52,18 @@ struct Weights {
   uint64_t size_bytes = 0;
 };
 
+// What decoders need of a file.
+struct LoadedFile {
+  std::string path, quantization;
+  FileIdentity identity;
+  DecoderConfig config;  // n_ctx: as many positions as the file has
+  uint64_t n_params = 0;
+  Weights weights;
+};
+
 // Peak memory is the result plus a strip per thread. Errors: those of InputFile::read, and
 // OutOfMemoryError. `progress` runs on the calling thread and may throw to abort.
-Weights load_weights(const ModelFile& file, int n_ctx, ThreadPool& threads,
-                     const Progress& progress);
+std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool& threads,
+                                               const Progress& progress);
 
 }  // namespace starchat

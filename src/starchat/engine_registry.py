@@ -1,7 +1,8 @@
-"""The engines of this process: one for each file and its settings, shared by all who load it.
+"""The engines of this process: one for each file and settings, on weights that all of a file share.
 
-A handle counts as one user of an engine; the release of the last one closes it. A forked child
-starts with no engines: the threads of the parent's do not exist there.
+A handle counts as one user of an engine; the release of the last one closes it, and the last engine
+takes the weights with it. A forked child starts with no engines, as it lacks their threads, and
+with the weights of its parent.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,7 +19,9 @@ from .checks import check_integer
 from .errors import EngineClosedError
 
 Progress: TypeAlias = Callable[[int, int], None]
-_Key: TypeAlias = tuple[str, int, int, "EngineSettings"]  # real path, mtime_ns, size
+# Device, inode, size in bytes, mtime in ns; or the path of what cannot be examined.
+_FileKey: TypeAlias = "tuple[int, int, int, int] | str"
+_Key: TypeAlias = "tuple[_FileKey, EngineSettings]"
 
 
 class EngineSettings(NamedTuple):
@@ -47,11 +51,20 @@ def _count(name: str, value: Any, default: int, least: int = 1, n_bits: int = 31
     return check_integer(name, value, expected, least, 2**n_bits - 1)
 
 
+class _SharedFile:
+    """The weights of one file, read by the first engine that needs them."""
+
+    def __init__(self) -> None:
+        self.loading = threading.Lock()
+        self.weights: _core.Weights | None = None
+
+
 class _SharedEngine:
     """One engine, and the number of handles to it."""
 
-    def __init__(self, key: _Key) -> None:
+    def __init__(self, key: _Key, file: _SharedFile) -> None:
         self.key = key
+        self.file = file
         self.n_handles = 0
         self.loading = threading.Lock()  # the first caller loads, the others wait for it
         self.engine: _core.Engine | None = None
@@ -60,6 +73,7 @@ class _SharedEngine:
 # Reentrant: the garbage collector may release a handle while this thread is acquiring one.
 _lock = threading.RLock()
 _engines: dict[_Key, _SharedEngine] = {}
+_files: weakref.WeakValueDictionary[_FileKey, _SharedFile] = weakref.WeakValueDictionary()
 # Of a forked child: kept for ever, as a destructor would wait for threads that do not exist here.
 _engines_of_parent: list[_SharedEngine] = []
 
@@ -67,18 +81,18 @@ _engines_of_parent: list[_SharedEngine] = []
 class EngineHandle:
     """One user's access to a shared engine, until released or collected."""
 
-    def __init__(self, shared: _SharedEngine) -> None:
-        """Take over one count of `shared`."""
+    def __init__(self, shared: _SharedEngine, path: str) -> None:
+        """Take over one count of `shared`; `path` is its file's name in errors."""
         self._shared: _SharedEngine | None = shared
         self._pid = os.getpid()
-        self._file = shared.key[0]
+        self._path = path
 
     @property
     def engine(self) -> _core.Engine:
         """The engine; EngineClosedError after release()."""
         shared = self._shared
         if shared is None or shared.engine is None:
-            raise EngineClosedError(f"{self._file}: the model was closed; load it again")
+            raise EngineClosedError(f"{self._path}: the model was closed; load it again")
         return shared.engine
 
     def release(self) -> None:
@@ -96,27 +110,36 @@ def acquire_engine(
     path: str, settings: EngineSettings, progress: Progress | None = None
 ) -> EngineHandle:
     """Return a handle to the engine of this file and these settings, loaded if it was not."""
-    shared = _take(_key(path, settings))
-    handle = EngineHandle(shared)  # gives the count back if loading fails
+    shared = _take((_file_key(path), settings))
+    handle = EngineHandle(shared, path)  # gives the count back if loading fails
     with shared.loading:
         if shared.engine is None:
-            shared.engine = _core.Engine(path, progress=progress, **settings._asdict())
+            shared.engine = _load(shared, path, progress)
     return handle
 
 
-def _key(path: str, settings: EngineSettings) -> _Key:
-    real = os.path.realpath(path)
+def _load(shared: _SharedEngine, path: str, progress: Progress | None) -> _core.Engine:
+    (file_key, settings), file = shared.key, shared.file
+    with file.loading:
+        engine = _core.Engine(path, progress=progress, weights=file.weights, **settings._asdict())
+        if engine.weights.identity == file_key:  # not replaced since it was examined
+            file.weights = engine.weights
+        return engine
+
+
+def _file_key(path: str) -> _FileKey:
     try:
-        status = os.stat(real)
+        status = os.stat(path)
     except (OSError, ValueError):  # the core says what is wrong with the path
-        return real, 0, 0, settings
-    return real, status.st_mtime_ns, status.st_size, settings
+        return path
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _take(key: _Key) -> _SharedEngine:
     with _lock:
+        file = _files.setdefault(key[0], _SharedFile())
         while True:
-            shared = _engines.setdefault(key, _SharedEngine(key))
+            shared = _engines.setdefault(key, _SharedEngine(key, file))
             shared.n_handles += 1
             if _engines.get(key) is shared:  # not released by the garbage collector in between
                 return shared
@@ -145,6 +168,10 @@ def _start_afresh() -> None:
     _lock = threading.RLock()  # another thread of the parent may have held it
     _engines_of_parent.extend(_engines.values())
     _engines.clear()
+    for key, file in [*_files.items()]:
+        file.loading = threading.Lock()
+        if file.weights is None:  # a thread of the parent was reading it
+            del _files[key]
 
 
 atexit.register(_close_all)

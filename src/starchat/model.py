@@ -80,7 +80,7 @@ class StarChat:
         same beginning again; by default as much as one whole context takes, 0 is no cache.
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
         False shows nothing; a function is called with done and total bytes.
-        The same file with the same settings is in memory once for the whole process.
+        The weights of a file are in memory once for the whole process, whatever the settings.
 
         Raises FileAccessError, UnsupportedFormatError or CorruptFileError for a file that cannot
         be used, OutOfMemoryError, and InvalidRequestError for wrong settings.

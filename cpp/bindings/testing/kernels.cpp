@@ -4,10 +4,16 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
 
 #include "base/arena.hpp"
+#include "base/core_share.hpp"
 #include "base/errors.hpp"
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
@@ -104,7 +110,7 @@ class Forward {
  public:
   Forward(const std::string& path, int n_threads, int n_ctx,
           const std::map<std::string, std::string>& paths)
-      : model_(std::make_unique<Decoder>(open_mixed(path, paths), n_threads, n_ctx, Progress{})),
+      : model_(std::make_unique<Decoder>(load(path, paths), n_threads, n_ctx)),
         cache_(model_->kv_pool()) {}
 
   // Logits (n_tokens, n_vocab), or of the last token alone (1, n_vocab).
@@ -126,6 +132,7 @@ class Forward {
     const std::span<float> out(logits.mutable_data(), logits.size());
     const GilReleased released;
     model_->forward(batch, out, {});
+    model_->pause();
     return logits;
   }
 
@@ -134,6 +141,12 @@ class Forward {
   uint64_t weight_bytes() const { return model_->info().weight_bytes; }
 
  private:
+  static std::shared_ptr<const LoadedFile> load(const std::string& path,
+                                                const std::map<std::string, std::string>& paths) {
+    ThreadPool threads(1);
+    return load_weights(open_mixed(path, paths), threads, {});
+  }
+
   std::unique_ptr<Decoder> model_;
   KvSequence cache_;
   int position_ = 0;
@@ -219,6 +232,29 @@ py::array_t<float> attention_of(const std::string& isa, const Floats& q, const F
   return out;
 }
 
+class PyThreadPool {
+ public:
+  explicit PyThreadPool(int n_threads) : threads_(n_threads) {}
+  void use(int n) { threads_.use(n); }
+
+  // The numbers of the threads that computed pieces of a loop of 4 pieces for each thread, 1 ms
+  // each.
+  std::set<int> loop() {
+    const GilReleased released;
+    std::mutex mutex;
+    std::set<int> seen;
+    threads_.parallel_for(4 * threads_.n_threads(), 1, [&](int64_t, int64_t, int thread) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      const std::lock_guard lock(mutex);
+      seen.insert(thread);
+    });
+    return seen;
+  }
+
+ private:
+  ThreadPool threads_;
+};
+
 }  // namespace
 
 void bind_kernels(py::module_& m) {
@@ -236,6 +272,14 @@ void bind_kernels(py::module_& m) {
       .def("product", &Matrix::product, py::arg("x"), py::arg("prepared_for") = nullptr)
       .def("row", &Matrix::row, py::arg("index"))
       .def_property_readonly("size_bytes", &Matrix::size_bytes);
+  py::class_<PyThreadPool>(m, "ThreadPool")
+      .def(py::init<int>(), py::arg("n_threads"))
+      .def("use", &PyThreadPool::use, py::arg("n"))
+      .def("loop", &PyThreadPool::loop);
+  py::class_<CoreShare>(m, "CoreShare")
+      .def(py::init<int, int>(), py::arg("n_threads"), py::arg("n_cores"))
+      .def("begin", &CoreShare::begin)
+      .def("end", &CoreShare::end);
   m.def("dequantize", &dequantize, py::arg("data"), py::arg("ggml_type"));
   m.def("to_half", &to_half, py::arg("values"));
   m.def("layer_norm", &layer_norm_of, py::arg("isa"), py::arg("x"), py::arg("gain"),

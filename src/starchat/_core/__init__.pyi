@@ -89,6 +89,13 @@ class Embedding:
 class Grammar:
     """A compiled constraint of one engine's vocabulary."""
 
+class Weights:
+    """The constant part of a loaded model, which engines on one file share."""
+
+    @property
+    def identity(self) -> tuple[int, int, int, int]:
+        """Of the file: device, inode, size in bytes, mtime in ns."""
+
 class Engine:
     def __init__(
         self,
@@ -98,11 +105,14 @@ class Engine:
         n_ctx: int = 0,
         prefix_cache_bytes: int = -1,
         progress: Callable[[int, int], None] | None = None,
+        weights: Weights | None = None,
     ) -> None: ...
     @property
     def info(self) -> dict[str, Any]: ...
     @property
     def tokenizer(self) -> Tokenizer: ...
+    @property
+    def weights(self) -> Weights: ...
     def submit(
         self,
         token_ids: Sequence[int],
