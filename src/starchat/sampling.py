@@ -86,9 +86,9 @@ class SamplingParams:
     """
 
     max_tokens: int | None = _parameter(
-        None, check_optional_integer, "Most tokens of a reply; None: what the context still holds."
+        None, check_optional_integer, "Most tokens of a reply; by default what the context holds."
     )
-    temperature: float = _parameter(0.2, check_number, "0: always the likeliest token.")
+    temperature: float = _parameter(0.2, check_number, "Randomness; 0: always the likeliest token.")
     top_k: int = _parameter(50, check_integer, "Choose among the k likeliest tokens; 0: off.")
     top_p: float = _parameter(
         0.95, check_number, "Choose among the likeliest tokens of this probability; 1: off."
@@ -108,7 +108,9 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = _parameter(
         dict, check_bias, "Token id → what is added to its logit; -inf bans it."
     )
-    seed: int | None = _parameter(None, check_seed, "None: a fresh one for every call.")
+    seed: int | None = _parameter(
+        None, check_seed, "The same seed gives the same reply; by default a fresh one each time."
+    )
     stop: str | Sequence[str] = _parameter(
         (), check_stop, "Strings that end a reply and are not part of it."
     )
@@ -117,7 +119,9 @@ class SamplingParams:
         0, check_integer, "No end token before so many tokens; stop strings still count."
     )
     ignore_eos: bool = _parameter(
-        False, check_flag, "True: only stop, stop_token_ids and max_tokens end a reply."
+        False,
+        check_flag,
+        "No end token ends a reply: only stop strings, stop ids and the limit do.",
     )
     logprobs: int | None = _parameter(
         None, check_optional_integer, "n: report log probabilities, and of the n likeliest tokens."

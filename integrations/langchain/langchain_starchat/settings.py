@@ -79,9 +79,9 @@ class StarChatSettings(ModelSettings):
 
     # Sampling parameters, written by scripts/sampling_parameters.py
     max_tokens: int | None = None
-    """Most tokens of a reply; None: what the context still holds."""
+    """Most tokens of a reply; by default what the context holds."""
     temperature: float | None = None
-    """0: always the likeliest token."""
+    """Randomness; 0: always the likeliest token."""
     top_k: int | None = None
     """Choose among the k likeliest tokens; 0: off."""
     top_p: float | None = None
@@ -97,7 +97,7 @@ class StarChatSettings(ModelSettings):
     logit_bias: dict[int, float] | None = None
     """Token id → what is added to its logit; -inf bans it."""
     seed: int | None = None
-    """None: a fresh one for every call."""
+    """The same seed gives the same reply; by default a fresh one each time."""
     stop: list[str] | None = None
     """Strings that end a reply and are not part of it."""
     stop_token_ids: list[int] | None = None
@@ -105,7 +105,7 @@ class StarChatSettings(ModelSettings):
     min_tokens: int | None = None
     """No end token before so many tokens; stop strings still count."""
     ignore_eos: bool | None = None
-    """True: only stop, stop_token_ids and max_tokens end a reply."""
+    """No end token ends a reply: only stop strings, stop ids and the limit do."""
     logprobs: int | None = None
     """n: report log probabilities, and of the n likeliest tokens."""
     speculation: bool | None = None

@@ -94,9 +94,11 @@ class StarChat(ModelSettings, ParsablePredictions):
 
     # Sampling parameters, written by scripts/sampling_parameters.py
     max_tokens: int | None = Field(
-        default=None, description="Most tokens of a reply; None: what the context still holds."
+        default=None, description="Most tokens of a reply; by default what the context holds."
     )
-    temperature: float | None = Field(default=None, description="0: always the likeliest token.")
+    temperature: float | None = Field(
+        default=None, description="Randomness; 0: always the likeliest token."
+    )
     top_k: int | None = Field(
         default=None, description="Choose among the k likeliest tokens; 0: off."
     )
@@ -118,7 +120,10 @@ class StarChat(ModelSettings, ParsablePredictions):
     logit_bias: dict[int, float] | None = Field(
         default=None, description="Token id → what is added to its logit; -inf bans it."
     )
-    seed: int | None = Field(default=None, description="None: a fresh one for every call.")
+    seed: int | None = Field(
+        default=None,
+        description="The same seed gives the same reply; by default a fresh one each time.",
+    )
     stop: str | list[str] | None = Field(
         default=None, description="Strings that end a reply and are not part of it."
     )
@@ -127,7 +132,8 @@ class StarChat(ModelSettings, ParsablePredictions):
         default=None, description="No end token before so many tokens; stop strings still count."
     )
     ignore_eos: bool | None = Field(
-        default=None, description="True: only stop, stop_token_ids and max_tokens end a reply."
+        default=None,
+        description="No end token ends a reply: only stop strings, stop ids and the limit do.",
     )
     logprobs: int | None = Field(
         default=None, description="n: report log probabilities, and of the n likeliest tokens."
