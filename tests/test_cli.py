@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import signal
+import stat
 import statistics
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 import starchat.bench
 import starchat.cli.bench
-import starchat.cli.terminal
+import starchat.cli.conversation
+import starchat.cli.options
+from starchat.cli.app import app
 
 pytestmark = pytest.mark.integration
 
@@ -35,9 +39,9 @@ def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[
 
 
 class Terminal:
-    """The command in a pseudo-terminal, as its user sees it."""
+    """The command in a pseudo-terminal, as its user sees it: without what moves and colours."""
 
-    def __init__(self, *arguments: str | Path) -> None:
+    def __init__(self, *arguments: str | Path, state: Path) -> None:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
@@ -45,7 +49,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "100", "XDG_STATE_HOME": str(state)},
         )
         os.close(slave)
         self.seen = ""
@@ -69,11 +73,12 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # the other end is closed
             return False
-        self.seen += data.decode("utf-8", "replace")
+        seen = re.sub(r"\x1b\[[0-?]*[@-~]", "", self.seen + data.decode("utf-8", "replace"))
+        self.seen = re.sub(r"\r+\n", "\r\n", seen)
         return bool(data)
 
     def interrupt(self) -> None:
-        time.sleep(0.2)  # between showing its prompt and waiting, readline is deaf
+        time.sleep(0.2)  # between showing its prompt and waiting, nobody listens
         self.process.send_signal(signal.SIGINT)
 
     def exit_code(self) -> int:
@@ -86,8 +91,8 @@ class Terminal:
 
 
 @pytest.fixture
-def conversation(tiny_model_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal("chat", "-m", tiny_model_path, "--temperature", "0", "--max-tokens", "9")
+def conversation(tiny_model_path: Path, tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal("chat", "-m", tiny_model_path, *GREEDY, state=tmp_path)
     try:
         terminal.wait_for("> ")
         yield terminal
@@ -155,7 +160,8 @@ def test_chat_prints_the_answer_alone(tiny_model_path: Path) -> None:
     with starchat.StarChat.load(tiny_model_path) as model:
         reply = model.chat(messages, temperature=0, max_tokens=12)
     assert result.stdout == reply.text + "\n"
-    assert (result.returncode, result.stderr) == (0, "")
+    cut = "cut here: 12 tokens, the limit of --max-tokens\n"
+    assert (result.returncode, result.stderr) == (0, cut)
 
 
 @pytest.mark.parametrize("command", ["chat", "complete"])
@@ -196,15 +202,22 @@ def test_a_reader_that_has_seen_enough_is_no_error(tiny_model_path: Path) -> Non
         assert process.stderr.read() == b""
 
 
-def test_a_conversation_until_exit(conversation: Terminal) -> None:
-    conversation.type("Hi\n")
-    conversation.wait_for("\n> ")
+def test_a_conversation_until_exit(conversation: Terminal, tmp_path: Path) -> None:
+    conversation.type("\x1b[200~one\ntwo\n\nthree\x1b[201~\n")
+    conversation.wait_for("(?s)three\r\n.*\n> ")
+    conversation.type(f"/save {tmp_path}/dialogue.json\n")
+    conversation.wait_for("saved: 2 messages")
     conversation.type("/reset\n")
     conversation.wait_for("forgotten")
-    conversation.type("/help\n")
-    conversation.wait_for("no such command; there are /reset and /exit")
+    conversation.type("/reser\n")
+    conversation.wait_for("did you mean /reset")
     conversation.type("/exit\n")
     assert conversation.exit_code() == 0
+    question, _ = json.loads((tmp_path / "dialogue.json").read_text())
+    assert question == {"role": "user", "content": "one\ntwo\n\nthree"}
+    history = tmp_path / "starchat/history"
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    assert "+one\n+two\n+\n+three\n" in history.read_text()
 
 
 def test_control_d_leaves(conversation: Terminal) -> None:
@@ -224,7 +237,7 @@ def test_control_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
 
     path = tmp_path / "slow.bin"  # some seconds for the context: enough to be interrupted
     write_tiny(path, "q8_0", Shape(n_embd=256, n_layer=8, n_ctx=8192))
-    terminal = Terminal("chat", "-m", path, "--temperature", "0")
+    terminal = Terminal("chat", "-m", path, "--temperature", "0", state=tmp_path)
     try:
         terminal.wait_for("> ")
         terminal.type("Hi\n")
@@ -237,8 +250,104 @@ def test_control_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
         terminal.close()
 
 
-def test_an_answers_control_characters_do_not_reach_a_terminal() -> None:
-    assert starchat.cli.terminal.printable("a\x1b[2J\tb\n\x9b") == "a\ufffd[2J\tb\n\ufffd"
+def invoke(*arguments: str | Path, stdin: str = "", **settings: Any) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin, **settings)
+
+
+def test_standard_input_follows_the_question(tiny_model_path: Path) -> None:
+    code = "\n    def add(a, b):\n        return a + b\n"
+    beside = invoke("render", "What is this?", "-m", tiny_model_path, stdin=code)
+    assert f"What is this?\n\n{code.strip(chr(10))}«<|end|>»" in beside.stdout
+    dialogue = ["chat", "-m", tiny_model_path, *GREEDY]
+    asked = invoke(*dialogue, f"What is this?\n\n{code.strip(chr(10))}").stdout
+    assert invoke(*dialogue, "What is this?", stdin=code).stdout == asked
+    assert invoke(*dialogue, "What is this?").stdout != asked
+
+
+def test_a_text_to_complete_comes_from_one_place(tiny_model_path: Path) -> None:
+    both = invoke("complete", "a", "-m", tiny_model_path, stdin="b")
+    assert "and another one on standard input: expected one of them" in str(both.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [
+        (["--allow-special"], {"allow_special": True}),
+        (["--no-allow-special"], {"allow_special": False}),
+        (["--stop", "a", "--stop", "e"], {"stop": ["a", "e"]}),
+        (["--min-p", "0.1", "--presence-penalty", "1"], {"min_p": 0.1, "presence_penalty": 1}),
+        (["--temperature", "1", "--seed", "7"], {"temperature": 1, "seed": 7}),
+        (["--choice", "yes", "--choice", "no"], {"choice": ["yes", "no"]}),
+        (["--regex", "a+"], {"regex": "a+"}),
+        (["--json-schema", "FILE"], {"json_schema": True}),
+        (["--grammar", "FILE"], {"grammar": "true"}),
+    ],
+)
+def test_options_are_the_keywords_of_the_methods(
+    options: list[str], keywords: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("true")
+    given: list[dict[str, Any]] = []
+
+    class Enough(Exception):
+        pass
+
+    def remember(model: starchat.StarChat, prompt: str, **options: Any) -> None:
+        given.append({name: value for name, value in options.items() if value is not None})
+        raise Enough
+
+    monkeypatch.setattr(starchat.StarChat, "stream_complete", remember)
+    arguments = [str(tmp_path / "file") if each == "FILE" else each for each in options]
+    assert isinstance(invoke("complete", "a", *arguments).exception, Enough)
+    assert given == [keywords]
+
+
+def test_infill_fills_the_gap_of_a_file(tiny_model_path: Path, tmp_path: Path) -> None:
+    text = "def add(a, b):\r\n    return \r\nprint(1)\n"
+    file, before, after = tmp_path / "file", tmp_path / "before", tmp_path / "after"
+    file.write_bytes(text.encode())
+    before.write_bytes(b"def add(a, b):\r\n    return ")
+    after.write_bytes(b"\r\nprint(1)\n")
+    with starchat.StarChat.load(tiny_model_path) as model:
+        reply = model.infill(
+            before.read_bytes().decode(), after.read_bytes().decode(), temperature=0, max_tokens=12
+        )
+    for arguments in (
+        [file, "--at", "2"],
+        [file, "--at", "2:12"],
+        ["-", "--at", "2"],
+        ["--prefix", before, "--suffix", after],
+    ):
+        result = invoke("infill", *arguments, "-m", tiny_model_path, *GREEDY, stdin=text)
+        assert result.stdout == reply.text + "\n", result.exception
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "expected FILE --at LINE, or --prefix FILE --suffix FILE"),
+        (["-", "--at", "2", "--suffix", "-"], "expected FILE --at LINE, or"),
+        (["-", "--at", "0"], "--at: expected LINE or LINE:COLUMN, got '0'"),
+        (["-", "--at", "4"], "--at: expected line 1 to 3, got 4"),
+        (["-", "--at", "2:5"], "--at: expected column 1 to 4 of line 2, got 5"),
+        (["absent", "--at", "2"], "FILE: absent: No such file or directory"),
+        (["-", "--at", "2"], "this vocabulary has no <fim_prefix>"),
+    ],
+)
+def test_infill_says_what_it_needs(arguments: list[str], sentence: str) -> None:
+    assert sentence in str(invoke("infill", *arguments, stdin="one\ntwo\n").exception)
+
+
+def test_a_constraint_comes_from_a_file_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xff")
+    for option in ("--json-schema", "--grammar"):
+        for name, sentence in ("file", "expected text in UTF-8"), ("absent", "No such file"):
+            result = invoke("chat", "Hi", option, tmp_path / name)
+            assert re.match(f"{option}: .*{name}: {sentence}", str(result.exception))
+    (tmp_path / "file").write_text("{")
+    result = invoke("chat", "Hi", "--json-schema", tmp_path / "file")
+    assert "file: expected a JSON Schema: Expecting" in str(result.exception)
 
 
 # ---- inspect and bench ----------------------------------------------------------------------
@@ -343,6 +452,40 @@ def test_bench_spares_no_work(tiny_model_path: Path, monkeypatch: pytest.MonkeyP
 # ---- the rest -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", ["", "chat", "complete", "infill", "render", "bench"])
+@pytest.mark.parametrize("columns", [60, 100])
+def test_help_is_whole_at_any_width(command: str, columns: int) -> None:
+    shown = invoke(*command.split(), "--help", terminal_width=columns - 2).stdout
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "..." not in shown.partition("\n")[2] and "…" not in shown
+    words = " ".join(shown.split())
+    if command in ("chat", "complete", "infill"):
+        for name, parameter in starchat.cli.options.SAMPLING.items():
+            assert f"--{name.replace('_', '-')}" in shown
+            assert parameter.metadata["meaning"] in words
+
+
+def test_the_documentation_names_every_command_and_option() -> None:
+    page = (Path(__file__).parents[1] / "docs/command_line.md").read_text("utf-8")
+    names = [f"starchat {command.callback.__name__}" for command in app.registered_commands]
+    names += [f"--{name.replace('_', '-')}" for name in starchat.cli.options.REPLY_OPTIONS]
+    names += [f"/{name}" for name in starchat.cli.conversation.COMMANDS]
+    assert [name for name in names if name not in page] == []
+
+
+def test_a_fault_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    def fault() -> None:
+        raise RuntimeError("of this test")
+
+    monkeypatch.setattr("starchat.cli.app.app", fault)
+    with pytest.raises(SystemExit, match="1"):
+        starchat.cli.main()
+    error = (
+        "error: RuntimeError: of this test (a fault of starchat; STARCHAT_TRACEBACK=1 shows where)"
+    )
+    assert capfd.readouterr().err == error + "\n"
+
+
 def test_version() -> None:
     assert run("--version").stdout == f"starchat {starchat.__version__}\n"
 
@@ -353,7 +496,7 @@ def test_version() -> None:
         pytest.param(["chat", "Hi", "-m", "missing.bin"], "missing.bin", id="no-such-file"),
         pytest.param(["inspect", "."], "error: ", id="a-folder"),
         pytest.param(["chat"], "error: no question", id="nothing-on-stdin"),
-        pytest.param(["chat", "Hi", "--threads", "9" * 11], "n_threads: expected", id="threads"),
+        pytest.param(["chat", "Hi", "--threads", "9" * 11], "--threads: expected", id="threads"),
         pytest.param(["chat", "Hi", "-m", "~/missing.bin"], str(Path.home()), id="home"),
     ],
 )
@@ -395,4 +538,4 @@ def test_a_shell_that_closed_or_filled_a_stream_gets_one_line(
 def test_wrong_options_are_refused_by_name(tiny_model_path: Path) -> None:
     result = run("chat", "Hi", "-m", tiny_model_path, "--temperature", "-1")
     assert result.returncode == 1
-    assert "error: temperature: expected" in result.stderr
+    assert "error: --temperature: expected" in result.stderr

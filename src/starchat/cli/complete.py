@@ -6,18 +6,37 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InvalidRequestError
 from .options import ReplyOptions, taking
-from .terminal import print_stream, read_stdin
+from .reply import print_reply, say_if_cut
+from .terminal import at_keyboard, read_stdin
 
 
 @taking(ReplyOptions)
 def complete(
     options: ReplyOptions,
     prompt: Annotated[
-        str | None, typer.Argument(help="The text; - or nothing takes it from standard input.")
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="The text; - or nothing takes it from standard input."
+        ),
+    ] = None,
+    allow_special: Annotated[
+        bool | None,
+        typer.Option(
+            help="Control tokens that are spelt out in the text are such tokens, or are not; by "
+            "default they are where they frame it, as a dialogue or for infilling."
+        ),
     ] = None,
 ) -> None:
     """Continue a text: the prompt as it is, no roles around it."""
-    text = read_stdin() if prompt is None or prompt == "-" else prompt
-    with options.load() as model, model.stream_complete(text, **options.sampling) as stream:
-        print_stream(stream)
+    if prompt is None or prompt == "-":
+        prompt = read_stdin()
+    elif not at_keyboard() and read_stdin():
+        problem = "a text as an argument and another one on standard input: expected one of them"
+        raise InvalidRequestError(problem)
+    with options.load() as model:
+        reply = print_reply(
+            lambda: model.stream_complete(prompt, allow_special=allow_special, **options.keywords)
+        )
+        say_if_cut(reply, model.info.n_ctx)

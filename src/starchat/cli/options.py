@@ -1,21 +1,43 @@
-"""The options that commands share, each declared once."""
+"""The options that commands share, each declared once: sampling's are those of SamplingParams."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from typing import Annotated, Any, cast
 
 import typer
 
+from ..errors import FileAccessError, InvalidRequestError
 from ..model import StarChat
-from ..sampling import SamplingOptions
+from ..sampling import ReplyOptions as Keywords
+from ..sampling import SamplingParams
+from .terminal import read_stdin
+
+#: type of a sampling parameter → its type and place holder as an option
+_KINDS = {
+    "int": (int, "N"),
+    "float": (float, "X"),
+    "bool": (bool, None),
+    "str": (list[str], "TEXT"),
+}
+_NOT_OFFERED = ("logit_bias", "logprobs", "speculation", "stop_token_ids")  # they name no words
+SAMPLING: dict[str, Field[Any]] = {
+    field.name: field for field in fields(SamplingParams) if field.name not in _NOT_OFFERED
+}
 
 
-@dataclass(frozen=True, slots=True)
+def kind_of(parameter: Field[Any]) -> tuple[Any, str | None]:
+    """Return the type of a sampling parameter as an option, and the place holder of its value."""
+    return _KINDS[re.split(r"\W", str(parameter.type))[0]]
+
+
+@dataclass(slots=True)
 class ModelOptions:
     """Which model, and how it is loaded."""
 
@@ -26,15 +48,19 @@ class ModelOptions:
             "-m",
             metavar="FILE",
             parser=os.path.expanduser,
-            help="A ggml .bin file. (default: the embedded model)",
+            help="A ggml .bin file; by default the embedded model.",
         ),
     ] = None
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads to compute with. (default: one for each core)")
+        int | None,
+        typer.Option(metavar="N", help="CPU threads; by default one for each core."),
     ] = None
     ctx: Annotated[
         int | None,
-        typer.Option(help="Tokens that prompt and answer may have together. (default: the file's)"),
+        typer.Option(
+            metavar="N",
+            help="Tokens that prompt and answer may have together; by default the file's.",
+        ),
     ] = None
 
     def load(self, prefix_cache_bytes: int | None = None) -> StarChat:
@@ -47,33 +73,82 @@ class ModelOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
+def _sampling_option(parameter: Field[Any]) -> inspect.Parameter:
+    type, metavar = kind_of(parameter)
+    help = parameter.metadata["meaning"]
+    if type in (int, float) and parameter.default is not None:
+        help = f"{help} (default: {parameter.default:g})"
+    return _option(parameter.name, type, metavar, help)
+
+
+def _option(name: str, type: Any, metavar: str | None, help: str) -> inspect.Parameter:
+    names = [f"--{name.replace('_', '-')}"]  # without a --no- for flags
+    if type == list[str]:
+        help = f"{help} Give it once for each."
+    option = typer.Option(*names, metavar=metavar, help=help)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[type | None, option],
+    )
+
+
+_CONSTRAINTS = {
+    "json_schema": (str, "FILE", "Answer in JSON of the schema in this file."),
+    "regex": (str, "PATTERN", "Answer in text that this matches as a whole."),
+    "choice": (list[str], "TEXT", "Answer one of these texts."),
+    "grammar": (str, "FILE", "Answer by the grammar in this file (Lark or GBNF)."),
+}
+
+
 class ReplyOptions(ModelOptions):
     """Which model, and how it chooses its words."""
 
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(help="End the answer after so many tokens. (default: context full)"),
-    ] = None
-    temperature: Annotated[
-        float | None, typer.Option(help="Randomness; 0: always the likeliest token. (default: 0.2)")
-    ] = None
-    top_k: Annotated[
-        int | None, typer.Option(help="Choose among the k likeliest tokens; 0: all. (default: 50)")
-    ] = None
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Choose among the likeliest tokens of this total share. (default: 0.95)"),
-    ] = None
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same answer. (default: a new one)")
-    ] = None
+    __slots__ = ("keywords",)
+    __signature__ = inspect.Signature(
+        [
+            *inspect.signature(ModelOptions, eval_str=True).parameters.values(),
+            *map(_sampling_option, SAMPLING.values()),
+            *(_option(name, *rest) for name, rest in _CONSTRAINTS.items()),
+        ]
+    )
 
-    @property
-    def sampling(self) -> SamplingOptions:
-        """The keywords of StarChat's methods."""
-        values = {name: getattr(self, name) for name in ReplyOptions.__annotations__}
-        return cast(SamplingOptions, values)
+    def __init__(self, **given: Any) -> None:
+        """Read the files that the options name."""
+        own = {f.name: given.pop(f.name) for f in fields(ModelOptions) if f.name in given}
+        super().__init__(**own)
+        keywords = {name: value for name, value in given.items() if value not in (None, [])}
+        if schema := keywords.get("json_schema"):
+            keywords["json_schema"] = read_json(schema, "--json-schema", "a JSON Schema")
+        if grammar := keywords.get("grammar"):
+            keywords["grammar"] = read_text(grammar, "--grammar")
+        #: Of StarChat's methods.
+        self.keywords = cast(Keywords, keywords)
+
+
+REPLY_OPTIONS = tuple(inspect.signature(ReplyOptions).parameters)
+
+
+def read_text(path: str, place: str) -> str:
+    """Return the text of the file that an option names; - is standard input."""
+    if path == "-":
+        return read_stdin()
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8", newline="") as file:
+            return file.read()
+    except OSError as error:
+        raise FileAccessError.of(place, f"{path}: {error.strerror}") from None
+    except ValueError as error:  # bytes that are no UTF-8, or a NUL in the name
+        raise FileAccessError.of(place, f"{path}: expected text in UTF-8: {error}") from None
+
+
+def read_json(path: str, place: str, expected: str) -> Any:
+    """Return the value in a file of JSON; - is standard input."""
+    try:
+        return json.loads(read_text(path, place))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError.of(place, f"{path}: expected {expected}: {error}") from None
 
 
 def taking(options: type[ModelOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:

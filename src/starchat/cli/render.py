@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import FileAccessError, InvalidRequestError
+from ..errors import InvalidRequestError
 from ..openai import read_messages
-from .options import ModelOptions, taking
-from .terminal import note, printable, read_stdin
+from .options import ModelOptions, read_json, taking
+from .terminal import note, printable, read_question
 
 
 @taking(ModelOptions)
 def render(
     options: ModelOptions,
     question: Annotated[
-        str | None, typer.Argument(help="The user's message; - takes it from standard input.")
+        str | None,
+        typer.Argument(
+            metavar="QUESTION", help="The user's message; what is on standard input follows it."
+        ),
     ] = None,
-    system: Annotated[str, typer.Option(help="System message before it.")] = "",
+    system: Annotated[str, typer.Option(metavar="TEXT", help="System message before it.")] = "",
     messages: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="A whole dialogue instead: a JSON list of messages."),
@@ -30,28 +32,14 @@ def render(
     if messages is not None:
         if question is not None or system:
             raise InvalidRequestError("--messages has the whole dialogue: give no other message")
-        dialogue: Any = read_messages(_json(messages))
+        dialogue: Any = read_messages(read_json(messages, "--messages", "a JSON list of messages"))
     elif question is None:
         raise InvalidRequestError("no dialogue: give a QUESTION, or --messages FILE")
     else:
-        asked = read_stdin().strip() if question == "-" else question
+        asked = read_question(question)
         dialogue = [{"role": "system", "content": system}, {"role": "user", "content": asked}]
     with options.load() as model:
         text = model.render(dialogue)
         n_tokens = model.count_tokens(dialogue)
     print(printable(text) if sys.stdout.isatty() else text)
     note(f"{n_tokens:,} tokens")
-
-
-def _json(path: str) -> Any:
-    """Return what a file of JSON holds; - is standard input."""
-    try:
-        if path == "-":
-            return json.loads(read_stdin())
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise FileAccessError(f"{path}: {error.strerror}", param="messages") from None
-    except (ValueError, RecursionError) as error:
-        problem = f"{path}: expected a JSON list of messages: {error}"
-        raise InvalidRequestError(problem, param="messages") from None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from typing import NoReturn
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, NoReturn
 
-from ..stream import Stream
+if TYPE_CHECKING:
+    from rich.status import Status
 
 _NOT_SHOWN = {code: "\ufffd" for code in (*range(9), *range(11, 32), *range(127, 160))}
+_DELAY_S = 2.0
 
 
 def printable(text: str) -> str:
@@ -16,40 +19,77 @@ def printable(text: str) -> str:
     return text.translate(_NOT_SHOWN)
 
 
-def print_stream(stream: Stream, interruptible: bool = False) -> tuple[str, tuple[int, ...]]:
-    """Print a reply as it comes; return its text and ids, also where Ctrl-C may end it."""
-    is_terminal = sys.stdout.isatty()
-    text = ""
-    token_ids: tuple[int, ...] = ()
-    with contextlib.suppress(*[KeyboardInterrupt] if interruptible else ()):
-        for chunk in stream:
-            text += chunk.text
-            token_ids += chunk.token_ids
-            sys.stdout.write(printable(chunk.text) if is_terminal else chunk.text)
-            sys.stdout.flush()
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    return text, token_ids
+class Waiting:
+    """Says on stderr what takes so long: after two seconds, where stderr is a terminal."""
+
+    def __init__(self, what: str) -> None:
+        """Begin to wait."""
+        self._what = what
+        self._lock = threading.Lock()
+        self._status: Status | None = None
+        self._timer = threading.Timer(_DELAY_S, self._show)
+        self._timer.daemon = True
+        if sys.stderr and sys.stderr.isatty():
+            self._timer.start()
+
+    def _show(self) -> None:
+        from rich.console import Console
+
+        with self._lock:
+            if not self._timer.finished.is_set():  # closed meanwhile
+                self._status = Console(stderr=True).status(self._what)
+                self._status.start()
+
+    def close(self) -> None:
+        """Remove what was said."""
+        self._timer.cancel()
+        with self._lock:
+            if self._status:
+                self._status.stop()
+                self._status = None
 
 
 def read_stdin() -> str:
     """Return what is on standard input, U+FFFD for what is no UTF-8."""
-    return sys.stdin.buffer.read().decode("utf-8", "replace") if sys.stdin else ""
+    if not sys.stdin:
+        return ""
+    with closing(Waiting("waiting for the end of standard input (</dev/null where there is none)")):
+        return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def read_question(argument: str | None) -> str:
+    """Return what is asked: the argument, and what a pipe or a file brings beside it."""
+    if argument == "-" or (not argument and not at_keyboard()):
+        return read_stdin().strip()
+    beside = "" if at_keyboard() else read_stdin().strip("\n").rstrip()
+    return "\n\n".join(filter(None, [argument, beside]))
+
+
+def at_keyboard() -> bool:
+    """Return whether a person types at standard input."""
+    return bool(sys.stdin and sys.stdin.isatty())
 
 
 def note(text: str) -> None:
     """Print a remark on stderr."""
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, markup=False).print(printable(text), style="dim")
+    _print_on_stderr(text, "dim")
 
 
 def report(error: str) -> None:
     """Print an error on stderr, as one line."""
+    _print_on_stderr(f"error: {error}", "red")
+
+
+def warn(warning: str) -> None:
+    """Print a warning on stderr."""
+    _print_on_stderr(f"warning: {warning}", "yellow")
+
+
+def _print_on_stderr(text: str, style: str) -> None:
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"error: {printable(error)}", style="red")
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console.print(printable(text), style=style, soft_wrap=not console.is_terminal)
 
 
 def fail(error: str) -> NoReturn:
