@@ -8,7 +8,8 @@ import langchain_starchat
 
 
 def test_it_exports_its_models_and_its_version() -> None:
-    names = {"ChatStarChat", "ContextOverflow", "StarChatEmbeddings", "StarChatLLM", "__version__"}
+    models = {"ChatStarChat", "StarChatEmbeddings", "StarChatLLM"}
+    names = models | {"ContextOverflow", "CutReplyError", "__version__"}
     assert set(langchain_starchat.__all__) == names
     assert all(getattr(langchain_starchat, name) for name in names)
 
