@@ -27,8 +27,10 @@ def adjusted(
     x = np.asarray(logits, np.float32).astype(np.float64)
     for id, bias in p.get("logit_bias", {}).items():
         x[id] = np.float32(x[id] + bias)
-    counts = Counter(out)
-    for id in {*seen, *out}:
+    recent = [*((id, False) for id in seen), *((id, True) for id in out)]
+    recent = recent[-p.get("repetition_window", 0) :]  # [-0:] is all
+    counts = Counter(id for id, is_output in recent if is_output)
+    for id in {id for id, _ in recent}:
         penalty = p.get("repetition_penalty", 1.0)
         x[id] = x[id] / penalty if x[id] > 0 else x[id] * penalty
         if counts[id]:
@@ -102,6 +104,7 @@ parameters = st.fixed_dictionaries(
         "repetition_penalty": st.floats(0.1, 5),
         "frequency_penalty": st.floats(-2, 2),
         "presence_penalty": st.floats(-2, 2),
+        "repetition_window": st.integers(0, 8),
         "logit_bias": st.dictionaries(ids, st.floats(-100, 100)),
         "min_tokens": st.integers(0, 4),
         "stop_token_ids": st.lists(ids, max_size=3),
@@ -212,6 +215,13 @@ def test_extreme_values_stay_numbers() -> None:
     assert candidates(logits, p, seen=[0, 1, 2]) == {0: 1.0}
 
 
+def test_what_left_the_window_is_not_penalized() -> None:
+    p = {"temperature": 0, "presence_penalty": 2.0, "repetition_window": 2}
+    assert [sample([9, 8, 0], p, out=[0, *[2] * n]) for n in range(4)] == [1, 1, 0, 0]
+    p = {"temperature": 0, "repetition_penalty": 2.0, "repetition_window": 3}
+    assert [sample([9, 8, 0], p, seen=[0, *[2] * n]) for n in range(4)] == [1, 1, 1, 0]
+
+
 def test_min_tokens_masks_stop_ids_until_reached() -> None:
     p = {"temperature": 0, "min_tokens": 2, "stop_token_ids": [0]}
     assert [sample([9, 1, 0], p, out=[1] * n) for n in range(4)] == [1, 1, 0, 0]
@@ -252,6 +262,7 @@ def test_every_token_masked() -> None:
         ({"repetition_penalty": 0}, "repetition_penalty: expected a finite number above 0"),
         ({"frequency_penalty": 2.5}, "frequency_penalty: expected -2 to 2 (0: off), got 2.5"),
         ({"presence_penalty": math.nan}, "presence_penalty: expected -2 to 2 (0: off), got nan"),
+        ({"repetition_window": -1}, "repetition_window: expected at least 0 (0: all tokens)"),
         ({"logit_bias": {9: 1}}, "logit_bias: expected a token id from 0 to 7, got 9"),
         ({"logit_bias": {2: math.nan}}, "logit_bias[2]: expected a finite number, or -inf"),
         ({"stop_token_ids": [-1]}, "stop_token_ids: expected a token id from 0 to 7, got -1"),

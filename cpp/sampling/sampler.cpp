@@ -45,8 +45,14 @@ Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt)
       random_(params_.seed),
       has_penalties_(params_.repetition_penalty != 1 || params_.frequency_penalty != 0 ||
                      params_.presence_penalty != 0) {
-  if (has_penalties_)
-    for (const int32_t id : prompt) counts_.try_emplace(id, 0);
+  if (!has_penalties_) return;
+  if (params_.repetition_window > 0) {
+    const auto n = std::min<uint64_t>(params_.repetition_window, prompt.size());
+    window_.assign(prompt.end() - n, prompt.end());
+    n_prompt_in_window_ = n;
+    prompt = prompt.last(n);
+  }
+  for (const int32_t id : prompt) ++seen_[id].n_in_prompt;
 }
 
 bool Sampler::is_stop(int32_t id) const {
@@ -72,7 +78,7 @@ void Sampler::constrain(std::unique_ptr<Constraint> constraint, std::span<const 
 
 void Sampler::remember(int32_t id) {
   ++n_generated_;
-  if (has_penalties_) ++counts_[id];
+  if (has_penalties_) count(id);
   if (!constraint_ || is_stop(id)) return;
   if (n_lead_ > 0)
     --n_lead_;
@@ -80,6 +86,22 @@ void Sampler::remember(int32_t id) {
     constraint_->accept(id);
   if (n_forced_used_ < forced_.size()) ++n_forced_used_;
   if (forced().empty()) look_ahead();
+}
+
+void Sampler::count(int32_t id) {
+  ++seen_[id].n_in_reply;
+  if (params_.repetition_window == 0) return;
+  window_.push_back(id);
+  if (std::cmp_less_equal(window_.size(), params_.repetition_window)) return;
+  const auto oldest = seen_.find(window_.front());
+  window_.pop_front();
+  if (n_prompt_in_window_ > 0) {
+    --n_prompt_in_window_;
+    --oldest->second.n_in_prompt;
+  } else {
+    --oldest->second.n_in_reply;
+  }
+  if (oldest->second.n_in_prompt + oldest->second.n_in_reply == 0) seen_.erase(oldest);
 }
 
 // Finds what may come next: forced ids, up to the first that logit_bias bans; or else a mask.
@@ -189,11 +211,12 @@ bool Sampler::adjust(std::span<float> logits) {
     return logit < -FLT_MAX ? -kInfinity : static_cast<float>(std::min<double>(logit, FLT_MAX));
   };
   for (const auto& [id, bias] : params_.logit_bias) logits[id] = narrowed(logits[id] + bias);
-  for (const auto& [id, count] : counts_) {
+  for (const auto& [id, seen] : seen_) {
     double logit = logits[id];
     logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
-    if (count > 0)
-      logit -= params_.frequency_penalty * static_cast<double>(count) + params_.presence_penalty;
+    if (seen.n_in_reply > 0)
+      logit -= params_.frequency_penalty * static_cast<double>(seen.n_in_reply) +
+               params_.presence_penalty;
     logits[id] = narrowed(logit);
   }
   const bool masks_stop = n_generated_ < params_.min_tokens && !params_.stop_token_ids.empty();
@@ -207,7 +230,7 @@ bool Sampler::adjust(std::span<float> logits) {
       for (size_t j = 0; j < n; ++j) logits[i + j] = word >> j & 1 ? logits[i + j] : -kInfinity;
     }
   }
-  return masks_stop || constraint_ || !counts_.empty() || !params_.logit_bias.empty();
+  return masks_stop || constraint_ || !seen_.empty() || !params_.logit_bias.empty();
 }
 
 // Applies all changes of single logits. scan() must have run.

@@ -4,6 +4,7 @@
 // every machine: fixed order of sums, ties go to the lowest id, no libm.
 #pragma once
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -61,6 +62,7 @@ class Sampler {
   const SamplingParams& params() const { return params_; }
 
  private:
+  void count(int32_t id);
   void scan(std::span<const float> logits);
   bool adjust(std::span<float> logits);
   void look_ahead();
@@ -76,7 +78,12 @@ class Sampler {
   Random random_;
   bool has_penalties_;
   int64_t n_generated_ = 0;
-  std::unordered_map<int32_t, int64_t> counts_;  // seen id → count in the output (0: prompt only)
+  struct Seen {
+    int64_t n_in_prompt = 0, n_in_reply = 0;
+  };
+  std::unordered_map<int32_t, Seen> seen_;  // by id; what left the window is not counted
+  std::deque<int32_t> window_;              // the last ids; empty if all count
+  size_t n_prompt_in_window_ = 0;           // its first ids are of the prompt
 
   std::unique_ptr<Constraint> constraint_;
   std::unique_ptr<Constraint> otherwise_;  // not null: decide() has to run

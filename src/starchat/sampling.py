@@ -29,6 +29,7 @@ _OTHER_NAMES = {  # ours: those of other libraries
     "model_path": ("model", "model_name", "model_id", "model_file"),
     "stop": ("stop_sequences", "stop_strings", "stop_words"),
     "repetition_penalty": ("repeat_penalty",),
+    "repetition_window": ("repeat_last_n", "penalty_last_n", "last_n_tokens"),
     "logprobs": ("top_logprobs",),
 }
 
@@ -105,6 +106,9 @@ class SamplingParams:
     presence_penalty: float = _parameter(
         0.0, check_number, "Subtracted from the logits of what is in the reply; 0: off."
     )
+    repetition_window: int = _parameter(
+        0, check_integer, "Penalties see the last so many tokens of prompt and reply; 0: all."
+    )
     logit_bias: Mapping[int, float] = _parameter(
         dict, check_bias, "Token id → what is added to its logit; -inf bans it."
     )
@@ -174,6 +178,7 @@ class SamplingOptions(TypedDict, total=False):
     repetition_penalty: float | None
     frequency_penalty: float | None
     presence_penalty: float | None
+    repetition_window: int | None
     logit_bias: Mapping[int, float] | None
     seed: int | None
     stop: str | Sequence[str] | None

@@ -94,6 +94,8 @@ class StarChatSettings(ModelSettings):
     """Subtracted from a logit for each time in the reply; 0: off."""
     presence_penalty: float | None = None
     """Subtracted from the logits of what is in the reply; 0: off."""
+    repetition_window: int | None = None
+    """Penalties see the last so many tokens of prompt and reply; 0: all."""
     logit_bias: dict[int, float] | None = None
     """Token id → what is added to its logit; -inf bans it."""
     seed: int | None = None

@@ -215,6 +215,7 @@ def test_every_sampling_parameter_arrives(monkeypatch: pytest.MonkeyPatch, as_fi
         "repetition_penalty": 1.1,
         "frequency_penalty": 0.2,
         "presence_penalty": 0.3,
+        "repetition_window": 64,
         "logit_bias": {7: -1.0},
         "seed": 11,
         "stop": ["###"],

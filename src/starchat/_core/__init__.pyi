@@ -35,6 +35,7 @@ class SamplingParams:
     repetition_penalty: float  # Divides positive logits, multiplies negative ones; 1: off.
     frequency_penalty: float  # Subtracted for each time in the reply.
     presence_penalty: float  # Subtracted once for what is in the reply.
+    repetition_window: int  # Penalties see only so many last tokens of both; 0: all.
     logit_bias: Mapping[int, float]  # Added to single logits; -inf bans the token.
     seed: int  # 64 bits.
     stop_token_ids: Sequence[int]  # End the reply and are not part of it.

@@ -117,6 +117,10 @@ class StarChat(ModelSettings, ParsablePredictions):
     presence_penalty: float | None = Field(
         default=None, description="Subtracted from the logits of what is in the reply; 0: off."
     )
+    repetition_window: int | None = Field(
+        default=None,
+        description="Penalties see the last so many tokens of prompt and reply; 0: all.",
+    )
     logit_bias: dict[int, float] | None = Field(
         default=None, description="Token id → what is added to its logit; -inf bans it."
     )
