@@ -571,7 +571,7 @@ def test_the_same_constraint_is_compiled_once(tiny: StarChat) -> None:
 def test_without_llguidance_the_error_says_what_to_install(
     tiny: StarChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "llguidance._lib", None)
+    monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UnsupportedFeatureError, match=r'pip install "starchat\[grammar\]"'):
         tiny.complete("x", choice=["a"])
     assert tiny.complete("x", max_tokens=1)

@@ -6,11 +6,13 @@ comes out on one line as json.dumps writes it: ", " and ": ", and no other white
 
 from __future__ import annotations
 
-import importlib
+import functools
+import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, Literal
 
 from .. import _core
@@ -110,9 +112,9 @@ def _lark(text: str) -> str:
     """Return Lark as it is, and GBNF, which has rules of the form `name ::= …`, as Lark."""
     if "::=" not in text:
         return _SCHEMA_IN_LARK.sub(_without_white_space, text) if "%json" in text else text
-    library()
+    to_lark = _gbnf_converter()
     try:
-        return str(importlib.import_module("llguidance.gbnf_to_lark").any_to_lark(text))
+        return str(to_lark(text))
     except Exception as error:  # its parser raises many classes
         raise ConstraintError.of("grammar", f"this GBNF cannot be read: {error}") from error
 
@@ -145,12 +147,31 @@ def _text(where: str, value: object) -> str:
 
 def library() -> str:
     """Return the path of llguidance's shared object."""
-    try:
-        path = importlib.import_module("llguidance._lib").__file__
-    except ImportError as error:
-        raise UnsupportedFeatureError(
-            "constraints need llguidance, which cannot be imported: "
-            f'pip install "starchat[grammar]" ({error})'
-        ) from error
+    path = _module("_lib").origin
     assert path is not None  # it is an extension module
     return path
+
+
+@functools.cache
+def _gbnf_converter() -> Callable[[str], str]:
+    spec = _module("gbnf_to_lark")
+    assert spec.loader is not None  # it is a file
+    converter = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(converter)
+    convert: Callable[[str], str] = converter.any_to_lark
+    return convert
+
+
+def _module(name: str) -> ModuleSpec:
+    """Return where a module of llguidance is.
+
+    Nothing is imported: the package reads files of its own, perhaps within an event loop.
+    """
+    package = importlib.util.find_spec("llguidance")
+    folders = package.submodule_search_locations if package else None
+    spec = PathFinder.find_spec(f"llguidance.{name}", folders) if folders else None
+    if spec is None:
+        raise UnsupportedFeatureError(
+            'constraints need llguidance, which is missing: pip install "starchat[grammar]"'
+        )
+    return spec
