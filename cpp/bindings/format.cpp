@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <memory>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -48,6 +50,23 @@ py::dict tensor_summary(const StoredTensor& tensor) {
 int32_t context_size(const std::string& path) {
   const GilReleased released;
   return open_model(path).config.n_ctx;
+}
+
+std::shared_ptr<Tokenizer> read_tokenizer(const std::string& path) {
+  const GilReleased released;
+  return std::make_shared<Tokenizer>(open_model(path).vocabulary);
+}
+
+// The path behind links, the size and the time of change.
+py::tuple file_state(const std::string& path) {
+  std::string real;
+  FileIdentity identity{};
+  {
+    const GilReleased released;
+    identity = InputFile(path).identity();
+    real = std::filesystem::canonical(path).string();
+  }
+  return py::make_tuple(py::bytes(real), identity.size_bytes, identity.mtime_ns);
 }
 
 py::dict inspect(const py::object& path_like, const py::object& progress) {
@@ -98,6 +117,10 @@ void bind_format(py::module_& module) {
   module.def(
       "context_size", &context_size, py::arg("path"),
       "Return the tokens of context by a file's header, checked without loading its weights.");
+  module.def("read_tokenizer", &read_tokenizer, py::arg("path"),
+             "Return the tokenizer of a file, without loading its weights.");
+  module.def("file_state", &file_state, py::arg("path"),
+             "Return the path behind links, the size in bytes and the time of change in ns.");
 }
 
 }  // namespace starchat

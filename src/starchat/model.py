@@ -178,8 +178,7 @@ class StarChat:
         >>> StarChat.load().count_tokens([{"role": "user", "content": "Hello"}]) > 8
         True
         """
-        turns = check_messages(messages, Toolbox.check(tools), part=True)
-        return len(STARCHAT.render(turns, self._engine.tokenizer))
+        return STARCHAT.count_tokens(messages, Toolbox.check(tools), self._engine.tokenizer)
 
     def render(
         self,

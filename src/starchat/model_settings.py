@@ -5,7 +5,9 @@ Imports pydantic, which every adapter brings and nothing else in starchat needs.
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import (
@@ -18,10 +20,15 @@ from pydantic import (
 )
 
 from . import _core
-from .errors import StarChatError
+from .chat.framed_prompt import read_prompt
+from .chat.template import STARCHAT
+from .chat.tools import Toolbox
+from .checks import check_allow_special
+from .errors import StarChatError, unexpected
 from .lazy_model import Loader
 from .model import EMBEDDED, StarChat
 from .sampling import unknown_argument
+from .types import Messages
 
 __all__ = ["ModelSettings", "unknown_argument"]
 
@@ -63,15 +70,53 @@ class ModelSettings(BaseModel):
         """The model beneath, loaded now if it was not: `engine.info`, `engine.stats()` …"""
         return self._loader.load(self.model_path, self.n_threads, self.n_ctx)
 
+    @property
+    def _file(self) -> str:
+        return EMBEDDED if self.model_path is None else self.model_path
+
     def _context_size(self) -> int | None:
         """Return the context by the file's header, loading nothing; None where load would fail."""
-        file = EMBEDDED if self.model_path is None else self.model_path
         try:
-            own = _core.context_size(os.fsencode(file))
+            own = _core.context_size(os.fsencode(self._file))
         except (StarChatError, ValueError):
             return None
         return own if self.n_ctx is None else self.n_ctx if 2 <= self.n_ctx <= own else None
 
+    def _file_state(self) -> list[str | int]:
+        """Return the path behind links, size and time of change; [] where load would fail.
+
+        Asks the core, as `context_size` does: no call that an event loop must not make.
+        """
+        try:
+            real, size_bytes, mtime_ns = _core.file_state(os.fsencode(self._file))
+        except (StarChatError, ValueError):
+            return []
+        return [os.fsdecode(real), size_bytes, mtime_ns]
+
+    def _reader(self) -> _core.Tokenizer:
+        """Return the file's tokenizer, without its weights as long as they are not loaded."""
+        if model := self._loader.loaded(self.model_path, self.n_threads, self.n_ctx):
+            return model._engine.tokenizer
+        state = self._file_state()
+        return _read_tokenizer(*state) if state else self.engine._engine.tokenizer
+
+    def _prompt_ids(self, text: str, allow_special: bool | Sequence[str] | None) -> list[int]:
+        """Return the ids of a text as StarChat.tokenize_prompt does."""
+        if not isinstance(text, str):
+            raise unexpected("text", "a string", text)
+        allowed = None if allow_special is None else check_allow_special(allow_special)
+        return read_prompt(text, allowed, self._reader())
+
+    def _count_tokens(self, messages: Messages, tools: Sequence[Mapping[str, Any]]) -> int:
+        """Return what StarChat.count_tokens does."""
+        return STARCHAT.count_tokens(messages, Toolbox.check(tools), self._reader())
+
     async def _aengine(self) -> StarChat:
         """Load in a thread: it may take seconds."""
         return await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_tokenizer(path: str, *_: object) -> _core.Tokenizer:
+    """Return the tokenizer of a file; the other arguments tell its states apart."""
+    return _core.read_tokenizer(os.fsencode(path))

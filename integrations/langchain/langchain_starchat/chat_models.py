@@ -216,7 +216,7 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         if not messages:
             return 0
         dialogue = to_starchat(messages, self.model_name, part=True)
-        return self._model().count_tokens(dialogue, definitions(tools or ()))
+        return self._count_tokens(dialogue, definitions(tools or ()))
 
     @langchain_errors()
     def bind_tools(

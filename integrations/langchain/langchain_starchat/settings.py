@@ -6,7 +6,6 @@ Construction is cheap: weights are loaded at the first use. A call never changes
 from __future__ import annotations
 
 import dataclasses
-import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -127,18 +126,26 @@ class StarChatSettings(ModelSettings):
         """What an answer depends on, as the cache key: a replaced file is another model."""
         return {
             "model": self.model_name,
-            "model_file": _file_identity(self.model_path),
+            "model_file": self._file_identity(),
             "n_ctx": self.n_ctx,
             **{name: getattr(self, name) for name in (*SAMPLING, *CONSTRAINTS)},
             # LangChain overwrites "stop" with the call's own.
             "default_stop": self.stop,
         }
 
+    def _file_identity(self) -> list[str | int]:
+        if self.model_path is None:
+            return [EMBEDDED, starchat_version]
+        return self._file_state() or [self.model_path]  # loading reports what is wrong
+
     @langchain_errors()
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the token ids of plain text, by the model's own tokenizer."""
+        """Return the token ids of a text as a call reads it, by the model's own tokenizer."""
         custom = getattr(self, "custom_get_token_ids", None)
-        return list(custom(text)) if custom else self._model().tokenize(text)
+        if custom:
+            return list(custom(text))
+        # A field of StarChatLLM; the text of a message has no control tokens.
+        return self._prompt_ids(text, getattr(self, "allow_special", False))
 
     def _sampling(self, stop: list[str] | None, call: dict[str, Any]) -> ReplyOptions:
         """Merge the fields with a call's arguments, which win; starchat refuses unknown ones."""
@@ -163,15 +170,3 @@ def wide(config: Any, n_inputs: int) -> list[RunnableConfig]:
         default | own if own.get("max_concurrency") is None else own
         for own in get_config_list(config, n_inputs)
     ]
-
-
-def _file_identity(path: str | None) -> list[str | int]:
-    """Return path, size in bytes and time of change, without loading the file."""
-    if path is None:
-        return [EMBEDDED, starchat_version]
-    real = os.path.realpath(path)
-    try:
-        status = os.stat(real)
-    except OSError:  # loading reports what is wrong
-        return [real]
-    return [real, status.st_size, status.st_mtime_ns]

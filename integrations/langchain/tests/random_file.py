@@ -12,9 +12,9 @@ ROLES = [b"<|system|>", b"<|user|>", b"<|assistant|>", b"<|end|>"]
 VOCABULARY = [b"<|endoftext|>", *[bytes([value]) for value in range(256)], *ROLES]
 
 
-def write_random_file(path: Path, seed: int = 0) -> Path:
-    """Write a q8_0 file of 2 layers and a context of 96 tokens; return its path."""
-    sizes = {"n_ctx": 96, "n_embd": 64, "n_layer": 2}
+def write_random_file(path: Path, seed: int = 0, n_ctx: int = 96) -> Path:
+    """Write a q8_0 file of 2 layers; return its path."""
+    sizes = {"n_ctx": n_ctx, "n_embd": 64, "n_layer": 2}
     random = np.random.default_rng(seed)
     shapes = tensor_shapes(n_vocab=len(VOCABULARY), lm_head=False, **sizes)
     tensors = {name: random.normal(0, 0.1, shape) for name, shape in shapes.items()}

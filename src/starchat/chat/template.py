@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from .. import _core
 from ..errors import UnsupportedFeatureError
+from ..types import Messages
 from .call_reader import restated
-from .messages import Turn
+from .messages import Turn, check_messages
+from .tools import Toolbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class ChatTemplate:
             return prompt[: -1 - len(newline)]
         prompt.append(roles["assistant"])
         return prompt
+
+    def count_tokens(self, messages: Messages, tools: Toolbox, tokenizer: _core.Tokenizer) -> int:
+        """Return the tokens of a dialogue, or of a part of one, as a prompt."""
+        return len(self.render(check_messages(messages, tools, part=True), tokenizer))
 
     def marked(self, ids: Sequence[int], tokenizer: _core.Tokenizer) -> str:
         """Return the text of ids, every control token as «token»."""

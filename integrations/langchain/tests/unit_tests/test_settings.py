@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import ModelProfile
+from langchain_core.messages import HumanMessage
 
 from langchain_starchat import ChatStarChat, StarChatEmbeddings, StarChatLLM
 from random_file import write_random_file
@@ -91,6 +92,38 @@ def test_construction_loads_nothing(loads_seen: list[threading.Thread], tmp_path
         assert model.profile["max_output_tokens"] == own // 4
         assert repr(model) and model._identifying_params
     assert not loads_seen
+
+
+FRAMED = "<|system|>\n<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>"
+
+
+def test_counting_loads_no_weights(loads_seen: list[threading.Thread], tmp_path: Path) -> None:
+    file = write_random_file(tmp_path / "tiny.bin")
+    chat, llm = ChatStarChat(model_path=file), StarChatLLM(model_path=file)
+    messages = [HumanMessage(FRAMED)]
+    counts = [
+        chat.get_num_tokens_from_messages(messages),
+        chat.get_num_tokens(FRAMED),
+        llm.get_num_tokens(FRAMED),
+    ]
+    assert not loads_seen
+    usage = chat.invoke(messages, max_tokens=1).usage_metadata
+    assert usage is not None and counts[0] == usage["input_tokens"]
+    assert counts[1] == len(FRAMED)  # a message's text has no control tokens
+    assert counts == [
+        chat.get_num_tokens_from_messages(messages),
+        chat.get_num_tokens(FRAMED),
+        llm.get_num_tokens(FRAMED),
+    ]
+
+
+@pytest.mark.parametrize("allow_special", [None, True, False, ["<|user|>"]])
+def test_a_completion_model_counts_what_a_call_reads(tmp_path: Path, allow_special: Any) -> None:
+    file = write_random_file(tmp_path / "tiny.bin")
+    llm = StarChatLLM(model_path=file, max_tokens=1, allow_special=allow_special)
+    output = llm.generate([FRAMED]).llm_output
+    assert output is not None
+    assert llm.get_num_tokens(FRAMED) == output["token_usage"]["prompt_tokens"]
 
 
 def test_the_profile_tells_no_context_that_loading_refuses(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -174,15 +175,19 @@ class StarChat(ModelSettings, ParsablePredictions):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What the loaded model can do."""
-        info = self.engine.info
+        """What the model can do, by its file's header.
+
+        LlamaIndex looks at this on the event loop too: nothing is loaded, unless to raise what is
+        wrong with the file.
+        """
+        n_ctx = self._context_size() or self.engine.info.n_ctx
         return LLMMetadata(
-            context_window=info.n_ctx,
+            context_window=n_ctx,
             # LlamaIndex fills the rest with a template and texts: they get half at least.
-            num_output=min(self.max_tokens or min(_NUM_OUTPUT, info.n_ctx // 4), info.n_ctx // 2),
+            num_output=min(self.max_tokens or min(_NUM_OUTPUT, n_ctx // 4), n_ctx // 2),
             is_chat_model=True,
             is_function_calling_model=not self.own_template,
-            model_name=Path(info.file).stem,
+            model_name=Path(self._file).stem,
         )
 
     def to_payload(self) -> dict[str, Any]:
@@ -198,7 +203,7 @@ class StarChat(ModelSettings, ParsablePredictions):
     @property
     def tokenizer(self) -> Callable[[str], list[int]]:
         """The model's own tokenizer, for `Settings.tokenizer` and `tokenizer=` arguments."""
-        return self.engine.tokenize
+        return partial(self._prompt_ids, allow_special=False)
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
