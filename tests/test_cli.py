@@ -24,6 +24,7 @@ import starchat.bench
 import starchat.cli.bench
 import starchat.cli.conversation
 import starchat.cli.options
+import starchat.cli.terminal
 from starchat.cli.app import app
 
 pytestmark = pytest.mark.integration
@@ -255,19 +256,40 @@ def invoke(*arguments: str | Path, stdin: str = "", **settings: Any) -> Result:
     return CliRunner().invoke(app, [*map(str, arguments)], input=stdin, **settings)
 
 
-def test_standard_input_follows_the_question(tiny_model_path: Path) -> None:
-    code = "\n    def add(a, b):\n        return a + b\n"
-    beside = invoke("render", "What is this?", "-m", tiny_model_path, stdin=code)
-    assert f"What is this?\n\n{code.strip(chr(10))}«<|end|>»" in beside.stdout
-    dialogue = ["chat", "-m", tiny_model_path, *GREEDY]
-    asked = invoke(*dialogue, f"What is this?\n\n{code.strip(chr(10))}").stdout
-    assert invoke(*dialogue, "What is this?", stdin=code).stdout == asked
-    assert invoke(*dialogue, "What is this?").stdout != asked
+def test_standard_input_follows_the_question(
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def printed(text: str, *arguments: str) -> str:
+        (tmp_path / "stdin").write_text(text)
+        with open(tmp_path / "stdin") as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            app([*arguments, "-m", str(tiny_model_path)], standalone_mode=False)
+        return capsys.readouterr().out
+
+    code = "    def add(a, b):\n        return a + b"
+    assert f"What is this?\n\n{code}«<|end|>»" in printed(f"\n{code}\n", "render", "What is this?")
+    both = printed("", "chat", f"What is this?\n\n{code}", *GREEDY)
+    assert printed(f"\n{code}\n", "chat", "What is this?", *GREEDY) == both
+    assert printed("", "chat", "What is this?", *GREEDY) != both
+    with pytest.raises(starchat.InvalidRequestError, match="expected one of them"):
+        printed("b", "complete", "a", *GREEDY)
 
 
-def test_a_text_to_complete_comes_from_one_place(tiny_model_path: Path) -> None:
-    both = invoke("complete", "a", "-m", tiny_model_path, stdin="b")
-    assert "and another one on standard input: expected one of them" in str(both.exception)
+def test_a_pipe_without_a_writer_does_not_hang(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    with open(reading) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("starchat.cli.terminal._BEGIN_S", 0.01)
+        assert starchat.cli.terminal.read_question("Hi") == "Hi"
+        assert "nothing came on standard input within 0.01 s" in capsys.readouterr().err
+        os.write(writing, b"there")
+        os.close(writing)
+        assert starchat.cli.terminal.read_question("Hi") == "Hi\n\nthere"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import typer
 from ..errors import InvalidRequestError
 from .options import ReplyOptions, taking
 from .reply import print_reply, say_if_cut
-from .terminal import at_keyboard, read_stdin
+from .terminal import read_beside, read_stdin
 
 
 @taking(ReplyOptions)
@@ -32,7 +32,7 @@ def complete(
     """Continue a text: the prompt as it is, no roles around it."""
     if prompt is None or prompt == "-":
         prompt = read_stdin()
-    elif not at_keyboard() and read_stdin():
+    elif read_beside():
         problem = "a text as an argument and another one on standard input: expected one of them"
         raise InvalidRequestError(problem)
     with options.load() as model:

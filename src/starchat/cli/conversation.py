@@ -166,10 +166,11 @@ class Conversation:
             raise InvalidRequestError("/save FILE: expected the name of a file")
         turns = [turn for turn in self._system_turns() if turn["content"]] + self.turns
         messages = [{k: v for k, v in turn.items() if k != "token_ids"} for turn in turns]
+        text = json.dumps(messages, ensure_ascii=False, indent=1, default=asdict) + "\n"
         mode = "w" if file == self._file else "x"
         try:
             with open(file, mode, encoding="utf-8", opener=_for_the_owner) as out:
-                json.dump(messages, out, ensure_ascii=False, indent=1, default=asdict)
+                out.write(text)
         except FileExistsError:
             problem = f"{file}: exists: choose another name, or remove it"
             raise FileAccessError(problem) from None

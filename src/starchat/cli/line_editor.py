@@ -45,7 +45,8 @@ def reader(commands: Iterable[str]) -> Callable[[], str]:
 
     def read() -> str:
         print(file=screen, flush=True)
-        return unquoted(session.prompt([("ansicyan", PROMPT)]))
+        text = session.prompt([("ansicyan", PROMPT)])
+        return unquoted(text.encode("utf-8", "replace").decode())  # what is typed may be no UTF-8
 
     return read
 
@@ -106,7 +107,7 @@ def history() -> Any:
 
     class History(FileHistory):
         def store_string(self, string: str) -> None:
-            with suppress(OSError):  # the disk is full
+            with suppress(OSError, UnicodeError):  # the disk is full; no UTF-8
                 super().store_string(string)
 
     try:

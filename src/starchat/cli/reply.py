@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from ..stream import Stream
 from ..types import Chunk, FinishReason, Usage
-from .terminal import Waiting, note, printable
+from .terminal import Waiting, note, printable, unechoed
 
 
 class Reply(NamedTuple):
@@ -60,7 +60,7 @@ def print_reply(
     token_ids: tuple[int, ...] = ()
     last: Chunk | None = None
     stops = [KeyboardInterrupt] if interruptible else []
-    with suppress(*stops), closing(Waiting("reading the prompt")) as waiting:
+    with suppress(*stops), unechoed(), closing(Waiting("reading the prompt")) as waiting:
         stream = start()  # before anything is printed, as it may raise
         with stream, closing(_view(markdown)) as view:
             for last in stream:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
+import termios
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
 
 _NOT_SHOWN = {code: "\ufffd" for code in (*range(9), *range(11, 32), *range(127, 160))}
 _DELAY_S = 2.0
+_BEGIN_S = 30.0  # another model at the other end of a pipe loads before it writes
 
 
 def printable(text: str) -> str:
@@ -49,20 +54,49 @@ class Waiting:
                 self._status = None
 
 
-def read_stdin() -> str:
-    """Return what is on standard input, U+FFFD for what is no UTF-8."""
+def read_stdin(begin_s: float | None = None) -> str:
+    """Return what is on standard input, U+FFFD for what is no UTF-8.
+
+    Where nothing comes for `begin_s`, none, with a warning: not every pipe has a writer.
+    """
     if not sys.stdin:
         return ""
     with closing(Waiting("waiting for the end of standard input (</dev/null where there is none)")):
-        return sys.stdin.buffer.read().decode("utf-8", "replace")
+        if begin_s is None or select.select([sys.stdin.buffer], [], [], begin_s)[0]:
+            return sys.stdin.buffer.read().decode("utf-8", "replace")
+    warn(
+        f"nothing came on standard input within {begin_s:g} s: going on without it; </dev/null "
+        "where there is none"
+    )
+    return ""
+
+
+def read_beside() -> str:
+    """Return what a pipe or a file brings beside an argument."""
+    return "" if at_keyboard() else read_stdin(_BEGIN_S).strip("\n").rstrip()
 
 
 def read_question(argument: str | None) -> str:
-    """Return what is asked: the argument, and what a pipe or a file brings beside it."""
+    """Return what is asked: the argument, and what standard input brings beside it."""
     if argument == "-" or (not argument and not at_keyboard()):
         return read_stdin().strip()
-    beside = "" if at_keyboard() else read_stdin().strip("\n").rstrip()
-    return "\n\n".join(filter(None, [argument, beside]))
+    return "\n\n".join(filter(None, [argument, read_beside()]))
+
+
+@contextmanager
+def unechoed() -> Iterator[None]:
+    """Do not show what is typed meanwhile: it would move the lines of a live display."""
+    keyboard = sys.stdin.fileno() if at_keyboard() else -1
+    if keyboard < 0 or os.tcgetpgrp(keyboard) != os.getpgrp():  # a job in the background may not
+        yield
+        return
+    before = termios.tcgetattr(keyboard)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(keyboard, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
 def at_keyboard() -> bool:
