@@ -321,7 +321,7 @@ def test_options_are_the_keywords_of_the_methods(
 
     monkeypatch.setattr(starchat.StarChat, "stream_complete", remember)
     arguments = [str(tmp_path / "file") if each == "FILE" else each for each in options]
-    assert isinstance(invoke("complete", "a", *arguments).exception, Enough)
+    assert isinstance(invoke("complete", "-", *arguments, stdin="a").exception, Enough)
     assert given == [keywords]
 
 

@@ -87,7 +87,7 @@ def read_question(argument: str | None) -> str:
 def unechoed() -> Iterator[None]:
     """Do not show what is typed meanwhile: it would move the lines of a live display."""
     keyboard = sys.stdin.fileno() if at_keyboard() else -1
-    if keyboard < 0 or os.tcgetpgrp(keyboard) != os.getpgrp():  # a job in the background may not
+    if keyboard < 0 or _in_background(keyboard):
         yield
         return
     before = termios.tcgetattr(keyboard)
@@ -97,6 +97,14 @@ def unechoed() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+def _in_background(terminal: int) -> bool:
+    """Return whether this is a job in the background, which would stop if it set the terminal."""
+    try:
+        return os.tcgetpgrp(terminal) != os.getpgrp()
+    except OSError:  # not this process's controlling terminal: nobody stops it
+        return False
 
 
 def at_keyboard() -> bool:
