@@ -88,8 +88,8 @@ def check_whole(response: ChatResponse, is_parsed: bool = False) -> ChatResponse
     if blocks:
         last = blocks[-1]
         where = f"in or after a call of {last.tool_name!r}"
-        partial, text = arguments(last), last.tool_kwargs
-        text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+        partial, written = arguments(last), last.tool_kwargs
+        text = written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
     n_tokens = raw["usage"]["completion_tokens"]
     raise CutCallError(
         f"the reply was cut {where}, at {n_tokens} tokens: raise max_tokens, or shorten the prompt "
