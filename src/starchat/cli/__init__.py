@@ -38,7 +38,7 @@ def _run() -> None:
     warnings.showwarning = lambda message, *place: warn(in_command_words(Warning(message)))
     try:
         try:
-            app()
+            app(prog_name="starchat")
         finally:
             sys.stdout.flush()  # here, where a full disk can still be told
     except StarChatError as error:
