@@ -25,7 +25,7 @@ from langchain_starchat.request_options import (
     definitions,
     json_schema,
 )
-from langchain_starchat.settings import StarChatSettings, wide
+from langchain_starchat.settings import StarChatSettings, WideBatches, wide
 from langchain_starchat.structured_output import StructuredOutputParser, beside_raw, is_pydantic
 from starchat import Chunk, InvalidRequestError, StarChat
 from starchat.openai import read_tool_choice
@@ -52,7 +52,7 @@ _NO_ABILITIES = (  # LangChain reads a missing key as an ability
 )
 
 
-class ChatStarChat(StarChatSettings, BaseChatModel):
+class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
     """A StarChat model that runs in this process, on the CPU.
 
     Setup:
@@ -323,15 +323,6 @@ class ChatStarChat(StarChatSettings, BaseChatModel):
         """
         configs = wide(config, len(inputs))
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
-
-    def batch_as_completed(
-        self,
-        inputs: Sequence[LanguageModelInput],
-        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-        **kwargs: Any,
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield (index, answer) as `Runnable.batch_as_completed` does, as wide as `batch`."""
-        return super().batch_as_completed(inputs, wide(config, len(inputs)), **kwargs)
 
     @langchain_errors()
     def _generate(

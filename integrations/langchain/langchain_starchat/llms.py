@@ -22,11 +22,17 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import logprob_entries
-from langchain_starchat.settings import CONSTRAINTS, N_TOGETHER, SAMPLING, StarChatSettings
+from langchain_starchat.settings import (
+    CONSTRAINTS,
+    N_TOGETHER,
+    SAMPLING,
+    StarChatSettings,
+    WideBatches,
+)
 from starchat import AsyncStream, Chunk, Completion, ReplyOptions, Stream, Usage
 
 
-class StarChatLLM(StarChatSettings, BaseLLM):
+class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
     """A StarChat or StarCoder model that continues text, in this process and on the CPU.
 
     Setup:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from pydantic import model_validator
 
@@ -158,6 +160,28 @@ class StarChatSettings(ModelSettings):
         merged = {name: value for name, value in fields.items() if value is not None} | call
         merged.pop("stream", None)  # LangChain's own switch, already handled
         return cast(ReplyOptions, merged if stop is None else merged | {"stop": stop})
+
+
+class WideBatches(Runnable[LanguageModelInput, Any]):
+    """Answers a batch as wide as the engine computes it, also where answers come one by one."""
+
+    def batch_as_completed(
+        self,
+        inputs: Sequence[LanguageModelInput],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (index, answer) as `Runnable.batch_as_completed` does, as wide as `batch`."""
+        return super().batch_as_completed(inputs, wide(config, len(inputs)), **kwargs)
+
+    def abatch_as_completed(
+        self,
+        inputs: Sequence[LanguageModelInput],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Yield (index, answer) as `Runnable.abatch_as_completed` does, as wide as `batch`."""
+        return super().abatch_as_completed(inputs, wide(config, len(inputs)), **kwargs)
 
 
 def wide(config: Any, n_inputs: int) -> list[RunnableConfig]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -82,6 +84,31 @@ def test_a_batch_is_submitted_before_it_is_read(
     StarChatLLM(max_tokens=20).batch(PROMPTS)
     assert events[: len(PROMPTS)] == ["submit"] * len(PROMPTS)
     assert set(events[len(PROMPTS) :]) == {"read"}
+
+
+async def test_answers_that_come_one_by_one_are_computed_together(nano: StarChat) -> None:
+    n = min(32, (os.cpu_count() or 1) + 4) + 1  # more than the threads of a default executor
+    together = threading.Barrier(n, timeout=30)
+    n_begun, all_begun = 0, asyncio.Event()
+
+    class Watched(StarChatLLM):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            together.wait()
+            return super()._generate(*args, **kwargs)
+
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            nonlocal n_begun
+            n_begun += 1
+            if n_begun == n:
+                all_begun.set()
+            await asyncio.wait_for(all_begun.wait(), 30)
+            return await super()._agenerate(*args, **kwargs)
+
+    llm = Watched(max_tokens=1, temperature=0)
+    expected = dict(enumerate([StarChatLLM(max_tokens=1, temperature=0).invoke("import os")] * n))
+    inputs: list[Any] = ["import os"] * n
+    assert dict(llm.batch_as_completed(inputs)) == expected
+    assert {i: text async for i, text in llm.abatch_as_completed(inputs)} == expected
 
 
 @pytest.mark.parametrize("name", ["stream_complete", "astream_complete"])
