@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,11 @@ _TEXTS = ("text", "input_text", "output_text", "refusal")
 _NESTED = ("tool_result", "search_result", "document")  # Anthropic's, with content of their own
 _THOUGHTS = ("reasoning", "thinking", "redacted_thinking", "reasoning_content", "thought")
 _PLAIN = ("text/", "application/json", "application/xml")
-_MEDIA = ("image", "audio", "video", "file")
+_PLAIN_FORMATS = ("txt", "md", "csv", "html")
+_DATA_URL = re.compile(f"data:({'|'.join(_PLAIN)})[^,]*;base64,")
+_MEDIA = {"image": "image", "audio": "audio", "video": "video"} | dict.fromkeys(
+    ("file", "document", "media"), "file"
+)
 _DATA = ("base64", "data", "url", "uri", "file_id", "source", "source_type", "bytes")
 
 
@@ -40,8 +45,10 @@ def content_text(where: str, content: Any, role: Role, *, lenient: bool = False)
 
 def _block(where: str, block: Any, role: Role, lenient: bool) -> str:
     kind = block.get("type") if isinstance(block, Mapping) else "text"
-    if kind in _TEXTS and (role != "assistant" or kind != "refusal" or block.get(kind)):
-        return read_text_part(where, block)
+    is_asked = role in ("system", "user") and not lenient
+    if kind in _TEXTS:
+        is_empty = isinstance(block, Mapping) and not block.get("text") and not block.get("refusal")
+        return "" if is_empty and not is_asked else read_text_part(where, block)
     if kind == "non_standard" and isinstance(block.get("value"), Mapping):
         return _block(where, block["value"], role, lenient)
     if role == "assistant" and kind in _THOUGHTS:
@@ -49,10 +56,10 @@ def _block(where: str, block: Any, role: Role, lenient: bool) -> str:
     text = _text(where, block, role, lenient)
     if text is not None:
         return text
-    if role in ("system", "user") and not lenient:
+    if is_asked:
         return read_text_part(where, block)  # which says what the block is
-    name = f"{kind} {block.get('mime_type')}"
-    media = next((word for word in _MEDIA if word in name), None)
+    name = f"{kind or next(iter(block), '')} {block.get('mime_type')}"
+    media = next((shown for word, shown in _MEDIA.items() if word in name), None)
     if role == "assistant":  # calls, server tools, citations …
         return f"[{media} not shown]" if media else ""
     if media or not block.keys().isdisjoint(_DATA):
@@ -76,14 +83,19 @@ def _text(where: str, block: Mapping[str, Any], role: Role, lenient: bool) -> st
         case {"type": kind, "content": content} if kind in _NESTED:
             inner: Role = "tool" if kind == "tool_result" else role
             return content_text(f"{where}.content", content, inner, lenient=lenient)
-        case {"mime_type": str(mime), "base64": str(data)} if mime.startswith(_PLAIN):
+        case (
+            {"mime_type": str(mime), "base64": str(data)}
+            | {"mime_type": str(mime), "source_type": "base64", "data": str(data)}
+            | {"type": "media", "mime_type": str(mime), "data": str(data) | bytes(data)}
+            | {"source": {"type": "base64", "media_type": str(mime), "data": str(data)}}
+        ) if mime.startswith(_PLAIN):
             return _decoded(where, data)
-        case {"mime_type": str(mime), "source_type": "base64", "data": str(data)} if (
-            mime.startswith(_PLAIN)
+        case {"file_data": str(url)} | {"file": {"file_data": str(url)}} if (
+            found := _DATA_URL.match(url)
         ):
-            return _decoded(where, data)
-        case {"source": {"type": "base64", "media_type": str(mime), "data": str(data)}} if (
-            mime.startswith(_PLAIN)
+            return _decoded(where, url[found.end() :])
+        case {"document": {"format": str(form), "source": {"bytes": bytes(data)}}} if (
+            form in _PLAIN_FORMATS
         ):
             return _decoded(where, data)
     return None
@@ -93,7 +105,9 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=repr)
 
 
-def _decoded(where: str, data: str) -> str:
+def _decoded(where: str, data: str | bytes) -> str:
+    if isinstance(data, bytes):
+        return data.decode("utf-8", "replace")
     try:
         return base64.b64decode(data, validate=True).decode("utf-8", "replace")
     except ValueError as exc:

@@ -15,6 +15,7 @@ from langchain_core.messages import (
     AIMessageChunk,
     BaseMessage,
     ChatMessage,
+    FunctionMessage,
     HumanMessage,
     InvalidToolCall,
     SystemMessage,
@@ -35,6 +36,7 @@ _KINDS: dict[type[BaseMessage], Role] = {
     HumanMessage: "user",
     AIMessage: "assistant",
     ToolMessage: "tool",
+    FunctionMessage: "tool",
 }
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -42,6 +44,10 @@ _ROLES: dict[str, Role] = {
     "human": "user",
     "assistant": "assistant",
     "ai": "assistant",
+    "model": "assistant",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
 }
 
 
@@ -57,14 +63,21 @@ def to_starchat(
     dialogue, which is only to be counted.
     """
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
-    turns = [_turn(m, i, model_name, answered, part) for i, m in enumerate(messages)]
-    nameless: list[str] = []  # ids given to calls that had none, and are not answered yet
-    for index, (message, turn) in enumerate(zip(messages, turns, strict=True)):
+    turns: list[Message] = []
+    nameless: list[ToolCall] = []  # calls that had no id, and are not answered yet
+    for index, message in enumerate(messages):
+        turn = _turn(message, index, model_name, part)
         if isinstance(message, AIMessage):
-            calls = enumerate(message.tool_calls)
-            nameless = [f"call_{index}_{number}" for number, call in calls if not call["id"]]
+            calls = _history_calls(message, index, answered)
+            nameless = [call for call in calls if call.id.startswith(_given_id(index))]
+            if calls:
+                turn["tool_calls"] = calls
         elif nameless and turn.get("tool_call_id") == "":
-            turn["tool_call_id"] = nameless.pop(0)
+            named = [call for call in nameless if call.name == turn.get("name")]
+            call = (named or nameless)[0]
+            nameless.remove(call)
+            turn["tool_call_id"] = call.id
+        turns.append(turn)
     if part:  # a result may stand before its call, which has the tool's name
         callers = [message for message in messages if isinstance(message, AIMessage)]
         names = {call["id"]: call["name"] for m in callers for call in m.tool_calls}
@@ -190,30 +203,43 @@ def written_arguments(cut: str) -> str:
     return written if ending and _unparsable_ending(written) == ending[0] else cut
 
 
-def _turn(
-    message: BaseMessage, index: int, model_name: str, answered: set[str], part: bool
-) -> Message:
+def _given_id(index: int, number: int | str = "") -> str:
+    """Return the id of a call without one, which no other message has; or how such ids begin."""
+    return f"call_{index}_{number}"
+
+
+def _history_calls(message: AIMessage, index: int, answered: set[str]) -> list[ToolCall]:
+    calls = [
+        ToolCall(call["id"] or _given_id(index, number), call["name"], call["args"])
+        for number, call in enumerate(message.tool_calls)
+    ]
+    cut = [call for call in message.invalid_tool_calls if call["id"] in answered]
+    calls += [ToolCall(call["id"] or "", call["name"] or "unknown", {}) for call in cut]
+    match message.additional_kwargs.get("function_call"):
+        case {"name": str(name), "arguments": arguments} if not calls:  # OpenAI's form of 2023
+            if isinstance(arguments, str):
+                arguments = parse_partial_json(arguments or "{}")
+            given = arguments if isinstance(arguments, dict) else {}
+            calls = [ToolCall(_given_id(index, 0), name, given)]
+    return calls
+
+
+def _turn(message: BaseMessage, index: int, model_name: str, part: bool) -> Message:
     turn = Message(role=_role(message, index, part), content="")
     where = f"messages[{index}].content"
     turn["content"] = content_text(where, message.content, turn["role"], lenient=part)
+    kwargs = message.additional_kwargs
     if isinstance(message, AIMessage):
-        turn["content"] = turn["content"] or message.additional_kwargs.get("refusal") or ""
-        calls = [
-            ToolCall(call["id"] or f"call_{index}_{number}", call["name"], call["args"])
-            for number, call in enumerate(message.tool_calls)
-        ]
-        cut = [call for call in message.invalid_tool_calls if call["id"] in answered]
-        calls += [ToolCall(call["id"] or "", call["name"] or "unknown", {}) for call in cut]
-        if calls:
-            turn["tool_calls"] = calls
-    if isinstance(message, ToolMessage):
-        turn["tool_call_id"] = message.tool_call_id
-        if message.name:
-            turn["name"] = message.name
-        if message.status == "error" and not turn["content"].lower().startswith("error"):
+        turn["content"] = turn["content"] or kwargs.get("refusal") or ""
+    if turn["role"] == "tool":
+        turn["tool_call_id"] = getattr(message, "tool_call_id", kwargs.get("tool_call_id")) or ""
+        if name := message.name or kwargs.get("name"):
+            turn["name"] = name
+        is_error = getattr(message, "status", "") == "error"
+        if is_error and not turn["content"].lower().startswith("error"):
             turn["content"] = f"Error: {turn['content']}"
     # Ids of another model would be other words. starchat itself checks that the text is unchanged.
-    token_ids = message.additional_kwargs.get("token_ids")
+    token_ids = kwargs.get("token_ids")
     if token_ids and message.response_metadata.get("model_name") == model_name:
         turn["token_ids"] = token_ids
     return turn

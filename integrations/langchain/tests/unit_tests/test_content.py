@@ -70,6 +70,13 @@ def test_a_refusal_beside_the_content_is_said() -> None:
             "[file not shown]",
         ),
         ({"type": "of_tomorrow", "data": "AAAA"}, "[file not shown]"),
+        (
+            {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA=="}},
+            "[file not shown]",
+        ),
+        ({"image": {"format": "png", "source": {"bytes": b"x"}}}, "[image not shown]"),
+        ({"document": {"format": "pdf", "source": {"bytes": b"x"}}}, "[file not shown]"),
+        ({"type": "text", "text": None}, ""),
         ({"type": "json", "json": {"é": [1]}}, '{"é": [1]}'),
         ({"json": [1, 2]}, "[1, 2]"),
         ({"type": "row", "id": 3}, '{"type": "row", "id": 3}'),
@@ -100,6 +107,11 @@ def test_what_a_tool_returns_is_text_or_a_placeholder(block: Any, expected: str)
             "type": "document",
             "source": {"type": "base64", "media_type": "text/plain", "data": NOTE},
         },
+        {"type": "file", "file": {"filename": "a", "file_data": f"data:text/plain;base64,{NOTE}"}},
+        {"type": "input_file", "file_data": f"data:text/csv;charset=utf-8;base64,{NOTE}"},
+        {"type": "media", "mime_type": "text/markdown", "data": NOTE},
+        {"type": "media", "mime_type": "text/markdown", "data": "naïve".encode()},
+        {"document": {"format": "md", "name": "a", "source": {"bytes": "naïve".encode()}}},
     ],
 )
 def test_a_text_file_is_its_text(kind: Any, block: Any) -> None:

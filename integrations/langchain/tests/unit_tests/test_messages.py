@@ -24,6 +24,7 @@ from langchain_core.messages import (
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
 from scripted_model import reply
 from starchat import Chunk, InvalidRequestError, TokenLogprob, ToolCall, Usage
+from starchat.chat.messages import check_messages
 
 
 def convert(*messages: BaseMessage) -> list[tuple[str, str]]:
@@ -71,11 +72,6 @@ def test_text_blocks_are_joined() -> None:
             r"messages\[0\].content\[0\]: expected a text block, got one of type 'image_url'",
             id="image",
         ),
-        pytest.param(
-            FunctionMessage(content="3", name="f"),
-            r"messages\[0\]: .* got 'function'",
-            id="function",
-        ),
         pytest.param(ChatMessage(content="x", role="judge"), "got 'judge'", id="unknown role"),
     ],
 )
@@ -122,6 +118,45 @@ def test_calls_and_their_results_have_a_place(content: Any) -> None:
 def test_a_failed_tool_says_so(content: str, shown: str) -> None:
     failed = ToolMessage(content, tool_call_id="c1", status="error")
     assert to_starchat([failed], "nano")[0]["content"] == shown
+
+
+def test_functions_of_2023_are_calls_and_results() -> None:
+    asked = {"function_call": {"name": "add", "arguments": '{"a": 1}'}}
+    answers = [
+        FunctionMessage(content="3", name="add"),
+        ChatMessage(content="3", role="function", additional_kwargs={"name": "add"}),
+        ChatMessage(content="3", role="tool", additional_kwargs={"tool_call_id": "call_0_0"}),
+    ]
+    for answer in answers:
+        called, result = to_starchat([AIMessage("", additional_kwargs=asked), answer], "nano")
+        assert called["tool_calls"] == [ToolCall("call_0_0", "add", {"a": 1})]
+        assert (result["role"], result["content"]) == ("tool", "3")
+        assert result["tool_call_id"] == "call_0_0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [("", {}), ('{"a": 1', {"a": 1}), ("[]", {}), (None, {}), ({"a": 1}, {"a": 1})],
+)
+def test_arguments_of_a_function_are_read_as_far_as_they_go(arguments: Any, read: Any) -> None:
+    called = {"function_call": {"name": "f", "arguments": arguments}}
+    (turn,) = to_starchat([AIMessage("", additional_kwargs=called)], "nano")
+    assert turn["tool_calls"] == [ToolCall("call_0_0", "f", read)]
+
+
+@pytest.mark.parametrize("before", [HumanMessage("?"), AIMessage("Hm.")])
+def test_a_function_that_was_not_called_has_no_result(before: BaseMessage) -> None:
+    messages = [before, FunctionMessage(content="3", name="f")]
+    with pytest.raises(InvalidRequestError, match="answers the call ''"):
+        check_messages(to_starchat(messages, "nano"))
+    assert check_messages(to_starchat(messages, "nano", part=True), part=True)
+
+
+def test_results_without_ids_find_the_call_of_their_name() -> None:
+    calls: Any = [{"name": name, "args": {}, "id": None} for name in ("add", "now")]
+    results = [ToolMessage(name, name=name, tool_call_id="") for name in ("now", "add")]
+    turns = to_starchat([AIMessage("", tool_calls=calls), *results], "nano")
+    assert [turn["tool_call_id"] for turn in turns[1:]] == ["call_0_1", "call_0_0"]
 
 
 def test_calls_and_results_without_ids_pair_in_order() -> None:
