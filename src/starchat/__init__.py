@@ -26,7 +26,8 @@ from .errors import (
     UnsupportedFeatureError,
     UnsupportedFormatError,
 )
-from .grammar.schemas import closed_schema, enforceable_schema, map_schema, untitled_schema
+from .grammar.class_schema import class_schema
+from .grammar.schemas import closed_schema, map_schema, untitled_schema
 from .lazy_model import Loader
 from .model import StarChat
 from .partial_json import json_so_far
@@ -84,8 +85,8 @@ __all__ = [
     "UnsupportedFeatureError",
     "UnsupportedFormatError",
     "Usage",
+    "class_schema",
     "closed_schema",
-    "enforceable_schema",
     "is_framed",
     "json_so_far",
     "map_schema",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel
+from pydantic.errors import PydanticUserError
+from typing_extensions import is_typeddict
 
+from langchain_starchat.structured_output import is_pydantic
 from starchat import (
     ChatOptions,
     Chunk,
     InvalidRequestError,
     Message,
     StarChat,
+    class_schema,
     closed_schema,
-    enforceable_schema,
     untitled_schema,
 )
 from starchat.openai import read_response_format, read_tool_choice, read_tools, system_first
@@ -69,19 +73,13 @@ def chat_request(dialogue: list[Message], arguments: Mapping[str, Any]) -> ChatR
 def definitions(tools: Sequence[Any], strict: bool | None = None) -> list[dict[str, Any]]:
     """Return the definitions of tools in any form that LangChain knows, in OpenAI's form.
 
-    A dict is not changed; schemas of classes and functions lose what no grammar can enforce.
+    References and definitions are kept: where a schema refers to itself, LangChain's own conversion
+    leaves a place that takes anything. Raises ConstraintError for types that no grammar can hold.
     """
-    read = read_tools(
-        [_in_openais_form(f"tools[{i}]", tool, strict) for i, tool in enumerate(tools)]
-    )
-    for tool, made in zip(tools, read, strict=True):
-        function = made.get("function", made)
-        if not isinstance(tool, dict) and "parameters" in function:
-            function["parameters"] = enforceable_schema(function["parameters"])
-    return read
+    return read_tools([_definition(f"tools[{i}]", tool, strict) for i, tool in enumerate(tools)])
 
 
-def _in_openais_form(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
+def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
     if isinstance(tool, dict) and not (
         (tool.get("type") in (None, "function", "object") or "input_schema" in tool)
         and _NAMES & tool.keys()
@@ -92,7 +90,73 @@ def _in_openais_form(where: str, tool: Any, strict: bool | None) -> dict[str, An
             "runs; pass a function, a tool, a class or the definition of a function"
         )
         raise InvalidRequestError.of(where, problem, got=repr(kind))
-    return convert_to_openai_tool(tool, strict=strict)
+    function = None if isinstance(tool, dict) else _function(tool)
+    if function is None:
+        return convert_to_openai_tool(tool, strict=strict)
+    if strict is not None:
+        function["strict"] = strict
+        if strict:
+            function["parameters"] = closed_schema(function["parameters"])
+    return {"type": "function", "function": function}
+
+
+def _function(tool: Any) -> dict[str, Any] | None:
+    """Return the function that a tool or class is; None where LangChain's conversion is whole."""
+    from langchain_core.tools import BaseTool, Tool  # imports much
+    from langchain_core.tools.base import create_schema_from_function
+
+    model, name, about = tool, "", ""
+    if isinstance(tool, BaseTool):
+        if isinstance(tool, Tool) and not tool.args_schema:
+            return None  # one text
+        model, name, about = tool.tool_call_schema, tool.name, tool.description
+    elif is_typeddict(tool):
+        return _function_of_typed_dict(tool)
+    elif callable(tool) and not isinstance(tool, type):
+        name = tool.__name__
+        model = create_schema_from_function(
+            name, tool, filter_args=(), parse_docstring=True, include_injected=False
+        )
+        about = model.__doc__ or ""
+    elif not is_pydantic(tool):
+        return None
+    schema = described = _schema(model)
+    if isinstance(reference := schema.get("$ref"), str):  # a class that holds itself
+        described = schema["$defs"][reference.rpartition("/")[2]]
+    untitled = untitled_schema({k: v for k, v in schema.items() if k != "description"})
+    name = name or described.get("title", model.__name__)
+    about = about or described.get("description", "")
+    return {"name": name, "description": about, "parameters": untitled}
+
+
+def _function_of_typed_dict(typed_dict: type) -> dict[str, Any] | None:
+    """Return the function that a TypedDict is, with the descriptions that LangChain reads."""
+    made: dict[str, Any] = {"name": typed_dict.__name__, "description": typed_dict.__doc__ or ""}
+    with suppress(RecursionError, TypeError):  # of dicts that hold themselves, of NotRequired
+        made = convert_to_openai_tool(typed_dict)["function"]
+    try:
+        schema = class_schema(typed_dict)
+    except PydanticUserError as error:  # typing's TypedDict before Python 3.12
+        if "parameters" in made:
+            return made
+        problem = f"{typed_dict.__name__} cannot be read: {error.message}"
+        raise InvalidRequestError.of("schema", problem) from error
+    schema.pop("description", None)
+    for name, argument in made.get("parameters", {}).get("properties", {}).items():
+        own = schema.get("properties", {}).get(name)
+        if own is not None and "description" in argument:
+            own["description"] = argument["description"]
+    return {**made, "parameters": untitled_schema(schema)}
+
+
+def _schema(model: Any) -> dict[str, Any]:
+    """Return the schema of a tool's arguments: a dict, or a class of pydantic 1 or 2."""
+    if isinstance(model, dict):
+        return model
+    if is_pydantic(model) and not issubclass(model, BaseModel):
+        schema: dict[str, Any] = model.schema()
+        return schema
+    return class_schema(model)
 
 
 def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
@@ -104,13 +168,14 @@ def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     >>> json_schema({"title": "T", "type": "object", "properties": {"a": {"title": "A"}}})
     {'type': 'object', 'properties': {'a': {}}, 'additionalProperties': False}
     """
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        # convert_to_json_schema resolves references, which fails for recursive classes
-        plain = enforceable_schema(schema.model_json_schema())
-    elif isinstance(schema, dict) and not _OF_FUNCTIONS & schema.keys():
-        plain = schema
+    if isinstance(schema, dict):
+        is_function = bool(_OF_FUNCTIONS & schema.keys())
+        plain = convert_to_json_schema(schema) if is_function else schema
+    elif is_pydantic(schema):
+        plain = _schema(schema)
     else:
-        plain = convert_to_json_schema(schema)
+        function = _definition("schema", schema, None)["function"]
+        plain = {"description": function["description"], **function["parameters"]}
     return closed_schema(untitled_schema(plain))
 
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from .. import _core
 from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError, unexpected
 from ..sampling import CONSTRAINTS
-from .schemas import check_exact, schema_of_named_keys
+from .enforcement import enforced_schema, problem_in
+from .schemas import check_exact
 
 # Literals, comments and expressions are matched too: what looks like a schema in them is none.
 _SCHEMA_IN_LARK = re.compile(
@@ -72,8 +73,9 @@ class Constraint:
         try:
             return engine.compile(library(), self.kind, self.text)
         except ConstraintError as error:
+            problem = problem_in(json.loads(self.text)) if self.kind == "json_schema" else None
             raise ConstraintError.of(
-                self.keyword, str(error), limit=error.limit, got=error.got
+                self.keyword, problem or str(error), limit=error.limit, got=error.got
             ) from None
 
 
@@ -90,15 +92,14 @@ def json_text(schema: object, where: str = "json_schema") -> str:
     if not isinstance(schema, Mapping):
         raise unexpected(where, "a JSON Schema as a dict, or True for any object", schema)
     try:
-        text = json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False)
-        plain = json.loads(text)  # as it is compiled: tuples are lists, enums are numbers
-        if "propertyNames" in text:
-            plain = schema_of_named_keys(plain)
-            text = json.dumps(plain)
+        # As it is compiled: tuples are lists, enums are numbers.
+        plain = json.loads(json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False))
+        check_exact(plain, where)
+        return json.dumps(enforced_schema(plain))
+    except ConstraintError:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         raise ConstraintError.of(where, f"the schema is no JSON: {error}") from error
-    check_exact(plain, where)
-    return text
 
 
 def _choice(value: object) -> str:

@@ -15,7 +15,7 @@ from ..errors import ConstraintError, shown
 
 Schema = dict[str, Any]
 
-_DEFINITIONS = {"$defs", "definitions"}
+DEFINITIONS = {"$defs", "definitions"}
 _MAX_RESOLVED = 500  # references; more than that would multiply the prompt
 _MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
 _SCHEMAS = {
@@ -28,10 +28,6 @@ _COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"}
 _TESTING = {"not", "if", "contains", "dependentSchemas"}
 _OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 _OF_OTHERS = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
-_OF_AN_ENUM = {"enum", "const", "type", "title", "description", "default"}
-_NAMES = ("string", None)  # the types that an enum of keys may state
-_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6"}
-_FORMATS |= {"uri", "uuid"}
 _NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
@@ -87,36 +83,20 @@ def prompt_schema(schema: Schema) -> Schema:
         nonlocal n_resolved
         if not isinstance(node, dict):
             return node
-        node = {key: value for key, value in node.items() if key not in _DEFINITIONS}
+        node = {key: value for key, value in node.items() if key not in DEFINITIONS}
         if "$ref" not in node:
             return map_below(node, lambda below: resolved(below, within))
         reference = node.pop("$ref")
         n_resolved += 1
-        target = _target(schema, reference)
+        found = target(schema, reference)
         if reference in within or n_resolved > _MAX_RESOLVED:
             raise LookupError
-        return resolved({**target, **node}, within | {reference})
+        return resolved({**found, **node}, within | {reference})
 
     try:
         return untitled_schema(resolved(schema, frozenset(["#"])))
     except LookupError:
         return untitled_schema(schema)
-
-
-def enforceable_schema(schema: Schema) -> Schema:
-    """Return a schema without keywords that no grammar enforces; it allows what this one does.
-
-    For schemas that pydantic makes of classes: it checks `uniqueItems` of a set or the format
-    "path" itself, and llguidance refuses schemas with them.
-
-    >>> enforceable_schema({"items": {"format": "path"}, "uniqueItems": True})
-    {'items': {}}
-    """
-
-    def is_enforced(key: str, value: Any) -> bool:
-        return key != "uniqueItems" and (key != "format" or value in _FORMATS)
-
-    return map_schema(schema, lambda node: {k: v for k, v in node.items() if is_enforced(k, v)})
 
 
 def closed_schema(schema: Schema) -> Schema:
@@ -133,42 +113,6 @@ def closed_schema(schema: Schema) -> Schema:
         return node | {"additionalProperties": False} if is_silent else node
 
     return schema if any(map(_combines, _all_schemas(schema))) else map_schema(schema, closed)
-
-
-def schema_of_named_keys(schema: Schema) -> Schema:
-    """Return an equal schema that lists the keys of its objects where they are of an enum.
-
-    llguidance has no `propertyNames`, by which pydantic says what keys a dict has.
-
-    >>> schema_of_named_keys({"propertyNames": {"const": "a"}, "additionalProperties": {}})
-    {'additionalProperties': False, 'properties': {'a': {}}}
-    """
-
-    def listed(node: Schema) -> Schema:
-        names = _names(schema, node.get("propertyNames"))
-        if names is None or "patternProperties" in node:
-            return node
-        own, others = node.get("properties", {}), node.get("additionalProperties", True)
-        known = {name: own.get(name, others) for name in names}
-        if others is False:
-            known = {name: own[name] for name in names if name in own}
-        kept = {key: node[key] for key in node if key != "propertyNames"}
-        return kept | {"additionalProperties": False, "properties": known}
-
-    return map_schema(schema, listed)
-
-
-def _names(schema: Schema, keys: Any) -> list[str] | None:
-    """Return the names that a schema of keys allows, None where it is no enum."""
-    if isinstance(keys, dict) and "$ref" in keys:
-        try:
-            keys = _target(schema, keys["$ref"])
-        except LookupError:
-            return None
-    if not isinstance(keys, dict) or keys.keys() - _OF_AN_ENUM or keys.get("type") not in _NAMES:
-        return None
-    names = keys.get("enum", [keys["const"]] if "const" in keys else None)
-    return [n for n in names if isinstance(n, str)] if isinstance(names, list) else None
 
 
 def check_exact(schema: Mapping[str, Any], where: str) -> None:
@@ -240,7 +184,7 @@ def _numbers(data: Any) -> Iterator[float]:
             yield value
 
 
-def _target(schema: Schema, reference: Any) -> Schema:
+def target(schema: Schema, reference: Any) -> Schema:
     """Return the schema that a reference within its own document points to.
 
     Raises LookupError where there is none.

@@ -30,8 +30,8 @@ from starchat import (
     InvalidRequestError,
     ReplyOptions,
     SamplingOptions,
+    class_schema,
     closed_schema,
-    enforceable_schema,
 )
 
 Options: TypeAlias = dict[str, Any]
@@ -174,7 +174,7 @@ class StructuredReply(Generic[Model]):
     @property
     def options(self) -> Options:
         """The arguments that make a chat method reply with one call, of this model."""
-        schema = _schema_of(self._output_cls)
+        schema = class_schema(self._output_cls)
         about = schema.pop("description", "")
         if self._is_root:
             definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
@@ -253,8 +253,4 @@ def _check_whole(last: Any, whole: type) -> None:
 
 def text_schema(model: type[Model]) -> dict[str, Any]:
     """Return the schema of a model's JSON where it is the text of a reply."""
-    return closed_schema(_schema_of(model))
-
-
-def _schema_of(model: type[Model]) -> dict[str, Any]:
-    return enforceable_schema(model.model_json_schema())
+    return closed_schema(class_schema(model))

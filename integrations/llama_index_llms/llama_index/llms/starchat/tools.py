@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
 from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.tools.types import ToolMetadata
 from llama_index.llms.starchat.errors import CutCallError
 
-from starchat import InvalidRequestError, enforceable_schema, json_so_far
+from starchat import InvalidRequestError, class_schema, json_so_far
 from starchat.openai import read_tool_choice
 
 if TYPE_CHECKING:
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 def definition(tool: BaseTool) -> dict[str, Any]:
     """Return a tool in starchat's form, by the name that LlamaIndex looks up."""
     about = tool.metadata
-    return {
-        "name": about.get_name(),
-        "description": about.description,
-        "parameters": enforceable_schema(about.get_parameters_dict()),
-    }
+    parameters = about.get_parameters_dict
+    own = getattr(parameters, "__func__", None) is not ToolMetadata.get_parameters_dict
+    if own or about.fn_schema is None:
+        schema = parameters()
+    else:
+        schema = class_schema(about.fn_schema)
+        schema.pop("description", None)  # of the class; the tool's own is beside it
+    return {"name": about.get_name(), "description": about.description, "parameters": schema}
 
 
 def resolved_choice(tool_choice: Any, tool_required: bool) -> str:

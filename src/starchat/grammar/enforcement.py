@@ -1,0 +1,321 @@
+"""A JSON Schema → the schema that a grammar enforces: all that it allows, the given one allows.
+
+llguidance knows few formats, no `propertyNames` and no `uniqueItems`: this module writes them by
+what llguidance knows. What cannot be held is a ConstraintError with its place in the schema.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date, timedelta
+from decimal import Decimal
+from itertools import combinations, permutations
+from math import comb, perm
+from typing import Any
+
+from ..errors import ConstraintError
+from .formats import NUMBERS, dates_between, patterns_of
+from .schemas import DEFINITIONS, Schema, map_below, map_schema, target
+
+_MOST_LISTS = 500  # of distinct items, which are written out: 0.2 s to compile
+_ABOUT = {"type", "title", "description", "default"}
+_OF_AN_ENUM = {"enum", "const", *_ABOUT}
+_OF_NAMES = {*_OF_AN_ENUM, "pattern", "format", "minLength", "maxLength", "allOf"} - {
+    "enum",
+    "const",
+}
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_OF_ARRAYS = ("type", "items", "minItems", "maxItems")
+_REMEDIES = {
+    "uniqueItems": "its items have too many values to write out all lists of distinct ones: leave "
+    "it out, and drop repeated items yourself (or ask for at most one item)",
+    "propertyNames": "only an enum, or one pattern, format or length of names can be held",
+    **dict.fromkeys(("not", "if", "then", "else"), "say what is allowed, with anyOf"),
+    **dict.fromkeys(("contains", "minContains", "maxContains"), "use prefixItems, or leave it out"),
+    **dict.fromkeys(
+        ("dependentRequired", "dependentSchemas", "dependencies"),
+        "use anyOf of objects with and without the property",
+    ),
+    **dict.fromkeys(
+        ("unevaluatedProperties", "unevaluatedItems"), "use additionalProperties or items"
+    ),
+    **dict.fromkeys(("$dynamicRef", "$recursiveRef"), "use $ref"),
+}
+REFUSED = "x-refused"
+"""A keyword of schemas made of classes: what of the class cannot be held, and a remedy."""
+
+
+def enforced_schema(schema: Schema) -> Schema:
+    """Return the schema that a grammar enforces; what none can stays, for llguidance to refuse.
+
+    >>> enforced_schema({"propertyNames": {"const": "a"}, "additionalProperties": {}})
+    {'additionalProperties': False, 'properties': {'a': {}}}
+    """
+
+    def enforced(node: Schema) -> Schema:
+        node = _listed(schema, _distinct(schema, _of_this_draft(node)))
+        node = _with_open_ends(_with_pattern(node))
+        # llguidance takes formats of numbers, and the one that is called "unknown".
+        return node | {"not": True} if isinstance(node.get("format"), str) else node
+
+    return map_schema(schema, enforced)
+
+
+def problem_in(schema: Schema) -> str | None:
+    """Return what of an enforced schema cannot be held, where, and what to do; None if all can.
+
+    >>> problem_in({"items": {"not": {}}})
+    'Unimplemented keys: ["not"] at #/items: say what is allowed, with anyOf'
+    """
+    for pointer, node in reachable(schema):
+        for problem, remedy in _problems(node):
+            return f"{problem} at {pointer}: {remedy}"
+    return None
+
+
+def check_class(schema: Schema, name: str) -> None:
+    """Raise ConstraintError for what of a class no schema can say.
+
+    >>> check_class({"type": "string"}, "Answer")
+    """
+    for pointer, node in reachable(schema):
+        if REFUSED in node:
+            raise ConstraintError.of(name, f"at {pointer}: {node[REFUSED]}")
+
+
+def reachable(schema: Schema) -> Iterator[tuple[str, Schema]]:
+    """Yield the schemas that apply to values, each with its place; definitions only if used.
+
+    >>> [pointer for pointer, _ in reachable({"$defs": {"a": {}, "b": {}}, "$ref": "#/$defs/a"})]
+    ['#', '#/$defs/a']
+    """
+    waiting: list[tuple[str, Any]] = [("#", schema)]
+    seen = set()
+    while waiting:
+        pointer, node = waiting.pop()
+        if not isinstance(node, dict) or pointer in seen:
+            continue
+        seen.add(pointer)
+        yield pointer, node
+        if isinstance(reference := node.get("$ref"), str):
+            with suppress(LookupError):  # llguidance says what is wrong
+                waiting.append((reference, target(schema, reference)))
+        for key, value in node.items():
+            if key in DEFINITIONS or key == "contentSchema":
+                continue
+            here = f"{pointer}/{key}"
+            below: list[Any] = []
+            map_below({key: value}, below.append)
+            if isinstance(value, dict) and len(below) == 1 and below[0] is value:
+                waiting.append((here, value))
+            elif isinstance(value, dict):
+                names = [name.replace("~", "~0").replace("/", "~1") for name in value]
+                waiting += [(f"{here}/{n}", each) for n, each in zip(names, below, strict=False)]
+            else:
+                waiting += [(f"{here}/{index}", each) for index, each in enumerate(below)]
+
+
+def _of_this_draft(node: Schema) -> Schema:
+    """Return a schema with what older drafts wrote in other words."""
+    now = {key: value for key, value in node.items() if key != "$schema"}
+    if isinstance(node.get("items"), list):
+        now["prefixItems"] = now.pop("items")
+        if "additionalItems" in now:
+            now["items"] = now.pop("additionalItems")
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(node.get(exclusive), bool):
+            del now[exclusive]
+            if node[exclusive] and bound in now:
+                now[exclusive] = now.pop(bound)
+    return now
+
+
+def _distinct(schema: Schema, node: Schema) -> Schema:
+    """Return an array of distinct items as the list of all such arrays, where there are few."""
+    if "uniqueItems" not in node:
+        return node
+    plain = {key: value for key, value in node.items() if key != "uniqueItems"}
+    least, most = node.get("minItems", 0), node.get("maxItems", _MOST_LISTS)
+    if node["uniqueItems"] is not True or (most == 0 or most == 1):
+        return plain
+    values = None if "prefixItems" in node else _values(schema, node.get("items"))
+    if values is None or not (isinstance(least, int) and isinstance(most, int)):
+        return node
+    n_values = len(values)
+    most = min(most, n_values)
+    lists: list[Any] = []
+    if sum(perm(n_values, n) for n in range(least, most + 1)) <= _MOST_LISTS:
+        lists = [list(some) for n in range(least, most + 1) for some in permutations(values, n)]
+    elif sum(comb(n_values, n) for n in range(least, most + 1)) <= _MOST_LISTS:
+        lists = [list(some) for n in range(least, most + 1) for some in combinations(values, n)]
+    types = node.get("type")
+    if isinstance(types, list) and "null" in types:
+        lists.append(None)
+    beside = {key: value for key, value in plain.items() if key not in _OF_ARRAYS}
+    return beside | {"enum": lists} if lists else node
+
+
+def _values(schema: Schema, node: Any) -> list[Any] | None:
+    """Return the values that a schema allows where it lists them, None where it does not."""
+    node = _resolved(schema, node)
+    if not isinstance(node, dict):
+        return None
+    if "const" in node or isinstance(node.get("enum"), list):
+        if node.keys() - _OF_AN_ENUM:
+            return None
+        values = node["enum"] if "enum" in node else [node["const"]]
+    elif isinstance(node.get("anyOf"), list):
+        parts = [_values(schema, each) for each in node["anyOf"]]
+        values = [value for part in parts if part is not None for value in part]
+        if None in parts or node.keys() - {"anyOf", *_OF_AN_ENUM}:
+            return None
+    else:
+        kinds = {"boolean": [True, False], "null": [None]}
+        if node.keys() - _OF_AN_ENUM or node.get("type") not in kinds:
+            return None
+        values = kinds[node["type"]]
+    distinct = {json.dumps(value, sort_keys=True): value for value in values}
+    return list(distinct.values())
+
+
+def _listed(schema: Schema, node: Schema) -> Schema:
+    """Return an object without `propertyNames`: its keys are listed, or match a pattern."""
+    if "propertyNames" not in node or "patternProperties" in node:
+        return node
+    names = _resolved(schema, node["propertyNames"])
+    kept = {key: node[key] for key in node if key != "propertyNames"}
+    own, others = node.get("properties", {}), node.get("additionalProperties", True)
+    if names is True or names == {}:
+        return kept
+    if not isinstance(names, dict) or names.get("type", "string") != "string":
+        return node
+    if ("enum" in names or "const" in names) and not names.keys() - _OF_AN_ENUM:
+        keys = names["enum"] if "enum" in names else [names["const"]]
+        known = {key: own.get(key, others) for key in keys if isinstance(key, str)}
+        if others is False:
+            known = {key: own[key] for key in known if key in own}
+        return kept | {"additionalProperties": False, "properties": known}
+    patterns = [*_patterns_of_names(names)]
+    if (
+        names.keys() - _OF_NAMES - _ABOUT
+        or len(patterns) > 1
+        or None in patterns
+        or (own and patterns)
+    ):
+        return node
+    if not patterns:  # any name
+        return kept
+    return kept | {"additionalProperties": False, "patternProperties": {patterns[0]: others}}
+
+
+def _patterns_of_names(names: Schema) -> Iterator[Any]:
+    """Yield the patterns that names match, all at once; None where one is not known."""
+    names = _with_pattern(names)
+    if "format" in names:
+        yield None
+    for part in (names, *names.get("allOf", ())):
+        if "pattern" in part:
+            yield part["pattern"]
+        elif part is not names:
+            yield None
+    if "minLength" in names or "maxLength" in names:
+        yield f"^(?s:.{{{names.get('minLength', 0)},{names.get('maxLength', '')}}})$"
+
+
+def _with_pattern(node: Schema) -> Schema:
+    """Return a schema that says in patterns and bounds what its `format` says."""
+    name = node.get("format")
+    if not isinstance(name, str):
+        return node
+    kept = {key: value for key, value in node.items() if key not in ("format", *_OF_FORMATS)}
+    types = node.get("type", ["string", "number"])
+    types = [types] if isinstance(types, str) else types
+    of_strings, of_numbers = "string" in types, "number" in types or "integer" in types
+    patterns, bounds = patterns_of(name), NUMBERS.get(name)
+    if "enum" in node or "const" in node or not (of_strings or of_numbers):
+        return kept
+    if not ((of_strings and patterns is not None) or (of_numbers and bounds is not None)):
+        return node
+    if any(key in node for key in _OF_FORMATS):
+        try:
+            patterns = [*(patterns or []), *_bounded(node)]
+        except (TypeError, ValueError):
+            return node
+    if of_strings and patterns:
+        kept["allOf"] = [
+            *node.get("allOf", ()),
+            *[{"pattern": f"^(?:{pattern})$"} for pattern in patterns],
+        ]
+    if of_numbers and bounds is not None:
+        for key, value in bounds.items():
+            tighter = {"minimum": max, "maximum": min}.get(key)
+            kept[key] = tighter(value, node.get(key, value)) if tighter else node.get(key, value)
+    return kept
+
+
+def _with_open_ends(node: Schema) -> Schema:
+    """Return a schema whose open range within two whole numbers is a little smaller.
+
+    llguidance 1.9 takes the excluded 0 of the numbers above 0 and below 0.5.
+    """
+    if any(not isinstance(node.get(key, 0), (int, float)) for key in _BOUNDS):
+        return node  # llguidance says what is wrong
+    least = max(node.get(key, -math.inf) for key in ("minimum", "exclusiveMinimum"))
+    most = min(node.get(key, math.inf) for key in ("maximum", "exclusiveMaximum"))
+    if node.get("type") == "integer" or not 0 < most - least < 1:
+        return node
+    low, high = Decimal(repr(least)), Decimal(repr(most))
+    step = Decimal(1).scaleb((high - low).adjusted() - 3)
+    smaller = dict(node)
+    if least == node.get("exclusiveMinimum") and low == int(low):
+        del smaller["exclusiveMinimum"]
+        smaller["minimum"] = float(low + step)
+    if most == node.get("exclusiveMaximum") and high == int(high):
+        del smaller["exclusiveMaximum"]
+        smaller["maximum"] = float(high - step)
+    return smaller
+
+
+_OF_FORMATS = (
+    *("formatMinimum", "formatMaximum"),
+    *("formatExclusiveMinimum", "formatExclusiveMaximum"),
+)
+
+
+def _bounded(node: Schema) -> list[str]:
+    """Return the patterns of a date's bounds; raise ValueError for those of other formats."""
+    if node["format"] != "date":
+        raise ValueError
+    days = {key: date.fromisoformat(node[key]) for key in _OF_FORMATS if key in node}
+    least, most = days.get("formatMinimum"), days.get("formatMaximum")
+    if after := days.get("formatExclusiveMinimum"):
+        least = max(after + timedelta(1), least or date.min)
+    if before := days.get("formatExclusiveMaximum"):
+        most = min(before - timedelta(1), most or date.max)
+    return dates_between(least, most)
+
+
+def _resolved(schema: Schema, node: Any) -> Any:
+    """Return what a schema that is a reference alone refers to."""
+    for _ in range(8):  # a reference may lead to the next
+        if not isinstance(node, dict) or "$ref" not in node or node.keys() - _OF_AN_ENUM - {"$ref"}:
+            break
+        try:
+            node = target(schema, node["$ref"])
+        except LookupError:
+            break
+    return node
+
+
+def _problems(node: Schema) -> Iterator[tuple[str, str]]:
+    """Yield what of a schema cannot be held, and what to do instead."""
+    if isinstance(node.get("format"), str):
+        if any(key in node for key in _OF_FORMATS):
+            yield "a bound of a format", 'only dates ("format": "date") can have one'
+        known = "docs/constraints.md lists the known ones; give a pattern instead, or leave it out"
+        yield f"Unknown format: {node['format']:.80}", known
+    for keyword in sorted(_REMEDIES.keys() & node.keys()):
+        yield f"Unimplemented keys: {json.dumps([keyword])}", _REMEDIES[keyword]
