@@ -26,8 +26,10 @@ from llama_index.core.bridge.pydantic import Field, field_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.llms.starchat.messages import to_starchat
+from llama_index.llms.starchat.parsers import ParsedDialogue
 from llama_index.llms.starchat.predictions import ParsablePredictions
 from llama_index.llms.starchat.responses import (
+    Part,
     Reply,
     chat_response,
     completion_response,
@@ -38,7 +40,13 @@ from llama_index.llms.starchat.responses import (
 )
 from llama_index.llms.starchat.stream_closing import aclosing_stream, closing_stream, opened
 from llama_index.llms.starchat.structured import CONSTRAINTS
-from llama_index.llms.starchat.tools import check_whole, definition, resolved_choice, selections
+from llama_index.llms.starchat.tools import (
+    check_whole,
+    definition,
+    made_of_class,
+    resolved_choice,
+    selections,
+)
 
 import starchat
 from starchat.model_settings import ModelSettings
@@ -209,21 +217,21 @@ class StarChat(ModelSettings, ParsablePredictions):
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return the reply to a dialogue."""
         request = self._chat(messages, kwargs)
-        return whole(chat_response, request.reply, request.submit(self.engine))
+        return whole(request.response, request.reply, request.submit(self.engine))
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return the reply to a dialogue."""
         request = self._chat(messages, kwargs)
         stream = request.submit(await self._aengine(), "a")
-        return await whole_async(chat_response, request.reply, stream)
+        return await whole_async(request.response, request.reply, stream)
 
     @closing_stream
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the reply to a dialogue; a wrong request raises at the call, not in the stream."""
         request = self._chat(messages, kwargs)
-        return responses(chat_response, request.reply, opened(request.submit(self.engine)))
+        return responses(request.response, request.reply, opened(request.submit(self.engine)))
 
     @aclosing_stream
     @llm_chat_callback()
@@ -233,7 +241,7 @@ class StarChat(ModelSettings, ParsablePredictions):
         """Stream the reply to a dialogue; a wrong request raises at the call, not in the stream."""
         request = self._chat(messages, kwargs)
         stream = request.submit(await self._aengine(), "a")
-        return responses_async(chat_response, request.reply, opened(stream))
+        return responses_async(request.response, request.reply, opened(stream))
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -285,10 +293,12 @@ class StarChat(ModelSettings, ParsablePredictions):
     ) -> dict[str, Any]:
         """Return what the chat methods are called with."""
         asked = [ChatMessage(user_msg)] if isinstance(user_msg, str) else [user_msg]
+        messages = [*(chat_history or []), *(asked if user_msg is not None else [])]
+        is_of_program = any(map(made_of_class, tools))  # which does not say so where it streams
         return {
-            "messages": [*(chat_history or []), *(asked if user_msg is not None else [])],
-            "tools": [definition(tool) for tool in tools],
-            "tool_choice": resolved_choice(tool_choice, tool_required),
+            "messages": ParsedDialogue(messages) if is_of_program else messages,
+            "tools": [definition(tool, messages) for tool in tools],
+            "tool_choice": resolved_choice(tool_choice, tool_required or is_of_program),
             "parallel_tool_calls": allow_parallel_tool_calls,
             **kwargs,
         }
@@ -316,9 +326,13 @@ class StarChat(ModelSettings, ParsablePredictions):
     # ---- internals --------------------------------------------------------------------------
 
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> _Request:
+        is_parsed = isinstance(messages, ParsedDialogue)
+        schema = messages.json_schema if isinstance(messages, ParsedDialogue) else None
         if own := self.own_template:
-            return self._raw(own(list(messages)), kwargs)
-        return _Request("chat", to_starchat(messages), self._options(kwargs))
+            request = self._raw(own(list(messages)), kwargs, schema)
+        else:
+            request = _Request("chat", to_starchat(messages), self._options(kwargs, schema))
+        return request._replace(is_parsed=is_parsed)
 
     def _complete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
         if unseen := sorted(kwargs.keys() & _OF_CHATS):
@@ -342,18 +356,26 @@ class StarChat(ModelSettings, ParsablePredictions):
                 "this prompt is asked as a user turn, whose text has no control tokens; "
                 "formatted=True gives it raw",
             )
-        return self._chat(self._extend_messages([ChatMessage(prompt)]), options)
+        return self._chat(list(self._extend_messages([ChatMessage(prompt)])), options)
 
-    def _raw(self, prompt: str, kwargs: dict[str, Any]) -> _Request:
-        options = {"allow_special": self.allow_special, **self._options(kwargs)}
+    def _raw(
+        self, prompt: str, kwargs: dict[str, Any], schema: dict[str, Any] | None = None
+    ) -> _Request:
+        options = {"allow_special": self.allow_special, **self._options(kwargs, schema)}
         return _Request("complete", prompt, options)
 
-    def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return a call's keywords over the fields; a call has one constraint, or tools."""
+    def _options(
+        self, kwargs: dict[str, Any], schema: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return a call's keywords over the fields; a call has one constraint, or tools.
+
+        The call's own counts, then the schema of a parser, then the field.
+        """
         held = any(kwargs.get(name) is not None for name in CONSTRAINTS)
         if held or (kwargs.get("tools") and kwargs.get("tool_choice") != "none"):
             return self._sampling() | kwargs
-        return self._given(CONSTRAINTS) | self._sampling() | kwargs
+        constraint = {"json_schema": schema} if schema else self._given(CONSTRAINTS)
+        return constraint | self._sampling() | kwargs
 
     def _sampling(self) -> dict[str, Any]:
         return self._given(_SAMPLING)
@@ -369,6 +391,12 @@ class _Request(NamedTuple):
     method: Literal["chat", "complete"]
     content: list[starchat.Message] | str
     options: dict[str, Any]
+    is_parsed: bool = False
+
+    def response(self, reply: Reply, part: Part, delta: str | None) -> ChatResponse:
+        """Return the response so far; raise CutCallError where a parser cannot read the last."""
+        response = chat_response(reply, part, delta)
+        return check_whole(response, is_parsed=True) if self.is_parsed else response
 
     @property
     def reply(self) -> Reply:

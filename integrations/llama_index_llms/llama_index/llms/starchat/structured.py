@@ -6,12 +6,12 @@ The grammar makes every reply such a call. The prompt shows the pydantic model a
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
 from typing import Any, Generic, TypeAlias
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_prompt
-from llama_index.core.base.llms.types import ChatResponse
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.bridge.pydantic import ValidationError
 from llama_index.core.instrumentation.events.llm import (
     LLMStructuredPredictEndEvent,
@@ -22,6 +22,7 @@ from llama_index.core.llms.llm import MessagesToPromptType, dispatcher
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import Model, PydanticProgramMode
+from llama_index.llms.starchat.choices import bounded
 from llama_index.llms.starchat.errors import CutCallError
 from llama_index.llms.starchat.tools import arguments, calls, selections
 from pydantic import RootModel
@@ -149,11 +150,11 @@ class StructuredByCalls(FunctionCallingLLM):
         prompt_args: Options,
     ) -> Options:
         """Return what the chat methods are called with."""
-        options, own = reply.options, llm_kwargs or {}
+        messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
+        options, own = reply.options(messages), llm_kwargs or {}
         if taken := options.keys() & own.keys():
             problem = f"{', '.join(sorted(taken))} are set by structured output itself"
             raise InvalidRequestError.of("llm_kwargs", problem)
-        messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
         return {"messages": messages, **options, **own}
 
 
@@ -171,10 +172,9 @@ class StructuredReply(Generic[Model]):
             output_cls=self._output_cls, template=prompt, template_args=prompt_args
         )
 
-    @property
-    def options(self) -> Options:
-        """The arguments that make a chat method reply with one call, of this model."""
-        schema = class_schema(self._output_cls)
+    def options(self, messages: Sequence[ChatMessage]) -> Options:
+        """Return the arguments that make a chat method reply with one call, of this model."""
+        schema = bounded(class_schema(self._output_cls), self._output_cls, messages)
         about = schema.pop("description", "")
         if self._is_root:
             definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}

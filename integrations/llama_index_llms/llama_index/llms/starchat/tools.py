@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ToolCallBlock
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import ToolMetadata
+from llama_index.llms.starchat.choices import bounded, with_agents
 from llama_index.llms.starchat.errors import CutCallError
 
 from starchat import InvalidRequestError, class_schema, json_so_far
@@ -18,17 +19,30 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 
-def definition(tool: BaseTool) -> dict[str, Any]:
-    """Return a tool in starchat's form, by the name that LlamaIndex looks up."""
+def definition(tool: BaseTool, messages: Sequence[ChatMessage] = ()) -> dict[str, Any]:
+    """Return a tool in starchat's form, by the name that LlamaIndex looks up.
+
+    What LlamaIndex's own tools leave open is bounded by what they and `messages` say.
+    """
     about = tool.metadata
     parameters = about.get_parameters_dict
     own = getattr(parameters, "__func__", None) is not ToolMetadata.get_parameters_dict
     if own or about.fn_schema is None:
         schema = parameters()
     else:
-        schema = class_schema(about.fn_schema)
+        schema = bounded(class_schema(about.fn_schema), about.fn_schema, messages)
         schema.pop("description", None)  # of the class; the tool's own is beside it
-    return {"name": about.get_name(), "description": about.description, "parameters": schema}
+    return {
+        "name": about.get_name(),
+        "description": about.description,
+        "parameters": with_agents(schema, getattr(tool, "real_fn", None), about.description),
+    }
+
+
+def made_of_class(tool: BaseTool) -> bool:
+    """Whether FunctionCallingProgram made the tool of a pydantic class, of which it needs one."""
+    function = getattr(tool, "real_fn", None)
+    return getattr(function, "__qualname__", "") == "get_function_tool.<locals>.model_fn"
 
 
 def resolved_choice(tool_choice: Any, tool_required: bool) -> str:
