@@ -15,7 +15,8 @@ import pytest
 
 from starchat.async_waker import AsyncWaker
 from starchat.errors import EngineClosedError, InvalidRequestError
-from starchat.stream import AsyncStream, PartialReply, Stream
+from starchat.partial_reply import PartialReply
+from starchat.stream import AsyncStream, Stream
 from starchat.text_stream import TextStream
 from support.fake_core import ByteVocabulary, FakeQueue, FakeToken, FakeTokens
 

@@ -30,7 +30,8 @@ from starchat.chat.messages import check_messages
 from starchat.chat.template import STARCHAT
 from starchat.chat.tools import CALL, RESULT, Toolbox, call_line, reply_grammar, reply_text
 from starchat.grammar.schemas import prompt_schema
-from starchat.stream import PartialReply, Stream
+from starchat.partial_reply import PartialReply
+from starchat.stream import Stream
 from starchat.text_stream import TextStream
 from support.fake_core import ByteVocabulary, FakeTokens
 

@@ -16,7 +16,8 @@ from . import _core
 from .async_waker import AsyncWaker, running_loop, shared_waker
 from .engine_registry import EngineHandle, Progress
 from .errors import ContextLengthError, InvalidRequestError, unexpected
-from .stream import AsyncStream, PartialReply, Stream
+from .partial_reply import PartialReply
+from .stream import AsyncStream, Stream
 from .text_stream import TextStream
 from .types import ModelInfo
 

@@ -18,8 +18,8 @@ from .engine_registry import EngineHandle
 from .errors import ContextLengthError, InvalidRequestError
 from .grammar.constraint import Constraint
 from .infill import infill_end_ids
+from .partial_reply import PartialReply
 from .sampling import CONSTRAINTS, OF_CHATS, SamplingParams
-from .stream import PartialReply
 from .text_stream import TextStream
 
 
