@@ -79,19 +79,22 @@ py::dict PyEngine::info() const {
                   "n_threads"_a = info_.n_threads);
 }
 
-std::unique_ptr<PyTokenStream> PyEngine::submit(const std::vector<int64_t>& token_ids,
-                                                const SamplingParams& params,
-                                                const PyReadyQueue* ready, int64_t key,
-                                                const Grammar* grammar,
-                                                const std::vector<int64_t>& lead,
-                                                const Grammar* otherwise) {
+std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(
+    const std::vector<int64_t>& token_ids, const SamplingParams& params, const PyReadyQueue* ready,
+    const std::vector<int64_t>& keys, const Grammar* grammar, const std::vector<int64_t>& lead,
+    const Grammar* otherwise) {
   EngineLoop& loop = (*core_)->loop;
   auto queue = ready ? ready->get() : nullptr;
   const GilReleased released;
-  Guidance guidance;
-  if (grammar) guidance = {grammar->start(), lead, otherwise ? otherwise->start() : nullptr};
-  return std::make_unique<PyTokenStream>(
-      loop.submit(token_ids, params, std::move(queue), key, std::move(guidance)));
+  std::vector<Guidance> guidances(keys.size());
+  if (grammar)
+    for (Guidance& guidance : guidances)
+      guidance = {grammar->start(), lead, otherwise ? otherwise->start() : nullptr};
+  std::vector<std::unique_ptr<PyTokenStream>> streams;
+  for (auto& stream :
+       loop.submit_replies(token_ids, params, std::move(queue), keys, std::move(guidances)))
+    streams.push_back(std::make_unique<PyTokenStream>(std::move(stream)));
+  return streams;
 }
 
 Grammar PyEngine::compile(const std::string& library, const std::string& kind,
@@ -180,13 +183,27 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
       .def_property_readonly("weights", &PyEngine::weights,
                              "What other engines on this file can compute with.")
-      .def("submit", &PyEngine::submit, py::arg("token_ids"), py::arg("params"),
-           py::arg("ready") = py::none(), py::arg("key") = 0, py::arg("grammar") = py::none(),
+      .def(
+          "submit",
+          [](PyEngine& engine, const std::vector<int64_t>& token_ids, const SamplingParams& params,
+             const PyReadyQueue* ready, int64_t key, const Grammar* grammar,
+             const std::vector<int64_t>& lead, const Grammar* otherwise) {
+            auto streams =
+                engine.submit_replies(token_ids, params, ready, {key}, grammar, lead, otherwise);
+            return std::move(streams.front());
+          },
+          py::arg("token_ids"), py::arg("params"), py::arg("ready") = py::none(),
+          py::arg("key") = 0, py::arg("grammar") = py::none(), py::arg("lead") = py::list(),
+          py::arg("otherwise") = py::none(),
+          "Start a sequence and return its stream. With a grammar the reply is `lead`, and then\n"
+          "what the grammar allows; or what `otherwise` allows, where the model would begin with\n"
+          "a token that the grammar forbids. Raises InvalidRequestError for what cannot be\n"
+          "served, ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
+      .def("submit_replies", &PyEngine::submit_replies, py::arg("token_ids"), py::arg("params"),
+           py::arg("ready"), py::arg("keys"), py::arg("grammar") = py::none(),
            py::arg("lead") = py::list(), py::arg("otherwise") = py::none(),
-           "Start a sequence and return its stream. With a grammar the reply is `lead`, and then\n"
-           "what the grammar allows; or what `otherwise` allows, where the model would begin with\n"
-           "a token that the grammar forbids. Raises InvalidRequestError for what cannot be\n"
-           "served, ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
+           "Start a sequence for each key, with the seeds seed, seed + 1 …; return their streams.\n"
+           "The prompt is computed once.")
       .def("compile", &PyEngine::compile, py::arg("library"), py::arg("kind"), py::arg("text"),
            "Return a grammar, compiled by llguidance's shared object `library` or kept from\n"
            "before; kind is \"json_schema\", \"regex\" or \"lark\". Raises ConstraintError.")

@@ -38,10 +38,11 @@ class PyEngine {
   pybind11::dict info() const;
   std::shared_ptr<Tokenizer> tokenizer() const { return tokenizer_; }
   std::shared_ptr<PyWeights> weights() const { return weights_; }
-  std::unique_ptr<PyTokenStream> submit(const std::vector<int64_t>& token_ids,
-                                        const SamplingParams& params, const PyReadyQueue* ready,
-                                        int64_t key, const Grammar* grammar,
-                                        const std::vector<int64_t>& lead, const Grammar* otherwise);
+  // One stream for each key.
+  std::vector<std::unique_ptr<PyTokenStream>> submit_replies(
+      const std::vector<int64_t>& token_ids, const SamplingParams& params,
+      const PyReadyQueue* ready, const std::vector<int64_t>& keys, const Grammar* grammar,
+      const std::vector<int64_t>& lead, const Grammar* otherwise);
   Grammar compile(const std::string& library, const std::string& kind, const std::string& text);
   pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids);
   std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(

@@ -70,12 +70,14 @@ void bind_token_stream(py::module_& m) {
            "Wait for and return the keys of streams with new tokens; [] after close().")
       .def("close", &PyReadyQueue::close, "End every wait(), now and later.");
 
-  py::class_<StreamCounts>(m, "StreamCounts", "What a sequence was spared so far, in tokens.")
+  py::class_<StreamCounts>(m, "StreamCounts",
+                           "What a sequence did and was spared so far, in tokens.")
       .def_readonly("cached_tokens", &StreamCounts::n_cached, "Of the prompt, computed before.")
       .def_readonly("guessed_tokens", &StreamCounts::n_guessed, "By prompt look-up.")
       .def_readonly("accepted_tokens", &StreamCounts::n_accepted, "Guesses that were right.")
       .def_readonly("forced_tokens", &StreamCounts::n_forced,
-                    "Of the reply: a constraint left no choice.");
+                    "Of the reply: a constraint left no choice.")
+      .def_readonly("prompt_done", &StreamCounts::n_prompt_done, "Of the prompt, computed by now.");
 
   py::class_<PyTokenStream>(m, "TokenStream",
                             "The tokens of one sequence, as they come. Dropping it cancels it.")

@@ -13,7 +13,7 @@
   X(waiting, "sequences waiting for a place now")                       \
   X(kv_pages_used, "pages of the KV cache that running sequences hold") \
   X(prefix_pages, "pages that the prefix cache holds")                  \
-  X(cached_tokens, "prompt tokens that were in the prefix cache")       \
+  X(cached_tokens, "prompt tokens that were computed before")           \
   X(guessed_tokens, "tokens guessed by prompt look-up")                 \
   X(accepted_tokens, "guessed tokens that were right")                  \
   X(forced_tokens, "tokens that a constraint left no choice for")

@@ -1,6 +1,8 @@
 #include "engine/engine_loop.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <new>
 #include <string>
 #include <utility>
@@ -21,9 +23,20 @@ std::shared_ptr<TokenStream> EngineLoop::submit(std::span<const int64_t> prompt,
                                                 const SamplingParams& params,
                                                 std::shared_ptr<ReadyQueue> ready, int64_t key,
                                                 Guidance guidance) {
-  auto stream = std::make_shared<TokenStream>(wake_event_, std::move(ready), key);
-  enqueue(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
-  return stream;
+  std::vector<Guidance> guidances;
+  guidances.push_back(std::move(guidance));
+  return submit_replies(prompt, params, std::move(ready), {&key, 1}, std::move(guidances)).front();
+}
+
+std::vector<std::shared_ptr<TokenStream>> EngineLoop::submit_replies(
+    std::span<const int64_t> prompt, const SamplingParams& params,
+    std::shared_ptr<ReadyQueue> ready, std::span<const int64_t> keys,
+    std::vector<Guidance> guidances) {
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (const int64_t key : keys)
+    streams.push_back(std::make_shared<TokenStream>(wake_event_, ready, key));
+  enqueue(Sequence::replies(model_, prompt, params, streams, std::move(guidances)));
+  return streams;
 }
 
 Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt) {
@@ -51,10 +64,16 @@ PendingEmbedding EngineLoop::embed(std::span<const int64_t> prompt,
 }
 
 void EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  sequences.push_back(std::move(sequence));
+  enqueue(std::move(sequences));
+}
+
+void EngineLoop::enqueue(std::vector<std::unique_ptr<Sequence>> sequences) {
   {
     const std::lock_guard lock(inbox_mutex_);
     if (closed_) throw EngineClosedError("the engine was closed: load the model again");
-    inbox_.push_back(std::move(sequence));
+    std::ranges::move(sequences, std::back_inserter(inbox_));
   }
   wake_event_->signal();
 }

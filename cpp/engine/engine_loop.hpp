@@ -37,6 +37,12 @@ class EngineLoop {
   std::shared_ptr<TokenStream> submit(std::span<const int64_t> prompt, const SamplingParams& params,
                                       std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0,
                                       Guidance guidance = {});
+  // One stream for each key: replies with the seeds params.seed, params.seed + 1 …
+  std::vector<std::shared_ptr<TokenStream>> submit_replies(std::span<const int64_t> prompt,
+                                                           const SamplingParams& params,
+                                                           std::shared_ptr<ReadyQueue> ready,
+                                                           std::span<const int64_t> keys,
+                                                           std::vector<Guidance> guidances);
   Evaluation evaluate(std::span<const int64_t> prompt);
   PendingEmbedding embed(std::span<const int64_t> prompt,
                          std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0);
@@ -45,6 +51,7 @@ class EngineLoop {
 
  private:
   void enqueue(std::unique_ptr<Sequence> sequence);
+  void enqueue(std::vector<std::unique_ptr<Sequence>> sequences);
   void run();
   bool take_inbox();
 

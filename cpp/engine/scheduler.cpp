@@ -16,10 +16,12 @@ std::unique_ptr<float[]> make_rows(const ForwardPass& model, int n) {
 }
 
 // Whether the leader, a sequence with a common prefix, will compute the next page of this prompt.
-// Then the sequence waits and reuses the page.
+// Then the sequence waits and reuses the page, or all of the prompt if they share it.
 bool awaits(const Sequence& sequence, const Sequence& leader) {
   if (sequence.is_evaluation() || leader.is_evaluation()) return false;
-  if (leader.n_cached < sequence.n_cached || leader.n_cached >= leader.n_prompt) return false;
+  if (leader.n_cached < sequence.n_cached) return false;
+  if (sequence.shared && sequence.shared == leader.shared) return true;
+  if (leader.n_cached >= leader.n_prompt) return false;
   const auto common = std::ranges::mismatch(leader.ids, sequence.ids).in2 - sequence.ids.begin();
   const auto shareable = std::min<int64_t>(common, sequence.n_prompt - 1);
   return shareable / kPagePositions * kPagePositions > sequence.n_cached;
@@ -64,6 +66,10 @@ bool Scheduler::step() {
   drop_cancelled();
   bool progressed = retire();
   admit();
+  if (take_shared_prompts()) {
+    retire();
+    progressed = true;
+  }
   schedule();
   if (!slices_.empty()) {
     compute();
@@ -99,6 +105,53 @@ void Scheduler::admit() {
   for (; !waiting_.empty() && n_awake < max_sequences_; ++n_awake) {
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
+  }
+}
+
+bool Scheduler::take_shared_prompts() {
+  bool took_any = false;
+  for (const auto& sequence : running_) {
+    const bool is_ready = sequence->shared && sequence->shared->is_computed();
+    if (!is_ready || !sequence->stream->has_room()) continue;
+    took_any = true;
+    try {
+      take_shared_prompt(*sequence);
+    } catch (...) {
+      sequence->end(current_error());
+    }
+  }
+  return took_any;
+}
+
+// Makes the sequence as if it had computed its prompt, and samples its first token.
+void Scheduler::take_shared_prompt(Sequence& sequence) {
+  const auto shared = std::exchange(sequence.shared, nullptr);
+  const auto& pages = shared->pages.pages();
+  const size_t n_full = sequence.n_ids() / kPagePositions;
+  sequence.cache.clear();
+  for (size_t i = 0; i < n_full; ++i) sequence.cache.share(pages[i]);
+  if (n_full < pages.size()) {
+    reserve(sequence, sequence.n_ids());
+    model_.copy_page(pages.back(), sequence.cache.pages().back());
+  }
+  counters_.n_cached_tokens += sequence.n_prompt - sequence.n_cached;
+  sequence.counts.n_cached += sequence.n_prompt - sequence.n_cached;
+  sequence.n_cached = sequence.n_ids();
+  sequence.tell_progress();
+  std::ranges::copy(shared->logits, logits_.get());
+  take_tokens({&sequence, 0, 0, 0, 0});
+}
+
+// Lets the sequences that share this prompt take it, which was computed just now.
+void Scheduler::share_prompt(const Slice& slice) {
+  const auto shared = std::exchange(slice.sequence->shared, nullptr);
+  if (shared.use_count() == 1 || shared->is_computed()) return;
+  const float* row = logits_.get() + static_cast<size_t>(slice.first_logits) * model_.n_vocab();
+  try {
+    for (const PageId page : slice.sequence->cache.pages()) shared->pages.share(page);
+    shared->logits.assign(row, row + model_.n_vocab());
+  } catch (const std::bad_alloc&) {  // the next one computes it again
+    shared->pages.clear();
   }
 }
 
@@ -152,6 +205,16 @@ void Scheduler::reuse_prefix(Sequence& sequence) {
   sequence.n_cached = prefixes_.extend(ids, sequence.cache);
   counters_.n_cached_tokens += sequence.n_cached - n_before;
   sequence.counts.n_cached += sequence.n_cached - n_before;
+  if (sequence.n_cached > n_before) sequence.tell_progress();
+}
+
+void Scheduler::reserve(Sequence& sequence, int n_tokens) {
+  try {
+    sequence.cache.reserve(n_tokens);
+  } catch (const OutOfMemoryError&) {
+    if (!prefixes_.clear()) throw;
+    sequence.cache.reserve(n_tokens);
+  }
 }
 
 void Scheduler::keep_prefix(const Sequence& sequence) {
@@ -182,12 +245,7 @@ void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
     guess(sequence, max_guesses);
     n_guessed = static_cast<int>(sequence.guesses.size());
     n_columns += n_guessed;
-    try {
-      sequence.cache.reserve(sequence.n_cached + n_columns);
-    } catch (const OutOfMemoryError&) {
-      if (!prefixes_.clear()) throw;
-      sequence.cache.reserve(sequence.n_cached + n_columns);
-    }
+    reserve(sequence, sequence.n_cached + n_columns);
   } catch (...) {
     sequence.end(current_error());
     return;
@@ -237,8 +295,13 @@ void Scheduler::take_logits(const Slice& slice) {
     if (sequence.n_pending() == 0) sequence.end(FinishReason::kLength);
     return;
   }
-  if (was_prefill) keep_prefix(sequence);
-  if (sequence.n_pending() == 0) take_tokens(slice);
+  if (was_prefill) {
+    keep_prefix(sequence);
+    sequence.tell_progress();
+  }
+  if (sequence.n_pending() > 0) return;
+  if (sequence.shared) share_prompt(slice);
+  take_tokens(slice);
 }
 
 void Scheduler::take_evaluation(const Slice& slice) {

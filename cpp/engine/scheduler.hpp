@@ -58,8 +58,12 @@ class Scheduler {
 
   void drop_cancelled();
   void admit();
+  bool take_shared_prompts();
+  void take_shared_prompt(Sequence& sequence);
+  void share_prompt(const Slice& slice);
   void schedule();
   void reuse_prefix(Sequence& sequence);
+  void reserve(Sequence& sequence, int n_tokens);
   void keep_prefix(const Sequence& sequence);
   void guess(Sequence& sequence, int limit);
   void place(Sequence& sequence, int n_columns, int max_guesses = 0);

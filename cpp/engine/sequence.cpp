@@ -60,6 +60,19 @@ std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<con
   return sequence;
 }
 
+std::vector<std::unique_ptr<Sequence>> Sequence::replies(
+    ForwardPass& model, std::span<const int64_t> prompt, SamplingParams params,
+    std::span<const std::shared_ptr<TokenStream>> streams, std::vector<Guidance> guidances) {
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (size_t i = 0; i < streams.size(); ++i, ++params.seed)
+    sequences.push_back(generation(model, prompt, params, streams[i], std::move(guidances[i])));
+  if (sequences.size() > 1) {
+    const auto shared = std::make_shared<SharedPrompt>(model.kv_pool());
+    for (const auto& sequence : sequences) sequence->shared = shared;
+  }
+  return sequences;
+}
+
 void Sequence::check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt) {
   check_prompt(model, prompt, 0);
 }
@@ -129,6 +142,11 @@ void Sequence::end(FinishReason reason, std::optional<int32_t> stop_token_id) {
 }
 
 void Sequence::end(std::exception_ptr error) { error_ = std::move(error); }
+
+void Sequence::tell_progress() {
+  counts.n_prompt_done = std::min(n_cached, n_prompt);
+  stream->set_counts(counts, counts.n_prompt_done < n_prompt);
+}
 
 void Sequence::tell_stream() {
   stream->set_counts(counts);

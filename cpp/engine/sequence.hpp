@@ -10,6 +10,7 @@
 
 #include "engine/drafter.hpp"
 #include "engine/embedding.hpp"
+#include "engine/shared_prompt.hpp"
 #include "engine/token_stream.hpp"
 #include "model/batch.hpp"
 #include "sampling/sampler.hpp"
@@ -30,6 +31,11 @@ class Sequence {
                                               SamplingParams params,
                                               std::shared_ptr<TokenStream> stream,
                                               Guidance guidance = {});
+  // One for each stream, with the seeds params.seed, params.seed + 1 …; the prompt is computed
+  // once.
+  static std::vector<std::unique_ptr<Sequence>> replies(
+      ForwardPass& model, std::span<const int64_t> prompt, SamplingParams params,
+      std::span<const std::shared_ptr<TokenStream>> streams, std::vector<Guidance> guidances);
   static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);
   // logits: (prompt.size(), n_vocab), filled step by step.
   static std::unique_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
@@ -54,6 +60,7 @@ class Sequence {
   void end(std::exception_ptr error);
   bool has_ended() const { return reason_ || error_; }
   void tell_stream();
+  void tell_progress();  // of the prompt
 
   std::vector<int32_t> ids;  // the prompt, then what was generated
   const int n_prompt;
@@ -64,6 +71,7 @@ class Sequence {
   Drafter drafter;
   std::vector<int32_t> guesses;  // computed after ids in the current step
   StreamCounts counts;
+  std::shared_ptr<SharedPrompt> shared;   // null: no other reply awaits, or is awaited for, it
   const std::shared_ptr<float[]> logits;  // the result of an evaluation, or
   std::shared_ptr<Embedding> pooled;      // the result of an embedding
   const std::shared_ptr<TokenStream> stream;

@@ -51,9 +51,10 @@ StreamCounts TokenStream::counts() {
   return counts_;
 }
 
-void TokenStream::set_counts(StreamCounts counts) {
+void TokenStream::set_counts(StreamCounts counts, bool is_news) {
   const Lock lock(mutex_);
   counts_ = counts;
+  if (is_news) announce();
 }
 
 bool TokenStream::has_room() {

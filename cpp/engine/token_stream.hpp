@@ -20,12 +20,13 @@ namespace starchat {
 
 enum class FinishReason { kStop, kLength, kCancelled };
 
-// Work that a sequence saved so far, in tokens.
+// Work that a sequence did and saved so far, in tokens.
 struct StreamCounts {
-  int n_cached = 0;    // of the prompt, found in the prefix cache
-  int n_guessed = 0;   // guessed by prompt lookup
-  int n_accepted = 0;  // of these, right
-  int n_forced = 0;    // of the reply, forced by the constraint
+  int n_cached = 0;       // of the prompt, computed before
+  int n_guessed = 0;      // guessed by prompt lookup
+  int n_accepted = 0;     // of these, right
+  int n_forced = 0;       // of the reply, forced by the constraint
+  int n_prompt_done = 0;  // of the prompt, computed by now
 };
 
 class TokenStream {
@@ -49,7 +50,7 @@ class TokenStream {
   bool has_room();
   bool has_ended();
   void push(SampledToken token);
-  void set_counts(StreamCounts counts);
+  void set_counts(StreamCounts counts, bool is_news = false);  // news: wakes an async reader
   void finish(FinishReason reason, std::optional<int32_t> stop_token_id = {});
   void fail(std::exception_ptr error);
 

@@ -37,6 +37,7 @@ class ForwardPass {
   virtual int n_embd() const = 0;
   virtual int max_columns() const = 0;  // of one batch
   virtual KvPool& kv_pool() = 0;
+  virtual void copy_page(PageId from, PageId to) = 0;  // of the KV cache
   // Computes logits (n_logits, n_vocab) and hidden states after the final norm (n_states, n_embd),
   // and writes keys and values of every column to the KV cache.
   virtual void forward(const Batch& batch, std::span<float> logits, std::span<float> states) = 0;

@@ -18,6 +18,7 @@ class CpuLayers : public LayerRun {
 
   size_t page_bytes() const override { return kv_.page_bytes(); }
   void reserve_pages(int n_pages) override { kv_.reserve(n_pages); }
+  void copy_page(PageId from, PageId to) override { kv_.copy(from, to); }
   void forward(const Batch& batch, ActivationBuffer& x) override;
   void output(const Batch& batch, const ActivationBuffer& x, std::span<float> logits,
               std::span<float> states) override;

@@ -91,6 +91,10 @@ void Decoder::forward(const Batch& batch, std::span<float> logits, std::span<flo
   runs_.back()->output(batch, x_, logits, states);
 }
 
+void Decoder::copy_page(PageId from, PageId to) {
+  for (const auto& run : runs_) run->copy_page(from, to);
+}
+
 void Decoder::embed(const Batch& batch) {
   for (int c = 0; c < batch.n_columns(); ++c) {
     unpack_row(weights_.token_embedding, batch.token_ids[c], x_[c]);

@@ -26,6 +26,7 @@ class Decoder : public ForwardPass {
   int n_embd() const override { return config_.n_embd; }
   int max_columns() const override { return max_columns_; }
   KvPool& kv_pool() override { return kv_pool_; }
+  void copy_page(PageId from, PageId to) override;
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override;
   void pause() override { share_.end(); }
 

@@ -1,5 +1,7 @@
 #include "model/kv_store.hpp"
 
+#include <algorithm>
+
 namespace starchat {
 
 namespace {
@@ -22,6 +24,10 @@ void KvStore::reserve(int n_pages) {
   for (size_t i = 0; i < n_new; ++i) {
     pages_.push_back(reinterpret_cast<uint16_t*>(arenas_.back().data() + i * each));
   }
+}
+
+void KvStore::copy(PageId from, PageId to) const {
+  std::copy_n(page(from), page_elements_, page(to));
 }
 
 }  // namespace starchat

@@ -18,6 +18,7 @@ class KvStore {
   explicit KvStore(KvShape shape);
 
   void reserve(int n_pages);  // room for ids below n_pages; throws OutOfMemoryError
+  void copy(PageId from, PageId to) const;
 
   // A page: (n_layer, n_kv_head, {K, V}). K of one layer and head: strips (2, head_dim, 16
   // positions). V: rows (32, head_dim padded).

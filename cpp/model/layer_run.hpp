@@ -17,6 +17,7 @@ class LayerRun {
   virtual size_t page_bytes() const = 0;  // of the run's part of one page of the KV cache
   // Makes room for the pages with ids below n_pages. Throws OutOfMemoryError.
   virtual void reserve_pages(int n_pages) = 0;
+  virtual void copy_page(PageId from, PageId to) = 0;
 
   // x: the residual stream (n_columns, n_embd), in and out. Writes keys and values of all columns.
   virtual void forward(const Batch& batch, ActivationBuffer& x) = 0;

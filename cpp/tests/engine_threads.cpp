@@ -67,6 +67,13 @@ std::shared_ptr<TokenStream> submit(EngineLoop& engine, const Request& request,
   return engine.submit(request.prompt, request.params, std::move(ready), key, std::move(guidance));
 }
 
+std::vector<Guidance> guidances(const Request& request) {
+  std::vector<Guidance> guidances(3);
+  if (request.is_constrained)
+    for (Guidance& guidance : guidances) guidance.constraint = std::make_unique<EvenIds>();
+  return guidances;
+}
+
 Ids read_all(TokenStream& stream) {
   Ids ids;
   SampledToken token;
@@ -118,6 +125,24 @@ class Tests {
     const SchedulerStats stats = engine.stats();
     require(stats.n_cached_tokens > 0, "prefixes are taken from the cache");
     require(stats.n_guessed_tokens > 0, "tokens are guessed");
+  }
+
+  void replies_share_their_prompt() {
+    EngineLoop engine(*model_);
+    in_threads(4, [&](int thread) {
+      const std::vector<int64_t> keys = {0, 1, 2};
+      Request request = requests_[thread];
+      request.params.temperature = 0.9;
+      const auto replies =
+          engine.submit_replies(request.prompt, request.params, nullptr, keys, guidances(request));
+      if (thread == 0) replies[0]->cancel();  // perhaps the one that computes the prompt
+      for (size_t i = thread == 0; i < replies.size(); ++i) {
+        Request alone = request;
+        alone.params.seed += i;
+        require(read_all(*replies[i]) == read_all(*submit(engine, alone)),
+                "a reply is that of a request with its seed");
+      }
+    });
   }
 
   void all_kinds_of_work_at_once() {
@@ -235,6 +260,7 @@ int main(int argc, char** argv) {
   }
   Tests tests(argv[1]);
   tests.company_changes_no_token();
+  tests.replies_share_their_prompt();
   tests.all_kinds_of_work_at_once();
   tests.streams_are_cancelled_by_other_threads();
   tests.one_thread_serves_many_streams();

@@ -31,7 +31,7 @@ from .grammar.schemas import closed_schema, map_schema, untitled_schema
 from .lazy_model import Loader
 from .model import StarChat
 from .partial_json import json_so_far
-from .sampling import ChatOptions, ReplyOptions, SamplingOptions, SamplingParams
+from .sampling import ChatOptions, ConstraintOptions, ReplyOptions, SamplingOptions, SamplingParams
 from .stream import AsyncStream, Stream
 from .types import (
     Chunk,
@@ -55,6 +55,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "ConstraintError",
+    "ConstraintOptions",
     "ContextLengthError",
     "ControlTokenWarning",
     "CorruptFileError",

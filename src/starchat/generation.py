@@ -6,21 +6,26 @@ Prompt and keywords → the core's parameters, a grammar and its lead → a Part
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from . import _core
+from .async_waker import shared_waker
 from .chat.call_reader import CallReader
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
+from .checks import check_integer
 from .engine_registry import EngineHandle
-from .errors import ContextLengthError, InvalidRequestError
+from .errors import ContextLengthError, InvalidRequestError, unexpected
 from .grammar.constraint import Constraint
 from .infill import infill_end_ids
 from .partial_reply import PartialReply
-from .sampling import CONSTRAINTS, OF_CHATS, SamplingParams
+from .sampling import CONSTRAINTS, OF_CHATS, OF_REQUESTS, SamplingParams
+from .stream import AsyncStream, Stream
 from .text_stream import TextStream
+
+MOST_REPLIES = 1024  # of one request
 
 
 class Generation:
@@ -40,12 +45,18 @@ class Generation:
 
         Raises InvalidRequestError, ConstraintError, and UnsupportedFeatureError without llguidance.
         """
-        others = (*CONSTRAINTS, *OF_CHATS) if tools else CONSTRAINTS
+        others = (*CONSTRAINTS, *OF_REQUESTS, *(OF_CHATS if tools else ()))
         sampling = {name: value for name, value in options.items() if name not in others}
         self.handle, self.prompt, self.tools = handle, prompt, tools
         is_new_turn = tools and not options.get("continue_final_message")
         self.lead = STARCHAT.lead if is_new_turn else ""
         self.params = SamplingParams.from_options(sampling)
+        n = options.get("n")
+        expected = f"an integer from 1 to {MOST_REPLIES:,}"
+        self.n = 1 if n is None else check_integer("n", n, expected, 1, MOST_REPLIES)
+        self.report: Callable[[int, int], object] | None = options.get("prompt_progress")
+        if not (self.report is None or callable(self.report)):
+            raise unexpected("prompt_progress", "a function or None", self.report)
         constraint = Constraint.from_options(options)
         self.json: _core.Grammar | None = None  # of replies that do not begin with a call
         if constraint and tools and tools.allowed:
@@ -60,22 +71,40 @@ class Generation:
         form = constraint or self.tools
         self.grammar = form.compile(handle.engine) if form else None
 
-    def submit(self, ready: _core.ReadyQueue | None = None, key: int = 0) -> PartialReply:
-        """Start the reply and return it. `ready` gets `key` when there are new tokens."""
+    def stream(self) -> Stream:
+        """Start the replies and return what reads them."""
+        ready = _core.ReadyQueue() if self.n > 1 or self.report else None
+        return Stream(*self._submit(ready, range(self.n)), ready=ready, report=self.report)
+
+    def astream(self) -> AsyncStream:
+        """Start the replies and return what reads them in an event loop."""
+        waker = shared_waker()
+        keys = [waker.new_key() for _ in range(self.n)]
+        stream = AsyncStream(*self._submit(waker.queue, keys), report=self.report)
+        for key in keys:
+            waker.attach(key, stream)
+        return stream
+
+    def _submit(
+        self, ready: _core.ReadyQueue | None, keys: Sequence[int]
+    ) -> Iterator[PartialReply]:
+        """Start a reply for each key, which `ready` gets when there are new tokens."""
         engine, tools = self.handle.engine, self.tools
         tokenizer = engine.tokenizer
         lead = tokenizer.encode(self.lead) if self.grammar else []
         params = self._core_params(engine)
         try:
-            tokens = engine.submit(
-                self.prompt, params, ready, key, self.grammar, lead, otherwise=self.json
+            streams = engine.submit_replies(
+                self.prompt, params, ready, keys, self.grammar, lead, otherwise=self.json
             )
         except ContextLengthError as error:
             error.param = "messages" if tools else error.param
             raise
-        calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
-        text = TextStream(self.params.stop, lead=self.lead, calls=calls)
-        return PartialReply(tokens, text, tokenizer, len(self.prompt), self.handle, calls)
+        for index, tokens in enumerate(streams):
+            calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
+            text = TextStream(self.params.stop, lead=self.lead, calls=calls)
+            n_prompt = len(self.prompt)
+            yield PartialReply(tokens, text, tokenizer, n_prompt, self.handle, calls, index)
 
     def _core_params(self, engine: _core.Engine) -> _core.SamplingParams:
         params = self.params

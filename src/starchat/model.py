@@ -12,7 +12,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
-from .async_waker import shared_waker
 from .chat.framed_prompt import read_prompt
 from .chat.messages import check_begun, check_messages
 from .chat.template import STARCHAT
@@ -42,10 +41,11 @@ class StarChat:
 
     Keywords of the generating methods are the fields of SamplingParams, and at most one constraint:
     json_schema (a dict, or True for any object), regex, grammar (Lark or GBNF), or choice (a list
-    of strings); docs/constraints.md has the details. They raise InvalidRequestError for a message,
-    token or parameter that cannot be served, ConstraintError for a constraint,
-    UnsupportedFeatureError where llguidance is missing for it, ContextLengthError for a prompt
-    that does not fit, EngineClosedError after close(), ForkError in a forked child, and
+    of strings); docs/constraints.md has the details. n is a number of replies to one prompt, and
+    prompt_progress a function that is told how far the prompt is (ReplyOptions). They raise
+    InvalidRequestError for a message, token or parameter that cannot be served, ConstraintError for
+    a constraint, UnsupportedFeatureError where llguidance is missing for it, ContextLengthError for
+    a prompt that does not fit, EngineClosedError after close(), ForkError in a forked child, and
     NumericalError where the file's weights are broken.
 
     Lone surrogates in a text, which have no UTF-8, are encoded as their three bytes.
@@ -469,17 +469,12 @@ class StarChat:
     def _stream(
         self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> Stream:
-        return Stream(Generation(self._handle, prompt, options, tools).submit())
+        return Generation(self._handle, prompt, options, tools).stream()
 
     def _astream(
         self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
     ) -> AsyncStream:
-        generation = Generation(self._handle, prompt, options, tools)
-        waker = shared_waker()
-        key = waker.new_key()
-        stream = AsyncStream(generation.submit(waker.queue, key))
-        waker.attach(key, stream)
-        return stream
+        return Generation(self._handle, prompt, options, tools).astream()
 
 
 def _text(name: str, value: Any) -> str:

@@ -1,8 +1,8 @@
-"""A reply as far as it is written: the engine's tokens → chunks, and at the end a Completion."""
+"""Replies as far as they are written: the engine's tokens → chunks, and at the end a Completion."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
@@ -27,19 +27,22 @@ class PartialReply:
         n_prompt_tokens: int,
         owner: object = None,
         calls: CallReader | None = None,
+        index: int = 0,
     ) -> None:
         """Turn `tokens` into chunks; `owner` keeps the engine open and is kept as long as this.
 
         calls: the reader that `text` gives the reply to, where it may call tools.
+        index: of the reply among those of its request.
         """
         self.tokens = tokens
+        self.n_prompt_tokens = n_prompt_tokens
         self.closed = False
         self.finish_reason: FinishReason | None = None
         self._text = text
         self._vocabulary = vocabulary
-        self._n_prompt_tokens = n_prompt_tokens
         self._owner = owner
         self._calls = calls
+        self._index = index
         self._chunks: list[Chunk] = []
         self._pending: list[_core.Token] = []  # in no chunk yet, as their text is held back
 
@@ -91,7 +94,7 @@ class PartialReply:
             n_tokens = sum(len(chunk.token_ids) for chunk in self._chunks) + len(token_ids)
             spared = self.tokens.counts
             usage = Usage(
-                self._n_prompt_tokens,
+                self.n_prompt_tokens,
                 n_tokens,
                 cached_tokens=spared.cached_tokens,
                 guessed_tokens=spared.guessed_tokens,
@@ -102,7 +105,8 @@ class PartialReply:
         calls = None if self._text.stopped else self._calls  # a stop string ends text before calls
         pieces = calls.take() if calls else ()
         finished = tuple(calls.calls) if calls and finish_reason else ()
-        chunk = Chunk(text, token_ids, logprobs, finish_reason, usage, pieces, finished)
+        index = self._index
+        chunk = Chunk(text, token_ids, logprobs, finish_reason, usage, pieces, finished, index)
         self._chunks.append(chunk)
         return chunk
 
@@ -147,3 +151,55 @@ class PartialReply:
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled, before a copy is half made."""
         raise TypeError("a stream cannot be copied or pickled: keep its result()")
+
+
+class PartialReplies:
+    """The replies of one request, and how far their prompt is."""
+
+    def __init__(
+        self,
+        replies: Sequence[PartialReply],
+        report: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Read `replies`; `report` is for progress() to call."""
+        self.all = tuple(replies)
+        self._report = report
+        self._n_reported = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether no chunk will follow."""
+        return all(reply.ended for reply in self.all)
+
+    @property
+    def prompt_progress(self) -> tuple[int, int]:
+        """Tokens of the prompt that are done, and all of them."""
+        done = max(reply.tokens.counts.prompt_done for reply in self.all)  # one computes for all
+        return done, self.all[0].n_prompt_tokens
+
+    def progress(self) -> object:
+        """Report progress, if there is any, and return what the function returns.
+
+        An error of the function ends the replies.
+        """
+        if self._report is None:
+            return None
+        done, total = self.prompt_progress
+        if done == self._n_reported:
+            return None
+        self._n_reported = done
+        try:
+            return self._report(done, total)
+        except BaseException:
+            self.close()
+            raise
+
+    def completion(self) -> Completion:
+        """Return the whole replies, once ended."""
+        first, *others = [reply.completion() for reply in self.all]
+        return replace(first, others=tuple(others)) if others else first
+
+    def close(self) -> None:
+        """End the sequences that have not ended."""
+        for reply in self.all:
+            reply.close()

@@ -29,6 +29,7 @@ _OTHER_NAMES = {  # ours: those of other libraries
     "model_path": ("model", "model_name", "model_id", "model_file"),
     "stop": ("stop_sequences", "stop_strings", "stop_words"),
     "repetition_penalty": ("repeat_penalty",),
+    "n": ("num_return_sequences", "candidate_count", "num_generations"),
     "repetition_window": ("repeat_last_n", "penalty_last_n", "last_n_tokens"),
     "logprobs": ("top_logprobs",),
 }
@@ -154,7 +155,7 @@ class SamplingParams:
                 problem += "tools" if name in TOOLS else "it: the others continue every text"
                 raise InvalidRequestError.of(name, problem, code="unknown_parameter")
             if name not in _CHECKS:
-                near = near_name(name, (*_CHECKS, *CONSTRAINTS, *OF_CHATS))
+                near = near_name(name, (*_CHECKS, *CONSTRAINTS, *OF_REQUESTS, *OF_CHATS))
                 hint = f"did you mean {near}?" if near else f"known are {', '.join(_CHECKS)}"
                 problem = f"unknown sampling parameter {name!r}: {hint}"
                 raise InvalidRequestError(problem, param=name, code="unknown_parameter")
@@ -190,13 +191,27 @@ class SamplingOptions(TypedDict, total=False):
     # End of sampling parameters
 
 
-class ReplyOptions(SamplingOptions, total=False):
-    """The keywords of every asking method: sampling, and at most one constraint."""
+class ConstraintOptions(TypedDict, total=False):
+    """What a reply must be; at most one of them."""
 
     json_schema: Mapping[str, Any] | Literal[True] | None  # True: any JSON object
     regex: str | None
     grammar: str | None  # Lark or GBNF
     choice: Sequence[str] | None
+
+
+class ReplyOptions(SamplingOptions, ConstraintOptions, total=False):
+    """The keywords of every asking method: sampling, a constraint, and how replies are read.
+
+    n: so many replies of one prompt, which is computed once. Reply i has the seed `seed` + i, and
+    is what a request of its own gives with that seed. A `Completion` has them as `choices`, and a
+    `Chunk` of a stream says by its `index` to which of them it belongs.
+    prompt_progress: called with done and total tokens of the prompt as its steps are computed, in
+    the reader's thread or event loop; cached tokens count as done.
+    """
+
+    n: int | None
+    prompt_progress: Callable[[int, int], object] | None  # AsyncStream awaits an awaitable result
 
 
 class ChatOptions(ReplyOptions, total=False):
@@ -208,6 +223,7 @@ class ChatOptions(ReplyOptions, total=False):
     continue_final_message: bool | None  # True: go on with the assistant's message at the end
 
 
-CONSTRAINTS = ("json_schema", "regex", "grammar", "choice")
+CONSTRAINTS = tuple(ConstraintOptions.__annotations__)
+OF_REQUESTS = ("n", "prompt_progress")
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 OF_CHATS = (*TOOLS, "continue_final_message")

@@ -6,7 +6,7 @@ sampling.py has the parameters that say how a reply is chosen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from .errors import CutReplyError
@@ -73,7 +73,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     # Work that was skipped: it depends on earlier requests, the reply does not.
-    cached_tokens: int = field(default=0, compare=False)  # of the prompt, found in the prefix cache
+    cached_tokens: int = field(default=0, compare=False)  # of the prompt, computed before
     guessed_tokens: int = field(default=0, compare=False)  # proposed by prompt look-up
     accepted_tokens: int = field(default=0, compare=False)  # of the guessed ones
     forced_tokens: int = field(default=0, compare=False)  # the only ones that a constraint allowed
@@ -94,7 +94,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a streamed reply; the last one has finish_reason, usage and finished_calls."""
+    """A piece of a streamed reply; its last one has finish_reason, usage and finished_calls."""
 
     text: str
     token_ids: tuple[int, ...] = ()
@@ -103,6 +103,7 @@ class Chunk:
     usage: Usage | None = None
     tool_calls: tuple[ToolCallChunk, ...] = ()  # pieces
     finished_calls: tuple[ToolCall, ...] = ()  # the reply's whole calls, without one that was cut
+    index: int = 0  # of the reply, where a request has n
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,26 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()  # the whole ones
     cut_call: ToolCallChunk | None = None  # the one in which the reply ends, with what it has
+    others: tuple[Completion, ...] = ()  # the replies behind this one, where a request has n
+
+    @property
+    def choices(self) -> tuple[Completion, ...]:
+        """This reply and the others.
+
+        >>> from starchat import StarChat
+        >>> replies = StarChat.load().complete("def add(", n=3, seed=1, max_tokens=8).choices
+        >>> len(replies), replies[0].usage.cached_tokens < replies[1].usage.cached_tokens
+        (3, True)
+        """
+        return self, *self.others
+
+    @property
+    def total_usage(self) -> Usage:
+        """What all replies took together; their prompt counts once."""
+        usages = [reply.usage for reply in self.choices]
+        cached = min(usage.cached_tokens for usage in usages)
+        total = sum(usages, Usage(0, 0))
+        return replace(total, prompt_tokens=self.usage.prompt_tokens, cached_tokens=cached)
 
     def check_whole(self) -> Completion:
         """Return this reply; raise CutReplyError if max_tokens or the context cut it.

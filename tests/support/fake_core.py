@@ -48,6 +48,7 @@ class FakeCounts:
     guessed_tokens: int = 0
     accepted_tokens: int = 0
     forced_tokens: int = 0
+    prompt_done: int = 0
 
 
 class FakeQueue:

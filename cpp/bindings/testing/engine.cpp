@@ -40,6 +40,7 @@ class FakeModel : public ForwardPass {
   int n_embd() const override { return n_vocab_; }
   int max_columns() const override { return max_columns_; }
   KvPool& kv_pool() override { return kv_pool_; }
+  void copy_page(PageId from, PageId to) override { kv_store_.copy(from, to); }
 
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override {
     runs.clear();
@@ -112,6 +113,22 @@ class PyScheduler {
     if (grammar) guidance = {grammar->start(), lead};
     scheduler_.add(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
     return std::make_unique<PyTokenStream>(std::move(stream));
+  }
+
+  std::vector<std::unique_ptr<PyTokenStream>> add_replies(const std::vector<int64_t>& prompt,
+                                                          const SamplingParams& params, int n,
+                                                          const Grammar* grammar,
+                                                          const std::vector<int64_t>& lead) {
+    std::vector<std::shared_ptr<TokenStream>> streams(n);
+    for (auto& stream : streams) stream = std::make_shared<TokenStream>(wake_event_);
+    std::vector<Guidance> guidances(n);
+    if (grammar)
+      for (Guidance& guidance : guidances) guidance = {grammar->start(), lead};
+    for (auto& sequence : Sequence::replies(model_, prompt, params, streams, std::move(guidances)))
+      scheduler_.add(std::move(sequence));
+    std::vector<std::unique_ptr<PyTokenStream>> result;
+    for (auto& stream : streams) result.push_back(std::make_unique<PyTokenStream>(stream));
+    return result;
   }
 
   std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(
@@ -229,6 +246,8 @@ void bind_testing(py::module_& m) {
            py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1)
       .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"),
            py::arg("grammar") = py::none(), py::arg("lead") = py::list())
+      .def("add_replies", &PyScheduler::add_replies, py::arg("prompt"), py::arg("params"),
+           py::arg("n"), py::arg("grammar") = py::none(), py::arg("lead") = py::list())
       .def("embed", &PyScheduler::embed, py::arg("prompt"))
       .def("step", &PyScheduler::step)
       .def("took", &PyScheduler::took, py::arg("seconds"))

@@ -17,12 +17,12 @@ from langchain_core.runnables.config import get_config_list
 from pydantic import model_validator
 
 from langchain_starchat.errors import langchain_errors
-from starchat import ReplyOptions, SamplingParams, StarChat, model_settings
+from starchat import ConstraintOptions, ReplyOptions, SamplingParams, StarChat, model_settings
 from starchat import __version__ as starchat_version
 from starchat.model_settings import unknown_argument
 
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
-CONSTRAINTS = tuple(sorted(ReplyOptions.__optional_keys__ - set(SAMPLING)))
+CONSTRAINTS = tuple(sorted(ConstraintOptions.__optional_keys__))
 EMBEDDED = "starchat-nano"
 N_TOGETHER = 64  # requests of a batch that are submitted at a time: each holds memory
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})

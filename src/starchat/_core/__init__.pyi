@@ -58,12 +58,13 @@ class ReadyQueue:
     def close(self) -> None: ...
 
 class StreamCounts:
-    """What a sequence was spared so far, in tokens."""
+    """What a sequence did and was spared so far, in tokens."""
 
     cached_tokens: int  # of the prompt, computed before
     guessed_tokens: int  # by prompt look-up
     accepted_tokens: int  # guesses that were right
     forced_tokens: int  # of the reply: a constraint left no choice
+    prompt_done: int  # of the prompt, computed by now
 
 class TokenStream:
     def next(self) -> Token | None:
@@ -124,6 +125,17 @@ class Engine:
         lead: Sequence[int] = (),
         otherwise: Grammar | None = None,
     ) -> TokenStream: ...
+    def submit_replies(
+        self,
+        token_ids: Sequence[int],
+        params: SamplingParams,
+        ready: ReadyQueue | None,
+        keys: Sequence[int],
+        grammar: Grammar | None = None,
+        lead: Sequence[int] = (),
+        otherwise: Grammar | None = None,
+    ) -> list[TokenStream]:
+        """A stream for each key, with the seeds seed, seed + 1 …; the prompt is computed once."""
     def compile(self, library: str, kind: str, text: str) -> Grammar: ...
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]: ...
     def embed(

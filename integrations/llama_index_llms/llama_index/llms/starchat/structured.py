@@ -28,15 +28,14 @@ from llama_index.llms.starchat.tools import arguments, calls, selections
 from pydantic import RootModel
 
 from starchat import (
+    ConstraintOptions,
     InvalidRequestError,
-    ReplyOptions,
-    SamplingOptions,
     class_schema,
     closed_schema,
 )
 
 Options: TypeAlias = dict[str, Any]
-CONSTRAINTS = ReplyOptions.__optional_keys__ - SamplingOptions.__optional_keys__
+CONSTRAINTS = ConstraintOptions.__optional_keys__
 _BY_CALL = (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION)
 _ROOT = "root"  # the argument that holds a RootModel, which need not be an object
 
