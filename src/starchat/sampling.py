@@ -32,6 +32,13 @@ _OTHER_NAMES = {  # ours: those of other libraries
     "n": ("num_return_sequences", "candidate_count", "num_generations"),
     "repetition_window": ("repeat_last_n", "penalty_last_n", "last_n_tokens"),
     "logprobs": ("top_logprobs",),
+    "tools": ("functions",),
+    "tool_choice": ("function_call",),
+    "json_schema": ("response_model", "format", "guided_json"),
+    "regex": ("guided_regex",),
+    "choice": ("guided_choice",),
+    "grammar": ("guided_grammar",),
+    "continue_final_message": ("prefix", "prefill", "add_generation_prompt"),
 }
 
 

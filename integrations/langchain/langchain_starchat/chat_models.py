@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
@@ -215,7 +215,7 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         """
         if not messages:
             return 0
-        dialogue = to_starchat(messages, self.model_name, part=True)
+        dialogue = to_starchat(convert_to_messages(messages), self.model_name, part=True)
         return self._count_tokens(dialogue, definitions(tools or ()))
 
     @langchain_errors()

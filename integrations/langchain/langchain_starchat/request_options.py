@@ -92,6 +92,9 @@ def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
         raise InvalidRequestError.of(where, problem, got=repr(kind))
     function = None if isinstance(tool, dict) else _function(tool)
     if function is None:
+        made = convert_to_openai_tool(tool)
+        if strict is None or "parameters" not in made.get("function", made):
+            return made  # LangChain cannot make strict what has no parameters
         return convert_to_openai_tool(tool, strict=strict)
     if strict is not None:
         function["strict"] = strict

@@ -44,6 +44,8 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
         message = generation.message
         reason = message.response_metadata.get("finish_reason")
         text = self._text(message)
+        if self.tool is None and not text and getattr(message, "tool_calls", None):
+            return None  # the reply calls tools, which may stand beside a schema
         if partial and reason is None:  # the reply goes on
             return parse_partial_json(text) if text and self.target is None else None
         try:

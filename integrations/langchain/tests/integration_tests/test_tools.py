@@ -182,6 +182,8 @@ def test_tools_are_counted(chat: ChatStarChat) -> None:
     assert usage is not None
     counted = chat.get_num_tokens_from_messages(messages, tools=[get_weather, now])
     assert counted == usage["input_tokens"] > bare
+    pairs: Any = [("human", QUESTION)]
+    assert chat.get_num_tokens_from_messages(pairs) == bare
     assert chat.get_num_tokens_from_messages([], tools=[now]) == 0
 
 

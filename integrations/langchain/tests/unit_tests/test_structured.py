@@ -198,6 +198,16 @@ def test_a_choice_leaves_calls_or_json(script: Any, choice: str, has_json: bool)
     assert ("schema" in dialogue[-1]["content"]) is has_json
 
 
+async def test_a_structured_reply_that_calls_tools_has_no_object_yet(script: Any) -> None:
+    script(*[reply("", [("now", {})])] * 4)
+    model = ChatStarChat().with_structured_output(Verdict, tools=[NOW])
+    assert model.invoke("?") is await model.ainvoke("?") is None
+    assert not [piece for piece in model.stream("?") if piece]
+    both = ChatStarChat().with_structured_output(Verdict, tools=[NOW], include_raw=True).invoke("?")
+    assert both["parsed"] is both["parsing_error"] is None
+    assert both["raw"].tool_calls
+
+
 def test_two_schemas_are_refused(script: Any) -> None:
     script()
     with pytest.raises(InvalidRequestError, match="json_schema and response_format: expected one"):
