@@ -41,6 +41,7 @@ app = typer.Typer(
     help="Runs StarChat and StarCoder files on the CPU.",
     epilog="Exit codes: 0 success, 1 an error that stderr tells, 2 a wrong option, 130 Ctrl-C.",
     subcommand_metavar="COMMAND [ARGS]",
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
