@@ -25,6 +25,7 @@ import starchat.cli.conversation
 import starchat.cli.options
 import starchat.cli.terminal
 from starchat.cli.app import app
+from starchat.cli.infill import split_at
 
 pytestmark = pytest.mark.integration
 
@@ -346,12 +347,12 @@ def test_infill_fills_the_gap_of_a_file(call: Call, tiny_model_path: Path, tmp_p
     text = "def add(a, b):\r\n    return \r\nprint(1)\n"
     file, before, after = tmp_path / "file", tmp_path / "before", tmp_path / "after"
     file.write_bytes(text.encode())
-    before.write_bytes(b"def add(a, b):\r\n    return ")
-    after.write_bytes(b"\r\nprint(1)\n")
+    parts = split_at(text, "2")
+    assert parts == ("def add(a, b):\r\n    return ", "\r\nprint(1)\n")
+    before.write_bytes(parts[0].encode())
+    after.write_bytes(parts[1].encode())
     with starchat.StarChat.load(tiny_model_path) as model:
-        reply = model.infill(
-            before.read_bytes().decode(), after.read_bytes().decode(), temperature=0, max_tokens=12
-        )
+        reply = model.infill(*parts, temperature=0, max_tokens=12)
     for arguments in (
         [file, "--at", "2"],
         [file, "--at", "2:12"],

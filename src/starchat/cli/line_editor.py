@@ -16,6 +16,7 @@ from .terminal import note
 
 PROMPT = "> "
 _QUOTES = '"""'
+_PASTE, _END_OF_PASTE = "\x1b[200~", "\x1b[201~"  # how terminals bracket a paste
 
 
 def is_open(text: str) -> bool:
@@ -38,8 +39,10 @@ def unquoted(text: str) -> str:
 
 def reader(commands: Iterable[str]) -> Callable[[], str]:
     """Return a function that reads an input; it raises KeyboardInterrupt, EOFError at Ctrl-D."""
+    from prompt_toolkit.utils import is_dumb_terminal
+
     screen = next((out for out in (sys.stdout, sys.stderr) if out.isatty()), None)
-    if screen is None or os.environ.get("TERM", "dumb") == "dumb":
+    if screen is None or is_dumb_terminal():
         return _plain_input
     session = _session(screen, commands)
 
@@ -53,9 +56,13 @@ def reader(commands: Iterable[str]) -> Callable[[], str]:
 
 def _plain_input() -> str:
     text = input(f"\n{PROMPT}")
-    while text.endswith("\\") or is_open(text):
-        text = f"{text[:-1] if text.endswith(chr(92)) else text}\n{input()}"
-    return unquoted(text)
+    while True:
+        is_pasting = text.count(_PASTE) > text.count(_END_OF_PASTE)
+        if text.endswith("\\") and not is_pasting:
+            text = text[:-1]
+        elif not is_pasting and not is_open(text):
+            return unquoted(text.replace(_PASTE, "").replace(_END_OF_PASTE, ""))
+        text += "\n" + input()
 
 
 def _session(screen: Any, commands: Iterable[str]) -> Any:
