@@ -19,7 +19,7 @@ from starchat import ContextLengthError, InvalidRequestError, StarChat
 from starchat.cli import line_editor
 from starchat.cli.conversation import COMMANDS, Conversation
 from starchat.cli.markdown import MarkdownView
-from starchat.cli.terminal import printable
+from starchat.cli.terminal import Waiting, printable
 from starchat.cli.wording import in_command_words
 
 
@@ -405,6 +405,20 @@ def test_an_empty_answer_shows_nothing() -> None:
 def test_an_answers_control_characters_do_not_reach_a_terminal() -> None:
     assert printable("a\x1b[2J\tb\n\x9b") == "a\ufffd[2J\tb\n\ufffd"
     assert "\x1b[2J" not in shown("a\x1b[2J", 1)[1]
+
+
+def test_a_long_wait_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", stderr)
+    Waiting(lambda: "too early").close()
+    assert stderr.getvalue() == ""
+    monkeypatch.setattr("starchat.cli.terminal._DELAY_S", 0)
+    waiting = Waiting(lambda: "1 of 2")
+    waiting._timer.join()
+    waiting.close()
+    assert screen(stderr.getvalue(), 5)[0] == ""
+    assert "1 of 2" in stderr.getvalue()
 
 
 # ---- the command's own names --------------------------------------------------------------------

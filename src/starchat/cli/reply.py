@@ -59,8 +59,14 @@ def print_reply(
     text = ""
     token_ids: tuple[int, ...] = ()
     last: Chunk | None = None
+    stream: Stream | None = None
+
+    def progress() -> str:
+        done, total = stream.prompt_progress if stream else (0, 0)
+        return f"reading the prompt: {done:,} of {total:,} tokens" if total else "starting"
+
     stops = [KeyboardInterrupt] if interruptible else []
-    with suppress(*stops), unechoed(), closing(Waiting("reading the prompt")) as waiting:
+    with suppress(*stops), unechoed(), closing(Waiting(progress)) as waiting:
         stream = start()  # before anything is printed, as it may raise
         with stream, closing(_view(markdown)) as view:
             for last in stream:

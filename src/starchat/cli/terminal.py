@@ -7,7 +7,7 @@ import select
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -25,11 +25,14 @@ def printable(text: str) -> str:
 
 
 class Waiting:
-    """Says on stderr what takes so long: after two seconds, where stderr is a terminal."""
+    """Says on stderr what takes so long: after two seconds, where stderr is a terminal.
 
-    def __init__(self, what: str) -> None:
-        """Begin to wait."""
-        self._what = what
+    rich asks this object again and again what to show.
+    """
+
+    def __init__(self, what: Callable[[], str]) -> None:
+        """Begin to wait for what the function names."""
+        self.__rich__ = what
         self._lock = threading.Lock()
         self._status: Status | None = None
         self._timer = threading.Timer(_DELAY_S, self._show)
@@ -42,7 +45,7 @@ class Waiting:
 
         with self._lock:
             if not self._timer.finished.is_set():  # closed meanwhile
-                self._status = Console(stderr=True).status(self._what)
+                self._status = Console(stderr=True).status(self)
                 self._status.start()
 
     def close(self) -> None:
@@ -61,7 +64,7 @@ def read_stdin(begin_s: float | None = None) -> str:
     """
     if not sys.stdin:
         return ""
-    with closing(Waiting("waiting for the end of standard input (</dev/null where there is none)")):
+    with closing(Waiting(lambda: "waiting for the end of standard input (none? </dev/null)")):
         if begin_s is None or select.select([sys.stdin.buffer], [], [], begin_s)[0]:
             return sys.stdin.buffer.read().decode("utf-8", "replace")
     warn(
