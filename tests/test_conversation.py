@@ -164,6 +164,10 @@ def test_reset_undo_and_retry(
     conversation.read("/retry")
     assert "again: two …\nthe same seed, or a temperature of 0" in capsys.readouterr().err
     assert conversation.turns == before  # greedy
+    called = {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {}}]}
+    conversation.turns = [*before[:3], called, {"role": "tool", "content": "1"}, before[3]]
+    conversation.read("/retry")  # an answer, or more, behind the last question
+    assert conversation.turns == before
     conversation.read("/undo")
     assert "taken back: two …" in capsys.readouterr().err
     assert conversation.turns == before[:2]
@@ -320,7 +324,7 @@ def test_the_history_is_a_file_that_only_its_owner_reads(
 
 REPLY = '''# Title
 
-Some *soft* `code` with a <div> tag &#27;[2J,
+Some *soft* `code` with a <div> tag, _a and __init__ &#27;[2J,
 and a second line.
 
 1. one
@@ -383,7 +387,7 @@ def test_markdown_looks_the_same_however_it_is_cut(monkeypatch: pytest.MonkeyPat
     for n in (1, 3, 40):
         assert shown(REPLY, n)[0] == whole
     text = "\n".join(whole)
-    assert "Some soft code with a <div> tag \ufffd[2J,\nand a second line." in text
+    assert "Some soft code with a <div> tag, _a and __init__ \ufffd[2J,\nand a second line." in text
     assert '\n\ndef f(x):\n    """Text."""\n\n    return x  # a remark\n\n' in text
     assert "The end (http://x.y)." in text
     for mark in ("# T", "```", "*", "`"):

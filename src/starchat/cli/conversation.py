@@ -143,10 +143,11 @@ class Conversation:
         note(f"again: {_first_line(question)}")
         if self.keywords.get("seed") is not None or self.keywords.get("temperature") == 0:
             note("the same seed, or a temperature of 0, gives the same answer: see /set")
+        rest = self.turns
         try:
             self.ask(question)
         finally:
-            if not self.turns[len(before) - 2 :]:  # no answer: the old one stays
+            if self.turns is rest:  # no answer: the old one stays
                 self.turns, self._n_left_out = before, left_out
 
     def _take_back(self) -> str:

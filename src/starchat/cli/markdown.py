@@ -1,7 +1,7 @@
 """Markdown at a terminal while it is written: whole blocks stay, the last one is drawn anew.
 
 Only the block that is being written moves, so nothing flickers and the work does not grow with
-the reply. Nothing of a text is lost: HTML is text, line breaks stay, code has no frame to copy.
+the reply. Nothing of a text is lost: HTML and underscores are text, line breaks stay.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Tail:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(self._blocks, options.update(height=None), pad=False)
-        for line in lines[-(console.height - 1) :]:
+        for line in lines[-max(1, console.height - 1) :]:
             yield from line
             yield Segment.line()
 
@@ -121,4 +121,7 @@ def _parsed(text: str) -> list[list[Token]]:
         for child in token.children or ():
             if child.type == "softbreak":
                 child.type = "hardbreak"
+            elif child.markup in ("_", "__"):  # __init__ is a name, not a strong "init"
+                child.type, child.tag, child.nesting = "text", "", 0
+                child.content = child.markup
     return blocks
