@@ -292,8 +292,13 @@ def test_an_input_may_have_several_lines(
             read()
 
 
-def test_plain_lines_where_the_terminal_can_do_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "dumb")
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_plain_lines_where_the_terminal_can_do_no_more(
+    term: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("sys.stdout", io.StringIO())  # no terminal either
+    monkeypatch.setattr("sys.stderr", None)
     pasted = ["\x1b[200~x\\", "y", "z\x1b[201~ and", "\x1b[200~x\x1b[201~"]
     lines = iter(["one\\", "two", '"""a', "", 'b"""', "c", *pasted])
     monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))

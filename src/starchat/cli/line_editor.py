@@ -41,7 +41,7 @@ def reader(commands: Iterable[str]) -> Callable[[], str]:
     """Return a function that reads an input; it raises KeyboardInterrupt, EOFError at Ctrl-D."""
     from prompt_toolkit.utils import is_dumb_terminal
 
-    screen = next((out for out in (sys.stdout, sys.stderr) if out.isatty()), None)
+    screen = next((out for out in (sys.stdout, sys.stderr) if out and out.isatty()), None)
     if screen is None or is_dumb_terminal():
         return _plain_input
     session = _session(screen, commands)
