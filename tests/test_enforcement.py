@@ -199,6 +199,36 @@ def test_words_of_older_drafts_are_read(old: Any, now: Any) -> None:
     assert enforced_schema(old) == now
 
 
+# ---- patterns -------------------------------------------------------------------------------
+
+
+def test_looks_ahead_that_are_conditions_are_held() -> None:
+    pattern = r"^(?=.*[0-9])(?=[^,]*[a-z(])(?=.{4,6}$)[^ ]*$"
+    for value in replies({"type": "string", "pattern": pattern, "maxLength": 8}):
+        assert re.search(pattern, value)
+
+
+ZOD_EMAIL = (
+    r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@"
+    r"([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
+)
+
+
+def test_patterns_of_libraries_are_held() -> None:
+    for value in replies({"type": "string", "format": "email", "pattern": ZOD_EMAIL}, 40):
+        assert re.search(ZOD_EMAIL, value)
+    text = {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}  # of a Decimal
+    assert not any(
+        isinstance(value, str) for value in replies({"anyOf": [{"type": "number"}, text]})
+    )
+
+
+def test_what_allows_nothing_is_left_out() -> None:
+    closed = {"type": "object", "properties": {"a": {}}, "additionalProperties": {"not": {}}}
+    assert all(value.keys() <= {"a"} for value in replies(closed))
+    assert set(replies({"anyOf": [{"not": {}}, {"const": 1}]})) == {1}
+
+
 # ---- what is refused ------------------------------------------------------------------------
 
 
@@ -228,6 +258,19 @@ def test_what_cannot_be_held_is_refused_with_its_place(
     whole["$defs"] = {"Used": {"contains": {}}, "Unused": {"not": {}}}
     with pytest.raises(ConstraintError, match=re.escape(problem)):
         tiny.complete("x", json_schema=whole)
+
+
+def test_a_pattern_that_cannot_be_held_is_named_with_its_place(tiny: StarChat) -> None:
+    schema = {"type": "object", "properties": {"a": {"pattern": "^(?!x)y$"}}}
+    with pytest.raises(
+        ConstraintError, match=r"(?s)look-around.*\(the pattern at #/properties/a: "
+    ):
+        tiny.complete("x", json_schema=schema)
+
+
+def test_inexact_numbers_are_named_with_their_place(tiny: StarChat) -> None:
+    with pytest.raises(ConstraintError, match=r"maximum has the number .* \(at #/items\)"):
+        tiny.complete("x", json_schema={"items": {"maximum": 1e300}})
 
 
 def test_definitions_that_nothing_uses_are_not_looked_at(tiny: StarChat) -> None:

@@ -73,9 +73,11 @@ class Constraint:
         try:
             return engine.compile(library(), self.kind, self.text)
         except ConstraintError as error:
-            problem = problem_in(json.loads(self.text)) if self.kind == "json_schema" else None
+            problem = str(error)
+            if self.kind == "json_schema":
+                problem = problem_in(json.loads(self.text), problem) or problem
             raise ConstraintError.of(
-                self.keyword, problem or str(error), limit=error.limit, got=error.got
+                self.keyword, problem, limit=error.limit, got=error.got
             ) from None
 
 

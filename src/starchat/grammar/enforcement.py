@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, timedelta
@@ -18,7 +19,7 @@ from typing import Any
 
 from ..errors import ConstraintError
 from .formats import NUMBERS, dates_between, patterns_of
-from .schemas import DEFINITIONS, Schema, map_below, map_schema, target
+from .schemas import DEFINITIONS, Schema, map_schema, places_below, target
 
 _MOST_LISTS = 500  # of distinct items, which are written out: 0.2 s to compile
 _ABOUT = {"type", "title", "description", "default"}
@@ -29,6 +30,9 @@ _OF_NAMES = {*_OF_AN_ENUM, "pattern", "format", "minLength", "maxLength", "allOf
 }
 _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _OF_ARRAYS = ("type", "items", "minItems", "maxItems")
+_LOOK_AHEAD = re.compile(r"\^\(\?=((?:[^()\[\]\\|]|\\.|\[\^?(?:[^\]\\]|\\.)+\])*)\)")
+# What zod 4 writes beside the format "email"; all that the format allows here matches it.
+_EMAIL_OF_ZOD = r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
 _REMEDIES = {
     "uniqueItems": "its items have too many values to write out all lists of distinct ones: leave "
     "it out, and drop repeated items yourself (or ask for at most one item)",
@@ -55,7 +59,10 @@ def enforced_schema(schema: Schema) -> Schema:
     {'additionalProperties': False, 'properties': {'a': {}}}
     """
 
-    def enforced(node: Schema) -> Schema:
+    def enforced(node: Schema) -> Any:
+        if node in ({"not": {}}, {"not": True}):
+            return False
+        node = _without_look_around(node)
         node = _listed(schema, _distinct(schema, _of_this_draft(node)))
         node = _with_open_ends(_with_pattern(node))
         # llguidance takes formats of numbers, and the one that is called "unknown".
@@ -64,8 +71,10 @@ def enforced_schema(schema: Schema) -> Schema:
     return map_schema(schema, enforced)
 
 
-def problem_in(schema: Schema) -> str | None:
+def problem_in(schema: Schema, error: str = "") -> str | None:
     """Return what of an enforced schema cannot be held, where, and what to do; None if all can.
+
+    error: what llguidance says, which may quote a pattern.
 
     >>> problem_in({"items": {"not": {}}})
     'Unimplemented keys: ["not"] at #/items: say what is allowed, with anyOf'
@@ -73,6 +82,10 @@ def problem_in(schema: Schema) -> str | None:
     for pointer, node in reachable(schema):
         for problem, remedy in _problems(node):
             return f"{problem} at {pointer}: {remedy}"
+    for pointer, node in reachable(schema):
+        if isinstance(pattern := node.get("pattern"), str) and f"{pattern}\n" in error:
+            remedy = "write it without looks around and without references to groups"
+            return f"{error} (the pattern at {pointer}: {remedy})"
     return None
 
 
@@ -103,19 +116,8 @@ def reachable(schema: Schema) -> Iterator[tuple[str, Schema]]:
         if isinstance(reference := node.get("$ref"), str):
             with suppress(LookupError):  # llguidance says what is wrong
                 waiting.append((reference, target(schema, reference)))
-        for key, value in node.items():
-            if key in DEFINITIONS or key == "contentSchema":
-                continue
-            here = f"{pointer}/{key}"
-            below: list[Any] = []
-            map_below({key: value}, below.append)
-            if isinstance(value, dict) and len(below) == 1 and below[0] is value:
-                waiting.append((here, value))
-            elif isinstance(value, dict):
-                names = [name.replace("~", "~0").replace("/", "~1") for name in value]
-                waiting += [(f"{here}/{n}", each) for n, each in zip(names, below, strict=False)]
-            else:
-                waiting += [(f"{here}/{index}", each) for index, each in enumerate(below)]
+        plain = {key: value for key, value in node.items() if key not in DEFINITIONS}
+        waiting += places_below(pointer, plain)
 
 
 def _of_this_draft(node: Schema) -> Schema:
@@ -131,6 +133,42 @@ def _of_this_draft(node: Schema) -> Schema:
             if node[exclusive] and bound in now:
                 now[exclusive] = now.pop(bound)
     return now
+
+
+def _without_look_around(node: Schema) -> Schema:
+    """Return a schema without looks ahead: those that libraries write, and those that mean "and".
+
+    `^(?=.*[0-9])(?=.*[a-z]).{8,}$` is three patterns at once.
+    """
+    if node.get("pattern") == _EMAIL_OF_ZOD and node.get("format") == "email":
+        return {key: node[key] for key in node if key != "pattern"}
+    if isinstance(node.get("anyOf"), list):
+        kept = [each for each in node["anyOf"] if not _is_text_of_a_number(each)]
+        if len(kept) < len(node["anyOf"]) and any(_is_number(each) for each in kept):
+            node = node | {"anyOf": kept}
+    patterns = [*_anded(node["pattern"])] if isinstance(node.get("pattern"), str) else []
+    if len(patterns) > 1:
+        node = {key: node[key] for key in node if key != "pattern"}
+        node["allOf"] = [*node.get("allOf", ()), *[{"pattern": each} for each in patterns]]
+    return node
+
+
+def _is_number(node: Any) -> bool:
+    return isinstance(node, dict) and node.get("type") == "number"
+
+
+def _is_text_of_a_number(node: Any) -> bool:
+    """Return whether this is the string that pydantic allows for a Decimal beside a number."""
+    return isinstance(node, dict) and str(node.get("pattern")).startswith("^(?!^[-+.]*$)")
+
+
+def _anded(pattern: str) -> Iterator[str]:
+    """Yield the patterns that one with looks ahead at its start asks for at once."""
+    rest = pattern
+    while match := _LOOK_AHEAD.match(rest):
+        yield f"^(?:{match[1]})"
+        rest = "^" + rest[match.end() :]
+    yield rest
 
 
 def _distinct(schema: Schema, node: Schema) -> Schema:

@@ -112,7 +112,11 @@ def closed_schema(schema: Schema) -> Schema:
         is_silent = "properties" in node and not _OF_OTHERS & node.keys()
         return node | {"additionalProperties": False} if is_silent else node
 
-    return schema if any(map(_combines, _all_schemas(schema))) else map_schema(schema, closed)
+    return (
+        schema
+        if any(_combines(node) for _, node in _all_schemas(schema))
+        else map_schema(schema, closed)
+    )
 
 
 def check_exact(schema: Mapping[str, Any], where: str) -> None:
@@ -120,14 +124,14 @@ def check_exact(schema: Mapping[str, Any], where: str) -> None:
 
     >>> check_exact({"const": 2**53 - 1}, "json_schema")
     """
-    for node in _all_schemas(schema):
+    for pointer, node in _all_schemas(schema):
         for key in _NUMBERS:
             for value in _numbers(node.get(key)):
                 if not _is_exact(value):
                     raise ConstraintError.of(
                         where,
                         f"{key} has the number {shown(value)}, expected at most 15 digits and 22 "
-                        "decimal places: other numbers cannot be enforced exactly",
+                        f"decimal places: other numbers cannot be enforced exactly (at {pointer})",
                         got=shown(value),
                     )
         least, required = node.get("minProperties"), node.get("required")
@@ -136,7 +140,7 @@ def check_exact(schema: Mapping[str, Any], where: str) -> None:
             raise ConstraintError.of(
                 where,
                 f"minProperties is {shown(least)} where {n_required} are required, expected at "
-                "most one more: keys that have no name in it may repeat",
+                f"most one more: keys that have no name in it may repeat (at {pointer})",
                 limit=n_required + 1,
                 got=shown(least),
             )
@@ -160,15 +164,33 @@ def _is_exact(value: float) -> bool:
     return int("".join(map(str, digits))) < 2**53 and isinstance(exponent, int) and exponent >= -22
 
 
-def _all_schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield a schema and all in it that are enforced, however deep."""
-    waiting: list[Any] = [schema]
+def places_below(pointer: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the schemas directly in one that apply to values, or are definitions; with places.
+
+    >>> [*places_below("#", {"properties": {"a/b": True}, "anyOf": [{}], "enum": [{}]})]
+    [('#/properties/a~1b', True), ('#/anyOf/0', {})]
+    """
+    for key, value in node.items():
+        below: list[Any] = []
+        if key != "contentSchema":
+            map_below({key: value}, below.append)
+        if key in _SCHEMAS and below and not isinstance(value, list):
+            yield f"{pointer}/{key}", value
+            continue
+        names = value if isinstance(value, dict) else range(len(below))
+        for name, schema in zip(names, below, strict=False):
+            part = str(name).replace("~", "~0").replace("/", "~1")
+            yield f"{pointer}/{key}/{part}", schema
+
+
+def _all_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield a schema and all in it that are enforced, however deep, with their places."""
+    waiting: list[tuple[str, Any]] = [("#", schema)]
     while waiting:
-        node = waiting.pop()
+        pointer, node = waiting.pop()
         if isinstance(node, Mapping):
-            yield node
-            enforced = {key: value for key, value in node.items() if key != "contentSchema"}
-            map_below(enforced, waiting.append)
+            yield pointer, node
+            waiting += places_below(pointer, node)
 
 
 def _numbers(data: Any) -> Iterator[float]:
