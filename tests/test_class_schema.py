@@ -31,9 +31,11 @@ from pydantic import (  # noqa: E402
     AliasPath,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     RootModel,
     StringConstraints,
+    Tag,
     TypeAdapter,
 )
 
@@ -217,6 +219,10 @@ HELD = [
     Tree,
     Left,
     field(Cat | Dog, discriminator="kind"),
+    Annotated[
+        Annotated[int, Tag("whole")] | Annotated[float, Tag("any")],
+        Discriminator(lambda value: "whole" if isinstance(value, int) else "any"),
+    ],
     Box[Decimal],
     Numbers,
     Info,

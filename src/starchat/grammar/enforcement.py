@@ -32,7 +32,10 @@ _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _OF_ARRAYS = ("type", "items", "minItems", "maxItems")
 _LOOK_AHEAD = re.compile(r"\^\(\?=((?:[^()\[\]\\|]|\\.|\[\^?(?:[^\]\\]|\\.)+\])*)\)")
 # What zod 4 writes beside the format "email"; all that the format allows here matches it.
-_EMAIL_OF_ZOD = r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
+_EMAIL_OF_ZOD = (
+    r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@"
+    r"([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
+)
 _REMEDIES = {
     "uniqueItems": "its items have too many values to write out all lists of distinct ones: leave "
     "it out, and drop repeated items yourself (or ask for at most one item)",

@@ -151,9 +151,6 @@ class _Narrow(GenerateJsonSchema):
             return _refused(f"the length of bytes that are written as {kind}: leave it out")
         return {"type": "string", "format": "hex" if kind == "hex" else "base64url"}
 
-    def uuid_schema(self, schema: core_schema.UuidSchema) -> JsonSchemaValue:
-        return {"type": "string", "format": f"uuid{schema.get('version') or ''}"}
-
     def url_schema(self, schema: core_schema.UrlSchema) -> JsonSchemaValue:
         return _of_schemes(super().url_schema(schema), schema.get("allowed_schemes"))
 
