@@ -60,7 +60,7 @@ def call_of(tools: list[Any], seed: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", [Tree, Stock, Forest, Nest], ids=lambda model: model.__name__)
 def test_structured_output_validates(model: Any) -> None:
-    options = StructuredReply(model).options
+    options = StructuredReply(model).options([])
     lark = f"start: %json {json_text(text_schema(model))}"
     for seed in range(8):
         arguments = call_of(options["tools"], seed)
@@ -69,7 +69,7 @@ def test_structured_output_validates(model: Any) -> None:
         model.model_validate_json(grammars.random_text(lark, seed, soft_limit=60))
 
 
-def plant(tree: Tree, stock: Stock | None = None) -> str:
+def plant(tree: Tree, stock: Stock) -> str:
     """Plant a tree."""
     return f"{tree} {stock}"
 
