@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
+from langchain_starchat.prompt_progress import PromptProgress, events_of_config, events_of_run
 from langchain_starchat.request_options import (
     ChatRequest,
     chat_request,
@@ -290,8 +292,13 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         return beside_raw(llm, parser) if include_raw else llm | parser
 
     def _request(
-        self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        call: dict[str, Any],
+        progress: PromptProgress | None,
     ) -> ChatRequest:
+        call = {"prompt_progress": progress, **call}
         if call.get("tools"):
             fields = {name: getattr(self, name) for name in ("tool_choice", "parallel_tool_calls")}
             call = {name: value for name, value in fields.items() if value is not None} | call
@@ -306,8 +313,13 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         return super()._identifying_params | {name: getattr(self, name) for name in names}
 
     def _result(self, chunks: list[Chunk]) -> ChatResult:
-        message = to_ai_message(chunks, self.model_name)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        replies: dict[int, list[Chunk]] = {}
+        for chunk in chunks:
+            if chunk.index > 0 and chunk.usage:  # the usages of all messages count the prompt once
+                chunk = replace(chunk, usage=replace(chunk.usage, prompt_tokens=0, cached_tokens=0))
+            replies.setdefault(chunk.index, []).append(chunk)
+        messages = [to_ai_message(replies[index], self.model_name) for index in sorted(replies)]
+        return ChatResult(generations=[ChatGeneration(message=message) for message in messages])
 
     def batch(
         self,
@@ -332,7 +344,7 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = self._request(messages, stop, kwargs)
+        request = self._request(messages, stop, kwargs, events_of_run(run_manager))
         return self._result(list(request.chunks(self._model())))
 
     async def _agenerate(
@@ -343,11 +355,49 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            request = self._request(messages, stop, kwargs)
+            request = self._request(messages, stop, kwargs, events_of_run(run_manager))
             async with aclosing(request.achunks(await self._amodel())) as chunks:
                 return self._result([chunk async for chunk in chunks])
 
-    # For a chat model, LangChain itself calls on_llm_new_token; these methods must not.
+    def _streaming_disabled(self, **kwargs: Any) -> bool:
+        if not kwargs.get("stream") and kwargs.get("n", self.n) not in (None, 1):
+            return True  # generate() of n replies streams none of them inside
+        return super()._streaming_disabled(**kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Yield the chunks of a reply, as `BaseChatModel.stream` does."""
+        if progress := events_of_config(config, self.callbacks, is_async=False):
+            kwargs.setdefault("prompt_progress", progress)
+        return super().stream(input, config, stop=stop, **kwargs)
+
+    def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Yield the chunks of a reply, as `BaseChatModel.astream` does."""
+        if progress := events_of_config(config, self.callbacks, is_async=True):
+            kwargs.setdefault("prompt_progress", progress)
+        return super().astream(input, config, stop=stop, **kwargs)
+
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        kwargs.pop("prompt_progress", None)  # traces show values
+        return super()._get_invocation_params(stop, **kwargs)
+
+    # For a chat model, LangChain itself calls on_llm_new_token; these methods must not. A stream
+    # has one reply.
 
     def _stream(
         self,
@@ -358,7 +408,8 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         pieces = MessageChunks(self.model_name)
         with langchain_errors():
-            request = self._request(messages, stop, kwargs)
+            progress = events_of_config(None, is_async=False)
+            request = self._request(messages, stop, kwargs | {"n": 1}, progress)
             for chunk in request.chunks(self._model()):
                 yield from pieces.feed(chunk)
 
@@ -371,7 +422,8 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         pieces = MessageChunks(self.model_name)
         with langchain_errors():
-            request = self._request(messages, stop, kwargs)
+            progress = events_of_config(None, is_async=True)
+            request = self._request(messages, stop, kwargs | {"n": 1}, progress)
             async with aclosing(request.achunks(await self._amodel())) as chunks:
                 async for chunk in chunks:
                     for generation in pieces.feed(chunk):

@@ -22,6 +22,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import logprob_entries
+from langchain_starchat.prompt_progress import events_of_run
 from langchain_starchat.settings import (
     CONSTRAINTS,
     N_TOGETHER,
@@ -126,7 +127,7 @@ class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
 
     def _with_call_arguments(self, kwargs: dict[str, Any]) -> tuple[StarChatLLM, dict[str, Any]]:
         """Return a copy that holds a call's options: BaseLLM's cache key is made of the model."""
-        names = {*SAMPLING, *CONSTRAINTS, "allow_special"}
+        names = {*SAMPLING, *CONSTRAINTS, "allow_special", "n"}
         fields = {name: value for name, value in kwargs.items() if name in names}
         rest = {name: value for name, value in kwargs.items() if name not in names}
         if any(fields.get(name) is not None for name in CONSTRAINTS):
@@ -149,6 +150,8 @@ class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         model, sampling = self._model(), self._sampling(stop, kwargs)
+        if len(prompts) == 1:
+            sampling.setdefault("prompt_progress", events_of_run(run_manager))
         with ExitStack() as streams:
             begun: list[Stream] = []
             unread: list[Stream] = []
@@ -170,6 +173,8 @@ class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
     ) -> LLMResult:
         with langchain_errors():
             model, sampling = await self._amodel(), self._sampling(stop, kwargs)
+            if len(prompts) == 1:
+                sampling.setdefault("prompt_progress", events_of_run(run_manager))
             async with AsyncExitStack() as streams:
                 begun: list[AsyncStream] = []
                 unread: list[AsyncStream] = []
@@ -184,14 +189,17 @@ class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
                     unread = [stream for stream in unread if await anext(stream, None)]
 
     def _result(self, replies: list[Completion]) -> LLMResult:
-        total = sum((reply.usage for reply in replies), Usage(0, 0))
+        total = sum((reply.total_usage for reply in replies), Usage(0, 0))
         usage = {
             "prompt_tokens": total.prompt_tokens,
             "completion_tokens": total.completion_tokens,
             "total_tokens": total.total_tokens,
         }
         return LLMResult(
-            generations=[[Generation(text=r.text, generation_info=_info(r))] for r in replies],
+            generations=[
+                [Generation(text=r.text, generation_info=_info(r)) for r in reply.choices]
+                for reply in replies
+            ],
             llm_output={"model_name": self.model_name, "token_usage": usage},
         )
 
@@ -204,7 +212,8 @@ class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        sampling = self._sampling(stop, kwargs)
+        sampling = self._sampling(stop, kwargs) | {"n": 1}  # a stream has one reply
+        sampling.setdefault("prompt_progress", events_of_run(run_manager))
         with langchain_errors(), self._model().stream_complete(prompt, **sampling) as stream:
             for chunk in stream:
                 generation = GenerationChunk(text=chunk.text, generation_info=_info(chunk))
@@ -220,7 +229,8 @@ class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         with langchain_errors():
-            model, sampling = await self._amodel(), self._sampling(stop, kwargs)
+            model, sampling = await self._amodel(), self._sampling(stop, kwargs) | {"n": 1}
+            sampling.setdefault("prompt_progress", events_of_run(run_manager))
             async with model.astream_complete(prompt, **sampling) as stream:
                 async for chunk in stream:
                     generation = GenerationChunk(text=chunk.text, generation_info=_info(chunk))

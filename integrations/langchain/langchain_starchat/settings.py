@@ -122,6 +122,8 @@ class StarChatSettings(ModelSettings):
     """Replies follow this grammar, in Lark's form or GBNF."""
     choice: list[str] | None = None
     """Replies are one of these texts."""
+    n: int | None = None
+    """Replies of each prompt, which is computed once: `generate` has them all, others the first."""
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
@@ -130,7 +132,7 @@ class StarChatSettings(ModelSettings):
             "model": self.model_name,
             "model_file": self._file_identity(),
             "n_ctx": self.n_ctx,
-            **{name: getattr(self, name) for name in (*SAMPLING, *CONSTRAINTS)},
+            **{name: getattr(self, name) for name in (*SAMPLING, *CONSTRAINTS, "n")},
             # LangChain overwrites "stop" with the call's own.
             "default_stop": self.stop,
         }
@@ -153,9 +155,9 @@ class StarChatSettings(ModelSettings):
         """Merge the fields with a call's arguments, which win; starchat refuses unknown ones."""
         held = any(call.get(name) is not None for name in (*CONSTRAINTS, "response_format"))
         if held or (call.get("tools") and call.get("tool_choice") != "none"):
-            names = SAMPLING  # a call's own constraint or tools replace the field
+            names = (*SAMPLING, "n")  # a call's own constraint or tools replace the field
         else:
-            names = (*SAMPLING, *CONSTRAINTS)
+            names = (*SAMPLING, *CONSTRAINTS, "n")
         fields = {name: getattr(self, name) for name in names}
         merged = {name: value for name, value in fields.items() if value is not None} | call
         merged.pop("stream", None)  # LangChain's own switch, already handled
