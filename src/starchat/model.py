@@ -444,8 +444,9 @@ class StarChat:
         return self._handle.engine
 
     def _chat_prompt(
-        self, messages: Messages, tools: Toolbox, options: Mapping[str, Any]
+        self, messages: Messages, tools: Toolbox, options: Mapping[str, Any] | None = None
     ) -> list[int]:
+        options = options or {}
         turns = check_messages(messages, tools)
         begun = options.get("continue_final_message")
         goes_on = begun is not None and check_flag("continue_final_message", begun)
