@@ -87,12 +87,15 @@ _shared: AsyncWaker | None = None
 def shared_waker() -> AsyncWaker:
     """Return the waker of this process, started on first use."""
     global _shared
-    with _lock:
-        if _shared is None:
-            _shared = AsyncWaker()
-            # Here, so that it runs before the handler that the queue registered for itself.
-            atexit.register(_close_shared)
-        return _shared
+    waker = _shared
+    if waker is None:  # else an event loop does not wait for the lock
+        with _lock:
+            waker = _shared
+            if waker is None:
+                waker = _shared = AsyncWaker()
+                # Here, so that it runs before the handler that the queue registered for itself.
+                atexit.register(_close_shared)
+    return waker
 
 
 def _close_shared() -> None:
