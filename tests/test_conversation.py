@@ -292,13 +292,15 @@ def test_an_input_may_have_several_lines(
             read()
 
 
-@pytest.mark.parametrize("term", ["dumb", "xterm"])
+@pytest.mark.parametrize(("term", "is_terminal"), [("dumb", True), ("xterm", False)])
 def test_plain_lines_where_the_terminal_can_do_no_more(
-    term: str, monkeypatch: pytest.MonkeyPatch
+    term: str, is_terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TERM", term)
-    monkeypatch.setattr("sys.stdout", io.StringIO())  # no terminal either
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setattr("sys.stderr", None)
+    monkeypatch.setenv("TERM", term)
     pasted = ["\x1b[200~x\\", "y", "z\x1b[201~ and", "\x1b[200~x\x1b[201~"]
     lines = iter(["one\\", "two", '"""a', "", 'b"""', "c", *pasted])
     monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
@@ -428,6 +430,21 @@ def test_a_long_wait_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     waiting.close()
     assert screen(stderr.getvalue(), 5)[0] == ""
     assert "1 of 2" in stderr.getvalue()
+
+
+def test_a_prompt_that_is_read_is_counted(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Told(Waiting):
+        def close(self) -> None:  # by the first chunk
+            said.append(self.__rich__())
+
+    monkeypatch.setattr("starchat.cli.reply.Waiting", Told)
+    conversation.read("Hi")
+    n = conversation.model.count_tokens([{"role": "user", "content": "Hi"}])
+    assert said[0] == f"reading the prompt: {n} of {n} tokens"
 
 
 # ---- the command's own names --------------------------------------------------------------------
