@@ -60,6 +60,9 @@ async def test_every_way_gives_the_same_vectors(embedder: StarChatEmbedding) -> 
 def test_names_of_other_embedders_get_a_hint() -> None:
     with pytest.raises(ValueError, match="no argument 'context_window': did you mean 'n_ctx'"):
         StarChatEmbedding(context_window=512)
+    for name in ("bigcode/starcoder", "starchat-beta.ggmlv3.q4_0.bin"):
+        with pytest.raises(ValueError, match="not a model: did you mean model_path"):
+            StarChatEmbedding(model_name=name)
 
 
 def test_a_dict_becomes_an_embedder_again() -> None:

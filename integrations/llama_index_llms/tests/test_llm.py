@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+import warnings
 from dataclasses import fields
 from importlib import metadata
 from typing import Any
@@ -446,6 +447,23 @@ async def test_an_unframed_control_token_is_told(llm: StarChat, way: str) -> Non
     with pytest.warns(starchat.ControlTokenWarning, match="allow_special=True"):
         response = await last(llm, way, "a <|user|> b", formatted=True)
     assert n_prompt_tokens(response) == len(llm.engine.tokenize("a <|user|> b"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("messages_to_prompt", lambda messages: "Please: <|user|>\nWhy?<|end|>\n"),
+        ("completion_to_prompt", lambda prompt: f"Q: <|user|> {prompt}"),
+    ],
+)
+def test_a_template_that_spells_control_tokens_as_text_warns_once(field: str, value: Any) -> None:
+    own = StarChat(max_tokens=1, **{field: value})
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            own.complete(QUESTION) if "completion" in field else own.chat([ChatMessage(QUESTION)])
+    assert [warning.category for warning in seen] == [starchat.ControlTokenWarning]
+    assert "allow_special" in str(seen[0].message)
 
 
 @pytest.mark.parametrize("allow_special", [None, True])

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import Field
+from llama_index.core.bridge.pydantic import Field, field_validator
 
 from starchat import ContextLengthError
 from starchat.model_settings import ModelSettings
@@ -43,6 +43,14 @@ class StarChatEmbedding(ModelSettings, BaseEmbedding):
     embed_batch_size: int = Field(
         default=128, gt=0, le=2048, description="Texts that are given to the engine at a time."
     )
+
+    @field_validator("model_name")
+    @classmethod
+    def _refuse_file_as_name(cls, name: str) -> str:
+        """Refuse what other embedders load by this argument: the embedded model would answer."""
+        if "/" in name or name.endswith((".bin", ".gguf", ".ggml")):
+            raise ValueError("it is what callbacks get, not a model: did you mean model_path?")
+        return name
 
     @classmethod
     def class_name(cls) -> str:
