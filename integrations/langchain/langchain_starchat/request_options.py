@@ -63,7 +63,7 @@ def chat_request(dialogue: list[Message], arguments: Mapping[str, Any]) -> ChatR
     if options.get("json_schema") is not None:
         problem = "json_schema and response_format: expected one of them"
         raise InvalidRequestError(problem, param="json_schema")
-    enforced = {} if schema is True else json_schema(schema)
+    enforced = {} if schema is True else json_schema(_source(schema))
     options["json_schema"] = enforced or True
     may_call = bool(tools) and choice != "none"
     is_begun = bool(options.get("continue_final_message"))
@@ -154,12 +154,40 @@ def _function_of_typed_dict(typed_dict: type) -> dict[str, Any] | None:
 
 def _schema(model: Any) -> dict[str, Any]:
     """Return the schema of a tool's arguments: a dict, or a class of pydantic 1 or 2."""
+    model = _source(model)
     if isinstance(model, dict):
         return model
     if is_pydantic(model) and not issubclass(model, BaseModel):
         schema: dict[str, Any] = model.schema()
         return schema
     return class_schema(model)
+
+
+def _source(schema: Any) -> Any:
+    """Return the pydantic class that made a schema, or the schema itself where none did.
+
+    LangChain's agents hand on the schema of their response format only, which says less than the
+    class that validates the reply. Schemas that are equal allow the same, whichever class is found.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    definition = str(schema.get("$ref")).rpartition("/")[2]
+    root = schema.get("$defs", {}).get(definition, schema)
+    if not isinstance(root, dict) or not isinstance(title := root.get("title"), str):
+        return schema
+    waiting: list[type[BaseModel]] = [BaseModel]
+    while waiting:
+        model = waiting.pop()
+        waiting += type.__subclasses__(model)
+        if title in (model.__name__, model.model_config.get("title")):
+            with suppress(Exception):  # a class that is not complete, or has no schema
+                if _without_about(model.model_json_schema()) == _without_about(schema):
+                    return model
+    return schema
+
+
+def _without_about(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != "description"}
 
 
 def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:

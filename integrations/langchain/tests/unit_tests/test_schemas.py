@@ -10,12 +10,18 @@ from typing import Annotated, Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from langchain.agents.structured_output import (
+    OutputToolBinding,
+    ProviderStrategy,
+    ToolStrategy,
+)
 from langchain_core.tools import BaseTool, StructuredTool, tool
 from pydantic import BaseModel, Field, HttpUrl, Json, TypeAdapter
 from typing_extensions import NotRequired, TypedDict
 
 from langchain_starchat import ChatStarChat
 from langchain_starchat.request_options import definitions, json_schema
+from scripted_model import reply
 from starchat import ConstraintError, InvalidRequestError
 from starchat.chat.call_reader import load_object
 from starchat.chat.tools import Toolbox, check_tools, reply_grammar
@@ -144,6 +150,33 @@ def test_a_prompt_shows_a_tool_that_refers_to_itself() -> None:
         "$ref": "#/$defs/Tree"
     }
     assert '"title"' not in checked.line and "pattern" not in checked.line
+
+
+class Order(BaseModel):
+    """What to buy."""
+
+    price: Annotated[Decimal, Field(max_digits=4, decimal_places=1)]
+    page: HttpUrl
+
+
+@pytest.mark.parametrize("model", [Order, Owner], ids=["plain", "of itself"])
+def test_agents_get_what_their_class_accepts(script: Any, model: Any) -> None:
+    asked = script(*[reply("{}")] * 2)
+    provider, tools = ProviderStrategy(model), ToolStrategy(model)
+    ChatStarChat().invoke("?", **provider.to_model_kwargs())
+    (spec,) = tools.schema_specs
+    (defined,) = definitions([OutputToolBinding.from_schema_spec(spec).tool])
+    lark = f"start: %json {json_text(asked.asked[0][1]['json_schema'])}"
+    for seed in range(8):
+        model.model_validate_json(grammars.random_text(lark, seed, soft_limit=60))
+        model.model_validate(arguments_of(defined, seed))
+
+
+def test_schemas_that_no_class_made_stay_as_they_are() -> None:
+    given = {"title": "Order", "type": "object", "properties": {"price": {"type": "string"}}}
+    made = StructuredTool(name="x", description="X", args_schema=given, func=print)
+    (defined,) = definitions([made])
+    assert defined["function"]["parameters"] == {k: given[k] for k in ("type", "properties")}
 
 
 class Packed(BaseModel):
