@@ -310,6 +310,20 @@ def test_a_pipe_without_a_writer_does_not_hang(
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"), [([], True), (["--plain"], False), (["--regex", "a+"], False)]
+)
+def test_answers_are_markdown_unless_asked_for_a_form(
+    call: Call, options: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remember(start: object, *, markdown: bool) -> None:
+        assert markdown is expected
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("starchat.cli.chat.print_reply", remember)
+    assert call("chat", "Hi", *options).returncode == 130
+
+
+@pytest.mark.parametrize(
     ("options", "keywords"),
     [
         (["--allow-special"], {"allow_special": True}),

@@ -39,9 +39,10 @@ def chat(
 
     In a conversation, /help lists the commands. Ctrl-C stops an answer, Ctrl-D ends.
     """
+    markdown = not (plain or options.constrained)  # Markdown would change JSON's backslashes
     if question is None and at_keyboard():
         with options.load() as model:
-            _converse(Conversation(model, system, options.keywords, not plain))
+            _converse(Conversation(model, system, options.keywords, markdown))
         return
     asked = read_question(question)
     if not asked:
@@ -49,7 +50,7 @@ def chat(
     dialogue = [{"role": "system", "content": system}, {"role": "user", "content": asked}]
     with options.load() as model:
         reply = print_reply(
-            lambda: model.stream_chat(dialogue, **options.keywords), markdown=not plain
+            lambda: model.stream_chat(dialogue, **options.keywords), markdown=markdown
         )
         say_if_cut(reply, model.info.n_ctx)
 

@@ -126,6 +126,11 @@ class ReplyOptions(ModelOptions):
         #: Of StarChat's methods.
         self.keywords = cast(Keywords, keywords)
 
+    @property
+    def constrained(self) -> bool:
+        """Whether a constraint says what the answer looks like."""
+        return not self.keywords.keys().isdisjoint(_CONSTRAINTS)
+
 
 REPLY_OPTIONS = tuple(inspect.signature(ReplyOptions).parameters)
 
