@@ -62,9 +62,7 @@ def enforced_schema(schema: Schema) -> Schema:
     {'additionalProperties': False, 'properties': {'a': {}}}
     """
 
-    def enforced(node: Schema) -> Any:
-        if node in ({"not": {}}, {"not": True}):
-            return False
+    def enforced(node: Schema) -> Schema:
         node = _without_look_around(node)
         node = _listed(schema, _distinct(schema, _of_this_draft(node)))
         node = _with_open_ends(_with_pattern(node))
@@ -124,8 +122,13 @@ def reachable(schema: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def _of_this_draft(node: Schema) -> Schema:
-    """Return a schema with what older drafts wrote in other words."""
+    """Return a schema with what older drafts, and writers of schemas, say in other words."""
     now = {key: value for key, value in node.items() if key != "$schema"}
+    for key in ("additionalProperties", "additionalItems", "items"):
+        if now.get(key) == {"not": {}}:
+            now[key] = False
+    if isinstance(node.get("anyOf"), list):
+        now["anyOf"] = [each for each in node["anyOf"] if each != {"not": {}}] or node["anyOf"]
     if isinstance(node.get("items"), list):
         now["prefixItems"] = now.pop("items")
         if "additionalItems" in now:
