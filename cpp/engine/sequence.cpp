@@ -47,7 +47,8 @@ std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<con
   const int64_t room = model.n_ctx() - std::ssize(ids);
   if (!params.max_tokens) params.max_tokens = room;
   params.validate(model.n_vocab());
-  const int max_ids = static_cast<int>(std::ssize(ids) + std::min(room, *params.max_tokens));
+  params.max_tokens = std::min(room, *params.max_tokens);
+  const int max_ids = static_cast<int>(std::ssize(ids) + *params.max_tokens);
   std::unique_ptr<Sequence> sequence(
       new Sequence(model, std::move(ids), max_ids, params, nullptr, std::move(stream)));
   if (guidance.constraint) {

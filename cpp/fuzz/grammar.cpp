@@ -47,6 +47,8 @@ std::vector<int32_t> allowed_ids(const std::vector<uint32_t>& mask) {
 
 void follow(const Tokenizer& tokenizer, Constraint& constraint, FuzzedDataProvider& choices) {
   std::vector<uint32_t> mask((tokenizer.size() + 31) / 32);
+  if (const auto ending = constraint.ending({}, {}, kMaxTokens, kMaxTokens).ids)
+    require(constraint.n_allowed(*ending) == ending->size(), "an ending is allowed");
   for (int i = 0; i < kMaxTokens; ++i) {
     const auto forced = constraint.forced();
     const bool may_end = constraint.fill_mask(mask);

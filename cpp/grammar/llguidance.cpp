@@ -9,6 +9,7 @@
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
 #include "base/thread_pool.hpp"
+#include "grammar/ending.hpp"
 
 namespace starchat {
 namespace {
@@ -123,7 +124,10 @@ size_t tokenize(const void* tokenizer, const uint8_t* bytes, size_t n_bytes, uin
 // Control tokens begin with a byte FF, so they never match text.
 struct GrammarCompiler::Vocabulary {
   Vocabulary(const std::string& path, std::shared_ptr<const Tokenizer> vocabulary)
-      : library(path), n_vocab(static_cast<uint32_t>(vocabulary->size())), keeps(vocabulary) {
+      : library(path),
+        n_vocab(static_cast<uint32_t>(vocabulary->size())),
+        keeps(vocabulary),
+        for_endings(*vocabulary) {
     std::vector<uint32_t> lengths;
     std::string bytes;
     const auto add = [&](std::string_view token, bool is_special) {
@@ -153,6 +157,7 @@ struct GrammarCompiler::Vocabulary {
   const Library library;
   const uint32_t n_vocab;
   const std::shared_ptr<const Tokenizer> keeps;  // tokenize() reads it
+  const EndingVocabulary for_endings;
   LlgTokenizer* tokenizer;
 };
 
@@ -161,13 +166,14 @@ namespace {
 // A matcher of one sequence, and what must live as long.
 class LlguidanceConstraint : public Constraint {
  public:
-  LlguidanceConstraint(std::shared_ptr<const void> keeps, const Library& library, uint32_t n_vocab,
-                       LlgMatcher* matcher)
+  LlguidanceConstraint(std::shared_ptr<const void> keeps, const Library& library,
+                       const EndingVocabulary& vocabulary, LlgMatcher* matcher)
       : keeps_(std::move(keeps)),
         library_(library),
-        n_vocab_(n_vocab),
+        vocabulary_(vocabulary),
+        n_vocab_(static_cast<uint32_t>(vocabulary.tokenizer.size())),
         matcher_(matcher),
-        mask_(n_vocab / 32 + 1) {}
+        mask_(n_vocab_ / 32 + 1) {}
   ~LlguidanceConstraint() override { library_.free_matcher(matcher_); }
 
   void accept(int32_t id) override {
@@ -200,6 +206,19 @@ class LlguidanceConstraint : public Constraint {
     return static_cast<size_t>(n);
   }
 
+  std::unique_ptr<Constraint> clone() const override {
+    return std::make_unique<LlguidanceConstraint>(keeps_, library_, vocabulary_,
+                                                  library_.clone_matcher(matcher_));
+  }
+
+  Ending ending(std::span<const int32_t> next, std::span<const int32_t> known, size_t n_most,
+                int n_steps) const override {
+    const auto after = clone();
+    if (after->n_allowed(next) < next.size()) return {};
+    for (const int32_t id : next) after->accept(id);
+    return find_ending(*after, vocabulary_, known, n_most, n_steps);
+  }
+
  private:
   void check(int32_t result) const {
     if (result >= 0) return;
@@ -211,6 +230,7 @@ class LlguidanceConstraint : public Constraint {
 
   const std::shared_ptr<const void> keeps_;
   const Library& library_;
+  const EndingVocabulary& vocabulary_;
   const uint32_t n_vocab_;
   LlgMatcher* const matcher_;
   std::vector<uint32_t> mask_;  // the engine's mask and one bit for the end of the text
@@ -243,7 +263,7 @@ std::unique_ptr<Constraint> Grammar::start() const {
   const auto& vocabulary = *compiled_->vocabulary;
   const std::lock_guard lock(compiled_->copying);
   return std::make_unique<LlguidanceConstraint>(
-      compiled_->vocabulary, vocabulary.library, vocabulary.n_vocab,
+      compiled_->vocabulary, vocabulary.library, vocabulary.for_endings,
       vocabulary.library.clone_matcher(compiled_->matcher));
 }
 

@@ -3,6 +3,8 @@
 // ConstraintError; then the object must not be used any more.
 #pragma once
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,6 +14,12 @@ namespace starchat {
 inline constexpr const char* kNothingAllowed =
     "the constraint allows no token here: it contradicts itself, or needs bytes that no token of "
     "this vocabulary has";
+
+// What a text still needs to be complete.
+struct Ending {
+  std::optional<std::vector<int32_t>> ids;  // nothing if none was found
+  bool is_slow = false;                     // the search took too long to be repeated
+};
 
 class Constraint {
  public:
@@ -30,6 +38,16 @@ class Constraint {
 
   // The length of the longest allowed prefix of ids.
   virtual size_t n_allowed(std::span<const int32_t> ids) = 0;
+
+  // A copy in the same state.
+  virtual std::unique_ptr<Constraint> clone() const = 0;
+
+  // At most n_most ids after which the text may end, if it goes on with `next`; nothing if a search
+  // of n_steps finds none. `known`, an ending of an earlier state, is tried first.
+  virtual Ending ending(std::span<const int32_t> /*next*/, std::span<const int32_t> /*known*/,
+                        size_t /*n_most*/, int /*n_steps*/) const {
+    return {};
+  }
 };
 
 }  // namespace starchat

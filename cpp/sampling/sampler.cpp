@@ -16,6 +16,10 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kLanes = 16, kBlock = 64;
 
+// An ending is held to when less than twice its length and this is left of max_tokens.
+constexpr int64_t kNearTokens = 64;
+constexpr int kFirstSearchSteps = 1000, kSearchSteps = 100, kMostFailedSearches = 4;
+
 bool better(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
@@ -62,6 +66,7 @@ bool Sampler::is_stop(int32_t id) const {
 void Sampler::constrain(std::unique_ptr<Constraint> constraint, std::span<const int32_t> lead,
                         int n_vocab, std::unique_ptr<Constraint> otherwise) {
   allowed_.assign((n_vocab + 31) / 32, 0);
+  n_lead_ = lead.size();
   if (otherwise) {
     constraint_ = std::move(otherwise);
     look_ahead();
@@ -72,7 +77,6 @@ void Sampler::constrain(std::unique_ptr<Constraint> constraint, std::span<const 
   if (lead.empty()) return;
   forced_.assign(lead.begin(), lead.end());
   n_forced_used_ = 0;
-  n_lead_ = lead.size();
   is_complete_ = false;
 }
 
@@ -104,24 +108,102 @@ void Sampler::count(int32_t id) {
   if (oldest->second.n_in_prompt + oldest->second.n_in_reply == 0) seen_.erase(oldest);
 }
 
+bool Sampler::is_banned(int32_t id) const {
+  const auto bias = params_.logit_bias.find(id);
+  return bias != params_.logit_bias.end() && bias->second < -FLT_MAX;
+}
+
 // Finds what may come next: forced ids, up to the first that logit_bias bans; or else a mask.
 void Sampler::look_ahead() {
-  const auto is_banned = [&](int32_t id) {
-    const auto bias = params_.logit_bias.find(id);
-    return bias != params_.logit_bias.end() && bias->second < -FLT_MAX;
-  };
   n_forced_used_ = 0;
   forced_.clear();
-  if (!otherwise_) forced_ = constraint_->forced();
-  forced_.erase(std::ranges::find_if(forced_, is_banned), forced_.end());
-  if (!forced_.empty()) return;
+  if (!otherwise_) {
+    look_for_ending();
+    forced_ = constraint_->forced();
+  }
+  forced_.erase(std::ranges::find_if(forced_, [&](int32_t id) { return is_banned(id); }),
+                forced_.end());
+  if (!forced_.empty()) {
+    was_incomplete_ = true;
+    if (ending_) force_ending();
+    return;
+  }
 
   const bool may_end = constraint_->fill_mask(allowed_);
   const bool is_empty = std::ranges::none_of(allowed_, [](uint32_t word) { return word != 0; });
   is_complete_ = is_empty && may_end;
+  was_incomplete_ |= !may_end;
   if (is_empty && !may_end) throw ConstraintError(kNothingAllowed);
   if (may_end)
     for (const int64_t id : params_.stop_token_ids) allowed_[id / 32] |= uint32_t{1} << id % 32;
+}
+
+// An ending after `next` that fits into max_tokens, without tokens that end the reply earlier.
+std::optional<std::vector<int32_t>> Sampler::ending_after(std::span<const int32_t> next,
+                                                          int n_steps) {
+  const int64_t n_most = n_left() - std::ssize(next);
+  if (n_most < 0) return {};
+  const auto known = ending_ ? std::span<const int32_t>(*ending_) : std::span<const int32_t>();
+  auto [found, is_slow] = constraint_->ending(next, known, n_most, n_steps);
+  if (is_slow) n_failed_searches_ = kMostFailedSearches;
+  const auto is_wrong = [&](int32_t id) { return is_stop(id) || is_banned(id); };
+  if (found && std::ranges::any_of(*found, is_wrong)) found.reset();
+  return std::move(found);
+}
+
+// Learns how long an ending is, at the start and each time that half of the rest is used. Holds to
+// one as soon as little more than that is left.
+void Sampler::look_for_ending() {
+  if (ending_ || n_lead_ > 0 || n_left() <= 0 || n_left() > search_at_) return;
+  if (!params_.max_tokens || n_failed_searches_ == kMostFailedSearches) return;
+  auto found = ending_after({}, kFirstSearchSteps);
+  if (!found) {
+    ++n_failed_searches_;
+    search_at_ = n_left() / 2;
+    return;
+  }
+  const int64_t near = 2 * std::ssize(*found) + kNearTokens;
+  if (n_left() <= near)
+    ending_ = std::move(found);
+  else
+    search_at_ = std::max(near, n_left() / 2);
+}
+
+// Brings the ending behind the forced ids; or forces its ids, if these would make it too long.
+void Sampler::force_ending() {
+  const bool is_same = std::ranges::mismatch(forced_, *ending_).in1 == forced_.end();
+  if (is_same) {
+    ending_->erase(ending_->begin(), ending_->begin() + std::ssize(forced_));
+  } else if (auto found = ending_after(forced_, kSearchSteps)) {
+    ending_ = std::move(found);
+  } else if (n_failed_searches_ == kMostFailedSearches) {  // this search was slow
+    ending_.reset();
+  } else if (!ending_->empty()) {
+    forced_.assign(1, ending_->front());
+    ending_->erase(ending_->begin());
+  }
+}
+
+// Returns the chosen token, or another one if the text could not be completed after it. A reply
+// that could end at any time, such as plain text before a call, is cut as without a constraint.
+int32_t Sampler::within_reach(int32_t id) {
+  if (!ending_ || is_stop(id)) return id;
+  if (!ending_->empty() && ending_->front() == id) {
+    ending_->erase(ending_->begin());
+  } else if (auto found = ending_after({&id, 1}, kSearchSteps)) {
+    ending_ = std::move(found);
+  } else if (n_failed_searches_ == kMostFailedSearches) {
+    ending_.reset();
+  } else if (!ending_->empty()) {
+    id = ending_->front();
+    ending_->erase(ending_->begin());
+  } else if (was_incomplete_ && !params_.stop_token_ids.empty() && !masks_stop()) {
+    id = static_cast<int32_t>(params_.stop_token_ids.front());
+  } else {
+    ending_.reset();
+    search_at_ = n_left() / 2;
+  }
+  return id;
 }
 
 // Chooses the first token as if nothing constrained it, to see which of the constraints holds.
@@ -153,7 +235,7 @@ SampledToken Sampler::sample(std::span<float> logits) {
     for (const Candidate& candidate : candidates_)
       token.top_logprobs.emplace_back(candidate.id, candidate.logit - log_normalizer);
   }
-  token.id = forced().empty() ? choose(logits) : forced().front();
+  token.id = forced().empty() ? within_reach(choose(logits)) : forced().front();
   if (params_.logprobs >= 0) token.logprob = raw_[token.id] - log_normalizer;
   remember(token.id);
   return token;
@@ -205,6 +287,10 @@ void Sampler::scan(std::span<const float> logits) {
         "the sequence drives this model beyond its numbers");
 }
 
+bool Sampler::masks_stop() const {
+  return n_generated_ < params_.min_tokens && !params_.stop_token_ids.empty();
+}
+
 bool Sampler::adjust(std::span<float> logits) {
   // Clamped to the range of a float, so that no sum becomes +inf.
   const auto narrowed = [](double logit) {
@@ -219,8 +305,7 @@ bool Sampler::adjust(std::span<float> logits) {
                params_.presence_penalty;
     logits[id] = narrowed(logit);
   }
-  const bool masks_stop = n_generated_ < params_.min_tokens && !params_.stop_token_ids.empty();
-  if (masks_stop)
+  if (masks_stop())
     for (const int64_t id : params_.stop_token_ids) logits[id] = -kInfinity;
   if (constraint_) {
     for (size_t i = 0; i < logits.size(); i += 32) {
@@ -230,7 +315,7 @@ bool Sampler::adjust(std::span<float> logits) {
       for (size_t j = 0; j < n; ++j) logits[i + j] = word >> j & 1 ? logits[i + j] : -kInfinity;
     }
   }
-  return masks_stop || constraint_ || !seen_.empty() || !params_.logit_bias.empty();
+  return masks_stop() || constraint_ || !seen_.empty() || !params_.logit_bias.empty();
 }
 
 // Applies all changes of single logits. scan() must have run.

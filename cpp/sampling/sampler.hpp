@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -42,8 +43,9 @@ class Sampler {
   void constrain(std::unique_ptr<Constraint> constraint, std::span<const int32_t> lead, int n_vocab,
                  std::unique_ptr<Constraint> otherwise = nullptr);
 
-  // Chooses the next token and calls remember(). Overwrites logits. Throws NumericalError for NaN
-  // and +inf, InvalidRequestError if every token is masked.
+  // Chooses the next token and calls remember(). Near the end of max_tokens, a token after which a
+  // constrained text could not end within them gives way to a known ending's. Overwrites logits.
+  // Throws NumericalError for NaN and +inf, InvalidRequestError if every token is masked.
   SampledToken sample(std::span<float> logits);
 
   // The candidates that sample() draws from if temperature > 0; valid until the next call.
@@ -62,10 +64,19 @@ class Sampler {
   const SamplingParams& params() const { return params_; }
 
  private:
+  static constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+
   void count(int32_t id);
   void scan(std::span<const float> logits);
   bool adjust(std::span<float> logits);
   void look_ahead();
+  void look_for_ending();
+  void force_ending();
+  int32_t within_reach(int32_t id);
+  std::optional<std::vector<int32_t>> ending_after(std::span<const int32_t> next, int n_steps);
+  int64_t n_left() const { return params_.max_tokens.value_or(kUnlimited) - n_generated_; }
+  bool is_banned(int32_t id) const;
+  bool masks_stop() const;
   void decide(std::span<const float> logits);
   void prepare(std::span<float> logits);
   void select_best(std::span<const float> logits, size_t k);
@@ -92,6 +103,12 @@ class Sampler {
   size_t n_forced_used_ = 0;
   size_t n_lead_ = 0;  // remaining ids of the lead, which the constraint does not see
   bool is_complete_ = false;
+
+  // Near the end of max_tokens: ids that would end the text within it.
+  std::optional<std::vector<int32_t>> ending_;
+  int64_t search_at_ = kUnlimited;  // look for one when so few tokens are left
+  int n_failed_searches_ = 0;       // with kMostFailedSearches, no more are made
+  bool was_incomplete_ = false;     // whether the text was ever such that it could not end
 
   float best_ = 0;                       // the highest logit
   std::vector<float> block_best_;        // of every kBlock logits

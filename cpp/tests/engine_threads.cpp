@@ -52,6 +52,7 @@ class EvenIds : public Constraint {
     const auto odd = std::ranges::find_if(ids, [](int32_t id) { return id % 2 != 0; });
     return static_cast<size_t>(odd - ids.begin());
   }
+  std::unique_ptr<Constraint> clone() const override { return std::make_unique<EvenIds>(); }
 };
 
 struct Request {

@@ -77,9 +77,9 @@ class PartialReply:
         calls = self._calls
         reasons: tuple[tuple[FinishReason, object], ...] = (  # the first that holds
             ("stop", self._text.stopped),  # a stop string
-            ("length", of_tokens == "length"),  # max_tokens, or the context is full
-            ("length", calls and calls.unfinished),  # an end token within a call
+            ("length", calls and calls.unfinished),  # an end within a call
             ("tool_calls", calls and calls.calls),
+            ("length", of_tokens == "length"),  # max_tokens, or the context is full
         )
         return next((reason for reason, holds in reasons if holds), "stop")  # an end token
 

@@ -175,6 +175,11 @@ class PyConstraint {
   void accept(int32_t id) { constraint_->accept(id); }
   std::vector<int32_t> forced() { return constraint_->forced(); }
   size_t n_allowed(const std::vector<int32_t>& ids) { return constraint_->n_allowed(ids); }
+  std::optional<std::vector<int32_t>> ending(const std::vector<int32_t>& next,
+                                             const std::vector<int32_t>& known, size_t n_most,
+                                             int n_steps) const {
+    return constraint_->ending(next, known, n_most, n_steps).ids;
+  }
 
  private:
   std::vector<uint32_t> mask_;
@@ -238,7 +243,9 @@ void bind_testing(py::module_& m) {
       .def("allows", &PyConstraint::allows, py::arg("id"), "In the mask that was filled last.")
       .def("accept", &PyConstraint::accept)
       .def("forced", &PyConstraint::forced)
-      .def("n_allowed", &PyConstraint::n_allowed);
+      .def("n_allowed", &PyConstraint::n_allowed)
+      .def("ending", &PyConstraint::ending, py::arg("next") = py::list(),
+           py::arg("known") = py::list(), py::arg("n_most") = 1000, py::arg("n_steps") = 2000);
   py::class_<PyScheduler>(testing, "Scheduler")
       .def(py::init<int, int, int, int, int, int, int, int64_t>(), py::kw_only(),
            py::arg("n_vocab") = 64, py::arg("n_ctx") = 256, py::arg("max_columns") = 16,

@@ -96,6 +96,13 @@ class Constraint:
     def accept(self, id: int) -> None: ...
     def forced(self) -> list[int]: ...
     def n_allowed(self, ids: Sequence[int]) -> int: ...
+    def ending(
+        self,
+        next: Sequence[int] = ...,
+        known: Sequence[int] = ...,
+        n_most: int = 1000,
+        n_steps: int = 2000,
+    ) -> list[int] | None: ...
 
 class Scheduler:
     """The scheduler over a fake model, step by step."""
