@@ -5,10 +5,11 @@ from typing import Any
 import wrapt
 from llama_index.llms.starchat.base import StarChat
 from llama_index.llms.starchat.errors import CutCallError
+from llama_index.llms.starchat.prompt_progress import PromptProgressEvent
 
 __version__ = "0.1.0"
 
-__all__ = ["CutCallError", "StarChat", "__version__"]
+__all__ = ["CutCallError", "PromptProgressEvent", "StarChat", "__version__"]
 
 
 @wrapt.when_imported("llama_index.core.llms.loading")  # imported only where a dict is read

@@ -28,6 +28,7 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.llms.starchat.messages import to_starchat
 from llama_index.llms.starchat.parsers import ParsedDialogue
 from llama_index.llms.starchat.predictions import ParsablePredictions
+from llama_index.llms.starchat.prompt_progress import progress_events
 from llama_index.llms.starchat.responses import (
     Part,
     Reply,
@@ -231,7 +232,7 @@ class StarChat(ModelSettings, ParsablePredictions):
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the reply to a dialogue; a wrong request raises at the call, not in the stream."""
         request = self._chat(messages, kwargs)
-        return responses(request.response, request.reply, opened(request.submit(self.engine)))
+        return responses(request.response, request.reply, request.submit_stream(self.engine))
 
     @aclosing_stream
     @llm_chat_callback()
@@ -240,8 +241,8 @@ class StarChat(ModelSettings, ParsablePredictions):
     ) -> ChatResponseAsyncGen:
         """Stream the reply to a dialogue; a wrong request raises at the call, not in the stream."""
         request = self._chat(messages, kwargs)
-        stream = request.submit(await self._aengine(), "a")
-        return responses_async(request.response, request.reply, opened(stream))
+        stream = request.submit_stream(await self._aengine(), "a")
+        return responses_async(request.response, request.reply, stream)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -265,8 +266,8 @@ class StarChat(ModelSettings, ParsablePredictions):
     ) -> CompletionResponseGen:
         """Stream the answer; a wrong request raises at the call, not in the stream."""
         request = self._complete(prompt, formatted, kwargs)
-        stream = request.submit(self.engine)
-        return responses(completion_response, request.reply, opened(stream))
+        stream = request.submit_stream(self.engine)
+        return responses(completion_response, request.reply, stream)
 
     @aclosing_stream
     @llm_completion_callback()
@@ -275,8 +276,8 @@ class StarChat(ModelSettings, ParsablePredictions):
     ) -> CompletionResponseAsyncGen:
         """Stream the answer; a wrong request raises at the call, not in the stream."""
         request = self._complete(prompt, formatted, kwargs)
-        stream = request.submit(await self._aengine(), "a")
-        return responses_async(completion_response, request.reply, opened(stream))
+        stream = request.submit_stream(await self._aengine(), "a")
+        return responses_async(completion_response, request.reply, stream)
 
     # ---- tools ------------------------------------------------------------------------------
 
@@ -405,4 +406,14 @@ class _Request(NamedTuple):
 
     def submit(self, engine: starchat.StarChat, way: Literal["", "a"] = "") -> Any:
         """Return the stream of the reply; methods without a stream read it to its end."""
-        return getattr(engine, f"{way}stream_{self.method}")(self.content, **self.options)
+        options = self.options
+        if progress := progress_events():
+            options = {"prompt_progress": progress, **options}
+        return getattr(engine, f"{way}stream_{self.method}")(self.content, **options)
+
+    def submit_stream(self, engine: starchat.StarChat, way: Literal["", "a"] = "") -> Any:
+        """Return the same for a stream of responses, which the call's decorator closes."""
+        if (n := self.options.get("n")) not in (None, 1):
+            problem = f"expected 1, got {n!r}: a stream has one reply; chat() and complete() have n"
+            raise starchat.InvalidRequestError.of("n", problem)
+        return opened(self.submit(engine, way))

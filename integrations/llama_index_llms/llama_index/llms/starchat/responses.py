@@ -7,7 +7,7 @@ arguments of a call that was cut stay text.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -94,14 +94,16 @@ def completion_response(reply: Reply, part: Part, delta: str | None) -> Completi
 def whole(respond: Respond[R], reply: Reply, stream: starchat.Stream) -> R:
     """Return the response to a whole reply."""
     for chunk in stream:
-        reply.add(chunk)
+        if chunk.index == 0:
+            reply.add(chunk)
     return respond(reply, stream.result(), None)
 
 
 async def whole_async(respond: Respond[R], reply: Reply, stream: starchat.AsyncStream) -> R:
     """Return the response to a whole reply."""
     async for chunk in stream:
-        reply.add(chunk)
+        if chunk.index == 0:
+            reply.add(chunk)
     return respond(reply, await stream.result(), None)
 
 
@@ -127,13 +129,15 @@ def _details(part: Part) -> dict[str, Any]:
     """Return the fields that both responses share; usage and finish_reason only at the end."""
     raw: dict[str, Any] = {"token_ids": list(part.token_ids)}
     outcome: dict[str, Any] = {}
-    if part.usage:
+    if isinstance(part, starchat.Completion) and part.others:
+        raw["choices"] = [_choice(reply) for reply in part.choices]
+    if counts := part.total_usage if isinstance(part, starchat.Completion) else part.usage:
         usage = {
-            "prompt_tokens": part.usage.prompt_tokens,
-            "completion_tokens": part.usage.completion_tokens,
-            "total_tokens": part.usage.total_tokens,
+            "prompt_tokens": counts.prompt_tokens,
+            "completion_tokens": counts.completion_tokens,
+            "total_tokens": counts.total_tokens,
         }
-        spared = {"cached_tokens": part.usage.cached_tokens}
+        spared = {"cached_tokens": counts.cached_tokens}
         raw |= {"finish_reason": part.finish_reason, "usage": usage | spared}
         outcome = {"finish_reason": part.finish_reason, **usage}
     logprobs = [
@@ -144,3 +148,13 @@ def _details(part: Part) -> dict[str, Any]:
         for chosen in part.logprobs
     ]
     return {"raw": raw, "additional_kwargs": outcome, "logprobs": logprobs or None}
+
+
+def _choice(reply: starchat.Completion) -> dict[str, Any]:
+    """Return one of the n replies of a request: a response itself has the first."""
+    return {
+        "text": reply.text,
+        "token_ids": list(reply.token_ids),
+        "finish_reason": reply.finish_reason,
+        "tool_calls": [asdict(call) for call in reply.tool_calls],
+    }
