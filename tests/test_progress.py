@@ -1,4 +1,4 @@
-"""The loading bar shows itself to people who wait at a terminal, and to nobody else."""
+"""What people are told while they wait, and who is told nothing."""
 
 from __future__ import annotations
 
@@ -32,3 +32,20 @@ def test_who_sees_a_bar(
     captured = capsys.readouterr()
     assert ("loading starchat-beta.bin" in captured.err) is shows
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("total", "waited_s", "told"),
+    [(512, 0.0, [64, 512]), (500, 0.0, []), (500, 3.0, [64, 500]), (64, 3.0, [])],
+    ids=["long", "short", "slow", "one step"],
+)
+def test_only_long_prompts_are_told(
+    total: int, waited_s: float, told: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    report = progress.of_long_prompts(lambda done, total: seen.append(done))
+    monkeypatch.setattr("time.monotonic", lambda: 100.0 + waited_s)
+    for done in sorted({64, total}):
+        report(done, total)
+    assert seen == told

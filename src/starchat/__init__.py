@@ -31,6 +31,7 @@ from .grammar.schemas import closed_schema, map_schema, untitled_schema
 from .lazy_model import Loader
 from .model import StarChat
 from .partial_json import json_so_far
+from .progress import of_long_prompts
 from .sampling import ChatOptions, ConstraintOptions, ReplyOptions, SamplingOptions, SamplingParams
 from .stream import AsyncStream, Stream
 from .types import (
@@ -91,5 +92,6 @@ __all__ = [
     "is_framed",
     "json_so_far",
     "map_schema",
+    "of_long_prompts",
     "untitled_schema",
 ]

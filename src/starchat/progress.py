@@ -1,16 +1,41 @@
-"""A progress bar on stderr while weights are read: at a terminal, and after two seconds."""
+"""Progress for people: of loading, as a bar after two seconds at a terminal; of long prompts."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 _DELAY_S = 2.0
+_LONG = 512  # tokens
+
+R = TypeVar("R")
+
+
+def of_long_prompts(report: Callable[[int, int], R]) -> Callable[[int, int], R | None]:
+    """Return a `prompt_progress` for one call that has something to tell of long prompts only.
+
+    Long are 512 tokens, or two seconds. A prompt that the first step completes is never long.
+
+    >>> told = of_long_prompts(lambda done, total: f"{done} of {total}")
+    >>> told(64, 500), told(256, 1000), told(1000, 1000)
+    (None, '256 of 1000', '1000 of 1000')
+    """
+    start = time.monotonic()
+    is_long = False
+
+    def told(done: int, total: int) -> R | None:
+        nonlocal is_long
+        is_late = time.monotonic() - start > _DELAY_S
+        is_long = is_long or (done < total and (total >= _LONG or is_late))
+        return report(done, total) if is_long else None
+
+    return told
 
 
 class LoadingBar:

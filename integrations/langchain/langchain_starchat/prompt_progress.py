@@ -16,6 +16,8 @@ from langchain_core.callbacks import (
 from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.runnables import RunnableConfig, ensure_config
 
+from starchat import of_long_prompts
+
 EVENT = "prompt_progress"
 PromptProgress: TypeAlias = Callable[[int, int], Awaitable[None] | None]
 
@@ -25,7 +27,7 @@ def events_of_run(
 ) -> PromptProgress | None:
     """Return a `prompt_progress` for starchat that tells the handlers of a run, if it has any.
 
-    They get {"done": …, "total": …}, in tokens; nothing where the first step computes all.
+    They get {"done": …, "total": …}, in tokens; nothing for a short prompt.
     """
     if run is None:
         return None
@@ -57,11 +59,4 @@ def _events(manager: Any, is_async: bool, run_id: Any) -> PromptProgress | None:
         tags=manager.tags,
         metadata=manager.metadata,
     )
-    is_long = False
-
-    def report(done: int, total: int) -> Awaitable[None] | None:
-        nonlocal is_long
-        is_long = is_long or done < total
-        return tell({"done": done, "total": total}) if is_long else None
-
-    return report
+    return of_long_prompts(lambda done, total: tell({"done": done, "total": total}))

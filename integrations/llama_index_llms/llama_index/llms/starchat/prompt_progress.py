@@ -9,11 +9,13 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import Dispatcher
 from llama_index_instrumentation.event_handlers import NullEventHandler
 
+from starchat import of_long_prompts
+
 _dispatcher = get_dispatcher(__name__)
 
 
 class PromptProgressEvent(BaseEvent):
-    """Tokens of a prompt that are done, and all; while a prompt of several steps is computed."""
+    """Tokens of a prompt that are done, and all; while a long prompt is computed."""
 
     done: int
     total: int
@@ -28,15 +30,9 @@ def progress_events() -> Callable[[int, int], None] | None:
     """Return a `prompt_progress` for starchat that dispatches the events, if anybody listens."""
     if not _is_heard():
         return None
-    is_long = False
-
-    def report(done: int, total: int) -> None:
-        nonlocal is_long
-        is_long = is_long or done < total
-        if is_long:
-            _dispatcher.event(PromptProgressEvent(done=done, total=total))
-
-    return report
+    return of_long_prompts(
+        lambda done, total: _dispatcher.event(PromptProgressEvent(done=done, total=total))
+    )
 
 
 def _is_heard() -> bool:
