@@ -12,6 +12,10 @@ from typing import Any
 
 from .errors import InvalidRequestError, shown, unexpected
 
+_SIZE = ("an integer from 0 to 1,000,000", 0, 1_000_000)
+_LIMITS = {"string": _SIZE, "array": _SIZE, "object": _SIZE}
+_LIMITS["digits"] = ("an integer from 1 to 9", 1, 9)
+
 
 def check_integer(
     name: str,
@@ -102,6 +106,20 @@ def check_bias(name: str, value: Any) -> dict[int, float]:
             f"{name}[{id}]", bias
         )
         for id, bias in value.items()
+    }
+
+
+def check_limits(name: str, value: Any) -> dict[str, int]:
+    """Return the limits of a schema's open parts."""
+    if not isinstance(value, Mapping):
+        raise unexpected(name, f"a dict of {', '.join(_LIMITS)} to integers", value)
+    for key in value:
+        if key not in _LIMITS:
+            problem = f"unknown key {shown(key)}, expected {', '.join(_LIMITS)}"
+            raise InvalidRequestError.of(name, problem, str(key), got=shown(key))
+    return {
+        key: check_integer(f"{name}.{key}", limit, _LIMITS[key][0], *_LIMITS[key][1:])
+        for key, limit in value.items()
     }
 
 

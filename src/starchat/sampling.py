@@ -11,6 +11,7 @@ from .checks import (
     check_bias,
     check_flag,
     check_integer,
+    check_limits,
     check_number,
     check_optional_integer,
     check_seed,
@@ -138,6 +139,9 @@ class SamplingParams:
     logprobs: int | None = _parameter(
         None, check_optional_integer, "n: report log probabilities, and of the n likeliest tokens."
     )
+    schema_limits: Mapping[str, int] = _parameter(
+        dict, check_limits, "Most characters (string), items (array), keys (object), digits."
+    )
     speculation: bool = _parameter(
         True, check_flag, "Guess ahead by prompt look-up; the tokens are the same without."
     )
@@ -194,6 +198,7 @@ class SamplingOptions(TypedDict, total=False):
     min_tokens: int | None
     ignore_eos: bool | None
     logprobs: int | None
+    schema_limits: Mapping[str, int] | None
     speculation: bool | None
     # End of sampling parameters
 

@@ -111,6 +111,8 @@ class StarChatSettings(ModelSettings):
     """No end token ends a reply: only stop strings, stop ids and the limit do."""
     logprobs: int | None = None
     """n: report log probabilities, and of the n likeliest tokens."""
+    schema_limits: dict[str, int] | None = None
+    """Most characters (string), items (array), keys (object), digits."""
     speculation: bool | None = None
     """Guess ahead by prompt look-up; the tokens are the same without."""
     # End of sampling parameters

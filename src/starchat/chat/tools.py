@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .. import _core
-from ..checks import check_list
+from ..checks import check_limits, check_list
 from ..errors import ConstraintError, InvalidRequestError, shown, unexpected
 from ..grammar.constraint import Constraint, json_text
 from ..grammar.schemas import Schema, closed_schema, prompt_schema
@@ -113,7 +113,11 @@ class Toolbox:
 
     @classmethod
     def check(
-        cls, tools: object = None, tool_choice: object = "auto", parallel_tool_calls: object = True
+        cls,
+        tools: object = None,
+        tool_choice: object = "auto",
+        parallel_tool_calls: object = True,
+        schema_limits: object = None,
     ) -> Toolbox:
         """Return checked tools; raise InvalidRequestError, naming the tool that is wrong.
 
@@ -122,7 +126,7 @@ class Toolbox:
         """
         if not isinstance(parallel_tool_calls, bool):
             raise unexpected("parallel_tool_calls", "True or False", parallel_tool_calls)
-        found = check_tools(tools)
+        found = check_tools(tools, check_limits("schema_limits", schema_limits or {}))
         if not isinstance(tool_choice, str):
             raise _unknown(found, tool_choice)
         if tool_choice == "none" or (tool_choice == "auto" and not found):
@@ -141,7 +145,8 @@ class Toolbox:
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Toolbox:
         """Return the checked tools among a call's keywords, where None means the default."""
-        return cls.check(**{k: options[k] for k in TOOLS if options.get(k) is not None})
+        names = (*TOOLS, "schema_limits")
+        return cls.check(**{k: options[k] for k in names if options.get(k) is not None})
 
     def system_text(self, system: str) -> str:
         """Return what the system turn holds: the caller's text, and the tools that may be used."""
@@ -179,7 +184,7 @@ def _unknown(tools: Sequence[Tool], choice: object) -> InvalidRequestError:
     return unexpected("tool_choice", expected, choice)
 
 
-def check_tools(tools: object) -> tuple[Tool, ...]:
+def check_tools(tools: object, limits: Mapping[str, int] | None = None) -> tuple[Tool, ...]:
     """Return the tools of definitions, each plain or in OpenAI's {"type": "function", …}.
 
     Raises InvalidRequestError.
@@ -192,7 +197,7 @@ def check_tools(tools: object) -> tuple[Tool, ...]:
     items = check_list("tools", tools, "a list of {'name': …, 'parameters': …}")
     checked: dict[str, Tool] = {}
     for index, definition in enumerate(items):
-        tool = _check_tool(f"tools[{index}]", definition)
+        tool = _check_tool(f"tools[{index}]", definition, limits)
         if tool.name in checked:
             problem = f"a second tool named {shown(tool.name)}"
             raise InvalidRequestError.of(f"tools[{index}]", problem)
@@ -200,7 +205,7 @@ def check_tools(tools: object) -> tuple[Tool, ...]:
     return tuple(checked.values())
 
 
-def _check_tool(where: str, definition: Any) -> Tool:
+def _check_tool(where: str, definition: Any, limits: Mapping[str, int] | None) -> Tool:
     if isinstance(definition, Mapping) and "function" in definition:
         if definition.keys() != {"type", "function"} or definition["type"] != "function":
             raise unexpected(where, "{'type': 'function', 'function': {…}}", definition)
@@ -226,7 +231,7 @@ def _check_tool(where: str, definition: Any) -> Tool:
         parameters = _check_parameters(where, definition.get("parameters"))
         described["parameters"] = prompt_schema(parameters)
         enforced = closed_schema({**parameters, "type": "object"})
-        text = json_text(enforced, f"{where}.parameters")
+        text = json_text(enforced, f"{where}.parameters", limits)
         return Tool(name, to_json(where, described), text, param)
     except RecursionError:
         problem = f"{where}.parameters: nested too deeply"

@@ -26,7 +26,8 @@ _KINDS = {
     "bool": (bool, None),
     "str": (list[str], "TEXT"),
 }
-_NOT_OFFERED = ("logit_bias", "logprobs", "speculation", "stop_token_ids")  # they name no words
+# They name no words, or belong into the file of a schema.
+_NOT_OFFERED = ("logit_bias", "logprobs", "schema_limits", "speculation", "stop_token_ids")
 SAMPLING: dict[str, Field[Any]] = {
     field.name: field for field in fields(SamplingParams) if field.name not in _NOT_OFFERED
 }

@@ -16,9 +16,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, Literal
 
 from .. import _core
+from ..checks import check_limits
 from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError, unexpected
 from ..sampling import CONSTRAINTS
 from .enforcement import enforced_schema, problem_in
+from .limits import limited_schema
 from .schemas import check_exact
 
 # Literals, comments and expressions are matched too: what looks like a schema in them is none.
@@ -56,7 +58,8 @@ class Constraint:
         name = given[0]
         value = options[name]
         if name == "json_schema":
-            return cls(name, "json_schema", json_text(value))
+            limits = check_limits("schema_limits", options.get("schema_limits") or {})
+            return cls(name, "json_schema", json_text(value, limits=limits))
         if name == "choice":
             return cls(name, "lark", _choice(value))
         text = _text(name, value)
@@ -81,10 +84,12 @@ class Constraint:
             ) from None
 
 
-def json_text(schema: object, where: str = "json_schema") -> str:
+def json_text(
+    schema: object, where: str = "json_schema", limits: Mapping[str, int] | None = None
+) -> str:
     """Return a schema as the JSON that llguidance compiles, also behind `%json` in a grammar.
 
-    True stands for any object.
+    True stands for any object; `limits` bound what the schema leaves open.
 
     >>> json.loads(json_text({"type": "integer"}))["type"]
     'integer'
@@ -97,6 +102,7 @@ def json_text(schema: object, where: str = "json_schema") -> str:
         # As it is compiled: tuples are lists, enums are numbers.
         plain = json.loads(json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False))
         check_exact(plain, where)
+        plain = limited_schema(plain, limits or {})
         return json.dumps(enforced_schema(plain))
     except ConstraintError:
         raise

@@ -152,6 +152,9 @@ class StarChat(ModelSettings, ParsablePredictions):
     logprobs: int | None = Field(
         default=None, description="n: report log probabilities, and of the n likeliest tokens."
     )
+    schema_limits: dict[str, int] | None = Field(
+        default=None, description="Most characters (string), items (array), keys (object), digits."
+    )
     speculation: bool | None = Field(
         default=None, description="Guess ahead by prompt look-up; the tokens are the same without."
     )
