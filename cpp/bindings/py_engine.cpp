@@ -22,7 +22,7 @@ using namespace py::literals;
 // end the load.
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
                                int64_t prefix_cache_bytes, const py::object& progress,
-                               std::shared_ptr<PyWeights> weights) {
+                               std::shared_ptr<PyWeights> weights, bool share_weights) {
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
   std::unique_ptr<Decoder> model;
   if (weights) {
@@ -31,7 +31,7 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   } else {
     GilReleased released;
     ProgressReport report(released, progress);
-    LoadedModel loaded = load_model(file, n_threads, n_ctx, std::ref(report));
+    LoadedModel loaded = load_model(file, n_threads, n_ctx, share_weights, std::ref(report));
     model = std::move(loaded.model);
     weights = std::make_shared<PyWeights>(
         model->file(), std::make_shared<Tokenizer>(std::move(loaded.vocabulary)));
@@ -176,9 +176,10 @@ void bind_engine(py::module_& m) {
           py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
           py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
           py::arg("progress") = py::none(), py::arg("weights") = nullptr,
+          py::arg("share_weights") = false,
           "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
           "raises ends the load. With `weights`, those of another engine on this file, nothing is\n"
-          "read.")
+          "read; with `share_weights`, processes of this user have them together.")
       .def_property_readonly("info", &PyEngine::info, "What was loaded.")
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
       .def_property_readonly("weights", &PyEngine::weights,

@@ -50,10 +50,6 @@ FileIdentity identity_of(const struct stat& status) {
 
 }  // namespace
 
-FileDescriptor::~FileDescriptor() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 InputFile::InputFile(const std::string& path) : path_(path), fd_(open_to_read(path)) {
   struct stat status{};
   if (::fstat(fd_.get(), &status) != 0) {

@@ -10,22 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/file_descriptor.hpp"
 #include "format/decoder_config.hpp"
 #include "quant/types.hpp"
 
 namespace starchat {
-
-// Owns an open file. Move-only.
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  ~FileDescriptor();
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Which file it is and in which state: another one, or one that was written to, differs.
 struct FileIdentity {
@@ -45,6 +34,7 @@ class InputFile {
   // Fills out from the file. Safe from any thread. Throws CorruptFileError where the file has
   // become shorter since it was opened, FileAccessError where the disk fails.
   void read(uint64_t offset, std::span<std::byte> out) const;
+  int descriptor() const { return fd_.get(); }
   // Throws CorruptFileError if the file was written to since it was opened.
   void check_unchanged() const;
 

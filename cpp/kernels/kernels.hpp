@@ -81,6 +81,9 @@ constexpr size_t activation_bytes(bool quantized, int n_blocks) {
 //               quad:   7  7  6  6  5  5  4  4
 //   8 bits   qs[j][i]: the signed weight of quad j, j = 0 to 7
 struct StripLayout : WeightKind {
+  // To be raised with every change: processes of two builds may share packed weights.
+  static constexpr uint64_t kVersion = 1;
+
   constexpr size_t record_bytes() const { return qs_offset() + 2 * qs_bytes(); }
   constexpr size_t m_offset() const { return 64; }
   constexpr size_t qh_offset() const { return has_min ? 128 : 64; }

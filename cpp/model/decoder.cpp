@@ -68,8 +68,8 @@ Decoder::Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ct
             .config = config_,
             .n_threads = threads_.n_threads(),
             .n_params = file_->n_params,
-            .weight_bytes = weights_.size_bytes},
-      max_columns_(columns_per_step(weights_.size_bytes)),
+            .weight_bytes = weights_.size_bytes()},
+      max_columns_(columns_per_step(weights_.size_bytes())),
       x_(max_columns_, config_.n_embd),
       runs_(make_runs()),
       kv_pool_(config_.n_ctx, page_bytes(runs_), [this](int n_pages) {
@@ -102,7 +102,7 @@ void Decoder::embed(const Batch& batch) {
   }
 }
 
-LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
+LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share,
                        const Progress& progress) {
   ModelFile file = open_model(path);
   select_kernels();  // these three throw before any weight is read
@@ -122,7 +122,7 @@ LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
   };
   auto loaded = [&] {
     ThreadPool threads(n_loaders);
-    return load_weights(file, threads, packed);
+    return load_weights(file, threads, share, packed);
   }();
   auto model = std::make_unique<Decoder>(std::move(loaded), n_threads, n_ctx);
   return {std::move(model), std::move(file.vocabulary)};

@@ -55,10 +55,10 @@ struct LoadedModel {
   std::vector<std::string> vocabulary;
 };
 
-// n_threads 0: as many as the process may use. n_ctx 0: the file's own. Throws FileAccessError,
-// UnsupportedFormatError, CorruptFileError, InvalidRequestError, UnsupportedFeatureError,
-// OutOfMemoryError.
-LoadedModel load_model(const std::string& path, int n_threads, int n_ctx,
+// n_threads 0: as many as the process may use. n_ctx 0: the file's own. share: load_weights().
+// Throws FileAccessError, UnsupportedFormatError, CorruptFileError, InvalidRequestError,
+// UnsupportedFeatureError, OutOfMemoryError.
+LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share = false,
                        const Progress& progress = {});
 
 }  // namespace starchat

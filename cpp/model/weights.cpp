@@ -6,12 +6,15 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <string>
 
 #include "base/errors.hpp"
 
 namespace starchat {
 
 namespace {
+
+constexpr size_t kMinSharedBytes = size_t{16} << 20;  // less is not worth searching /proc for
 
 [[noreturn]] void fail_not_finite(const ModelFile& file, const Tensor& tensor) {
   throw CorruptFileError(file.files[tensor.sources.front().file].path() + ": " + tensor.name +
@@ -34,13 +37,26 @@ std::vector<float> read_vector(const ModelFile& file, const Tensor& tensor, size
   return values;
 }
 
-// Packs tensors one after the other into an arena whose size is known beforehand.
+template <class Visit>
+void for_each_position(const ModelFile& file, const Visit& visit) {
+  const Tensor& tensor = file.tensor(Role::PositionEmbedding);
+  std::vector<std::byte> bytes(tensor.row_bytes());
+  std::vector<float> row(file.config.n_embd);
+  for (int position = 0; position < file.config.n_ctx; ++position) {
+    file.read_rows(tensor, position, bytes);
+    dequantize_row(tensor.type, bytes.data(), row.data(), row.size());
+    check_finite(file, tensor, row);
+    visit(position, row);
+  }
+}
+
+// Packs matrices one after the other into memory whose size is known beforehand.
 class Packer {
  public:
   Packer(const ModelFile& file, ThreadPool& threads, const Progress& progress)
       : file_(file), threads_(threads), progress_(progress) {}
 
-  // First every matrix is planned, then the arena is made, then every matrix is packed.
+  // First every matrix is planned, then the memory is made, then every matrix is packed.
   void plan(PackedMatrix& matrix, const Tensor& tensor) {
     matrix = {.type = tensor.type,
               .n_rows = static_cast<int>(tensor.n_rows()),
@@ -50,16 +66,24 @@ class Packer {
     total_bytes_ += matrix.n_rows * tensor.row_bytes();
   }
 
-  Arena pack() {
-    Arena arena(size_bytes_);
-    std::byte* at = arena.data();
+  size_t size_bytes() const { return size_bytes_; }
+  void pack(std::byte* data) {
     for (const Job& job : jobs_) {
-      job.matrix->data = at;
-      pack(job, at);
-      at += job.matrix->size_bytes();
+      pack(job, data);
+      data += job.matrix->size_bytes();
     }
+  }
+  void set_data(const std::byte* data) const {
+    for (const Job& job : jobs_) {
+      job.matrix->data = data;
+      data += job.matrix->size_bytes();
+    }
+  }
+  void wait() const {
+    if (progress_) progress_(0, total_bytes_);
+  }
+  void done() const {
     if (progress_) progress_(total_bytes_, total_bytes_);
-    return arena;
   }
 
  private:
@@ -96,53 +120,52 @@ class Packer {
   std::atomic<uint64_t> done_bytes_{0};
 };
 
+// Of the memory of a file's weights: what determines every byte of it.
+std::string memory_name(const FileIdentity& file) {
+  std::string name = "starchat-" STARCHAT_VERSION "-weights";
+  for (const uint64_t part : {StripLayout::kVersion, file.device, file.inode, file.size_bytes,
+                              static_cast<uint64_t>(file.mtime_ns)}) {
+    name += "-" + std::to_string(part);
+  }
+  return name;
+}
+
 }  // namespace
 
 PositionTable::PositionTable(const ModelFile& file) : n_embd_(file.config.n_embd) {
-  if (!fill(file, true)) fill(file, false);
+  for_each_position(file, [this](int, std::span<const float> row) {
+    half_ = half_ && std::ranges::all_of(row, [](float value) {
+              return std::bit_cast<uint32_t>(f16_to_f32(f32_to_f16(value))) ==
+                     std::bit_cast<uint32_t>(value);
+            });
+  });
+  size_bytes_ = static_cast<size_t>(file.config.n_ctx) * n_embd_ * (half_ ? 2 : 4);
 }
 
-// Whether every value could be stored.
-bool PositionTable::fill(const ModelFile& file, bool half) {
-  const int n_ctx = file.config.n_ctx;
-  const Tensor& tensor = file.tensor(Role::PositionEmbedding);
-  half_ = half;
-  rows_ = Arena(static_cast<size_t>(n_ctx) * n_embd_ * (half ? 2 : 4));
-  std::vector<std::byte> bytes(tensor.row_bytes());
-  std::vector<float> row(n_embd_);
-  for (int position = 0; position < n_ctx; ++position) {
-    file.read_rows(tensor, position, bytes);
-    dequantize_row(tensor.type, bytes.data(), row.data(), row.size());
-    check_finite(file, tensor, row);
+void PositionTable::write(const ModelFile& file, std::byte* rows) const {
+  for_each_position(file, [&](int position, std::span<const float> row) {
     const size_t first = static_cast<size_t>(position) * n_embd_;
-    if (!half) {
-      std::memcpy(rows_.data() + first * 4, row.data(), row.size() * 4);
-      continue;
+    if (half_) {
+      std::ranges::transform(row, reinterpret_cast<uint16_t*>(rows) + first, f32_to_f16);
+    } else {
+      std::ranges::copy(row, reinterpret_cast<float*>(rows) + first);
     }
-    auto* halves = reinterpret_cast<uint16_t*>(rows_.data()) + first;
-    for (int i = 0; i < n_embd_; ++i) {
-      halves[i] = f32_to_f16(row[i]);
-      if (std::bit_cast<uint32_t>(f16_to_f32(halves[i])) != std::bit_cast<uint32_t>(row[i])) {
-        return false;
-      }
-    }
-  }
-  return true;
+  });
 }
 
 void PositionTable::add_row(int position, float* x) const {
   const size_t first = static_cast<size_t>(position) * n_embd_;
   if (half_) {
-    const auto* row = reinterpret_cast<const uint16_t*>(rows_.data()) + first;
+    const auto* row = reinterpret_cast<const uint16_t*>(rows_) + first;
     for (int i = 0; i < n_embd_; ++i) x[i] += f16_to_f32(row[i]);
   } else {
-    const auto* row = reinterpret_cast<const float*>(rows_.data()) + first;
+    const auto* row = reinterpret_cast<const float*>(rows_) + first;
     for (int i = 0; i < n_embd_; ++i) x[i] += row[i];
   }
 }
 
 std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool& threads,
-                                               const Progress& progress) {
+                                               bool share, const Progress& progress) {
   Packer packer(file, threads, progress);
   const auto norm = [&](Role gain, Role bias, int32_t layer = -1) {
     const auto n = static_cast<size_t>(file.config.n_embd);
@@ -177,10 +200,22 @@ std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool
   weights.final_norm = norm(Role::FinalNormGain, Role::FinalNormBias);
   weights.positions = PositionTable(file);
 
-  weights.arena = packer.pack();
-  for (const InputFile& part : file.files) part.check_unchanged();
+  const size_t size_bytes = packer.size_bytes() + weights.positions.size_bytes();
+  const auto fill = [&](std::byte* data) {
+    packer.pack(data);
+    weights.positions.write(file, data + packer.size_bytes());
+    for (const InputFile& part : file.files) part.check_unchanged();
+  };
+  weights.memory =
+      share && size_bytes >= kMinSharedBytes
+          ? shared_memory(memory_name(loaded->identity), size_bytes,
+                          file.files.front().descriptor(), threads, fill, [&] { packer.wait(); })
+          : private_memory(size_bytes, fill);
+  const std::byte* data = weights.memory.arena.data();
+  packer.set_data(data);
+  weights.positions.set_rows(data + packer.size_bytes());
+  packer.done();
   if (!output) weights.output = weights.token_embedding;
-  weights.size_bytes = weights.arena.size_bytes() + weights.positions.size_bytes();
   return loaded;
 }
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "base/arena.hpp"
+#include "base/shared_memory.hpp"
 #include "base/thread_pool.hpp"
 #include "format/model_file.hpp"
 #include "ops/ops.hpp"
@@ -29,14 +29,15 @@ struct Layer {
 class PositionTable {
  public:
   PositionTable() = default;
-  explicit PositionTable(const ModelFile& file);
+  explicit PositionTable(const ModelFile& file);  // without its rows
+  size_t size_bytes() const { return size_bytes_; }
+  void write(const ModelFile& file, std::byte* rows) const;
+  void set_rows(const std::byte* rows) { rows_ = rows; }
   void add_row(int position, float* x) const;  // x += row
-  size_t size_bytes() const { return rows_.size_bytes(); }
 
  private:
-  bool fill(const ModelFile& file, bool half);
-
-  Arena rows_;
+  const std::byte* rows_ = nullptr;
+  size_t size_bytes_ = 0;
   int n_embd_ = 0;
   bool half_ = true;
 };
@@ -47,9 +48,9 @@ struct Weights {
   std::vector<Layer> layers;
   LayerNorm final_norm;
   PackedMatrix output;  // (n_vocab, n_embd); the memory of the token embedding if tied
-  Arena arena;          // every packed matrix
+  SharedMemory memory;  // every packed matrix, then the positions
 
-  uint64_t size_bytes = 0;
+  uint64_t size_bytes() const { return memory.arena.size_bytes(); }
 };
 
 // What decoders need of a file.
@@ -61,9 +62,10 @@ struct LoadedFile {
   Weights weights;
 };
 
-// Peak memory is the result plus a strip per thread. Errors: those of InputFile::read, and
-// OutOfMemoryError. `progress` runs on the calling thread and may throw to abort.
+// Peak memory is the result plus a strip per thread. With `share`, processes of one user have it
+// together; one of them packs. Errors: those of InputFile::read, and OutOfMemoryError. `progress`
+// runs on the calling thread and may throw to abort.
 std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool& threads,
-                                               const Progress& progress);
+                                               bool share, const Progress& progress);
 
 }  // namespace starchat

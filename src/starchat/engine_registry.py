@@ -107,21 +107,35 @@ class EngineHandle:
 
 
 def acquire_engine(
-    path: str, settings: EngineSettings, progress: Progress | None = None
+    path: str,
+    settings: EngineSettings,
+    progress: Progress | None = None,
+    share_weights: bool = True,
 ) -> EngineHandle:
-    """Return a handle to the engine of this file and these settings, loaded if it was not."""
+    """Return a handle to the engine of this file and these settings, loaded if it was not.
+
+    share_weights: with other processes; engines of this one always do.
+    """
     shared = _take((_file_key(path), settings))
     handle = EngineHandle(shared, path)  # gives the count back if loading fails
     with shared.loading:
         if shared.engine is None:
-            shared.engine = _load(shared, path, progress)
+            shared.engine = _load(shared, path, progress, share_weights)
     return handle
 
 
-def _load(shared: _SharedEngine, path: str, progress: Progress | None) -> _core.Engine:
+def _load(
+    shared: _SharedEngine, path: str, progress: Progress | None, share_weights: bool
+) -> _core.Engine:
     (file_key, settings), file = shared.key, shared.file
     with file.loading:
-        engine = _core.Engine(path, progress=progress, weights=file.weights, **settings._asdict())
+        engine = _core.Engine(
+            path,
+            progress=progress,
+            weights=file.weights,
+            share_weights=share_weights,
+            **settings._asdict(),
+        )
         if engine.weights.identity == file_key:  # not replaced since it was examined
             file.weights = engine.weights
         return engine

@@ -70,6 +70,7 @@ class StarChat:
         n_threads: int | None = None,
         n_ctx: int | None = None,
         prefix_cache_bytes: int | None = None,
+        share_weights: bool = True,
         progress: Callable[[int, int], None] | Literal[False] | None = None,
     ) -> StarChat:
         """Return the model in a ggml `starcoder` file, or the embedded one without a path.
@@ -78,9 +79,11 @@ class StarChat:
         n_ctx: tokens that prompt and reply may have together, by default what the file says.
         prefix_cache_bytes: of the cache of finished prompts and replies, which saves computing the
         same beginning again; by default as much as one whole context takes, 0 is no cache.
+        share_weights: with the other processes of this user on Linux, so that a file's weights are
+        in memory once for all (docs/architecture.md has the price). Within a process, they are in
+        any case, whatever the settings.
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
         False shows nothing; a function is called with done and total bytes.
-        The weights of a file are in memory once for the whole process, whatever the settings.
 
         Raises FileAccessError, UnsupportedFormatError or CorruptFileError for a file that cannot
         be used, OutOfMemoryError, and InvalidRequestError for wrong settings.
@@ -95,10 +98,11 @@ class StarChat:
         if not (progress is None or progress is False or callable(progress)):
             raise unexpected("progress", "a function, False or None", progress)
         settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes)
+        share = check_flag("share_weights", share_weights)
         bar = LoadingBar(file) if progress is None else None
         try:
             model = object.__new__(cls)
-            model._handle = acquire_engine(file, settings, bar or progress or None)
+            model._handle = acquire_engine(file, settings, bar or progress or None, share)
             about = model._handle.engine.info
             model.info = ModelInfo(**{f.name: about[f.name] for f in fields(ModelInfo)})
             return model

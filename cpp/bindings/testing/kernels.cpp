@@ -144,7 +144,7 @@ class Forward {
   static std::shared_ptr<const LoadedFile> load(const std::string& path,
                                                 const std::map<std::string, std::string>& paths) {
     ThreadPool threads(1);
-    return load_weights(open_mixed(path, paths), threads, {});
+    return load_weights(open_mixed(path, paths), threads, /*share=*/false, {});
   }
 
   std::unique_ptr<Decoder> model_;

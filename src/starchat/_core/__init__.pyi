@@ -108,6 +108,7 @@ class Engine:
         prefix_cache_bytes: int = -1,
         progress: Callable[[int, int], None] | None = None,
         weights: Weights | None = None,
+        share_weights: bool = False,
     ) -> None: ...
     @property
     def info(self) -> dict[str, Any]: ...
