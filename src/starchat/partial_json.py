@@ -23,11 +23,11 @@ def json_so_far(text: str) -> Any:
     >>> json_so_far('{"name": "tea", "grams": [2, 35')
     {'name': 'tea', 'grams': [2]}
     """
-    whole, ending = 0, ""  # the length of what can be closed, and what closes it
+    whole, quote = 0, ""  # the length of what can be closed, and the quote of a cut string
     closers: list[str] = []  # of what is open
     is_key = False
     for part in _PART.finditer(text):
-        end, sign, quote = part.end(), part["sign"], ""
+        end, sign = part.end(), part["sign"]
         if sign == "," or sign == ":":
             is_key = sign == "," and closers[-1:] == ["}"]
             continue
@@ -45,8 +45,8 @@ def json_so_far(text: str) -> Any:
                 continue
         elif part["rest"] != '"':
             end, quote = part.end("string"), '"'
-        whole, ending = end, quote + "".join(reversed(closers))
+        whole = end
     try:
-        return json.loads(text[:whole] + ending)
+        return json.loads(text[:whole] + quote + "".join(reversed(closers)))
     except (ValueError, RecursionError):
         return None
