@@ -16,6 +16,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.output_parsers import PydanticOutputParser
 from llama_index.core.postprocessor import StructuredLLMRerank
+from llama_index.core.postprocessor.structured_llm_rerank import DocumentRelevanceList
 from llama_index.core.program import FunctionCallingProgram, LLMTextCompletionProgram
 from llama_index.core.query_engine import RouterQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
@@ -26,7 +27,7 @@ from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolMetadata
 from llama_index.core.vector_stores import MetadataInfo, VectorStoreInfo
 from llama_index.core.vector_stores.types import FilterOperator
 from llama_index.llms.starchat import CutCallError, StarChat
-from llama_index.llms.starchat.choices import with_agents
+from llama_index.llms.starchat.choices import bounded, with_agents
 from llama_index.llms.starchat.parsers import schema_shown_in
 from pydantic import BaseModel, Field
 
@@ -136,6 +137,15 @@ async def test_documents_are_those_that_are_listed(way: str) -> None:
             nodes = await reranker.apostprocess_nodes(scored, query_str=QUERY)
         assert len(nodes) <= 2
         assert all(1 <= scored.score <= 10 for scored in nodes)
+
+
+def test_the_documents_of_a_prompt_are_counted() -> None:
+    listed = "Document 1:\na\n\nDocument 2:\nb, as in Document 9:\n\nQuestion: c"
+    schema = DocumentRelevanceList.model_json_schema()
+    for text, most in ((listed, {"maximum": 2}), ("Question: c", {})):
+        held = bounded(schema, DocumentRelevanceList, [ChatMessage(text)])
+        number = held["$defs"]["DocumentWithRelevance"]["properties"]["document_number"]
+        assert {"minimum": 1} | most == {k: v for k, v in number.items() if k.endswith("imum")}
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -253,6 +253,12 @@ def allows(grammar: str, text: str) -> bool:
     return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())
 
 
+def say(text: str) -> str:
+    """Say."""
+    return text
+
+
+SAY = 'Thought: I say so.\nAction: say\nAction Input: {"text": "So."}'
 CALL = 'Thought: I need a tool.\nAction: add\nAction Input: {"a": 17, "b": 25}'
 
 
@@ -260,6 +266,7 @@ CALL = 'Thought: I need a tool.\nAction: add\nAction Input: {"a": 17, "b": 25}'
     ("form", "reply"),
     [
         pytest.param("react_format([ADD])", CALL, id="call"),
+        pytest.param("react_format([say])", SAY, id="callable"),
         pytest.param("react_format([])", "Thought: Easy.\nAnswer: Action: none.\n42", id="answer"),
         pytest.param("code_format()", "So:\n<execute>\nimport os\nx = 1\n</execute>", id="code"),
         pytest.param("score_format()", "4.0\nThe same metrics, but not as concise.", id="score"),
@@ -269,10 +276,15 @@ CALL = 'Thought: I need a tool.\nAction: add\nAction Input: {"a": 17, "b": 25}'
             "relevance_format()", "Doc: 9, Relevance: 7\nDoc: 3, Relevance: 4", id="rerank"
         ),
         pytest.param("ranking_format(3)", "[2] > [1] > [3]", id="ranking"),
+        pytest.param("number_format(2)", "ANSWER: 2", id="number"),
         pytest.param("number_format(10, most=3)", "ANSWER: 3, 10", id="numbers"),
         pytest.param(
             "triplets_format()", "(Philz, is, coffee shop)\n(Philz, founded in, 1982)", id="3"
         ),
+        pytest.param("lines_format(1)", "Why?", id="one line"),
+        pytest.param("triplets_format(1)", "(Philz, is, coffee shop)", id="one triplet"),
+        pytest.param("relevance_format(1)", "Doc: 1, Relevance: 10", id="one document"),
+        pytest.param("ranking_format(1)", "[1]", id="one passage"),
         pytest.param("keywords_format()", "KEYWORDS: sort, list of numbers", id="keywords"),
         pytest.param("synonyms_format()", "sort^order", id="synonyms"),
         pytest.param("facts_format()", "<facts>\n  <fact>Oslo</fact>\n</facts>", id="facts"),
@@ -295,7 +307,11 @@ def test_the_prompts_own_example_is_allowed(form: str, reply: str) -> None:
         pytest.param("react_format([ADD])", CALL.replace("add", "sub"), id="no such tool"),
         pytest.param("react_format([ADD])", CALL.replace("17", '"x"'), id="wrong argument"),
         pytest.param("react_format([ADD])", "Thought: My Action: add\nAnswer: 1", id="two in one"),
+        pytest.param("react_format([ADD])", CALL[:-1] + ', "c": 1}', id="unknown argument"),
+        pytest.param("react_format([ADD])", CALL.replace("17", "1" * 14), id="endless number"),
+        pytest.param("react_format([say])", SAY.replace("So.", "So." * 67), id="endless text"),
         pytest.param("react_format([])", CALL, id="no tools"),
+        pytest.param("lines_format(1)", "1. Why?", id="number in front"),
         pytest.param("code_format()", "So:\n<execute>\nx = 1", id="open tag"),
         pytest.param("score_format(1, 5)", "5.5\nBad.", id="score too high"),
         pytest.param("result_format(2)", "Good.\n[RESULT] 1.5", id="points are whole"),
@@ -305,6 +321,9 @@ def test_the_prompts_own_example_is_allowed(form: str, reply: str) -> None:
         ),
         pytest.param("ranking_format(3)", "[2] > [1]", id="one is missing"),
         pytest.param("ranking_format(3)", "[2] > [1] > [2]", id="named twice"),
+        pytest.param("number_format(10)", "ANSWER: 1, 2", id="two for one"),
+        pytest.param("number_format(10, most=3)", "ANSWER: 1, 2, 3, 4", id="four for three"),
+        pytest.param("number_format(2)", "ANSWER: 3", id="no such choice"),
         pytest.param("triplets_format()", "(a, b, c, d)", id="four"),
         pytest.param(
             "typed_triplets_format(1, ['X'])", '[{"head": "a", "head_type": "Y"', id="type"
@@ -322,11 +341,6 @@ def test_react_agent_reads_arguments_as_they_are(text: str) -> None:
     reply = (
         f"Thought: So.\nAction: say\nAction Input: {json.dumps({'text': text}, ensure_ascii=False)}"
     )
-
-    def say(text: str) -> str:
-        """Say."""
-        return text
-
     assert allows(text_formats.react_format([say]), reply)
     assert ReActOutputParser().parse(reply).action_input == {"text": text}
 
@@ -334,5 +348,5 @@ def test_react_agent_reads_arguments_as_they_are(text: str) -> None:
 def test_what_cannot_be_read_is_refused() -> None:
     with pytest.raises(starchat.InvalidRequestError, match=r"tools\[0\]: the name 'a b': ReAct"):
         text_formats.react_format([FunctionTool.from_defaults(add, name="a b")])
-    with pytest.raises(starchat.InvalidRequestError, match="expected 1 to 64, got 65: ask about"):
-        text_formats.relevance_format(65)
+    with pytest.raises(starchat.InvalidRequestError, match="expected 1 to 63, got 64: ask about"):
+        text_formats.relevance_format(64)

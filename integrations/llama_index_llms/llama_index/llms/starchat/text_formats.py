@@ -16,7 +16,7 @@ from llama_index.llms.starchat.tools import definition
 
 from starchat import InvalidRequestError, closed_schema, map_schema
 
-_MOST_ITEMS = 64  # llguidance remembers in 64 bits which ones were named
+_MOST_ITEMS = 63  # llguidance counts in a parameter of 64 bits which ones were named
 _MOST_IN_LIST = 20
 _MOST_IN_NUMBER = 10**12
 _HELD = {"enum", "const", "pattern", "format", "minLength", "minItems", "minimum"}
@@ -95,7 +95,7 @@ def relevance_format(n_documents: int = 10) -> str:
     is their choice_batch_size.
     """
     each = [f'Doc: {number}, Relevance: " RELEVANCE "' for number in _numbers(n_documents)]
-    return _distinct(each, "\\n", is_whole=False) + "\nRELEVANCE: /[1-9]|10/"
+    return _distinct(each, "\\n") + "\nRELEVANCE: /[1-9]|10/"
 
 
 def ranking_format(n_passages: int) -> str:
@@ -109,9 +109,7 @@ def number_format(n_choices: int = 10, most: int = 1) -> str:
     `n_choices` is the num_children of the index, `most` the child_branch_factor.
     """
     numbers = [str(number) for number in _numbers(n_choices)]
-    if most == 1:
-        return _lark('"ANSWER: " (' + " | ".join(map(json.dumps, numbers)) + ")")
-    return _distinct(numbers, ", ", is_whole=False, first="ANSWER: ")
+    return _distinct(numbers, ", ", first="ANSWER: ", most=most)
 
 
 def triplets_format(most: int = 10) -> str:
@@ -207,7 +205,8 @@ def _lark(start: str, *rules: str) -> str:
 
 
 def _repeated(item: str, separator: str, most: int, least: int = 1) -> str:
-    return f"{item} ({separator} {item}){{{least - 1},{most - 1}}}"
+    more = f" ({separator} {item}){{{least - 1},{most - 1}}}"
+    return item + (more if most > 1 else "")
 
 
 def _one_of(texts: Any) -> str:
@@ -225,19 +224,31 @@ def _numbers(most: int) -> range:
     return range(1, most + 1)
 
 
-def _distinct(items: Sequence[str], separator: str, is_whole: bool, first: str = "") -> str:
+def _distinct(
+    items: Sequence[str],
+    separator: str,
+    *,
+    first: str = "",
+    most: int = _MOST_ITEMS,
+    is_whole: bool = False,
+) -> str:
     """Return the grammar of a list without repetition, `is_whole`: of every item.
 
     A rule's parameter has a bit for each item that stands in the list already.
     """
+    bits = f"[0:{len(items)}]"
 
-    def items_after(text: str) -> str:
+    def one_more(before: str) -> str:
         rules = (
-            f'"{text}{item}" rest::set_bit({bit}) %if bit_clear({bit})'
+            f'"{before}{item}" rest::set_bit({bit}) '
+            f"%if and(bit_clear({bit}), bit_count_lt({bits}, {most}))"
             for bit, item in enumerate(items)
         )
         return "\n  | ".join(rules).replace(' ""', "")
 
-    end = f'"" %if is_ones([0:{len(items)}])' if is_whole else '""'
-    rules = f"list::_: {items_after(first)}", f"rest::_: {end}\n  | {items_after(separator)}"
-    return _lark("list::0x0", *rules)
+    end = f'"" %if is_ones({bits})' if is_whole else '""'
+    return _lark(
+        "list::0x0",
+        f"list::_: {one_more(first)}",
+        f"rest::_: {end}\n  | {one_more(separator)}",
+    )
