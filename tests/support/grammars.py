@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import compress
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
@@ -26,10 +28,15 @@ class _Bytes:
 _TOKENIZER = LLTokenizer(TokenizerWrapper(_Bytes()))
 
 
-def _matcher(lark: str) -> LLMatcher:
+@lru_cache(maxsize=8)  # a test asks a grammar many times
+def _compiled(lark: str) -> LLMatcher:
     matcher = LLMatcher(_TOKENIZER, LLMatcher.grammar_from_lark(lark), log_level=0)
     assert not matcher.is_error(), matcher.get_error()
     return matcher
+
+
+def _matcher(lark: str) -> LLMatcher:
+    return _compiled(lark).deep_copy()
 
 
 def accepts(lark: str, text: str) -> bool:
@@ -48,7 +55,7 @@ def random_text(lark: str, seed: int, prefix: str = "", soft_limit: int = 60) ->
     assert matcher.consume_tokens(list(text)), matcher.get_error()
     while True:
         mask = matcher.compute_logit_bias()
-        allowed = [id for id in range(_END + 1) if mask[id]]
+        allowed = [*compress(range(_END + 1), mask)]
         assert allowed, (bytes(text), matcher.get_error())
         if len(text) > soft_limit:
             closing = [[id for id in allowed if id in ids] for ids in _CLOSING]
