@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_origin
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
@@ -26,6 +26,7 @@ from langchain_starchat.request_options import (
     chat_request,
     definitions,
     json_schema,
+    without_response_format,
 )
 from langchain_starchat.settings import StarChatSettings, WideBatches, wide
 from langchain_starchat.structured_output import StructuredOutputParser, beside_raw, is_pydantic
@@ -260,16 +261,21 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         """Return a runnable whose result is what a schema describes.
 
         schema: a pydantic class, of which the result is a validated instance; or a TypedDict
-        class, a JSON Schema or an OpenAI function, for a dict.
+        class, a JSON Schema, OpenAI's response format or an OpenAI function, for a dict.
         method: "json_schema" (the reply is JSON that follows the schema, which the prompt shows),
         "function_calling" (the reply calls a tool of this schema) or "json_mode" (the reply is
         any JSON object: the prompt must say which; the schema may be None).
         include_raw: whether to return {"raw": the message, "parsed": …, "parsing_error": …}.
         strict: as with `bind_tools`; JSON follows its schema in either case.
+        tools, among the other arguments: what the reply may call instead of its JSON.
 
         The runnable raises OutputParserException where the reply was cut or does not validate,
         unless `include_raw`.
         """
+        schema = without_response_format(schema)
+        if get_origin(schema) is not None:
+            problem = f"expected a class or a dict, got {schema}: make it a field of a class"
+            raise InvalidRequestError.of("schema", problem)
         tool: str | None = None
         arguments: dict[str, Any]
         if method == "json_mode":
@@ -280,12 +286,19 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
             named = {"schema": json_schema(schema)}
             arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
         elif method == "function_calling":
+            if isinstance(schema, dict) and not schema.keys() & {"title", "name", "function"}:
+                schema = {"title": "answer", **schema}
             (defined,) = definitions([schema], strict)
             tool = defined.get("function", defined)["name"]
             arguments = {"tools": [defined], "tool_choice": tool, "parallel_tool_calls": False}
         else:
             problem = f"expected 'json_schema', 'function_calling' or 'json_mode', got {method!r}"
             raise InvalidRequestError.of("method", problem)
+        if twice := arguments.keys() & kwargs.keys():
+            problem = f"method {method!r} says it itself: leave it out"
+            raise InvalidRequestError.of(", ".join(sorted(twice)), problem)
+        if kwargs.get("tools"):
+            kwargs["tools"] = definitions(kwargs["tools"], strict)
         traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         llm = self.bind(**arguments, **kwargs, ls_structured_output_format=traced)
         parser = StructuredOutputParser(target=schema if is_pydantic(schema) else None, tool=tool)

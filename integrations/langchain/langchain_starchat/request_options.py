@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel
@@ -19,11 +19,15 @@ from starchat import (
     InvalidRequestError,
     Message,
     StarChat,
+    StarChatError,
     class_schema,
     closed_schema,
     untitled_schema,
 )
 from starchat.openai import read_response_format, read_tool_choice, read_tools, system_first
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
 
 _NAMES = {"name", "title", "function", "toolSpec"}
 _OF_FUNCTIONS = {"function", "parameters", "input_schema", "toolSpec"}
@@ -90,9 +94,18 @@ def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
             "runs; pass a function, a tool, a class or the definition of a function"
         )
         raise InvalidRequestError.of(where, problem, got=repr(kind))
-    function = None if isinstance(tool, dict) else _function(tool)
+    try:
+        function = None if isinstance(tool, dict) else _function(tool)
+        made = convert_to_openai_tool(tool) if function is None else {}
+    except StarChatError:
+        raise
+    except (TypeError, ValueError) as error:  # a list of a class, a builtin, a wrong docstring
+        problem = (
+            f"{tool!r:.80} cannot be read: {error}; pass a function, a tool, a class with fields "
+            "(of another type: a field of this type), or a dict"
+        )
+        raise InvalidRequestError.of(where, problem) from error
     if function is None:
-        made = convert_to_openai_tool(tool)
         if strict is None or "parameters" not in made.get("function", made):
             return made  # LangChain cannot make strict what has no parameters
         return convert_to_openai_tool(tool, strict=strict)
@@ -112,7 +125,7 @@ def _function(tool: Any) -> dict[str, Any] | None:
     if isinstance(tool, BaseTool):
         if isinstance(tool, Tool) and not tool.args_schema:
             return None  # one text
-        model, name, about = tool.tool_call_schema, tool.name, tool.description
+        model, name, about = _arguments(tool), tool.name, tool.description
     elif is_typeddict(tool):
         return _function_of_typed_dict(tool)
     elif callable(tool) and not isinstance(tool, type):
@@ -130,6 +143,16 @@ def _function(tool: Any) -> dict[str, Any] | None:
     name = name or described.get("title", model.__name__)
     about = about or described.get("description", "")
     return {"name": name, "description": about, "parameters": untitled}
+
+
+def _arguments(tool: BaseTool) -> Any:
+    """Return the schema of what a model gives to a tool, or its class."""
+    try:
+        return tool.tool_call_schema
+    except ValueError:  # LangChain cannot copy the bounds of a class of pydantic 1
+        if is_pydantic(tool.args_schema) and not issubclass(tool.args_schema, BaseModel):
+            return tool.args_schema
+        raise
 
 
 def _function_of_typed_dict(typed_dict: type) -> dict[str, Any] | None:
@@ -188,6 +211,18 @@ def _source(schema: Any) -> Any:
 
 def _without_about(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key != "description"}
+
+
+def without_response_format(schema: Any) -> Any:
+    """Return the JSON Schema in OpenAI's response format or its named part; others as they are.
+
+    >>> without_response_format({"name": "flag", "strict": True, "schema": {"type": "boolean"}})
+    {'title': 'flag', 'type': 'boolean'}
+    """
+    named = schema.get("json_schema", schema) if isinstance(schema, dict) else schema
+    if isinstance(named, dict) and isinstance(inner := named.get("schema"), dict):
+        return {"title": named.get("name", "answer"), **inner}
+    return schema
 
 
 def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:

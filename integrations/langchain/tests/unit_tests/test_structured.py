@@ -247,3 +247,47 @@ def test_methods_and_schemas_are_checked_at_once() -> None:
         ChatStarChat().with_structured_output(Verdict, method="yaml")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="schema: method 'json_schema' needs one"):
         ChatStarChat().with_structured_output()
+
+
+NAMED = {"name": "verdict", "strict": True, "schema": Verdict.model_json_schema()}
+
+
+@pytest.mark.parametrize("schema", [NAMED, {"type": "json_schema", "json_schema": NAMED}])
+def test_openai_response_formats_are_read(script: Any, schema: Any) -> None:
+    said = {"answer": "yes", "score": 7}
+    model = script(reply(json.dumps(said)), reply("", [("verdict", said)]))
+    assert ChatStarChat().with_structured_output(schema).invoke("?")["score"] == 7
+    called = ChatStarChat().with_structured_output(schema, method="function_calling")
+    assert called.invoke("?")["score"] == 7
+    (_, written), (_, forced) = model.asked
+    assert written["json_schema"] == json_schema(Verdict.model_json_schema())
+    assert forced["tools"][0]["function"]["parameters"]["required"] == ["answer", "score"]
+
+
+def test_a_schema_without_a_title_is_called_by_a_name(script: Any) -> None:
+    untitled = {"type": "object", "properties": {"score": {"type": "integer"}}}
+    script(reply("", [("answer", {"score": 7})]))
+    model = ChatStarChat().with_structured_output(untitled, method="function_calling")
+    assert model.invoke("?") == {"score": 7}
+
+
+@pytest.mark.parametrize("schema", [list[Verdict], Verdict | None, int], ids=str)
+def test_a_type_that_is_no_class_with_fields_is_refused(schema: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="field of"):
+        ChatStarChat().with_structured_output(schema)
+
+
+def test_tools_stand_beside_structured_output(script: Any) -> None:
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    model = script(reply("", [("add", {"a": 1, "b": 2})]), reply('{"answer": "no", "score": 0}'))
+    judge = ChatStarChat().with_structured_output(Verdict, tools=[add], include_raw=True)
+    called, judged = judge.invoke("?"), judge.invoke("?")
+    assert called["raw"].tool_calls[0]["name"] == "add"
+    assert called["parsed"] is called["parsing_error"] is None
+    assert judged["parsed"] == Verdict(answer="no", score=0)
+    assert [tool["function"]["name"] for tool in model.asked[0][1]["tools"]] == ["add"]
+    with pytest.raises(InvalidRequestError, match="tools: method 'function_calling'"):
+        ChatStarChat().with_structured_output(Verdict, method="function_calling", tools=[add])

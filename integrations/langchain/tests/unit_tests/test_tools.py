@@ -10,7 +10,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, v1
 from typing_extensions import TypedDict
 
 from langchain_starchat import ChatStarChat
@@ -108,6 +108,21 @@ def test_every_form_of_a_choice_reaches_the_engine(script: Any, choice: Any, exp
     (_, bound), (_, called) = model.asked
     assert bound["tool_choice"] == called["tool_choice"] == expected
     assert bound["parallel_tool_calls"] is False
+
+
+def test_bounds_of_pydantic_1_are_kept(script: Any) -> None:
+    class Person(v1.BaseModel):
+        age: int = v1.Field(ge=0, le=9)
+
+    @tool(args_schema=Person)
+    def greet(age: int) -> str:
+        """Greet a person."""
+        return str(age)
+
+    model = script(reply("x"))
+    ChatStarChat().bind_tools([greet]).invoke("Hi")
+    function = model.asked[0][1]["tools"][0]["function"]
+    assert function["parameters"]["properties"]["age"]["maximum"] == 9
 
 
 def test_strict_closes_the_schema_that_the_model_sees(script: Any) -> None:
