@@ -27,6 +27,7 @@ from .errors import (
     UnsupportedFormatError,
 )
 from .grammar.class_schema import class_schema
+from .grammar.limits import limited_schema
 from .grammar.schemas import closed_schema, map_schema, untitled_schema
 from .lazy_model import Loader
 from .model import StarChat
@@ -91,6 +92,7 @@ __all__ = [
     "closed_schema",
     "is_framed",
     "json_so_far",
+    "limited_schema",
     "map_schema",
     "of_long_prompts",
     "untitled_schema",

@@ -224,6 +224,7 @@ def test_every_sampling_parameter_arrives(monkeypatch: pytest.MonkeyPatch, as_fi
         "min_tokens": 2,
         "ignore_eos": True,
         "logprobs": 2,
+        "schema_limits": {"string": 9},
         "speculation": False,
     }
     assert options.keys() == {field.name for field in fields(starchat.SamplingParams)}

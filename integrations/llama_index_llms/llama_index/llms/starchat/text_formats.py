@@ -6,32 +6,30 @@ reply ends. `from_defaults` and `llm=` of a component take the LLM; the README h
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.tools import BaseTool, FunctionTool
 from llama_index.llms.starchat.tools import definition
 
-from starchat import InvalidRequestError, closed_schema, map_schema
+from starchat import InvalidRequestError, closed_schema, limited_schema
 
 _MOST_ITEMS = 63  # llguidance counts in a parameter of 64 bits which ones were named
-_MOST_IN_LIST = 20
-_MOST_IN_NUMBER = 10**12
-_HELD = {"enum", "const", "pattern", "format", "minLength", "minItems", "minimum"}
-_HELD |= {"exclusiveMinimum", "exclusiveMaximum"}
+_LIMITS = {"string": 200, "array": 20, "object": 20, "digits": 9}
 _SENTENCE = r"/[^\s][^\n]{0,299}/"
 _LINE = r"/\p{L}[^\n`]{0,199}/"  # a parser of questions drops a number in front
 _KEYWORD = r"/[^\s,:^<>][^\n,:^<>]{0,39}/"
 _PART = r'/[^\s(),"][^\n(),"]{0,29}/'  # of a triplet: at most 128 bytes in UTF-8, with a space
 
 
-def react_format(tools: Sequence[BaseTool | Callable[..., Any]], most_characters: int = 200) -> str:
+def react_format(
+    tools: Sequence[BaseTool | Callable[..., Any]], schema_limits: Mapping[str, int] = _LIMITS
+) -> str:
     """Return the grammar of ReActAgent's replies: a thought, then a call of a tool or an answer.
 
-    `most_characters` bounds each text of the arguments that its schema does not bound. Raises
-    InvalidRequestError for names that ReActAgent cannot read.
+    `schema_limits` bound what the schemas of the tools leave open. Raises InvalidRequestError for
+    names that ReActAgent cannot read.
     """
     actions, rules = [], []
     for index, tool in enumerate(tools):
@@ -40,7 +38,7 @@ def react_format(tools: Sequence[BaseTool | Callable[..., Any]], most_characters
         if not name or set(name) & set("\n() "):
             problem = f"the name {name!r}: ReActAgent reads names without spaces and brackets"
             raise InvalidRequestError.of(f"tools[{index}]", problem)
-        schema = map_schema(schema, functools.partial(_bounded, most_characters))
+        schema = limited_schema(schema, schema_limits)
         actions.append(json.dumps(f"Action: {name}\nAction Input: ") + f" arguments_{index}")
         rules.append(f"arguments_{index}: %json {json.dumps(schema)}")
     steps = " | ".join([*actions, '"Answer: " ANSWER'])
@@ -188,16 +186,6 @@ def masked_format(most_characters: int = 2000) -> str:
         rf'text[suffix="\nOutput Mapping:\n"]: /[^\s](.|\n){{0,{most_characters - 1}}}/',
         f"mapping: %json {json.dumps(mapping)}",
     )
-
-
-def _bounded(most_characters: int, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema whose texts, lists and integers end where it leaves that open."""
-    own = {
-        "string": {"maxLength": most_characters},
-        "array": {"maxItems": _MOST_IN_LIST},
-        "integer": {"minimum": -_MOST_IN_NUMBER, "maximum": _MOST_IN_NUMBER},
-    }
-    return schema if schema.keys() & _HELD else own.get(schema.get("type", ""), {}) | schema
 
 
 def _lark(start: str, *rules: str) -> str:
