@@ -221,7 +221,7 @@ def without_response_format(schema: Any) -> Any:
     """
     named = schema.get("json_schema", schema) if isinstance(schema, dict) else schema
     if isinstance(named, dict) and isinstance(inner := named.get("schema"), dict):
-        return {"title": named.get("name", "answer"), **inner}
+        return {"title": "answer", **inner} | ({"title": named["name"]} if "name" in named else {})
     return schema
 
 
