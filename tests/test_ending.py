@@ -108,7 +108,8 @@ def test_the_context_is_a_budget_too(tiny_model_path: Path) -> None:
     with StarChat.load(tiny_model_path, n_ctx=64) as model:
         prompt = model.tokenize("Tea: ") * 10
         for n in range(20, 30):
-            reply = model.complete(prompt[:n], json_schema=SCHEMAS["free keys"][0], seed=n, **HOT)
+            options = {"json_schema": SCHEMAS["free keys"][0], "max_tokens": 500, "seed": n}
+            reply = model.complete(prompt[:n], **options, **HOT)
             assert reply.finish_reason == "stop" and json.loads(reply.text)
             assert n + len(reply.token_ids) <= 64
 
@@ -119,9 +120,10 @@ def test_calls_end_within_the_budget_and_no_further_one_is_begun_that_would_not(
 ) -> None:
     shortest = f'\n<tool_call>{{"name": "add", "arguments": {json.dumps({"a": 1, "why": ""})}}}'
     n, n_calls = len(nano.tokenize(shortest)), set()
+    more_calls = dict.fromkeys(nano.tokenize("<|end|><|endoftext|>", allow_special=True), -50)
     for more in (0, 1, 2, 3, 5, 9, 16, 25, 40, 60, 80):
         options = {"tools": [ADD], "tool_choice": choice, "max_tokens": n + more}
-        reply = nano.chat(DIALOGUE, seed=more, **options, **HOT)
+        reply = nano.chat(DIALOGUE, seed=more, logit_bias=more_calls, **options, **HOT)
         assert (reply.finish_reason, reply.cut_call) == ("tool_calls", None)
         for call in reply.tool_calls:
             validate(call.arguments, ADD["parameters"])
@@ -134,6 +136,8 @@ def test_a_text_is_cut_as_without_a_constraint(nano: StarChat) -> None:
     long, cut = [nano.chat(question, tools=[ADD], max_tokens=n, temperature=0) for n in (30, 9)]
     assert cut.text and cut.finish_reason == "length"
     assert cut.token_ids == long.token_ids[:9]
+    calls = nano.chat(DIALOGUE, tools=[ADD], max_tokens=7, temperature=0)
+    assert (calls.text, calls.finish_reason) == ("", "length")  # it has no room for the call
     letters = nano.complete("Tea:", regex="[a-z]+", max_tokens=5, ignore_eos=True, seed=1, **HOT)
     assert (letters.finish_reason, len(letters.token_ids)) == ("length", 5)
 

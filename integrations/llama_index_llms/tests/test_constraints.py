@@ -129,3 +129,28 @@ def test_errors_name_the_argument_at_fault() -> None:
     with pytest.raises(starchat.InvalidRequestError, match="llm_kwargs: tools are set") as raised:
         llm.structured_predict(Turn, prompt, {"tools": []})
     assert raised.value.param == "llm_kwargs"
+
+
+class Note(BaseModel):
+    title: str
+    parts: dict[str, str]
+    next: "Note | None"
+
+
+@pytest.mark.parametrize("max_tokens", [48, 51, 60, 90])
+def test_replies_end_within_max_tokens(max_tokens: int) -> None:
+    llm = StarChat(max_tokens=max_tokens, seed=max_tokens, temperature=3.0, top_k=0, top_p=1.0)
+    assert llm.structured_predict(Note, PromptTemplate("Note something."))
+    *_, last_note = llm.stream_structured_predict(Note, PromptTemplate("Note something."))
+    assert isinstance(last_note, Note)
+
+
+def test_limits_of_open_schemas_are_fields_and_options() -> None:
+    limits = {"string": 5, "object": 1}
+    hot = {"max_tokens": 200, "temperature": 3.0, "top_k": 0, "seed": 1}
+    for llm, own in (
+        (StarChat(schema_limits=limits, **hot), {}),
+        (StarChat(**hot), {"schema_limits": limits}),
+    ):
+        note = llm.structured_predict(Note, PromptTemplate("Note something."), own)
+        assert len(note.title) <= 5 and len(note.parts) <= 1

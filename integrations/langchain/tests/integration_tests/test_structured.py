@@ -135,3 +135,30 @@ def test_what_only_pydantic_can_check_is_left_to_it(nano: Any, method: Any) -> N
     assert isinstance(shelf, Shelf)
     with pytest.raises(InvalidRequestError, match="Unknown format: path"):
         llm.with_structured_output(Shelf.model_json_schema(), method=method).invoke("Hi")
+
+
+class Note(BaseModel):
+    title: str
+    parts: dict[str, str]
+    next: Note | None
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_replies_end_within_max_tokens(chat: ChatStarChat, method: Any) -> None:
+    hot = chat.model_copy(update={"temperature": 3.0, "top_k": 0, "top_p": 1.0})
+    for max_tokens in (48, 51, 60, 90):
+        llm = hot.model_copy(update={"max_tokens": max_tokens, "seed": max_tokens})
+        note = llm.with_structured_output(Note, method=method).invoke("Note something.")
+        assert isinstance(note, Note)
+
+
+def test_limits_of_open_schemas_are_fields_and_options(chat: ChatStarChat) -> None:
+    limits = {"string": 5, "object": 1}
+    hot = chat.model_copy(update={"temperature": 3.0, "top_k": 0, "max_tokens": 200})
+    fields = hot.model_copy(update={"schema_limits": limits})
+    for note in (
+        fields.with_structured_output(Note).invoke("Note something."),
+        hot.with_structured_output(Note, schema_limits=limits).invoke("Note something."),
+    ):
+        assert isinstance(note, Note)
+        assert len(note.title) <= 5 and len(note.parts) <= 1
