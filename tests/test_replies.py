@@ -272,9 +272,11 @@ def test_what_progress_raises_ends_the_reply(model: StarChat) -> None:
     def fail(done: int, total: int) -> None:
         raise KeyError(done)
 
+    stream = model.stream_complete("w" * 450, prompt_progress=fail, ignore_eos=True)
     with pytest.raises(KeyError, match=r"256|450"):
-        model.complete("w" * 450, prompt_progress=fail, ignore_eos=True)
+        next(stream)
     wait_until(lambda: model.stats()["running"] == 0)
+    assert list(stream) == []
     with pytest.raises(InvalidRequestError, match="prompt_progress: expected a function or None"):
         model.complete("a", prompt_progress=3)  # type: ignore[arg-type]
 

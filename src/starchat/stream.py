@@ -76,7 +76,7 @@ class Stream(Iterator[Chunk]):
             return None
         self._replies.progress()
         reply = self._replies.all[self._news[0]]
-        chunk = None if reply.ended else reply.advance(reply.tokens.drain())
+        chunk = reply.advance(reply.tokens.drain())
         del self._news[0]  # now, as the next call shall raise what drain() has raised
         return chunk
 
@@ -178,7 +178,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         for _ in replies:
             reply = replies[self._turn]
             self._turn = (self._turn + 1) % len(replies)
-            if not reply.ended and (chunk := reply.advance(reply.tokens.drain())):
+            if chunk := reply.advance(reply.tokens.drain()):
                 return chunk
         return None
 
