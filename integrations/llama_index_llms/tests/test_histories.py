@@ -176,3 +176,12 @@ def test_older_forms_of_calls(older: Any) -> None:
     first, second = to_starchat([asked])[0]["tool_calls"]
     assert (first.name, first.arguments) == ("add", {"a": 7})
     assert first.id != second.id
+
+
+def test_a_function_message_answers_a_function_call() -> None:
+    function = {"name": "add", "arguments": '{"a": 7}'}
+    asked = ChatMessage(role="assistant", additional_kwargs={"function_call": function})
+    told = ChatMessage("3", role="function", additional_kwargs={"name": "add"})
+    called, answered = to_starchat([asked, told])
+    assert called["tool_calls"] == [starchat.ToolCall("add", "add", {"a": 7})]
+    assert answered["tool_call_id"] == "add"

@@ -14,12 +14,12 @@ from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.schema import QueryBundle
 from llama_index.core.selectors import LLMMultiSelector, LLMSingleSelector
 from llama_index.core.tools import ToolMetadata
-from llama_index.core.types import BaseOutputParser
+from llama_index.core.types import BaseOutputParser, PydanticProgramMode
 from llama_index.llms.starchat import CutCallError, StarChat
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 
 from llm_contract import eventually
-from starchat import json_so_far
+from starchat import InvalidRequestError, json_so_far
 
 PREDICTIONS = ("predict", "apredict", "stream", "astream")
 SEEDS = range(3)
@@ -139,3 +139,10 @@ async def test_the_llms_own_parser_reads_whole_replies_only(way: str) -> None:
         assert await eventually(lambda: llm.engine.stats()["running"] == 0)
     else:
         assert (await text_of(llm, way, PromptTemplate("Why?"))).startswith("grade='")
+
+
+@pytest.mark.parametrize("way", ["structured_predict", "stream_structured_predict"])
+def test_a_list_of_its_own_is_refused_as_a_text(way: str) -> None:
+    llm = StarChat(pydantic_program_mode=PydanticProgramMode.LLM)
+    with pytest.raises(InvalidRequestError, match="is of the type 'array': make it a field"):
+        list(getattr(llm, way)(RootModel[list[Verdict]], PromptTemplate("Rate {x}."), x="it"))

@@ -345,6 +345,22 @@ def test_react_agent_reads_arguments_as_they_are(text: str) -> None:
     assert ReActOutputParser().parse(reply).action_input == {"text": text}
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "lines_format(0)",
+        "triplets_format(0)",
+        "score_format(5, 1)",
+        "result_format(-1)",
+        "facts_format(0)",
+        "masked_format(0)",
+    ],
+)
+def test_formats_of_nothing_are_refused(form: str) -> None:
+    with pytest.raises(starchat.InvalidRequestError, match="expected at least"):
+        eval(form, vars(text_formats))
+
+
 def test_what_cannot_be_read_is_refused() -> None:
     with pytest.raises(starchat.InvalidRequestError, match=r"tools\[0\]: the name 'a b': ReAct"):
         text_formats.react_format([FunctionTool.from_defaults(add, name="a b")])

@@ -112,7 +112,10 @@ def _calls(where: str, message: ChatMessage) -> list[ToolCall]:
         for index, block in enumerate(message.blocks)
         if isinstance(block, ToolCallBlock)
     ]
-    older = message.additional_kwargs.get("tool_calls") or ()
+    details = message.additional_kwargs
+    older = details.get("tool_calls") or ()
+    if not older and details.get("function_call"):  # OpenAI's form of 2023
+        older = [{"function": details["function_call"]}]
     place = f"{where}.additional_kwargs['tool_calls']"
     return calls or read_tool_calls(place, [_in_openai_form(call) for call in older])
 

@@ -16,7 +16,7 @@ from llama_index.core.output_parsers.pydantic import PYDANTIC_FORMAT_TMPL
 from llama_index.core.question_gen.output_parser import SubQuestionOutputParser
 from llama_index.core.types import BaseOutputParser
 from llama_index.core.vector_stores.types import FilterOperator, VectorStoreQuerySpec
-from llama_index.llms.starchat.structured import text_schema
+from llama_index.llms.starchat.structured import parsable_schema
 
 from starchat import closed_schema
 
@@ -45,7 +45,7 @@ def schema_read_by(
 ) -> Schema | None:
     """Return the schema of what a prompt's parser reads, None where it is not known."""
     if isinstance(parser, PydanticOutputParser):
-        return text_schema(parser.output_cls)
+        return parsable_schema(parser.output_cls)
     if isinstance(parser, SelectionOutputParser):
         return _selections(prompt_args.get("num_choices"), prompt_args.get("max_outputs"))
     if isinstance(parser, SubQuestionOutputParser):

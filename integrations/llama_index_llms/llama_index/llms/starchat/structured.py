@@ -139,7 +139,7 @@ class StructuredByCalls(FunctionCallingLLM):
         is_held = any(options.get(name) is not None for name in CONSTRAINTS)
         if is_held or self.pydantic_program_mode not in (*_BY_CALL, PydanticProgramMode.LLM):
             return options
-        return options | {"json_schema": text_schema(output_cls)}
+        return options | {"json_schema": parsable_schema(output_cls)}
 
     def _call_options(
         self,
@@ -253,3 +253,16 @@ def _check_whole(last: Any, whole: type) -> None:
 def text_schema(model: type[Model]) -> dict[str, Any]:
     """Return the schema of a model's JSON where it is the text of a reply."""
     return closed_schema(class_schema(model))
+
+
+def parsable_schema(model: type[Model]) -> dict[str, Any]:
+    """Return the same for a reply that LlamaIndex reads: InvalidRequestError if not an object."""
+    schema = text_schema(model)
+    if schema.get("type", "object") != "object":
+        problem = (
+            f"LlamaIndex reads objects out of a text, but {model.__name__} is of the type "
+            f"{schema['type']!r}: make it a field of a class, or call structured_predict in the "
+            "pydantic_program_mode DEFAULT"
+        )
+        raise InvalidRequestError.of("output_cls", problem)
+    return schema

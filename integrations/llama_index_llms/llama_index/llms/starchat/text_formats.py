@@ -77,6 +77,7 @@ def result_format(most: int, in_halves: bool = False) -> str:
     AnswerRelevancyEvaluator gives 2 at most and reads whole points only; ContextRelevancyEvaluator
     gives 4 and reads halves.
     """
+    _check(most, least=0)
     score = _halves(0, most) if in_halves else _one_of(map(str, range(most + 1)))
     return _lark(r'TEXT "\n[RESULT] " SCORE', f"TEXT: {_SENTENCE}", f"SCORE: {score}")
 
@@ -160,6 +161,7 @@ def lines_format(n_lines: int) -> str:
 
 def facts_format(most: int = 10) -> str:
     """Return the grammar of facts in tags, or none: FactExtractionMemoryBlock."""
+    _check(most, least=1)
     return _lark(
         f'"<facts>\\n" fact{{0,{most}}} "</facts>"',
         r'fact: "  <fact>" FACT "</fact>\n"',
@@ -178,6 +180,7 @@ def lookahead_format() -> str:
 
 def masked_format(most_characters: int = 2000) -> str:
     """Return the grammar of a masked text and its mapping: PIINodePostprocessor."""
+    _check(most_characters, least=1)
     word = {"type": "string", "pattern": "^[^\n]{1,60}$"}
     tags = {"^[A-Z][A-Z0-9_]{0,29}$": word}
     mapping = {"type": "object", "patternProperties": tags, "additionalProperties": False}
@@ -193,6 +196,7 @@ def _lark(start: str, *rules: str) -> str:
 
 
 def _repeated(item: str, separator: str, most: int, least: int = 1) -> str:
+    _check(most, least=1)
     more = f" ({separator} {item}){{{least - 1},{most - 1}}}"
     return item + (more if most > 1 else "")
 
@@ -201,7 +205,13 @@ def _one_of(texts: Any) -> str:
     return f"/{'|'.join(text.replace('.', '[.]') for text in texts)}/"
 
 
+def _check(number: int, least: int) -> None:
+    if number < least:
+        raise InvalidRequestError(f"expected at least {least}, got {number}", got=number)
+
+
 def _halves(least: int, most: int) -> str:
+    _check(most, least)
     return _one_of(f"{number / 2:.1f}" for number in range(2 * least, 2 * most + 1))
 
 
