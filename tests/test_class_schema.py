@@ -21,7 +21,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from starchat import ConstraintError, class_schema, closed_schema
 from starchat.grammar.constraint import json_text
-from starchat.grammar.enforcement import problem_in
+from starchat.grammar.schema_problems import problem_in
 
 pydantic = pytest.importorskip("pydantic", minversion="2.8")
 grammars = pytest.importorskip("support.grammars", reason="pip install llguidance")

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from starchat import ConstraintError, StarChat
 from starchat.grammar.constraint import json_text
-from starchat.grammar.enforcement import enforced_schema, problem_in
+from starchat.grammar.enforcement import enforced_schema
 from starchat.grammar.formats import NUMBERS, dates_between, patterns_of
+from starchat.grammar.schema_problems import problem_in
 
 Draft202012Validator = pytest.importorskip("jsonschema").Draft202012Validator
 grammars = pytest.importorskip("support.grammars", reason="pip install llguidance")

@@ -19,8 +19,9 @@ from .. import _core
 from ..checks import check_limits
 from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError, unexpected
 from ..sampling import CONSTRAINTS
-from .enforcement import enforced_schema, problem_in
+from .enforcement import enforced_schema
 from .limits import limited_schema
+from .schema_problems import problem_in
 from .schemas import check_exact
 
 # Literals, comments and expressions are matched too: what looks like a schema in them is none.

@@ -1,7 +1,7 @@
 """A JSON Schema → the schema that a grammar enforces: all that it allows, the given one allows.
 
 llguidance knows few formats, no `propertyNames` and no `uniqueItems`: this module writes them by
-what llguidance knows. What cannot be held is a ConstraintError with its place in the schema.
+what llguidance knows. What cannot be held stays, and schema_problems.py says what it is.
 """
 
 from __future__ import annotations
@@ -10,25 +10,19 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import combinations, permutations
 from math import comb, perm
 from typing import Any
 
-from ..errors import ConstraintError
 from .formats import NUMBERS, dates_between, patterns_of
-from .schemas import DEFINITIONS, Schema, map_schema, places_below, target
+from .schemas import DATE_BOUNDS, NUMBER_BOUNDS, Schema, map_schema, target
 
 _MOST_LISTS = 500  # of distinct items, which are written out: 0.2 s to compile
 _ABOUT = {"type", "title", "description", "default"}
 _OF_AN_ENUM = {"enum", "const", *_ABOUT}
-_OF_NAMES = {*_OF_AN_ENUM, "pattern", "format", "minLength", "maxLength", "allOf"} - {
-    "enum",
-    "const",
-}
-_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_OF_NAMES = {"pattern", "format", "minLength", "maxLength", "allOf", *_ABOUT}
 _OF_ARRAYS = ("type", "items", "minItems", "maxItems")
 _LOOK_AHEAD = re.compile(r"\^\(\?=((?:[^()\[\]\\|]|\\.|\[\^?(?:[^\]\\]|\\.)+\])*)\)")
 # What zod 4 writes beside the format "email"; all that the format allows here matches it.
@@ -36,23 +30,6 @@ _EMAIL_OF_ZOD = (
     r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@"
     r"([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
 )
-_REMEDIES = {
-    "uniqueItems": "its items have too many values to write out all lists of distinct ones: leave "
-    "it out, and drop repeated items yourself (or ask for at most one item)",
-    "propertyNames": "only an enum, or one pattern, format or length of names can be held",
-    **dict.fromkeys(("not", "if", "then", "else"), "say what is allowed, with anyOf"),
-    **dict.fromkeys(("contains", "minContains", "maxContains"), "use prefixItems, or leave it out"),
-    **dict.fromkeys(
-        ("dependentRequired", "dependentSchemas", "dependencies"),
-        "use anyOf of objects with and without the property",
-    ),
-    **dict.fromkeys(
-        ("unevaluatedProperties", "unevaluatedItems"), "use additionalProperties or items"
-    ),
-    **dict.fromkeys(("$dynamicRef", "$recursiveRef"), "use $ref"),
-}
-REFUSED = "x-refused"
-"""A keyword of schemas made of classes: what of the class cannot be held, and a remedy."""
 
 
 def enforced_schema(schema: Schema) -> Schema:
@@ -70,55 +47,6 @@ def enforced_schema(schema: Schema) -> Schema:
         return node | {"not": True} if isinstance(node.get("format"), str) else node
 
     return map_schema(schema, enforced)
-
-
-def problem_in(schema: Schema, error: str = "") -> str | None:
-    """Return what of an enforced schema cannot be held, where, and what to do; None if all can.
-
-    error: what llguidance says, which may quote a pattern.
-
-    >>> problem_in({"items": {"not": {}}})
-    'Unimplemented keys: ["not"] at #/items: say what is allowed, with anyOf'
-    """
-    for pointer, node in reachable(schema):
-        for problem, remedy in _problems(node):
-            return f"{problem} at {pointer}: {remedy}"
-    for pointer, node in reachable(schema):
-        if isinstance(pattern := node.get("pattern"), str) and f"{pattern}\n" in error:
-            remedy = "write it without looks around and without references to groups"
-            return f"{error} (the pattern at {pointer}: {remedy})"
-    return None
-
-
-def check_class(schema: Schema, name: str) -> None:
-    """Raise ConstraintError for what of a class no schema can say.
-
-    >>> check_class({"type": "string"}, "Answer")
-    """
-    for pointer, node in reachable(schema):
-        if REFUSED in node:
-            raise ConstraintError.of(name, f"at {pointer}: {node[REFUSED]}")
-
-
-def reachable(schema: Schema) -> Iterator[tuple[str, Schema]]:
-    """Yield the schemas that apply to values, each with its place; definitions only if used.
-
-    >>> [pointer for pointer, _ in reachable({"$defs": {"a": {}, "b": {}}, "$ref": "#/$defs/a"})]
-    ['#', '#/$defs/a']
-    """
-    waiting: list[tuple[str, Any]] = [("#", schema)]
-    seen = set()
-    while waiting:
-        pointer, node = waiting.pop()
-        if not isinstance(node, dict) or pointer in seen:
-            continue
-        seen.add(pointer)
-        yield pointer, node
-        if isinstance(reference := node.get("$ref"), str):
-            with suppress(LookupError):  # llguidance says what is wrong
-                waiting.append((reference, target(schema, reference)))
-        plain = {key: value for key, value in node.items() if key not in DEFINITIONS}
-        waiting += places_below(pointer, plain)
 
 
 def _of_this_draft(node: Schema) -> Schema:
@@ -243,12 +171,7 @@ def _listed(schema: Schema, node: Schema) -> Schema:
             known = {key: own[key] for key in known if key in own}
         return kept | {"additionalProperties": False, "properties": known}
     patterns = [*_patterns_of_names(names)]
-    if (
-        names.keys() - _OF_NAMES - _ABOUT
-        or len(patterns) > 1
-        or None in patterns
-        or (own and patterns)
-    ):
+    if names.keys() - _OF_NAMES or len(patterns) > 1 or None in patterns or (own and patterns):
         return node
     if not patterns:  # any name
         return kept
@@ -274,7 +197,7 @@ def _with_pattern(node: Schema) -> Schema:
     name = node.get("format")
     if not isinstance(name, str):
         return node
-    kept = {key: value for key, value in node.items() if key not in ("format", *_OF_FORMATS)}
+    kept = {key: value for key, value in node.items() if key not in ("format", *DATE_BOUNDS)}
     types = node.get("type", ["string", "number"])
     types = [types] if isinstance(types, str) else types
     of_strings, of_numbers = "string" in types, "number" in types or "integer" in types
@@ -283,7 +206,7 @@ def _with_pattern(node: Schema) -> Schema:
         return kept
     if not ((of_strings and patterns is not None) or (of_numbers and bounds is not None)):
         return node
-    if any(key in node for key in _OF_FORMATS):
+    if any(key in node for key in DATE_BOUNDS):
         try:
             patterns = [*(patterns or []), *_bounded(node)]
         except (TypeError, ValueError):
@@ -305,7 +228,7 @@ def _with_open_ends(node: Schema) -> Schema:
 
     llguidance 1.9 takes the excluded 0 of the numbers above 0 and below 0.5.
     """
-    if any(not isinstance(node.get(key, 0), (int, float)) for key in _BOUNDS):
+    if any(not isinstance(node.get(key, 0), (int, float)) for key in NUMBER_BOUNDS):
         return node  # llguidance says what is wrong
     least = max(node.get(key, -math.inf) for key in ("minimum", "exclusiveMinimum"))
     most = min(node.get(key, math.inf) for key in ("maximum", "exclusiveMaximum"))
@@ -323,17 +246,11 @@ def _with_open_ends(node: Schema) -> Schema:
     return smaller
 
 
-_OF_FORMATS = (
-    *("formatMinimum", "formatMaximum"),
-    *("formatExclusiveMinimum", "formatExclusiveMaximum"),
-)
-
-
 def _bounded(node: Schema) -> list[str]:
     """Return the patterns of a date's bounds; raise ValueError for those of other formats."""
     if node["format"] != "date":
         raise ValueError
-    days = {key: date.fromisoformat(node[key]) for key in _OF_FORMATS if key in node}
+    days = {key: date.fromisoformat(node[key]) for key in DATE_BOUNDS if key in node}
     least, most = days.get("formatMinimum"), days.get("formatMaximum")
     if after := days.get("formatExclusiveMinimum"):
         least = max(after + timedelta(1), least or date.min)
@@ -352,14 +269,3 @@ def _resolved(schema: Schema, node: Any) -> Any:
         except LookupError:
             break
     return node
-
-
-def _problems(node: Schema) -> Iterator[tuple[str, str]]:
-    """Yield what of a schema cannot be held, and what to do instead."""
-    if isinstance(node.get("format"), str):
-        if any(key in node for key in _OF_FORMATS):
-            yield "a bound of a format", 'only dates ("format": "date") can have one'
-        known = "docs/constraints.md lists the known ones; give a pattern instead, or leave it out"
-        yield f"Unknown format: {node['format']:.80}", known
-    for keyword in sorted(_REMEDIES.keys() & node.keys()):
-        yield f"Unimplemented keys: {json.dumps([keyword])}", _REMEDIES[keyword]

@@ -19,16 +19,14 @@ from pydantic_core import core_schema
 from typing_extensions import NotRequired, Required
 
 from ..errors import ConstraintError, shown
-from .enforcement import REFUSED, check_class
-from .schemas import Schema, map_schema
+from .schema_problems import REFUSED, check_class
+from .schemas import DATE_BOUNDS, NUMBER_BOUNDS, Schema, map_schema
 
 _BYTE_SIZE = r"^\s*(\d*\.?\d+)\s*(\w+)?"  # the pattern that pydantic gives, without an end
 _OF_TEXT = "x-of-text"
-_BOUNDS = ("ge", "gt", "le", "lt")
-_OF_DATES = ("formatMinimum", "formatExclusiveMinimum", "formatMaximum", "formatExclusiveMaximum")
-_OF_NUMBERS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_BOUNDS = ("ge", "gt", "le", "lt")  # in the order of NUMBER_BOUNDS and DATE_BOUNDS
 # What pydantic writes into a schema where a bound is of a union or of another type without bounds.
-_UNTRANSLATED = dict(zip(_BOUNDS, _OF_NUMBERS, strict=True)) | {"multiple_of": "multipleOf"}
+_UNTRANSLATED = dict(zip(_BOUNDS, NUMBER_BOUNDS, strict=True)) | {"multiple_of": "multipleOf"}
 _LENGTHS = {"min_length": ("minLength", "minItems"), "max_length": ("maxLength", "maxItems")}
 # Rust's \w and \d, which are pydantic's; llguidance's are ASCII, which only matters in negations.
 _WORD, _DIGIT = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}", r"\p{Nd}"
@@ -112,7 +110,7 @@ class _Narrow(GenerateJsonSchema):
         bounds = _given_bounds(schema)
         if bounds and schema.get("now_op"):
             return _refused("bounds of a date in the past or future")
-        for key, keyword in zip(_BOUNDS, _OF_DATES, strict=True):
+        for key, keyword in zip(_BOUNDS, DATE_BOUNDS, strict=True):
             if key in bounds:
                 text[keyword] = bounds[key].isoformat()
         return text
@@ -183,7 +181,7 @@ class _Narrow(GenerateJsonSchema):
             return made
         names = self.generate_inner(keys) if keys else {}
         if kind in _KEYS:
-            if any(key in names for key in (*_OF_NUMBERS, "multipleOf")):
+            if any(key in names for key in (*NUMBER_BOUNDS, "multipleOf")):
                 return _refused("a bound of the numbers that are keys: leave it out")
             names = {"pattern": f"^{_KEYS[kind]}$"}
         return {**made, "propertyNames": names}

@@ -28,7 +28,9 @@ _COMBINING = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"}
 _TESTING = {"not", "if", "contains", "dependentSchemas"}
 _OF_PROPERTIES = {"properties", "patternProperties", "additionalProperties", "required"}
 _OF_OTHERS = {"patternProperties", "additionalProperties", "unevaluatedProperties"}
-_NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+NUMBER_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+DATE_BOUNDS = ("formatMinimum", "formatExclusiveMinimum", "formatMaximum", "formatExclusiveMaximum")
+_NUMBERS = ("const", "enum", *NUMBER_BOUNDS)
 
 
 def map_below(schema: Schema, visit: Callable[[Any], Any]) -> Schema:
