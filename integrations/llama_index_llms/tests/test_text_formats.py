@@ -54,7 +54,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 README = Path(__file__).resolve().parents[1] / "README.md"
 TABLE = README.read_text("utf-8").split("## Text formats\n")[1].split("\n## ")[0]
 ROWS = re.findall(r"^\| `(\w+_format\(.*?\))` \| `(.+?)` \|", TABLE, re.MULTILINE)
-SEEDS = range(2)
+SEEDS = (1,)
 QUERY = "How do I sort a list of 3 numbers?"
 NODES = [
     TextNode(text=text)
@@ -229,10 +229,10 @@ async def test_a_component_reads_every_reply(
 ) -> None:
     for seed in SEEDS:
         settings.llm = llm = StarChat(
-            grammar=eval(form.replace("2000", "200"), names),
+            grammar=eval(form.replace("2000", "50"), names),
             temperature=1.5,
             seed=seed,
-            max_tokens=300,
+            max_tokens=200,
         )
         settings.embed_model = MockEmbedding(embed_dim=4)
         settings.tokenizer = no_words  # LlamaIndex's own counts need the network
