@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,14 @@ def test_a_search_ends_after_its_steps(nano: StarChat) -> None:
     start = constraint(nano, json_schema=SCHEMAS["numbers"][0])
     assert start.ending(n_steps=3) is None
     assert start.ending(n_most=3, n_steps=50) is None
+
+
+def test_a_reply_without_an_ending_pays_for_one_slow_search(nano: StarChat) -> None:
+    schema = an_object(a={"type": "string", "minLength": 1000})
+    start = time.process_time()
+    reply = nano.complete("Tea:", json_schema=schema, max_tokens=40, temperature=0)
+    assert reply.finish_reason == "length"
+    assert time.process_time() - start < 0.4  # a slow search takes 0.1 s; one each time were 6
 
 
 def test_banned_tokens_are_in_no_ending(nano: StarChat) -> None:

@@ -155,7 +155,7 @@ std::optional<std::vector<int32_t>> Sampler::ending_after(std::span<const int32_
 // one as soon as little more than that is left.
 void Sampler::look_for_ending() {
   if (ending_ || n_lead_ > 0 || n_left() <= 0 || n_left() > search_at_) return;
-  if (!params_.max_tokens || n_failed_searches_ == kMostFailedSearches) return;
+  if (!params_.max_tokens || n_failed_searches_ >= kMostFailedSearches) return;
   auto found = ending_after({}, kFirstSearchSteps);
   if (!found) {
     ++n_failed_searches_;
@@ -176,7 +176,7 @@ void Sampler::force_ending() {
     ending_->erase(ending_->begin(), ending_->begin() + std::ssize(forced_));
   } else if (auto found = ending_after(forced_, kSearchSteps)) {
     ending_ = std::move(found);
-  } else if (n_failed_searches_ == kMostFailedSearches) {  // this search was slow
+  } else if (n_failed_searches_ >= kMostFailedSearches) {  // this search was slow
     ending_.reset();
   } else if (!ending_->empty()) {
     forced_.assign(1, ending_->front());
@@ -192,7 +192,7 @@ int32_t Sampler::within_reach(int32_t id) {
     ending_->erase(ending_->begin());
   } else if (auto found = ending_after({&id, 1}, kSearchSteps)) {
     ending_ = std::move(found);
-  } else if (n_failed_searches_ == kMostFailedSearches) {
+  } else if (n_failed_searches_ >= kMostFailedSearches) {
     ending_.reset();
   } else if (!ending_->empty()) {
     id = ending_->front();
