@@ -21,13 +21,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_starchat.errors import langchain_errors
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
 from langchain_starchat.prompt_progress import PromptProgress, events_of_config, events_of_run
-from langchain_starchat.request_options import (
-    ChatRequest,
-    chat_request,
-    definitions,
-    json_schema,
-    without_response_format,
-)
+from langchain_starchat.request_options import ChatRequest, chat_request
+from langchain_starchat.schemas import definitions, json_schema, without_response_format
 from langchain_starchat.settings import StarChatSettings, WideBatches, wide
 from langchain_starchat.structured_output import StructuredOutputParser, beside_raw, is_pydantic
 from starchat import Chunk, InvalidRequestError, StarChat

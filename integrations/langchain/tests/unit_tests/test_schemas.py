@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, HttpUrl, Json, TypeAdapter
 from typing_extensions import NotRequired, TypedDict
 
 from langchain_starchat import ChatStarChat
-from langchain_starchat.request_options import definitions, json_schema
+from langchain_starchat.schemas import definitions, json_schema
 from scripted_model import reply
 from starchat import ConstraintError, InvalidRequestError
 from starchat.chat.call_reader import load_object

@@ -11,7 +11,7 @@ from langchain_core.exceptions import OutputParserException
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from langchain_starchat import ChatStarChat, CutReplyError
-from langchain_starchat.request_options import json_schema
+from langchain_starchat.schemas import json_schema
 from scripted_model import reply
 from starchat import InvalidRequestError
 
