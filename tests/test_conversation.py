@@ -424,7 +424,7 @@ def test_a_long_wait_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("sys.stderr", stderr)
     Waiting(lambda: "too early").close()
     assert stderr.getvalue() == ""
-    monkeypatch.setattr("starchat.cli.terminal._DELAY_S", 0)
+    monkeypatch.setattr("starchat.cli.terminal.DELAY_S", 0)
     waiting = Waiting(lambda: "1 of 2")
     waiting._timer.join()
     waiting.close()

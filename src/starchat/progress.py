@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_DELAY_S = 2.0
+DELAY_S = 2.0  # before anything is shown
 _LONG = 512  # tokens
 
 R = TypeVar("R")
@@ -31,7 +31,7 @@ def of_long_prompts(report: Callable[[int, int], R]) -> Callable[[int, int], R |
 
     def told(done: int, total: int) -> R | None:
         nonlocal is_long
-        is_late = time.monotonic() - start > _DELAY_S
+        is_late = time.monotonic() - start > DELAY_S
         is_long = is_long or (done < total and (total >= _LONG or is_late))
         return report(done, total) if is_long else None
 
@@ -51,7 +51,7 @@ class LoadingBar:
     def __call__(self, done_bytes: int, total_bytes: int) -> None:
         """Show that `done_bytes` of `total_bytes` are done."""
         if self._bar is None:
-            if time.monotonic() - self._start < _DELAY_S or not sys.stderr.isatty():
+            if time.monotonic() - self._start < DELAY_S or not sys.stderr.isatty():
                 return
             self._bar = _bar()
             self._bar.add_task(f"{self._action} {self._name}", total=total_bytes)

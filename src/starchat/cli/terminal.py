@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from ..progress import DELAY_S
+
 if TYPE_CHECKING:
     from rich.status import Status
 
 _NOT_SHOWN = {code: "\ufffd" for code in (*range(9), *range(11, 32), *range(127, 160))}
-_DELAY_S = 2.0
 _BEGIN_S = 30.0  # another model at the other end of a pipe loads before it writes
 
 
@@ -35,7 +36,7 @@ class Waiting:
         self.__rich__ = what
         self._lock = threading.Lock()
         self._status: Status | None = None
-        self._timer = threading.Timer(_DELAY_S, self._show)
+        self._timer = threading.Timer(DELAY_S, self._show)
         self._timer.daemon = True
         if sys.stderr and sys.stderr.isatty():
             self._timer.start()
