@@ -52,8 +52,9 @@ wheel:  ## a manylinux wheel in wheelhouse/, tried without a compiler on PATH
 	env PATH=$(WHEEL_ENV) $(WHEEL_ENV)/python -m pytest -q tests/test_kernels.py tests/test_stream.py
 
 # An environment for each adapter: first the oldest versions it allows, then what its tests need.
+# Copies, because NLTK refuses to read files that have several hard links.
 lowest:  ## adapters' tests with the oldest frameworks that they declare, after make wheel
-	set -e; for adapter in integrations/*/; do \
+	set -e; export UV_LINK_MODE=copy; for adapter in integrations/*/; do \
 	  export VIRTUAL_ENV=$(CURDIR)/build/lowest/$$(basename $$adapter); \
 	  uv venv -q --clear $$VIRTUAL_ENV; \
 	  uv pip install -q --resolution lowest-direct -r $$adapter/pyproject.toml \
