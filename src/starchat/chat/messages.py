@@ -93,13 +93,14 @@ def check_begun(messages: Messages, tools: Toolbox, json_schema: object = None) 
         problem = f"the last message must be the assistant's, got one of the role {last['role']}"
         raise InvalidRequestError.of(name, problem, got=str(last["role"]))
     if last.get("tool_calls"):
-        raise InvalidRequestError.of(name, "the last message ends with calls, no text follows them")
+        problem = "the last message ends with calls, no text follows them: add their results"
+        raise InvalidRequestError.of(name, problem)
     if tools.allowed:
         problem = "a begun answer goes on as text, pass tool_choice='none' or no tools"
         raise InvalidRequestError.of(name, problem)
     if json_schema is not None and str(last["content"]).lstrip()[:1] in ("{", "[", '"'):
         problem = "the last message is begun JSON, but json_schema holds for what follows it alone"
-        raise InvalidRequestError.of(name, problem)
+        raise InvalidRequestError.of(name, f"{problem}: leave one of them out")
 
 
 def _check_message(where: str, message: Any) -> tuple[str, str]:
