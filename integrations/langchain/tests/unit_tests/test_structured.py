@@ -277,6 +277,11 @@ def test_a_type_that_is_no_class_with_fields_is_refused(schema: Any) -> None:
         ChatStarChat().with_structured_output(schema)
 
 
+def test_json_mode_returns_no_list_of_a_class() -> None:
+    with pytest.raises(InvalidRequestError, match="schema: expected a class or a dict"):
+        ChatStarChat().with_structured_output(list[Verdict], method="json_mode")
+
+
 def test_tools_stand_beside_structured_output(script: Any) -> None:
     def add(a: int, b: int) -> int:
         """Add two numbers."""
