@@ -21,6 +21,8 @@ SCHEMAS: list[Any] = [
     {"type": "array"},
     {"type": "object", "additionalProperties": {"type": "array", "items": TEXT}},
     {"type": "object", "properties": {"a": TEXT, "b": True}, "required": ["a", "b"]},
+    {"type": "object", "properties": {"a": TEXT, "b": TEXT}, "required": ["a"]},
+    {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": TEXT},
     {"type": ["number", "null"]},
     {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "number"}}]},
     {"$defs": {"N": {"type": "array", "items": {"$ref": "#/$defs/N"}}}, "$ref": "#/$defs/N"},

@@ -16,6 +16,7 @@ _ANY_VALUE = {"$ref": f"#/$defs/{_ANY}".replace(" ", "%20")}
 _TYPES = ("string", "number", "array", "object")
 # Other keywords say what is allowed.
 _ELSEWHERE = {"$ref", "$dynamicRef", "enum", "const", "allOf", "anyOf", "oneOf", "not", "if"}
+_LISTS = {"enum", "const", "$ref"}
 # To limit what stands in these could allow more, or nothing.
 _NOT_LIMITED = ("not", "if", "contains", "propertyNames", "dependentSchemas", "allOf")
 
@@ -67,7 +68,11 @@ def _object(node: Schema, limits: Mapping[str, int]) -> Schema:
     if others is False or "unevaluatedProperties" in node:
         return {}
     made: Schema = {}
-    if "object" in limits:
+    names = node.get("propertyNames")
+    are_listed = isinstance(names, dict) and not names.keys().isdisjoint(_LISTS)
+    if "object" in limits and not are_listed:
+        if not listed.keys() <= {*node.get("required", ())}:
+            return {"additionalProperties": False}  # no grammar counts beside optional keys
         least = max(node.get("minProperties", 0), len(node.get("required", [])))
         most = limits["object"] + len(listed)
         made["maxProperties"] = _most(node, "maxProperties", most, least)
