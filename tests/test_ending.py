@@ -60,6 +60,7 @@ SCHEMAS: dict[str, tuple[Any, str]] = {
         an_object(x={"type": "number"}, y={"type": "integer", "minimum": 100}, z={"maximum": -20}),
         '{"x": 1, "y": 111, "z": -22}',
     ),
+    "multiple": (an_object(n={"type": "integer", "multipleOf": 4, "minimum": 10}), '{"n": 12}'),
     "recursive": (
         {"$defs": {"N": NODE}, "$ref": "#/$defs/N"},
         '{"v": "", "kids": [], "next": null}',

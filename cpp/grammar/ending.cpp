@@ -23,6 +23,7 @@ constexpr double kMostSeconds = 0.1;  // CPU time of a search; most take less th
 // So often a choice is made in one state before the next best is: some grammars never end else.
 constexpr int kMostRepeats = 2, kMostFillers = 16;
 constexpr size_t kLongestFiller = 16, kFillersPerLength = 4;
+constexpr int kDigits = 4;  // to try: the next one matters to a multiple
 // Outside of free text: what closes comes first, what opens or goes on comes last.
 constexpr std::string_view kFirst = "}])\"'`>,;:\n Z1023456789Tntf";
 constexpr std::string_view kLast = ".+-\\<({[";
@@ -165,10 +166,10 @@ class EndingSearch {
       }
     }
     std::ranges::sort(bytes, {}, [](char byte) { return rank(static_cast<unsigned char>(byte)); });
-    keep_one(bytes, 10, [](char byte) { return byte >= '0' && byte <= '9'; });
-    keep_one(bytes, 26, [](char byte) { return byte >= 'a' && byte <= 'z'; });
-    keep_one(bytes, 26, [](char byte) { return byte >= 'A' && byte <= 'Z'; });
-    keep_one(bytes, 2, [](char byte) { return byte < 0; });
+    keep(kDigits, bytes, 10, [](char byte) { return byte >= '0' && byte <= '9'; });
+    keep(1, bytes, 26, [](char byte) { return byte >= 'a' && byte <= 'z'; });
+    keep(1, bytes, 26, [](char byte) { return byte >= 'A' && byte <= 'Z'; });
+    keep(1, bytes, 2, [](char byte) { return byte < 0; });
     std::vector<int32_t> ids;
     for (const char byte : bytes) ids.push_back(id_of(byte));
     return ids;
@@ -229,12 +230,10 @@ class EndingSearch {
     return found == ids.end() ? -1 : *found;
   }
 
-  // Of many bytes of a kind, which are mostly the same to a grammar, keeps the first.
-  static void keep_one(std::string& bytes, int many, bool (*is_of_kind)(char)) {
+  // Of many bytes of a kind, which are mostly the same to a grammar, keeps the first ones.
+  static void keep(int n, std::string& bytes, int many, bool (*is_of_kind)(char)) {
     if (std::ranges::count_if(bytes, is_of_kind) < many) return;
-    bool is_first = true;
-    std::erase_if(bytes,
-                  [&](char byte) { return is_of_kind(byte) && !std::exchange(is_first, false); });
+    std::erase_if(bytes, [&](char byte) { return is_of_kind(byte) && n-- <= 0; });
   }
 
   // The same text as the tokenizer encodes it, unless that is longer.
