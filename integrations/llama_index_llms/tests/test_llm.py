@@ -517,7 +517,7 @@ async def test_own_template_gets_models_by_schema(way: str) -> None:
     assert not llm.metadata.is_function_calling_model  # it has no place for tools
     prompt = PromptTemplate("Tell me about {city}.")
     assert type((await predict(llm, way, City, prompt, city="Rome"))[-1]) is City
-    with pytest.raises(starchat.InvalidRequestError, match="tools"):
+    with pytest.raises(starchat.InvalidRequestError, match="tools: a template of your own cannot"):
         await llm.achat_with_tools([ADD], QUESTION)
 
 

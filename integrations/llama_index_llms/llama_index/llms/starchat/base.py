@@ -333,6 +333,10 @@ class StarChat(ModelSettings, ParsablePredictions):
         is_parsed = isinstance(messages, ParsedDialogue)
         schema = messages.json_schema if isinstance(messages, ParsedDialogue) else None
         if own := self.own_template:
+            if unseen := sorted(kwargs.keys() & _OF_CHATS):
+                problem = f"{', '.join(unseen)}: a template of your own cannot show it"
+                remedy = "leave messages_to_prompt out, StarChat's template can"
+                raise starchat.InvalidRequestError(f"{problem}: {remedy}", param=unseen[0])
             request = self._raw(own(list(messages)), kwargs, schema)
         else:
             request = _Request("chat", to_starchat(messages), self._options(kwargs, schema))
