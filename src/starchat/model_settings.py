@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from . import _core
+from .argument_names import unknown_argument
 from .chat.framed_prompt import read_prompt
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
@@ -27,7 +28,6 @@ from .checks import check_allow_special
 from .errors import StarChatError, unexpected
 from .lazy_model import Loader
 from .model import EMBEDDED, StarChat
-from .sampling import unknown_argument
 from .types import Messages
 
 __all__ = ["ModelSettings", "unknown_argument"]

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
+from ..argument_names import near_name
 from ..errors import FileAccessError, InvalidRequestError, StarChatError
 from ..model import StarChat
 from ..openai import read_messages
 from ..sampling import ReplyOptions as Keywords
-from ..sampling import near_name
 from .options import SAMPLING, kind_of, read_json
 from .reply import print_reply, say_if_cut
 from .terminal import note, report
