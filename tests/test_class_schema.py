@@ -258,6 +258,7 @@ class Nested(BaseModel):
         (pydantic.Json[int], "at #: Json, which is JSON within a string: declare the type"),
         (pydantic.FilePath, "at #: a path that exists or does not yet: use Path"),
         (pydantic.NewPath, "at #: a path that exists or does not yet: use Path"),
+        (type[int], "at #: a class as a value: use a Literal of names"),
         (pydantic.ImportString, "at #: ImportString, which imports a module: use str"),
         (dict[field(int, gt=0), int], "at #: a bound of the numbers that are keys: leave it out"),
         (Callable[[], int], "Cannot generate a JsonSchema .*: use types that JSON can hold"),

@@ -158,6 +158,9 @@ class _Narrow(GenerateJsonSchema):
     def json_schema(self, schema: core_schema.JsonSchema) -> JsonSchemaValue:
         return _refused("Json, which is JSON within a string: declare the type itself, without it")
 
+    def is_subclass_schema(self, schema: core_schema.IsSubclassSchema) -> JsonSchemaValue:
+        return _refused("a class as a value: use a Literal of names, and look it up in the tool")
+
     # ---- collections
 
     def set_schema(self, schema: core_schema.SetSchema) -> JsonSchemaValue:
