@@ -49,11 +49,11 @@ def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
         )
         raise InvalidRequestError.of(where, problem, got=repr(kind))
     try:
-        function = None if isinstance(tool, dict) else _function(tool)
+        function = _function_of_schema(tool) if isinstance(tool, dict) else _function(tool)
         made = convert_to_openai_tool(tool) if function is None else {}
     except StarChatError:
         raise
-    except (TypeError, ValueError) as error:  # a list of a class, a builtin, a wrong docstring
+    except (AttributeError, TypeError, ValueError) as error:  # list[a class], a wrong docstring
         problem = (
             f"{tool!r:.80} cannot be read: {error}; pass a function, a tool, a class with fields "
             "(of another type: a field of this type), or a dict"
@@ -65,7 +65,7 @@ def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
         return convert_to_openai_tool(tool, strict=strict)
     if strict is not None:
         function["strict"] = strict
-        if strict:
+        if strict and "parameters" in function:
             function["parameters"] = closed_schema(function["parameters"])
     return {"type": "function", "function": function}
 
@@ -97,6 +97,18 @@ def _function(tool: Any) -> dict[str, Any] | None:
     name = name or described.get("title", model.__name__)
     about = about or described.get("description", "")
     return {"name": name, "description": about, "parameters": untitled}
+
+
+def _function_of_schema(tool: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the function that a JSON Schema with a title is; None for definitions of functions.
+
+    LangChain's conversion leaves out a schema without properties, as one that is a reference.
+    """
+    if "title" not in tool or {"name", *_OF_FUNCTIONS} & tool.keys():
+        return None
+    rest = {key: tool[key] for key in tool if key not in ("title", "description")}
+    function = {"name": tool["title"], "description": tool.get("description", "")}
+    return function | ({"parameters": untitled_schema(rest)} if rest else {})
 
 
 def _arguments(tool: BaseTool) -> Any:

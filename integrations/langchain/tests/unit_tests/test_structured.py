@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -265,13 +266,15 @@ def test_openai_response_formats_are_read(script: Any, schema: Any) -> None:
 
 
 def test_a_schema_without_a_title_is_called_by_a_name(script: Any) -> None:
-    untitled = {"type": "object", "properties": {"score": {"type": "integer"}}}
-    script(reply("", [("answer", {"score": 7})]))
+    held = {"type": "object", "properties": {"score": {"type": "integer"}}}
+    untitled = {"$defs": {"S": held}, "$ref": "#/$defs/S"}  # as of pydantic's recursive classes
+    asked = script(reply("", [("answer", {"score": 7})])).asked
     model = ChatStarChat().with_structured_output(untitled, method="function_calling")
     assert model.invoke("?") == {"score": 7}
+    assert asked[0][1]["tools"][0]["function"]["parameters"] == untitled
 
 
-@pytest.mark.parametrize("schema", [list[Verdict], Verdict | None, int], ids=str)
+@pytest.mark.parametrize("schema", [list[Verdict], Verdict | None, int, partial(max, 1)], ids=str)
 def test_a_type_that_is_no_class_with_fields_is_refused(schema: Any) -> None:
     with pytest.raises(InvalidRequestError, match="field of"):
         ChatStarChat().with_structured_output(schema)
