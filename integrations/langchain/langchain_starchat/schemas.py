@@ -47,6 +47,8 @@ def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
             f"{kind!r:.80} is no function: this process has no tools that a provider's server "
             "runs; pass a function, a tool, a class or the definition of a function"
         )
+        if {"properties", "$ref", "$defs"} & tool.keys():
+            problem = "this JSON Schema has no title: give it one, which names the tool"
         raise InvalidRequestError.of(where, problem, got=repr(kind))
     try:
         function = _function_of_schema(tool) if isinstance(tool, dict) else _function(tool)

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from langchain_starchat import ChatStarChat
 from scripted_model import reply
+from starchat import InvalidRequestError
 
 
 @tool
@@ -108,6 +109,11 @@ def test_every_form_of_a_choice_reaches_the_engine(script: Any, choice: Any, exp
     (_, bound), (_, called) = model.asked
     assert bound["tool_choice"] == called["tool_choice"] == expected
     assert bound["parallel_tool_calls"] is False
+
+
+def test_a_schema_without_a_title_names_no_tool() -> None:
+    with pytest.raises(InvalidRequestError, match=r"tools\[0\]: this JSON Schema has no title"):
+        ChatStarChat().bind_tools([PARAMETERS])
 
 
 def test_bounds_of_pydantic_1_are_kept(script: Any) -> None:
