@@ -19,6 +19,7 @@ import pytest
 from starchat import InvalidRequestError, StarChat
 from starchat._core import Engine
 from support.processes import run_python
+from support.scheduling import wait_until
 from support.tiny_model import Shape, write_tiny
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory files are Linux's")
@@ -184,11 +185,14 @@ def test_memory_of_another_user_is_not_mapped(path: Path, expected: bytes) -> No
     name, size = name_of(path) + ":1", Engine(str(path)).info["weight_bytes"]
     ready, done = os.pipe(), os.pipe()
     if (child := os.fork()) == 0:
-        os.setuid(65534)
-        forge(name, size, seal=True)
-        os.write(ready[1], b"x")
-        os.read(done[0], 1)
-        os._exit(0)
+        os.close(done[1])  # so that it ends with its parent
+        try:
+            os.setuid(65534)
+            forge(name, size, seal=True)
+            os.write(ready[1], b"x")
+            os.read(done[0], 1)
+        finally:
+            os._exit(0)
     os.read(ready[0], 1)
     assert name in memory_files(child).values()
     assert Engine(str(path), share_weights=True).logits(IDS).tobytes() == expected
@@ -203,15 +207,18 @@ def test_memory_of_another_user_is_not_mapped(path: Path, expected: bytes) -> No
 
 def test_a_load_waits_for_the_process_that_fills(path: Path, expected: bytes) -> None:
     file = forge(f"{name_of(path)}:{os.getpid()}", 1 << 20, seal=False)  # as if it were filling
-    waits, engines = threading.Event(), []
+    calls: list[tuple[int, int]] = []
+    engines = []
 
     def load() -> None:
-        engines.append(Engine(str(path), share_weights=True, progress=lambda *_: waits.set()))
+        progress = lambda *done_of_total: calls.append(done_of_total)  # noqa: E731
+        engines.append(Engine(str(path), share_weights=True, progress=progress))
 
     thread = threading.Thread(target=load)
     thread.start()
-    assert waits.wait(30)
-    thread.join(0.2)
+    wait_until(
+        lambda: len(calls) > 2 and calls[-3:] == calls[-1:] * 3
+    )  # it waits, and lets its caller end that
     assert not engines
     os.close(file)  # it ended without weights
     thread.join(30)
@@ -221,8 +228,12 @@ def test_a_load_waits_for_the_process_that_fills(path: Path, expected: bytes) ->
 def test_waiting_can_be_interrupted(path: Path) -> None:
     file = forge(f"{name_of(path)}:{os.getpid()}", 1 << 20, seal=False)
 
+    calls: list[int] = []
+
     def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        calls.append(done)
+        if calls[-3:] == [done] * 3:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Engine(str(path), share_weights=True, progress=stop)
@@ -245,8 +256,9 @@ def test_a_fork_while_memory_is_filled_does_not_keep_it_writable(path: Path) -> 
     done = os.pipe()
 
     def fork(*_: int) -> None:
-        if not children:
+        if not children and memory_files():
             if (child := os.fork()) == 0:
+                os.close(done[1])  # so that it ends with its parent
                 os.read(done[0], 1)
                 os._exit(0)
             children.append(child)

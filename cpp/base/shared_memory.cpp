@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -100,10 +99,7 @@ FileDescriptor make_file(const std::string& name, size_t size_bytes) {
   const std::string full = name + ":" + std::to_string(getpid());
   FileDescriptor file(memfd_create(full.c_str(), kFlags | kNoExec));
   if (!file.is_open()) file = FileDescriptor(memfd_create(full.c_str(), kFlags));
-  rlimit limit{};  // exceeding it is a signal
-  const bool fits = getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur >= size_bytes;
-  if (!file.is_open() || !fits || ftruncate(file.get(), static_cast<off_t>(size_bytes)) != 0)
-    return {};
+  if (!file.is_open() || ftruncate(file.get(), static_cast<off_t>(size_bytes)) != 0) return {};
   return file;
 }
 
