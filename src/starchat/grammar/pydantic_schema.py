@@ -218,7 +218,10 @@ class _Narrow(GenerateJsonSchema):
         return made
 
     def generate_inner(self, schema: Any) -> JsonSchemaValue:
-        if getattr(schema.get("function", {}).get("function"), "__name__", "") == "import_string":
+        function = schema.get("function")  # a mapping, or a class where pydantic calls one
+        if isinstance(function, dict):
+            function = function.get("function")
+        if getattr(function, "__name__", "") == "import_string":
             return _refused("ImportString, which imports a module: use str, and import in the tool")
         return super().generate_inner(schema)
 
