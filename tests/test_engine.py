@@ -25,7 +25,7 @@ from starchat.errors import (
     NumericalError,
 )
 from support.processes import run_python
-from support.scheduling import wait_until
+from support.scheduling import submit, wait_until
 from support.tiny_model import Shape, write_tiny
 
 testing: Any = importlib.import_module("starchat._core.testing")
@@ -58,7 +58,7 @@ def test_32_threads_get_the_same_tokens_as_alone(engine: Engine) -> None:
     def ask(i: int) -> list[int]:
         prompt = [(i * 37 + k) % 250 for k in range(1 + i * 5)]
         params = SamplingParams(max_tokens=16 + i, seed=i, temperature=1.0 if i % 3 else 0.0)
-        return ids_of(engine.submit(prompt, params))
+        return ids_of(submit(engine, prompt, params))
 
     one_by_one = [ask(i) for i in range(32)]
     with ThreadPoolExecutor(32) as pool:
@@ -75,7 +75,7 @@ def test_logits_are_those_that_sampling_sees(engine: Engine) -> None:
     assert logits.dtype == np.float32
     assert logits.shape == (300, engine.info["n_vocab"])
     for n in (1, 77, 300):
-        token = engine.submit(prompt[:n], SamplingParams(temperature=0, logprobs=0)).next()
+        token = submit(engine, prompt[:n], SamplingParams(temperature=0, logprobs=0)).next()
         assert token is not None
         row = logits[n - 1].astype(np.float64)
         assert token.id == int(row.argmax())
@@ -116,11 +116,11 @@ def test_info_and_tokenizer(engine: Engine, tiny_model_path: Path) -> None:
 
 def test_refusals_are_raised_by_submit(engine: Engine) -> None:
     with pytest.raises(ContextLengthError, match="prompt has 600 tokens, the context holds 512"):
-        engine.submit([1] * 600, SamplingParams())
+        submit(engine, [1] * 600, SamplingParams())
     with pytest.raises(InvalidRequestError, match="got 9,223,372,036,854,775,807"):
-        engine.submit([2**63 - 1], SamplingParams())
+        submit(engine, [2**63 - 1], SamplingParams())
     with pytest.raises(InvalidRequestError, match="top_p: expected above 0"):
-        engine.submit([1], SamplingParams(top_p=0))
+        submit(engine, [1], SamplingParams(top_p=0))
 
 
 # ---- loading --------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_cancelling_during_prefill(slow: Engine) -> None:
-    stream = slow.submit([1] * 200, SamplingParams(max_tokens=50))
+    stream = submit(slow, [1] * 200, SamplingParams(max_tokens=50))
     wait_until(lambda: slow.stats()["kv_pages_used"] > 0)
     stream.cancel()
     steps = slow.stats()["steps"]
@@ -196,7 +196,7 @@ def test_cancelling_during_prefill(slow: Engine) -> None:
 
 
 def test_dropping_a_stream_frees_its_memory(slow: Engine) -> None:
-    stream = slow.submit([1], SamplingParams(max_tokens=200))
+    stream = submit(slow, [1], SamplingParams(max_tokens=200))
     stream.next()
     del stream
     wait_until(lambda: slow.stats()["kv_pages_used"] == 0)
@@ -204,21 +204,21 @@ def test_dropping_a_stream_frees_its_memory(slow: Engine) -> None:
 
 def test_a_slow_reader_does_not_disturb_others() -> None:
     engine = testing.engine(n_ctx=4000)
-    unread = [engine.submit([i], SamplingParams(max_tokens=1000)) for i in range(60, 64)]
+    unread = [submit(engine, [i], SamplingParams(max_tokens=1000)) for i in range(60, 64)]
     wait_until(lambda: engine.stats()["tokens"] == 4 * 256)
-    assert len(ids_of(engine.submit([1], SamplingParams(max_tokens=900)))) == 900
+    assert len(ids_of(submit(engine, [1], SamplingParams(max_tokens=900)))) == 900
     assert engine.stats()["tokens"] == 4 * 256 + 900
     assert [len(ids_of(stream)) for stream in unread] == [1000] * 4
 
 
 def test_streams_read_in_any_order() -> None:
     engine = testing.engine(n_ctx=2000)
-    streams = [engine.submit([i % 64], SamplingParams(max_tokens=300)) for i in range(100)]
+    streams = [submit(engine, [i % 64], SamplingParams(max_tokens=300)) for i in range(100)]
     assert [len(ids_of(stream)) for stream in reversed(streams)] == [300] * 100
 
 
 def test_closing_while_streaming(slow: Engine) -> None:
-    streams = [slow.submit([i], SamplingParams(max_tokens=200)) for i in range(3)]
+    streams = [submit(slow, [i], SamplingParams(max_tokens=200)) for i in range(3)]
     streams[0].next()
     caught: list[BaseException] = []
 
@@ -238,7 +238,7 @@ def test_closing_while_streaming(slow: Engine) -> None:
     ]
     for call in (
         lambda: ids_of(streams[2]),
-        lambda: slow.submit([1], SamplingParams()),
+        lambda: submit(slow, [1], SamplingParams()),
         lambda: slow.logits([1]),
     ):
         with pytest.raises(EngineClosedError, match="the engine was closed"):
@@ -248,8 +248,8 @@ def test_closing_while_streaming(slow: Engine) -> None:
 
 def test_a_stream_outlives_its_engine() -> None:
     engine = testing.engine(step_s=0.01)
-    done = engine.submit([1], SamplingParams(max_tokens=2))
-    open_stream = engine.submit([1], SamplingParams(max_tokens=200))
+    done = submit(engine, [1], SamplingParams(max_tokens=2))
+    open_stream = submit(engine, [1], SamplingParams(max_tokens=200))
     for _ in range(3):  # the third is after the end of the other
         open_stream.next()
     del engine
@@ -264,7 +264,7 @@ def test_a_stream_outlives_its_engine() -> None:
 
 def test_ready_queue_names_each_stream_once_until_drained() -> None:
     engine, queue = testing.engine(), ReadyQueue()
-    streams = {k: engine.submit([k], SamplingParams(max_tokens=50), queue, k) for k in range(5)}
+    streams = {k: submit(engine, [k], SamplingParams(max_tokens=50), queue, k) for k in range(5)}
     counts = dict.fromkeys(streams, 0)
     ended: set[int] = set()
     while len(ended) < 5:
@@ -279,7 +279,7 @@ def test_ready_queue_names_each_stream_once_until_drained() -> None:
 
 def test_ready_queue_tells_of_errors_after_tokens() -> None:
     engine, queue = testing.engine(step_s=0.02), ReadyQueue()
-    stream = engine.submit([1], SamplingParams(max_tokens=200), queue, 7)
+    stream = submit(engine, [1], SamplingParams(max_tokens=200), queue, 7)
     wait_until(lambda: engine.stats()["tokens"] >= 2)
     engine.close()
     assert queue.wait() == [7]
@@ -291,7 +291,7 @@ def test_ready_queue_tells_of_errors_after_tokens() -> None:
 
 def test_ready_queue_tells_of_cancelling() -> None:
     engine, queue = testing.engine(step_s=0.05), ReadyQueue()
-    stream = engine.submit([1], SamplingParams(), queue, 3)
+    stream = submit(engine, [1], SamplingParams(), queue, 3)
     stream.cancel()
     assert queue.wait() == [3]
     stream.drain()  # nothing, unless a step came in between
@@ -314,7 +314,7 @@ def test_closing_a_ready_queue_ends_the_wait() -> None:
 @pytest.mark.parametrize("method", ["next", "logits", "close"])
 def test_the_gil_is_free_while_computing(method: str) -> None:
     engine = testing.engine(step_s=0.3)
-    stream = engine.submit([1], SamplingParams())
+    stream = submit(engine, [1], SamplingParams())
     call = {"next": stream.next, "logits": lambda: engine.logits([1]), "close": engine.close}[
         method
     ]
@@ -340,7 +340,7 @@ def test_the_gil_is_free_while_computing(method: str) -> None:
 @pytest.mark.parametrize("method", ["next", "logits", "wait"])
 def test_ctrl_c_ends_a_wait(method: str) -> None:
     engine, queue = testing.engine(step_s=1.0), ReadyQueue()
-    stream = engine.submit([1], SamplingParams())
+    stream = submit(engine, [1], SamplingParams())
     call = {"next": stream.next, "logits": lambda: engine.logits([1] * 50), "wait": queue.wait}
     began = time.monotonic()
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
@@ -359,13 +359,14 @@ def test_a_forked_child_gets_fork_error_and_ends_cleanly(tiny_model_path: Path) 
         from starchat._core import Engine, ReadyQueue, SamplingParams
         from starchat.errors import ForkError
         engine, queue = Engine(sys.argv[1]), ReadyQueue()
-        stream = engine.submit([1], SamplingParams(max_tokens=500))
+        stream = engine.submit_replies([1], SamplingParams(max_tokens=500), None, [0])[0]
         waiter = threading.Thread(target=queue.wait, daemon=True)
         waiter.start()
         stream.next()
         if os.fork() == 0:
             calls = [
-                lambda: engine.submit([1], SamplingParams()), lambda: engine.logits([1]),
+                lambda: engine.submit_replies([1], SamplingParams(), None, [0]),
+                lambda: engine.logits([1]),
                 engine.stats, stream.next, stream.drain, lambda: stream.finish_reason, queue.wait,
             ]
             for call in calls:
@@ -378,7 +379,7 @@ def test_a_forked_child_gets_fork_error_and_ends_cleanly(tiny_model_path: Path) 
             assert engine.info["n_ctx"] == 512
             del stream, engine, queue
             own = Engine(sys.argv[1])
-            print(own.submit([1], SamplingParams()).next() is not None)
+            print(own.submit_replies([1], SamplingParams(), None, [0])[0].next() is not None)
         else:
             assert os.wait()[1] == 0
             assert stream.next() is not None
@@ -393,7 +394,7 @@ def test_a_forked_child_gets_fork_error_and_ends_cleanly(tiny_model_path: Path) 
 
 
 def test_fork_error_in_a_child_of_this_process(slow: Engine) -> None:
-    stream = slow.submit([1], SamplingParams(max_tokens=200))
+    stream = submit(slow, [1], SamplingParams(max_tokens=200))
     pid = os.fork()
     if pid == 0:
         try:
@@ -413,7 +414,8 @@ def test_the_interpreter_ends_with_open_streams(reader: str) -> None:
         from starchat._core import ReadyQueue, SamplingParams, testing
         engine, queue = testing.engine(step_s=0.001, n_ctx=60000), ReadyQueue()
         streams = [
-            engine.submit([i], SamplingParams(max_tokens=30000), queue, i) for i in range(16)
+            engine.submit_replies([i], SamplingParams(max_tokens=30000), queue, [i])[0]
+            for i in range(16)
         ]
         def read(stream):
             while stream.next():

@@ -18,7 +18,7 @@ from starchat._core import ReadyQueue, SamplingParams
 from starchat.partial_reply import PartialReplies, PartialReply
 from starchat.text_stream import TextStream
 from support.fake_core import ByteVocabulary, FakeCounts, FakeTokens
-from support.scheduling import alone, finish, testing, wait_until
+from support.scheduling import alone, finish, submit, testing, wait_until
 
 PROMPT = [i * 7 % 60 for i in range(100)]
 
@@ -248,7 +248,7 @@ def test_progress_is_called_where_the_reply_is_read(model: StarChat) -> None:
 
 def test_a_reader_is_woken_by_every_step_of_a_long_prompt() -> None:
     queue, engine = ReadyQueue(), testing.engine(step_s=0.03)  # 16 columns a step
-    stream = engine.submit([1] * 60, SamplingParams(max_tokens=1), queue, 7)
+    stream = submit(engine, [1] * 60, SamplingParams(max_tokens=1), queue, 7)
     done = []
     while not done or done[-1] < 60:
         assert queue.wait() == [7]

@@ -184,27 +184,14 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
       .def_property_readonly("weights", &PyEngine::weights,
                              "What other engines on this file can compute with.")
-      .def(
-          "submit",
-          [](PyEngine& engine, const std::vector<int64_t>& token_ids, const SamplingParams& params,
-             const PyReadyQueue* ready, int64_t key, const Grammar* grammar,
-             const std::vector<int64_t>& lead, const Grammar* otherwise) {
-            auto streams =
-                engine.submit_replies(token_ids, params, ready, {key}, grammar, lead, otherwise);
-            return std::move(streams.front());
-          },
-          py::arg("token_ids"), py::arg("params"), py::arg("ready") = py::none(),
-          py::arg("key") = 0, py::arg("grammar") = py::none(), py::arg("lead") = py::list(),
-          py::arg("otherwise") = py::none(),
-          "Start a sequence and return its stream. With a grammar the reply is `lead`, and then\n"
-          "what the grammar allows; or what `otherwise` allows, where the model would begin with\n"
-          "a token that the grammar forbids. Raises InvalidRequestError for what cannot be\n"
-          "served, ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
       .def("submit_replies", &PyEngine::submit_replies, py::arg("token_ids"), py::arg("params"),
            py::arg("ready"), py::arg("keys"), py::arg("grammar") = py::none(),
            py::arg("lead") = py::list(), py::arg("otherwise") = py::none(),
            "Start a sequence for each key, with the seeds seed, seed + 1 …; return their streams.\n"
-           "The prompt is computed once.")
+           "The prompt is computed once. With a grammar a reply is `lead`, and then what the\n"
+           "grammar allows; or what `otherwise` allows, where the model would begin with a token\n"
+           "that the grammar forbids. Raises InvalidRequestError for what cannot be served,\n"
+           "ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
       .def("compile", &PyEngine::compile, py::arg("library"), py::arg("kind"), py::arg("text"),
            "Return a grammar, compiled by llguidance's shared object `library` or kept from\n"
            "before; kind is \"json_schema\", \"regex\" or \"lark\". Raises ConstraintError.")

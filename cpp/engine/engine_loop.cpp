@@ -19,15 +19,6 @@ EngineLoop::EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes)
 
 EngineLoop::~EngineLoop() { close(); }
 
-std::shared_ptr<TokenStream> EngineLoop::submit(std::span<const int64_t> prompt,
-                                                const SamplingParams& params,
-                                                std::shared_ptr<ReadyQueue> ready, int64_t key,
-                                                Guidance guidance) {
-  std::vector<Guidance> guidances;
-  guidances.push_back(std::move(guidance));
-  return submit_replies(prompt, params, std::move(ready), {&key, 1}, std::move(guidances)).front();
-}
-
 std::vector<std::shared_ptr<TokenStream>> EngineLoop::submit_replies(
     std::span<const int64_t> prompt, const SamplingParams& params,
     std::shared_ptr<ReadyQueue> ready, std::span<const int64_t> keys,

@@ -34,9 +34,6 @@ class EngineLoop {
 
   // From any thread. Throw InvalidRequestError, ContextLengthError, EngineClosedError;
   // evaluate() also OutOfMemoryError.
-  std::shared_ptr<TokenStream> submit(std::span<const int64_t> prompt, const SamplingParams& params,
-                                      std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0,
-                                      Guidance guidance = {});
   // One stream for each key: replies with the seeds params.seed, params.seed + 1 …
   std::vector<std::shared_ptr<TokenStream>> submit_replies(std::span<const int64_t> prompt,
                                                            const SamplingParams& params,

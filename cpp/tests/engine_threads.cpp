@@ -61,18 +61,19 @@ struct Request {
   bool is_constrained = false;
 };
 
-std::shared_ptr<TokenStream> submit(EngineLoop& engine, const Request& request,
-                                    std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0) {
-  Guidance guidance;
-  if (request.is_constrained) guidance.constraint = std::make_unique<EvenIds>();
-  return engine.submit(request.prompt, request.params, std::move(ready), key, std::move(guidance));
-}
-
-std::vector<Guidance> guidances(const Request& request) {
-  std::vector<Guidance> guidances(3);
+std::vector<Guidance> guidances(const Request& request, size_t n) {
+  std::vector<Guidance> guidances(n);
   if (request.is_constrained)
     for (Guidance& guidance : guidances) guidance.constraint = std::make_unique<EvenIds>();
   return guidances;
+}
+
+std::shared_ptr<TokenStream> submit(EngineLoop& engine, const Request& request,
+                                    std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0) {
+  return engine
+      .submit_replies(request.prompt, request.params, std::move(ready), {&key, 1},
+                      guidances(request, 1))
+      .front();
 }
 
 Ids read_all(TokenStream& stream) {
@@ -134,8 +135,8 @@ class Tests {
       const std::vector<int64_t> keys = {0, 1, 2};
       Request request = requests_[thread];
       request.params.temperature = 0.9;
-      const auto replies =
-          engine.submit_replies(request.prompt, request.params, nullptr, keys, guidances(request));
+      const auto replies = engine.submit_replies(request.prompt, request.params, nullptr, keys,
+                                                 guidances(request, std::size(keys)));
       if (thread == 0) replies[0]->cancel();  // perhaps the one that computes the prompt
       for (size_t i = thread == 0; i < replies.size(); ++i) {
         Request alone = request;

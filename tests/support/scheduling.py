@@ -18,6 +18,12 @@ def run(scheduler: Any) -> None:
         pass
 
 
+def submit(engine: Any, prompt: list[int], params: Any, ready: Any = None, key: int = 0) -> Any:
+    """Start one sequence on an engine and return its stream."""
+    (stream,) = engine.submit_replies(prompt, params, ready, [key])
+    return stream
+
+
 def ids_of(stream: Any) -> list[int]:
     """Return the ids that a stream has now."""
     return [token.id for token in stream.drain()]

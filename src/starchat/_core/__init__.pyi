@@ -116,16 +116,6 @@ class Engine:
     def tokenizer(self) -> Tokenizer: ...
     @property
     def weights(self) -> Weights: ...
-    def submit(
-        self,
-        token_ids: Sequence[int],
-        params: SamplingParams,
-        ready: ReadyQueue | None = None,
-        key: int = 0,
-        grammar: Grammar | None = None,
-        lead: Sequence[int] = (),
-        otherwise: Grammar | None = None,
-    ) -> TokenStream: ...
     def submit_replies(
         self,
         token_ids: Sequence[int],
