@@ -44,7 +44,7 @@ def test_only_long_prompts_are_told(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr("time.monotonic", lambda: 100.0)
-    report = progress.of_long_prompts(lambda done, total: seen.append(done))
+    report = progress.long_prompts_only(lambda done, total: seen.append(done))
     monkeypatch.setattr("time.monotonic", lambda: 100.0 + waited_s)
     for done in sorted({64, total}):
         report(done, total)

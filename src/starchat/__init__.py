@@ -32,7 +32,7 @@ from .grammar.schemas import closed_schema, map_schema, untitled_schema
 from .lazy_model import Loader
 from .model import StarChat
 from .partial_json import json_so_far
-from .progress import of_long_prompts
+from .progress import long_prompts_only
 from .sampling import ChatOptions, ConstraintOptions, ReplyOptions, SamplingOptions, SamplingParams
 from .stream import AsyncStream, Stream
 from .types import (
@@ -93,7 +93,7 @@ __all__ = [
     "is_framed",
     "json_so_far",
     "limited_schema",
+    "long_prompts_only",
     "map_schema",
-    "of_long_prompts",
     "untitled_schema",
 ]

@@ -17,12 +17,12 @@ _LONG = 512  # tokens
 R = TypeVar("R")
 
 
-def of_long_prompts(report: Callable[[int, int], R]) -> Callable[[int, int], R | None]:
+def long_prompts_only(report: Callable[[int, int], R]) -> Callable[[int, int], R | None]:
     """Return a `prompt_progress` for one call that has something to tell of long prompts only.
 
     Long are 512 tokens, or two seconds. A prompt that the first step completes is never long.
 
-    >>> told = of_long_prompts(lambda done, total: f"{done} of {total}")
+    >>> told = long_prompts_only(lambda done, total: f"{done} of {total}")
     >>> told(64, 500), told(256, 1000), told(1000, 1000)
     (None, '256 of 1000', '1000 of 1000')
     """

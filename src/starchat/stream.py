@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from inspect import isawaitable
 from typing import TYPE_CHECKING, ClassVar
 
 from . import _core
@@ -145,7 +146,6 @@ class AsyncStream(AsyncIterator[Chunk]):
     async def __anext__(self) -> Chunk:
         """Wait for the next chunk; errors as those of Stream."""
         from asyncio import sleep
-        from inspect import isawaitable
 
         replies = self._replies
         if self._waiter is not None:

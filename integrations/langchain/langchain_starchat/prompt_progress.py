@@ -16,7 +16,7 @@ from langchain_core.callbacks import (
 from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.runnables import RunnableConfig, ensure_config
 
-from starchat import of_long_prompts
+from starchat import long_prompts_only
 
 EVENT = "prompt_progress"
 PromptProgress: TypeAlias = Callable[[int, int], Awaitable[None] | None]
@@ -59,4 +59,4 @@ def _events(manager: Any, is_async: bool, run_id: Any) -> PromptProgress | None:
         tags=manager.tags,
         metadata=manager.metadata,
     )
-    return of_long_prompts(lambda done, total: tell({"done": done, "total": total}))
+    return long_prompts_only(lambda done, total: tell({"done": done, "total": total}))

@@ -194,12 +194,13 @@ class Conversation:
 
     def set(self, argument: str) -> None:
         """/set [NAME VALUE]: Show the settings, or change one: /set temperature 0.7"""
-        name, *values = _words(argument) or [""]
+        given, *values = _words(argument) or [""]
+        name = given.lstrip("-").replace("-", "_")
         if name and values:
-            self._set(name.lstrip("-").replace("-", "_"), values)
+            self._set(name, values)
         for parameter in SAMPLING.values():
             value = self.keywords.get(parameter.name, parameter.default)
-            if not name or parameter.name == name.lstrip("-").replace("-", "_"):
+            if not name or parameter.name == name:
                 note(f"{parameter.name:<20}{'default' if value in (None, ()) else value}")
 
     def _set(self, name: str, values: list[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.output_parsers import PydanticOutputParser, SelectionOutputParser
@@ -16,11 +16,11 @@ from llama_index.core.output_parsers.pydantic import PYDANTIC_FORMAT_TMPL
 from llama_index.core.question_gen.output_parser import SubQuestionOutputParser
 from llama_index.core.types import BaseOutputParser
 from llama_index.core.vector_stores.types import FilterOperator, VectorStoreQuerySpec
+from llama_index.llms.starchat.choices import Schema
 from llama_index.llms.starchat.structured import parsable_schema
 
 from starchat import closed_schema
 
-Schema: TypeAlias = dict[str, Any]
 # What the parsers leave open is bounded, so that a reply ends; without "`": some cut their text at
 # ```json.
 _SENTENCE: Schema = {"type": "string", "pattern": "^[^`]{1,300}$"}

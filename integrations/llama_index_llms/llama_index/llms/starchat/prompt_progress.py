@@ -9,7 +9,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import Dispatcher
 from llama_index_instrumentation.event_handlers import NullEventHandler
 
-from starchat import of_long_prompts
+from starchat import long_prompts_only
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -30,7 +30,7 @@ def progress_events() -> Callable[[int, int], None] | None:
     """Return a `prompt_progress` for starchat that dispatches the events, if anybody listens."""
     if not _is_heard():
         return None
-    return of_long_prompts(
+    return long_prompts_only(
         lambda done, total: _dispatcher.event(PromptProgressEvent(done=done, total=total))
     )
 
