@@ -4,7 +4,7 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast quality lint format generate bench docs wheel lowest asan tsan fuzz
+.PHONY: help test test-fast quality nightly lint format generate bench docs wheel lowest asan tsan fuzz
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
@@ -17,6 +17,9 @@ test-fast:  ## the same on every core, without the slow files: a minute
 
 quality:  ## grades of the demonstration model against the published ones: minutes
 	$(PYTEST) training/nano/quality
+
+nightly:  ## attacks, failure injection, random grammars beside running streams: an hour
+	$(PYTEST) -m nightly -o timeout=7200 tests/nightly
 
 lint:  ## linters, formatters, type checker; a missing tool is an error
 	$(PYTHON) -m ruff check .

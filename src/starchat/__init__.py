@@ -30,6 +30,7 @@ from .grammar.class_schema import class_schema
 from .grammar.limits import limited_schema
 from .grammar.schemas import closed_schema, map_schema, untitled_schema
 from .lazy_model import Loader
+from .limits import Limits
 from .model import StarChat
 from .partial_json import json_so_far
 from .progress import long_prompts_only
@@ -68,6 +69,7 @@ __all__ = [
     "FinishReason",
     "ForkError",
     "InvalidRequestError",
+    "Limits",
     "Loader",
     "Message",
     "Messages",

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple, TypeAlias
 from . import _core
 from .checks import check_integer
 from .errors import EngineClosedError
+from .limits import Limits
 
 Progress: TypeAlias = Callable[[int, int], None]
 # Device, inode, size in bytes, mtime in ns; or the path of what cannot be examined.
 _FileKey: TypeAlias = "tuple[int, int, int, int] | str"
-_Key: TypeAlias = "tuple[_FileKey, EngineSettings]"
+_Key: TypeAlias = "tuple[_FileKey, EngineSettings, Limits]"
 
 
 class EngineSettings(NamedTuple):
@@ -95,6 +96,13 @@ class EngineHandle:
             raise EngineClosedError(f"{self._path}: the model was closed; load it again")
         return shared.engine
 
+    @property
+    def limits(self) -> Limits:
+        """What a request may take of the engine; EngineClosedError after release()."""
+        if self._shared is None:
+            raise EngineClosedError(f"{self._path}: the model was closed; load it again")
+        return self._shared.key[2]
+
     def release(self) -> None:
         """Give the engine back; harmless when that was done."""
         shared, self._shared = self._shared, None
@@ -111,12 +119,13 @@ def acquire_engine(
     settings: EngineSettings,
     progress: Progress | None = None,
     share_weights: bool = True,
+    limits: Limits | None = None,
 ) -> EngineHandle:
-    """Return a handle to the engine of this file and these settings, loaded if it was not.
+    """Return a handle to the engine of this file, settings and limits, loaded if it was not.
 
     share_weights: with other processes; engines of this one always do.
     """
-    shared = _take((_file_key(path), settings))
+    shared = _take((_file_key(path), settings, limits or Limits()))
     handle = EngineHandle(shared, path)  # gives the count back if loading fails
     with shared.loading:
         if shared.engine is None:
@@ -127,7 +136,7 @@ def acquire_engine(
 def _load(
     shared: _SharedEngine, path: str, progress: Progress | None, share_weights: bool
 ) -> _core.Engine:
-    (file_key, settings), file = shared.key, shared.file
+    (file_key, settings, _), file = shared.key, shared.file
     with file.loading:
         engine = _core.Engine(
             path,

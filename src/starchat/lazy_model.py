@@ -11,9 +11,10 @@ import threading
 from typing import TypeAlias
 
 from .async_waker import running_loop
+from .limits import Limits
 from .model import StarChat
 
-_Key: TypeAlias = tuple[str | None, int | None, int | None]
+_Key: TypeAlias = tuple[str | None, int | None, int | None, Limits | None]
 
 
 class Loader:
@@ -37,31 +38,44 @@ class Loader:
         return Loader, ()
 
     def loaded(
-        self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
+        self,
+        path: str | None = None,
+        n_threads: int | None = None,
+        n_ctx: int | None = None,
+        limits: Limits | None = None,
     ) -> StarChat | None:
         """Return the model if it is there; never waits."""
         if self._pid != os.getpid():  # models of the parent, whose threads may hold the lock
             self._start_afresh()
-        return self._models.get((path, n_threads, n_ctx))
+        return self._models.get((path, n_threads, n_ctx, limits))
 
     def load(
-        self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
+        self,
+        path: str | None = None,
+        n_threads: int | None = None,
+        n_ctx: int | None = None,
+        limits: Limits | None = None,
     ) -> StarChat:
         """Return the model, loaded now if it was not; errors as those of StarChat.load."""
-        if model := self.loaded(path, n_threads, n_ctx):
+        if model := self.loaded(path, n_threads, n_ctx, limits):
             return model  # without waiting for others that load
         with self._lock:
-            model = self.loaded(path, n_threads, n_ctx)
+            model = self.loaded(path, n_threads, n_ctx, limits)
             if model is None:
-                model = StarChat.load(path, n_threads=n_threads, n_ctx=n_ctx)
-                self._models[path, n_threads, n_ctx] = model
+                model = StarChat.load(path, n_threads=n_threads, n_ctx=n_ctx, limits=limits)
+                self._models[path, n_threads, n_ctx, limits] = model
             return model
 
     async def aload(
-        self, path: str | None = None, n_threads: int | None = None, n_ctx: int | None = None
+        self,
+        path: str | None = None,
+        n_threads: int | None = None,
+        n_ctx: int | None = None,
+        limits: Limits | None = None,
     ) -> StarChat:
         """Return what load() returns, without blocking the event loop while weights are read."""
-        model = self.loaded(path, n_threads, n_ctx)
+        model = self.loaded(path, n_threads, n_ctx, limits)
         if model is None:
-            model = await running_loop().run_in_executor(None, self.load, path, n_threads, n_ctx)
+            arguments = path, n_threads, n_ctx, limits
+            model = await running_loop().run_in_executor(None, self.load, *arguments)
         return model

@@ -22,6 +22,7 @@ from .engine_registry import EngineHandle, EngineSettings, acquire_engine
 from .errors import FileAccessError, InvalidRequestError, unexpected
 from .generation import Generation
 from .infill import infill_prompt
+from .limits import Limits
 from .model_path import model_path
 from .progress import LoadingBar
 from .sampling import ChatOptions, ReplyOptions
@@ -71,6 +72,7 @@ class StarChat:
         n_ctx: int | None = None,
         prefix_cache_bytes: int | None = None,
         share_weights: bool = True,
+        limits: Limits | Mapping[str, Any] | None = None,
         progress: Callable[[int, int], None] | Literal[False] | None = None,
     ) -> StarChat:
         """Return the model in a ggml `starcoder` file, or the embedded one without a path.
@@ -82,6 +84,7 @@ class StarChat:
         share_weights: with the other processes of this user on Linux, so that a file's weights are
         in memory once for all (docs/architecture.md has the price). Within a process, they are in
         any case, whatever the settings.
+        limits: what a request may take, where several people share the model (docs/sharing.md).
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
         False shows nothing; a function is called with done and total bytes.
 
@@ -99,10 +102,12 @@ class StarChat:
             raise unexpected("progress", "a function, False or None", progress)
         settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes)
         share = check_flag("share_weights", share_weights)
+        bounds = Limits.check(limits)
         bar = LoadingBar(file) if progress is None else None
         try:
             model = object.__new__(cls)
-            model._handle = acquire_engine(file, settings, bar or progress or None, share)
+            report = bar or progress or None
+            model._handle = acquire_engine(file, settings, report, share, bounds)
             about = model._handle.engine.info
             model.info = ModelInfo(**{f.name: about[f.name] for f in fields(ModelInfo)})
             return model

@@ -27,6 +27,7 @@ from .chat.tools import Toolbox
 from .checks import check_allow_special
 from .errors import StarChatError, unexpected
 from .lazy_model import Loader
+from .limits import Limits
 from .model import EMBEDDED, StarChat
 from .types import Messages
 
@@ -49,6 +50,9 @@ class ModelSettings(BaseModel):
     n_ctx: int | None = Field(
         default=None, frozen=True, description="Tokens of context; None: the file's own."
     )
+    limits: Limits | None = Field(
+        default=None, frozen=True, description="Bounds on each request; None: the defaults."
+    )
     _loader: Loader = PrivateAttr(default_factory=Loader)
 
     @model_validator(mode="before")
@@ -65,10 +69,20 @@ class ModelSettings(BaseModel):
     def _path_as_text(cls, path: Any) -> Any:
         return os.fspath(path) if isinstance(path, os.PathLike) else path
 
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _check_limits(cls, limits: Any) -> Limits | None:
+        return None if limits is None else Limits.check(limits)
+
     @property
     def engine(self) -> StarChat:
         """The model beneath, loaded now if it was not: `engine.info`, `engine.stats()` …"""
-        return self._loader.load(self.model_path, self.n_threads, self.n_ctx)
+        return self._loader.load(*self._what)
+
+    @property
+    def _what(self) -> tuple[str | None, int | None, int | None, Limits | None]:
+        """What the loader loads."""
+        return self.model_path, self.n_threads, self.n_ctx, self.limits
 
     @property
     def _file(self) -> str:
@@ -95,7 +109,7 @@ class ModelSettings(BaseModel):
 
     def _reader(self) -> _core.Tokenizer:
         """Return the file's tokenizer, without its weights as long as they are not loaded."""
-        if model := self._loader.loaded(self.model_path, self.n_threads, self.n_ctx):
+        if model := self._loader.loaded(*self._what):
             return model._engine.tokenizer
         state = self._file_state()
         return _read_tokenizer(*state) if state else self.engine._engine.tokenizer
@@ -113,7 +127,7 @@ class ModelSettings(BaseModel):
 
     async def _aengine(self) -> StarChat:
         """Load in a thread: it may take seconds."""
-        return await self._loader.aload(self.model_path, self.n_threads, self.n_ctx)
+        return await self._loader.aload(*self._what)
 
 
 @functools.lru_cache(maxsize=8)

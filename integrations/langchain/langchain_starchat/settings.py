@@ -17,7 +17,14 @@ from langchain_core.runnables.config import get_config_list
 from pydantic import model_validator
 
 from langchain_starchat.errors import langchain_errors
-from starchat import ConstraintOptions, ReplyOptions, SamplingParams, StarChat, model_settings
+from starchat import (
+    ConstraintOptions,
+    Limits,
+    ReplyOptions,
+    SamplingParams,
+    StarChat,
+    model_settings,
+)
 from starchat import __version__ as starchat_version
 from starchat.model_settings import unknown_argument
 
@@ -37,6 +44,8 @@ class ModelSettings(model_settings.ModelSettings):
     """Threads that compute; None: one for each core."""
     n_ctx: int | None = None
     """Tokens that one text, or prompt and reply together, may have; None: what the file allows."""
+    limits: Limits | None = None
+    """Bounds on each request, where several people share the model; None: the defaults."""
 
     @model_validator(mode="before")
     @classmethod
