@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from starchat.text_stream import TextStream
+from starchat.text_stream import StopStrings, TextStream, UntilStop
 
 
 def run(pieces: list[bytes], stop: list[str], drop_newline: bool = False) -> list[str]:
@@ -129,3 +131,76 @@ def test_a_stop_string_of_a_newline_does_not_match_the_dropped_one() -> None:
 def test_a_long_stop_string_costs_no_more_than_its_length() -> None:
     stop = "a" * 2000 + "b"
     assert "".join(run([b"a"] * 3000 + [b"b"], [stop])) == "a" * 1000
+
+
+class OneByOne:
+    """The definition of UntilStop: each stop string by itself, in all that is held back."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.stop, self.held, self.stopped, self.rest = stop, "", False, ""
+
+    def feed(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        text = self.held + text
+        ends = [(at + len(s), at) for s in self.stop if (at := text.find(s)) >= 0]
+        if ends:
+            end, start = min(ends)
+            self.stopped, self.held, self.rest = True, "", text[end:]
+            return text[:start]
+        n_held = max(
+            (
+                n
+                for n in range(len(text) + 1)
+                for s in self.stop
+                if s.startswith(text[len(text) - n :])
+            ),
+            default=0,
+        )
+        self.held = text[len(text) - n_held :]
+        return text[: len(text) - n_held]
+
+
+words = st.text(alphabet="ab^]-\n🙂", max_size=9)
+
+
+@given(st.lists(words, max_size=20), st.lists(words.filter(bool), max_size=9))
+@example(["aaab", "aab"], ["aaaa", "aab", "ab"])
+@example(["abab", "abc"], ["ababc", "babd", "b"])
+def test_every_piece_is_held_back_as_each_stop_string_by_itself_asks(
+    pieces: list[str], stop: list[str]
+) -> None:
+    text, plain = UntilStop(StopStrings(stop)), OneByOne(stop)
+    for piece in pieces:
+        assert text.feed(piece) == plain.feed(piece)
+        assert (text.stopped, text.rest) == (plain.stopped, plain.rest)
+    assert text.finish() == plain.held
+
+
+def n_python_calls(work: Callable[[], object]) -> int:
+    n = 0
+
+    def count(frame: object, event: str, arg: object) -> None:
+        nonlocal n
+        n += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return n
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        pytest.param([f"zq{i}" for i in range(3000)], id="many"),
+        pytest.param(["a" * 300 + str(i) for i in range(100)], id="long-and-held"),
+    ],
+)
+def test_a_character_costs_the_same_for_any_number_of_stop_strings(many: list[str]) -> None:
+    pieces = ["azq", "aaaa", "zqz"] * 200
+    few, all_of_them = UntilStop(StopStrings(many[:1])), UntilStop(StopStrings(many))
+    n_few = n_python_calls(lambda: [few.feed(piece) for piece in pieces])
+    assert n_python_calls(lambda: [all_of_them.feed(piece) for piece in pieces]) < 2 * n_few

@@ -23,7 +23,7 @@ from .infill import infill_end_ids
 from .partial_reply import PartialReply
 from .sampling import CONSTRAINTS, OF_CHATS, OF_REQUESTS, SamplingParams
 from .stream import AsyncStream, Stream
-from .text_stream import TextStream
+from .text_stream import StopStrings, TextStream
 
 MOST_REPLIES = 1024  # of one request
 
@@ -100,9 +100,10 @@ class Generation:
         except ContextLengthError as error:
             error.param = "messages" if tools else error.param
             raise
+        stop = StopStrings(self.params.stop)
         for index, tokens in enumerate(streams):
             calls = CallReader(tools.choice == "any") if tools and tools.allowed else None
-            text = TextStream(self.params.stop, lead=self.lead, calls=calls)
+            text = TextStream(stop, lead=self.lead, calls=calls)
             n_prompt = len(self.prompt)
             yield PartialReply(tokens, text, tokenizer, n_prompt, self.handle, calls, index)
 

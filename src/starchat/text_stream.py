@@ -7,8 +7,68 @@ a stop string. finish() returns both.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Sequence
 from typing import Protocol
+
+
+class StopStrings:
+    """Stop strings as an automaton (Aho & Corasick 1975): their number costs a character nothing.
+
+    A state is the longest end of the text with which some stop string begins; 0 is none. Immutable:
+    the replies of a request share one.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        """Build the automaton of `stop`."""
+        self._next: dict[int, int] = {}  # state << 21 | character → the state behind it
+        self.depth = [0]  # characters of the state
+        self.match = [0]  # characters of the longest stop string that ends here; 0: none does
+        for string in stop:
+            self._add(string)
+        self._shorter = self._links()  # the state that remains where there is no edge
+        firsts = {string[0] for string in stop}
+        self._begin = re.compile(f"[{''.join(map(re.escape, firsts))}]" if firsts else "(?!)")
+
+    def _add(self, string: str) -> None:
+        state = 0
+        for character in string:
+            below = self._next.setdefault(state << 21 | ord(character), len(self.depth))
+            if below == len(self.depth):
+                self.depth.append(self.depth[state] + 1)
+                self.match.append(0)
+            state = below
+        self.match[state] = self.depth[state]
+
+    def _links(self) -> list[int]:
+        """Return the longest proper end of each state that is a state too."""
+        links = [0] * len(self.depth)
+        # Shorter states first: theirs are needed.
+        for edge, below in sorted(self._next.items(), key=lambda item: self.depth[item[1]]):
+            if state := edge >> 21:
+                links[below] = self._after(links[state], chr(edge & 0x1FFFFF), links)
+                self.match[below] = self.match[below] or self.match[links[below]]
+        return links
+
+    def _after(self, state: int, character: str, links: list[int]) -> int:
+        while (below := self._next.get(state << 21 | ord(character))) is None and state:
+            state = links[state]
+        return below or 0
+
+    def scan(self, text: str, state: int) -> tuple[int, int]:
+        """Return the state behind `text`, and the index behind the first stop string, 0 if none."""
+        position, n = 0, len(text)
+        while position < n:
+            if state == 0:  # to a character with which some stop string begins
+                begin = self._begin.search(text, position)
+                if begin is None:
+                    return 0, 0
+                position = begin.start()
+            state = self._after(state, text[position], self._shorter)
+            position += 1
+            if self.match[state]:
+                return state, position
+        return state, 0
 
 
 class UntilStop:
@@ -16,15 +76,16 @@ class UntilStop:
 
     The first one is that which ends first; of two that end at the same character, the longer one.
 
-    >>> text = UntilStop(["##"])
+    >>> text = UntilStop(StopStrings(["##"]))
     >>> text.feed("a#"), text.feed("b#"), text.feed("#c"), text.rest
     ('a', '#b', '', 'c')
     """
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    def __init__(self, stop: StopStrings) -> None:
         """Stop at any of `stop`."""
-        self._stop = tuple(stop)
-        self._held = ""  # an end of the text with which some stop string begins
+        self._stop = stop
+        self._state = 0
+        self._held = ""  # the characters of the state
         self.stopped = False
         self.rest = ""  # what follows the stop string in its piece
 
@@ -32,31 +93,21 @@ class UntilStop:
         """Add `text`; return what is certain to be no stop string, "" once stopped."""
         if self.stopped or not text:
             return ""
-        text = self._held + text
-        matches = [
-            (start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0
-        ]
-        if matches:
-            end, start = min(matches)
+        self._state, end = self._stop.scan(text, self._state)
+        if end:
             self.stopped = True
+            passed = self._held + text[:end]
             self._held, self.rest = "", text[end:]
-            return text[:start]
-        n_held = self._n_held(text)
-        self._held = text[len(text) - n_held :]
-        return text[: len(text) - n_held]
+            return passed[: len(passed) - self._stop.match[self._state]]
+        text = self._held + text
+        n_passed = len(text) - self._stop.depth[self._state]
+        self._held = text[n_passed:]
+        return text[:n_passed]
 
     def finish(self) -> str:
         """Return what was held back."""
-        held, self._held = self._held, ""
+        held, self._held, self._state = self._held, "", 0
         return held
-
-    def _n_held(self, text: str) -> int:
-        """Return the length of the longest suffix that is a prefix of a stop string."""
-        longest = max(map(len, self._stop), default=1) - 1
-        for length in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self._stop):
-                return length
-        return 0
 
 
 class CallFilter(Protocol):
@@ -84,11 +135,15 @@ class TextStream:
     """
 
     def __init__(
-        self, stop: Sequence[str] = (), *, lead: str = "", calls: CallFilter | None = None
+        self,
+        stop: Sequence[str] | StopStrings = (),
+        *,
+        lead: str = "",
+        calls: CallFilter | None = None,
     ) -> None:
         """Stop at any of `stop`; leave out the character `lead` where the text begins with it."""
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._text = UntilStop(stop)
+        self._text = UntilStop(stop if isinstance(stop, StopStrings) else StopStrings(stop))
         self._lead = lead
         self._calls = calls
 

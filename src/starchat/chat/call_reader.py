@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ..text_stream import UntilStop
+from ..text_stream import StopStrings, UntilStop
 from ..types import ToolCall, ToolCallChunk
 from .tools import CALL, call_line, reply_text
 
 _HEAD = re.compile(r'\{"name": ("(?:[^"\\]|\\.)*"), "arguments": (?=\{)')
 _NEXT = "\n" + CALL
+_CALL_BEGINS = StopStrings([_NEXT])
 _LARGEST = sys.float_info.max
 _OUTSIDE_STRINGS = re.compile(r'["{}]')
 _IN_STRINGS = re.compile(r'["\\]')
@@ -41,7 +42,7 @@ class CallReader:
         self._forced = forced
         self.calls: list[ToolCall] = []  # whole ones
         self._fresh: list[ToolCallChunk] = []
-        self._text = UntilStop([_NEXT])
+        self._text = UntilStop(_CALL_BEGINS)
         self._text.feed("\n")  # so that a call at the very start follows a line break, as others do
         self._drop_newline = True  # leaves that one out
         self._id = self._name = self._arguments = ""  # of the call that is being read
