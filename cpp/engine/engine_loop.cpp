@@ -1,8 +1,6 @@
 #include "engine/engine_loop.hpp"
 
-#include <algorithm>
 #include <chrono>
-#include <iterator>
 #include <new>
 #include <string>
 #include <utility>
@@ -15,6 +13,8 @@ namespace starchat {
 EngineLoop::EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes)
     : model_(model),
       scheduler_(model, Scheduler::kMaxSequences, prefix_cache_bytes),
+      closed_error_(std::make_exception_ptr(
+          EngineClosedError("the engine was closed while this sequence was running"))),
       thread_(start_thread([this] { run(); })) {}
 
 EngineLoop::~EngineLoop() { close(); }
@@ -55,16 +55,16 @@ PendingEmbedding EngineLoop::embed(std::span<const int64_t> prompt,
 }
 
 void EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
-  std::vector<std::unique_ptr<Sequence>> sequences;
+  Sequences sequences;
   sequences.push_back(std::move(sequence));
   enqueue(std::move(sequences));
 }
 
-void EngineLoop::enqueue(std::vector<std::unique_ptr<Sequence>> sequences) {
+void EngineLoop::enqueue(Sequences sequences) {
   {
     const std::lock_guard lock(inbox_mutex_);
     if (closed_) throw EngineClosedError("the engine was closed: load the model again");
-    std::ranges::move(sequences, std::back_inserter(inbox_));
+    inbox_.splice(inbox_.end(), sequences);
   }
   wake_event_->signal();
 }
@@ -89,7 +89,7 @@ void EngineLoop::close() {
 // Moves submitted sequences to the scheduler. Returns false after close().
 bool EngineLoop::take_inbox() {
   const std::lock_guard lock(inbox_mutex_);
-  for (auto& sequence : std::exchange(inbox_, {})) scheduler_.add(std::move(sequence));
+  scheduler_.add(std::exchange(inbox_, {}));
   return !closed_;
 }
 
@@ -111,8 +111,7 @@ void EngineLoop::run() {
     }
   }
   model_.pause();
-  scheduler_.fail_all(std::make_exception_ptr(
-      EngineClosedError("the engine was closed while this sequence was running")));
+  scheduler_.fail_all(closed_error_);
 }
 
 }  // namespace starchat

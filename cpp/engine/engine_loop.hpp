@@ -48,7 +48,7 @@ class EngineLoop {
 
  private:
   void enqueue(std::unique_ptr<Sequence> sequence);
-  void enqueue(std::vector<std::unique_ptr<Sequence>> sequences);
+  void enqueue(Sequences sequences);
   void run();
   bool take_inbox();
 
@@ -56,8 +56,9 @@ class EngineLoop {
   Scheduler scheduler_;  // used by the engine thread; stats() by any
   const std::shared_ptr<WakeEvent> wake_event_ = std::make_shared<WakeEvent>();
   std::mutex inbox_mutex_;
-  std::vector<std::unique_ptr<Sequence>> inbox_;
+  Sequences inbox_;
   bool closed_ = false;
+  const std::exception_ptr closed_error_;  // made at load: later there may be no memory for it
   std::mutex join_mutex_;
   std::thread thread_;  // the last member: it uses all others
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <new>
 #include <utility>
 
@@ -33,15 +32,21 @@ size_t prefix_budget(ForwardPass& model, int64_t bytes) {
   return n_pages * model.kv_pool().page_bytes();
 }
 
+// Made by the first scheduler: later there may be no memory for it.
+const std::exception_ptr& out_of_memory() {
+  static const std::exception_ptr error = std::make_exception_ptr(
+      OutOfMemoryError("no memory is left to continue this sequence: free memory, run fewer "
+                       "sequences at once, or load the model with a smaller n_ctx"));
+  return error;
+}
+
 }  // namespace
 
-std::exception_ptr current_error() {
+std::exception_ptr current_error() noexcept {
   try {
     throw;
   } catch (const std::bad_alloc&) {
-    return std::make_exception_ptr(
-        OutOfMemoryError("no memory is left to continue this sequence: free memory, run fewer "
-                         "sequences at once, or load the model with a smaller n_ctx"));
+    return out_of_memory();
   } catch (...) {
     return std::current_exception();
   }
@@ -53,12 +58,21 @@ Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache
       max_sequences_(std::clamp(model.max_columns() / 2, 1, max_sequences)),
       prefixes_(model.kv_pool(), prefix_budget(model, prefix_cache_bytes)),
       logits_(make_rows(model, model.n_vocab())),
-      states_(make_rows(model, model.n_embd())) {}
+      states_(make_rows(model, model.n_embd())) {
+  out_of_memory();
+  const auto n_columns = static_cast<size_t>(model.max_columns());
+  batch_.reserve(n_columns);
+  slices_.reserve(n_columns);
+  prefilling_.reserve(max_sequences_);
+  leaders_.reserve(max_sequences_);
+}
 
-void Scheduler::add(std::unique_ptr<Sequence> sequence) {
-  counters_.n_tokens += sequence->counts.n_forced;
-  counters_.n_forced_tokens += sequence->counts.n_forced;
-  waiting_.push_back(std::move(sequence));
+void Scheduler::add(Sequences sequences) noexcept {
+  for (const auto& sequence : sequences) {
+    counters_.n_tokens += sequence->counts.n_forced;
+    counters_.n_forced_tokens += sequence->counts.n_forced;
+  }
+  waiting_.splice(waiting_.end(), sequences);
   publish();
 }
 
@@ -84,13 +98,13 @@ void Scheduler::took(double seconds) {
   if (batch_.n_columns() > 0) budget_.learn(batch_.n_columns(), only_decodes_, seconds);
 }
 
-void Scheduler::fail_all(std::exception_ptr error) {
+void Scheduler::fail_all(std::exception_ptr error) noexcept {
   for (auto& sequence : running_) sequence->end(error);
   for (auto& sequence : waiting_) sequence->end(error);
   retire();
 }
 
-void Scheduler::drop_cancelled() {
+void Scheduler::drop_cancelled() noexcept {
   const auto drop = [](const auto& sequences) {
     for (const auto& sequence : sequences)
       if (sequence->stream->has_ended()) sequence->end(FinishReason::kCancelled);
@@ -99,13 +113,11 @@ void Scheduler::drop_cancelled() {
   drop(waiting_);
 }
 
-void Scheduler::admit() {
+void Scheduler::admit() noexcept {
   auto n_awake =
       std::ranges::count_if(running_, [](const auto& s) { return s->stream->has_room(); });
-  for (; !waiting_.empty() && n_awake < max_sequences_; ++n_awake) {
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
-  }
+  for (; !waiting_.empty() && n_awake < max_sequences_; ++n_awake)
+    running_.splice(running_.end(), waiting_, waiting_.begin());
 }
 
 bool Scheduler::take_shared_prompts() {
@@ -167,18 +179,19 @@ void Scheduler::schedule() {
   const int n_columns = is_mixed ? std::min(model_.max_columns(), budget_.most_columns(n_decoding))
                                  : model_.max_columns();
   const int n_free = std::min(kFreeColumns, n_columns / 2) - n_decoding;
-  size_t next_turn = 0;  // the first sequence without a column: the next step begins with it
-  for (size_t i = 0, n = 0; i < running_.size(); ++i) {
-    Sequence& sequence = *running_[i];
+  auto next_turn = running_.begin();  // that of the first sequence without a column
+  int n_placed = 0;
+  for (auto i = running_.begin(); i != running_.end(); ++i) {
+    Sequence& sequence = **i;
     if (!sequence.stream->has_room()) continue;
     if (!sequence.is_decoding())
       prefilling_.push_back(&sequence);
-    else if (static_cast<int>(n++) < n_decoding)
+    else if (n_placed++ < n_decoding)
       place(sequence, 1, std::max(0, n_free) / n_decoding);
-    else if (next_turn == 0)
+    else if (next_turn == running_.begin())
       next_turn = i;
   }
-  std::rotate(running_.begin(), running_.begin() + next_turn, running_.end());
+  running_.splice(running_.end(), running_, running_.begin(), next_turn);
 
   leaders_.clear();
   for (Sequence* sequence : prefilling_) {
@@ -351,13 +364,13 @@ void Scheduler::take_tokens(const Slice& slice) {
 }
 
 // Removes ended sequences. Their memory is freed before their readers are told.
-bool Scheduler::retire() {
-  std::vector<std::unique_ptr<Sequence>> ended;
-  const auto take_ended = [&](auto& sequences) {
-    const auto first = std::stable_partition(sequences.begin(), sequences.end(),
-                                             [](const auto& s) { return !s->has_ended(); });
-    ended.insert(ended.end(), std::move_iterator(first), std::move_iterator(sequences.end()));
-    sequences.erase(first, sequences.end());
+bool Scheduler::retire() noexcept {
+  Sequences ended;
+  const auto take_ended = [&](Sequences& sequences) {
+    for (auto next = sequences.begin(); next != sequences.end();) {
+      const auto sequence = next++;
+      if ((*sequence)->has_ended()) ended.splice(ended.end(), sequences, sequence);
+    }
   };
   take_ended(running_);
   take_ended(waiting_);
@@ -371,7 +384,7 @@ bool Scheduler::retire() {
   return true;
 }
 
-void Scheduler::publish() {
+void Scheduler::publish() noexcept {
   uint64_t n_pages = 0;
   for (const auto& sequence : running_) n_pages += sequence->cache.pages().size();
   counters_.n_kv_pages_used = n_pages;

@@ -5,7 +5,6 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <memory>
 #include <vector>
@@ -18,8 +17,8 @@
 
 namespace starchat {
 
-// The current exception; std::bad_alloc becomes OutOfMemoryError.
-std::exception_ptr current_error();
+// The current exception; std::bad_alloc becomes OutOfMemoryError. Allocates nothing.
+std::exception_ptr current_error() noexcept;
 
 class Scheduler {
  public:
@@ -32,14 +31,14 @@ class Scheduler {
   explicit Scheduler(ForwardPass& model, int max_sequences = kMaxSequences,
                      int64_t prefix_cache_bytes = -1);
 
-  void add(std::unique_ptr<Sequence> sequence);
+  void add(Sequences sequences) noexcept;
   // Drops cancelled sequences, admits waiting ones (first come, first served), computes one batch.
   // False: there was nothing to do, and there will be nothing before an add(), a cancellation or a
   // reader that makes room in its stream.
   bool step();
   // The time of the last step, for StepBudget, which limits the prompt columns of mixed steps.
   void took(double seconds);
-  void fail_all(std::exception_ptr error);
+  void fail_all(std::exception_ptr error) noexcept;
   SchedulerStats stats() const { return read(counters_); }  // from any thread
 
  private:
@@ -56,8 +55,8 @@ class Scheduler {
   // long as one of 1, because reading the weights dominates; wider steps are compute-bound.
   static constexpr int kFreeColumns = 16;
 
-  void drop_cancelled();
-  void admit();
+  void drop_cancelled() noexcept;
+  void admit() noexcept;
   bool take_shared_prompts();
   void take_shared_prompt(Sequence& sequence);
   void share_prompt(const Slice& slice);
@@ -72,17 +71,17 @@ class Scheduler {
   void take_evaluation(const Slice& slice);
   void take_states(const Slice& slice);
   void take_tokens(const Slice& slice);
-  bool retire();
-  void publish();
+  bool retire() noexcept;
+  void publish() noexcept;
 
   ForwardPass& model_;
   const int max_sequences_;
   PrefixCache prefixes_;
   StepBudget budget_;
   bool only_decodes_ = false;  // the last step had no column of a prompt
-  std::deque<std::unique_ptr<Sequence>> waiting_;
-  std::vector<std::unique_ptr<Sequence>> running_;
+  Sequences waiting_, running_;
 
+  // All with room for the largest step.
   Batch batch_;
   std::vector<Slice> slices_;          // of batch_, in its order
   std::vector<Sequence*> prefilling_;  // scratch memory of schedule()

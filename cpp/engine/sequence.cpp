@@ -61,10 +61,11 @@ std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<con
   return sequence;
 }
 
-std::vector<std::unique_ptr<Sequence>> Sequence::replies(
-    ForwardPass& model, std::span<const int64_t> prompt, SamplingParams params,
-    std::span<const std::shared_ptr<TokenStream>> streams, std::vector<Guidance> guidances) {
-  std::vector<std::unique_ptr<Sequence>> sequences;
+Sequences Sequence::replies(ForwardPass& model, std::span<const int64_t> prompt,
+                            SamplingParams params,
+                            std::span<const std::shared_ptr<TokenStream>> streams,
+                            std::vector<Guidance> guidances) {
+  Sequences sequences;
   for (size_t i = 0; i < streams.size(); ++i, ++params.seed)
     sequences.push_back(generation(model, prompt, params, streams[i], std::move(guidances[i])));
   if (sequences.size() > 1) {
@@ -102,7 +103,7 @@ Sequence::Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
     : ids(std::move(prompt)),
       n_prompt(static_cast<int>(ids.size())),
       max_ids(max_ids),
-      cache(model.kv_pool()),
+      cache(model.kv_pool(), max_ids),
       sampler(params, ids),
       logits(std::move(logits)),
       stream(std::move(stream)) {}

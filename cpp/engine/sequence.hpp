@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <exception>
+#include <list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -24,6 +25,11 @@ struct Guidance {
   std::unique_ptr<Constraint> otherwise;  // or null; see Sampler::constrain
 };
 
+class Sequence;
+
+// Sequences move from list to list by splicing, which allocates nothing.
+using Sequences = std::list<std::unique_ptr<Sequence>>;
+
 class Sequence {
  public:
   // All throw InvalidRequestError or ContextLengthError if the model cannot serve the request.
@@ -33,9 +39,10 @@ class Sequence {
                                               Guidance guidance = {});
   // One for each stream, with the seeds params.seed, params.seed + 1 …; the prompt is computed
   // once.
-  static std::vector<std::unique_ptr<Sequence>> replies(
-      ForwardPass& model, std::span<const int64_t> prompt, SamplingParams params,
-      std::span<const std::shared_ptr<TokenStream>> streams, std::vector<Guidance> guidances);
+  static Sequences replies(ForwardPass& model, std::span<const int64_t> prompt,
+                           SamplingParams params,
+                           std::span<const std::shared_ptr<TokenStream>> streams,
+                           std::vector<Guidance> guidances);
   static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);
   // logits: (prompt.size(), n_vocab), filled step by step.
   static std::unique_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,

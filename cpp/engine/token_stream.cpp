@@ -5,6 +5,16 @@
 
 namespace starchat {
 
+TokenStream::TokenStream(std::shared_ptr<WakeEvent> engine, std::shared_ptr<ReadyQueue> ready,
+                         int64_t key)
+    : engine_(std::move(engine)), ready_(std::move(ready)) {
+  if (ready_) place_ = ready_->add(key);
+}
+
+TokenStream::~TokenStream() {
+  if (ready_) ready_->remove(place_);
+}
+
 TokenStream::Next TokenStream::next(std::chrono::milliseconds timeout, SampledToken& token) {
   Lock lock(mutex_);
   if (!changed_.wait_for(lock, timeout, [&] { return !tokens_.empty() || ended(); }))
@@ -51,7 +61,7 @@ StreamCounts TokenStream::counts() {
   return counts_;
 }
 
-void TokenStream::set_counts(StreamCounts counts, bool is_news) {
+void TokenStream::set_counts(StreamCounts counts, bool is_news) noexcept {
   const Lock lock(mutex_);
   counts_ = counts;
   if (is_news) announce();
@@ -77,7 +87,7 @@ void TokenStream::push(SampledToken token) {
   changed_.notify_one();
 }
 
-void TokenStream::finish(FinishReason reason, std::optional<int32_t> stop_token_id) {
+void TokenStream::finish(FinishReason reason, std::optional<int32_t> stop_token_id) noexcept {
   {
     const Lock lock(mutex_);
     if (ended()) return;
@@ -88,7 +98,7 @@ void TokenStream::finish(FinishReason reason, std::optional<int32_t> stop_token_
   changed_.notify_all();
 }
 
-void TokenStream::fail(std::exception_ptr error) {
+void TokenStream::fail(std::exception_ptr error) noexcept {
   {
     const Lock lock(mutex_);
     if (ended()) return;
@@ -98,10 +108,10 @@ void TokenStream::fail(std::exception_ptr error) {
   changed_.notify_all();
 }
 
-void TokenStream::announce() {
+void TokenStream::announce() noexcept {
   if (!ready_ || announced_) return;
+  ready_->push(place_);
   announced_ = true;
-  ready_->push(key_);
 }
 
 void TokenStream::made_room(size_t n_before) {

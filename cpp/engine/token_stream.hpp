@@ -35,8 +35,10 @@ class TokenStream {
   enum class Next { kToken, kEnd, kTimeout };
 
   explicit TokenStream(std::shared_ptr<WakeEvent> engine,
-                       std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0)
-      : engine_(std::move(engine)), ready_(std::move(ready)), key_(key) {}
+                       std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0);
+  ~TokenStream();
+  TokenStream(const TokenStream&) = delete;
+  TokenStream& operator=(const TokenStream&) = delete;
 
   // For the reader. If the sequence failed, its error is thrown after its tokens have been read.
   Next next(std::chrono::milliseconds timeout, SampledToken& token);
@@ -46,23 +48,24 @@ class TokenStream {
   std::optional<int32_t> stop_token_id();       // once drained
   StreamCounts counts();
 
-  // For the engine. Calls after the end have no effect.
+  // For the engine. Calls after the end have no effect. Only push() may throw: std::bad_alloc.
   bool has_room();
   bool has_ended();
   void push(SampledToken token);
-  void set_counts(StreamCounts counts, bool is_news = false);  // news: wakes an async reader
-  void finish(FinishReason reason, std::optional<int32_t> stop_token_id = {});
-  void fail(std::exception_ptr error);
+  // is_news: wakes an async reader.
+  void set_counts(StreamCounts counts, bool is_news = false) noexcept;
+  void finish(FinishReason reason, std::optional<int32_t> stop_token_id = {}) noexcept;
+  void fail(std::exception_ptr error) noexcept;
 
  private:
   using Lock = std::unique_lock<std::mutex>;
   bool ended() const { return reason_ || error_; }
-  void announce();                  // puts the key into the ready queue, once until drained
+  void announce() noexcept;         // puts the key into the ready queue, once until drained
   void made_room(size_t n_before);  // wakes the engine if the queue was full
 
   const std::shared_ptr<WakeEvent> engine_;
   const std::shared_ptr<ReadyQueue> ready_;
-  const int64_t key_;
+  ReadyQueue::Place place_;  // in ready_, if there is one
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -19,6 +19,13 @@ struct Batch {
   int n_columns() const { return static_cast<int>(token_ids.size()); }
   int n_logits() const { return static_cast<int>(logit_columns.size()); }
   int n_states() const { return static_cast<int>(state_columns.size()); }
+  void reserve(size_t n_columns) {
+    token_ids.reserve(n_columns);
+    positions.reserve(n_columns);
+    caches.reserve(n_columns);
+    logit_columns.reserve(n_columns);
+    state_columns.reserve(n_columns);
+  }
   void clear() {
     token_ids.clear();
     positions.clear();

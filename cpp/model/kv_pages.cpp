@@ -7,7 +7,12 @@ namespace starchat {
 
 namespace {
 constexpr size_t kSlabBytes = size_t{8} << 20;  // reserved at once: whole huge pages
+
+size_t n_pages_of(int n_positions) {
+  return static_cast<size_t>((n_positions + kPagePositions - 1) / kPagePositions);
 }
+
+}  // namespace
 
 KvPool::KvPool(int n_ctx, size_t page_bytes, std::function<void(int n_pages)> reserve)
     : n_ctx_(n_ctx), page_bytes_(page_bytes), reserve_(std::move(reserve)) {}
@@ -43,8 +48,12 @@ void KvPool::release(PageId page) {
 KvSequence::KvSequence(KvSequence&& other) noexcept
     : pool_(other.pool_), pages_(std::exchange(other.pages_, {})) {}
 
+KvSequence::KvSequence(KvPool& pool, int n_most) : pool_(&pool) {
+  pages_.reserve(n_pages_of(n_most));
+}
+
 void KvSequence::reserve(int n_tokens) {
-  const size_t n_pages = static_cast<size_t>((n_tokens + kPagePositions - 1) / kPagePositions);
+  const size_t n_pages = n_pages_of(n_tokens);
   while (pages_.size() < n_pages) {
     const PageId page = pool_->allocate();
     try {

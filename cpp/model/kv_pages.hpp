@@ -39,7 +39,8 @@ class KvPool {
 // The cached keys and values of one sequence: page i has positions 32·i to 32·i + 31.
 class KvSequence {
  public:
-  explicit KvSequence(KvPool& pool) : pool_(&pool) {}
+  // n_most: the positions it may ever have. With room for their pages, share() cannot fail.
+  explicit KvSequence(KvPool& pool, int n_most = 0);
   ~KvSequence() { clear(); }
   KvSequence(KvSequence&& other) noexcept;
   KvSequence& operator=(KvSequence&&) = delete;

@@ -111,7 +111,7 @@ class PyScheduler {
     auto stream = std::make_shared<TokenStream>(wake_event_);
     Guidance guidance;
     if (grammar) guidance = {grammar->start(), lead};
-    scheduler_.add(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
+    enqueue(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
     return std::make_unique<PyTokenStream>(std::move(stream));
   }
 
@@ -124,8 +124,7 @@ class PyScheduler {
     std::vector<Guidance> guidances(n);
     if (grammar)
       for (Guidance& guidance : guidances) guidance = {grammar->start(), lead};
-    for (auto& sequence : Sequence::replies(model_, prompt, params, streams, std::move(guidances)))
-      scheduler_.add(std::move(sequence));
+    scheduler_.add(Sequence::replies(model_, prompt, params, streams, std::move(guidances)));
     std::vector<std::unique_ptr<PyTokenStream>> result;
     for (auto& stream : streams) result.push_back(std::make_unique<PyTokenStream>(stream));
     return result;
@@ -135,7 +134,7 @@ class PyScheduler {
       const std::vector<int64_t>& prompt) {
     auto stream = std::make_shared<TokenStream>(wake_event_);
     auto embedding = std::make_shared<Embedding>(model_.n_embd());
-    scheduler_.add(Sequence::embedding(model_, prompt, embedding, stream));
+    enqueue(Sequence::embedding(model_, prompt, embedding, stream));
     return {std::make_unique<PyTokenStream>(std::move(stream)), std::move(embedding)};
   }
 
@@ -159,6 +158,12 @@ class PyScheduler {
   size_t page_bytes() { return model_.kv_pool().page_bytes(); }
 
  private:
+  void enqueue(std::unique_ptr<Sequence> sequence) {
+    Sequences sequences;
+    sequences.push_back(std::move(sequence));
+    scheduler_.add(std::move(sequences));
+  }
+
   FakeModel model_;
   std::shared_ptr<WakeEvent> wake_event_ = std::make_shared<WakeEvent>();
   Scheduler scheduler_;
