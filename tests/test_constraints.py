@@ -375,10 +375,6 @@ def test_a_role_token_that_a_grammar_asks_for_ends_the_reply(tiny: StarChat) -> 
     question: dict[str, Any] = {"role": "user", "content": "x"}
     reply = tiny.chat([question], grammar=grammar)
     assert (reply.text, reply.finish_reason) == ("Hi", "stop")
-    forged = tiny.chat([question], grammar=grammar, ignore_eos=True, max_tokens=40)
-    assert forged.text == "HiGo on."
-    answer = {"role": "assistant", "content": forged.text, "token_ids": forged.token_ids}
-    assert tiny.render([question, answer, question]).count("«<|user|>»") == 2
 
 
 def test_min_tokens_holds_the_end_back_but_cannot_go_beyond_the_constraint(tiny: StarChat) -> None:

@@ -83,6 +83,8 @@ std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(
     const std::vector<int64_t>& token_ids, const SamplingParams& params, const PyReadyQueue* ready,
     const std::vector<int64_t>& keys, const Grammar* grammar, const std::vector<int64_t>& lead,
     const Grammar* otherwise) {
+  SamplingParams guarded = params;
+  guarded.control_ids = tokenizer_->control_ids();
   EngineLoop& loop = (*core_)->loop;
   auto queue = ready ? ready->get() : nullptr;
   const GilReleased released;
@@ -92,7 +94,7 @@ std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(
       guidance = {grammar->start(), lead, otherwise ? otherwise->start() : nullptr};
   std::vector<std::unique_ptr<PyTokenStream>> streams;
   for (auto& stream :
-       loop.submit_replies(token_ids, params, std::move(queue), keys, std::move(guidances)))
+       loop.submit_replies(token_ids, guarded, std::move(queue), keys, std::move(guidances)))
     streams.push_back(std::make_unique<PyTokenStream>(std::move(stream)));
   return streams;
 }

@@ -15,6 +15,11 @@ inline constexpr const char* kNothingAllowed =
     "the constraint allows no token here: it contradicts itself, or needs bytes that no token of "
     "this vocabulary has";
 
+// The message if only control tokens may follow, and none of them ends the reply.
+inline constexpr const char* kOnlyControlAllowed =
+    "the constraint allows only control tokens here, and no reply contains one: leave them out, "
+    "or name one that ends the reply, such as <|end|> (with ignore_eos, none does)";
+
 // What a text still needs to be complete.
 struct Ending {
   std::optional<std::vector<int32_t>> ids;  // nothing if none was found

@@ -14,6 +14,7 @@ struct SamplingParams {
 #define NUMBER(type, name, value, ...) type name = value;
 #define COLLECTION(type, name, meaning) type name;
 #include "sampling/params.def"
+  TokenIds control_ids;  // of the vocabulary, ascending: never in the reply; stop ids end it
 
   void validate(int n_vocab) const;  // throws InvalidRequestError
 };

@@ -49,6 +49,7 @@ Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt)
       random_(params_.seed),
       has_penalties_(params_.repetition_penalty != 1 || params_.frequency_penalty != 0 ||
                      params_.presence_penalty != 0) {
+  std::erase_if(params_.control_ids, [&](int64_t id) { return is_stop(static_cast<int32_t>(id)); });
   if (!has_penalties_) return;
   if (params_.repetition_window > 0) {
     const auto n = std::min<uint64_t>(params_.repetition_window, prompt.size());
@@ -108,12 +109,18 @@ void Sampler::count(int32_t id) {
   if (oldest->second.n_in_prompt + oldest->second.n_in_reply == 0) seen_.erase(oldest);
 }
 
+// Whether this is a control token that does not end the reply: no reply contains one.
+bool Sampler::is_control(int32_t id) const {
+  return std::ranges::binary_search(params_.control_ids, id);
+}
+
 bool Sampler::is_banned(int32_t id) const {
+  if (is_control(id)) return true;
   const auto bias = params_.logit_bias.find(id);
   return bias != params_.logit_bias.end() && bias->second < -FLT_MAX;
 }
 
-// Finds what may come next: forced ids, up to the first that logit_bias bans; or else a mask.
+// Finds what may come next: forced ids, up to the first banned one; or else a mask.
 void Sampler::look_ahead() {
   n_forced_used_ = 0;
   forced_.clear();
@@ -130,10 +137,12 @@ void Sampler::look_ahead() {
   }
 
   const bool may_end = constraint_->fill_mask(allowed_);
-  const bool is_empty = std::ranges::none_of(allowed_, [](uint32_t word) { return word != 0; });
-  is_complete_ = is_empty && may_end;
+  const auto is_empty = [&] { return std::ranges::all_of(allowed_, std::logical_not<>()); };
   was_incomplete_ |= !may_end;
-  if (is_empty && !may_end) throw ConstraintError(kNothingAllowed);
+  if (!may_end && is_empty()) throw ConstraintError(kNothingAllowed);
+  for (const int64_t id : params_.control_ids) allowed_[id / 32] &= ~(uint32_t{1} << id % 32);
+  is_complete_ = is_empty();
+  if (!may_end && is_complete_) throw ConstraintError(kOnlyControlAllowed);
   if (may_end)
     for (const int64_t id : params_.stop_token_ids) allowed_[id / 32] |= uint32_t{1} << id % 32;
 }
@@ -244,6 +253,14 @@ SampledToken Sampler::sample(std::span<float> logits) {
 // Chooses a token that is not forced. scan() must have run.
 int32_t Sampler::choose(std::span<float> logits) {
   prepare(logits);
+  const int32_t id = pick(logits);
+  if (!is_control(id)) return id;
+  for (const int64_t control : params_.control_ids) logits[control] = -kInfinity;
+  scan_masked(logits);
+  return pick(logits);
+}
+
+int32_t Sampler::pick(std::span<const float> logits) {
   if (params_.temperature == 0) return argmax(logits);
   narrow(logits);
   return draw();
@@ -320,7 +337,10 @@ bool Sampler::adjust(std::span<float> logits) {
 
 // Applies all changes of single logits. scan() must have run.
 void Sampler::prepare(std::span<float> logits) {
-  if (!adjust(logits)) return;
+  if (adjust(logits)) scan_masked(logits);
+}
+
+void Sampler::scan_masked(std::span<const float> logits) {
   if (std::ranges::none_of(logits, [](float logit) { return logit > -kInfinity; }))
     throw InvalidRequestError(
         std::string("logit_bias and min_tokens mask every token ") +

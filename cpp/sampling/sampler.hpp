@@ -1,7 +1,7 @@
 // Logits → token id, one Sampler per sequence. In this order: logit_bias → repetition penalty
 // (prompt and output) → frequency and presence penalties (output) → min_tokens → constraint →
-// greedy, or temperature → top_k → top_p → min_p → draw. The same seed draws the same tokens on
-// every machine: fixed order of sums, ties go to the lowest id, no libm.
+// greedy, or temperature → top_k → top_p → min_p → draw. A drawn control token is drawn again. The
+// same seed draws the same tokens everywhere: fixed order of sums, the lowest id wins, no libm.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -75,13 +75,16 @@ class Sampler {
   int32_t within_reach(int32_t id);
   std::optional<std::vector<int32_t>> ending_after(std::span<const int32_t> next, int n_steps);
   int64_t n_left() const { return params_.max_tokens.value_or(kUnlimited) - n_generated_; }
+  bool is_control(int32_t id) const;
   bool is_banned(int32_t id) const;
   bool masks_stop() const;
   void decide(std::span<const float> logits);
   void prepare(std::span<float> logits);
+  void scan_masked(std::span<const float> logits);
   void select_best(std::span<const float> logits, size_t k);
   void narrow(std::span<const float> logits);
   int32_t choose(std::span<float> logits);
+  int32_t pick(std::span<const float> logits);
   int32_t argmax(std::span<const float> logits) const;
   int32_t draw();
 

@@ -52,12 +52,14 @@ Tokenizer::Tokenizer(std::vector<std::string> vocabulary)
   ids_.reserve(vocabulary_.size());
   for (int32_t id = 0; id < size(); ++id) {
     const std::string& bytes = vocabulary_[id];
+    const bool is_control = is_special_name(bytes);
+    if (is_control) control_ids_.push_back(id);
     if (!ids_.emplace(bytes, id).second) continue;
     if (bytes.size() == 1) {
       byte_ids_[static_cast<uint8_t>(bytes[0])] = id;
       is_reachable_[id] = true;
     }
-    if (is_special_name(bytes)) special_ids_.push_back(id);
+    if (is_control) special_ids_.push_back(id);
   }
   rebuild_merges();
 }

@@ -39,6 +39,8 @@ class Tokenizer {
   std::optional<int32_t> find(std::string_view bytes) const;  // the lowest id with these bytes
   bool is_special(int32_t id) const;                          // InvalidRequestError for a wrong id
   const std::vector<int32_t>& special_ids() const { return special_ids_; }  // one for each name
+  // Every id whose bytes are a control token's: more than one for a name where a file repeats it.
+  const std::vector<int64_t>& control_ids() const { return control_ids_; }
   int32_t size() const { return static_cast<int32_t>(vocabulary_.size()); }
 
  private:
@@ -51,6 +53,7 @@ class Tokenizer {
   std::array<int32_t, 256> byte_ids_;                  // kAbsent where a byte has no token
   std::vector<bool> is_reachable_;                     // by id: encoding plain text can give it
   std::vector<int32_t> special_ids_;
+  std::vector<int64_t> control_ids_;
   Merges merges_;
 };
 

@@ -14,10 +14,7 @@ from .types import Chunk, Completion, FinishReason, TokenLogprob, ToolCallChunk,
 
 
 class PartialReply:
-    """The reply of one submitted sequence, as far as it is written.
-
-    Control tokens are among the token ids, never in the text.
-    """
+    """The reply of one submitted sequence, as far as it is written."""
 
     def __init__(
         self,

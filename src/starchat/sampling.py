@@ -78,7 +78,7 @@ class SamplingParams:
     ignore_eos: bool = _parameter(
         False,
         check_flag,
-        "No end token ends a reply: only stop strings, stop ids and the limit do.",
+        "End tokens are masked: only stop strings, stop ids and the limit end a reply.",
     )
     logprobs: int | None = _parameter(
         None, check_optional_integer, "n: report log probabilities, and of the n likeliest tokens."

@@ -199,8 +199,10 @@ Sampler sampler_after(const SamplingParams& params, const std::vector<int32_t>& 
   return sampler;
 }
 
-SampledToken sample(std::vector<float> logits, const SamplingParams& params,
-                    const std::vector<int32_t>& prompt, const std::vector<int32_t>& output) {
+SampledToken sample(std::vector<float> logits, SamplingParams params,
+                    const std::vector<int32_t>& prompt, const std::vector<int32_t>& output,
+                    const TokenIds& control_ids) {
+  params.control_ids = control_ids;
   return sampler_after(params, prompt, output, logits.size()).sample(logits);
 }
 
@@ -232,7 +234,8 @@ void bind_testing(py::module_& m) {
   bind_kernels(testing);
   bind_timing(testing);
   testing.def("sample", &sample, py::arg("logits"), py::arg("params"),
-              py::arg("prompt") = py::list(), py::arg("output") = py::list());
+              py::arg("prompt") = py::list(), py::arg("output") = py::list(),
+              py::arg("control_ids") = py::list());
   testing.def("candidates", &candidates, py::arg("logits"), py::arg("params"),
               py::arg("prompt") = py::list(), py::arg("output") = py::list());
   testing.def("engine", &fake_engine, py::kw_only(), py::arg("n_vocab") = 64,

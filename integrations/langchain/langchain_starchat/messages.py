@@ -239,7 +239,7 @@ def _turn(message: BaseMessage, index: int, model_name: str, part: bool) -> Mess
         if is_error and not turn["content"].lower().startswith("error"):
             turn["content"] = f"Error: {turn['content']}"
     # Ids of another model would be other words. starchat itself checks that the text is unchanged.
-    token_ids = kwargs.get("token_ids")
+    token_ids = kwargs.get("token_ids") if turn["role"] == "assistant" else None
     if token_ids and message.response_metadata.get("model_name") == model_name:
         turn["token_ids"] = token_ids
     return turn

@@ -117,7 +117,7 @@ class StarChatSettings(ModelSettings):
     min_tokens: int | None = None
     """No end token before so many tokens; stop strings still count."""
     ignore_eos: bool | None = None
-    """No end token ends a reply: only stop strings, stop ids and the limit do."""
+    """End tokens are masked: only stop strings, stop ids and the limit end a reply."""
     logprobs: int | None = None
     """n: report log probabilities, and of the n likeliest tokens."""
     schema_limits: dict[str, int] | None = None

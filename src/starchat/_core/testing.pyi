@@ -77,6 +77,7 @@ def sample(
     params: SamplingParams,
     prompt: Sequence[int] = (),
     output: Sequence[int] = (),
+    control_ids: Sequence[int] = (),
 ) -> Token: ...
 def candidates(
     logits: Sequence[float],

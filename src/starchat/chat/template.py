@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import _core
-from ..errors import UnsupportedFeatureError
+from ..errors import InvalidRequestError, UnsupportedFeatureError
 from ..types import Messages
 from .call_reader import restated
 from .messages import Turn, check_messages
@@ -46,8 +46,7 @@ class ChatTemplate:
         for turn in turns:
             prompt.append(roles[turn.role])
             prompt += self._content_ids(turn, tokenizer)
-            if prompt[-1] != end:  # generated ids may already include it
-                prompt.append(end)
+            prompt.append(end)
             prompt += newline
         if goes_on:
             return prompt[: -1 - len(newline)]
@@ -86,16 +85,22 @@ class ChatTemplate:
     def _content_ids(self, turn: Turn, tokenizer: _core.Tokenizer) -> Sequence[int]:
         """Return the ids of a turn's lead and content: those generated for it, if they still fit.
 
-        They do not where the caller edited the content, or a stop string was cut off. Ids with a
-        control token before their end are not used: they would begin a turn of another role.
+        They do not where the caller edited the content, or a stop string was cut off. Ids of
+        another vocabulary are not used, nor any with a control token before their end: they could
+        begin a turn of another role.
         """
-        if ids := turn.token_ids:
-            text = tokenizer.decode(ids, skip_special=True).decode("utf-8", "replace")
-            written = ids[:-1] if ids[-1] == tokenizer.find(self.end) else ids
-            if restated(text.removeprefix(self.lead)) == turn.content and not any(
-                tokenizer.is_special(id) for id in written
-            ):
-                return ids
+        ids = turn.token_ids
+        if ids and ids[-1] in [tokenizer.find(token) for token in self.reply_ends]:
+            ids = ids[:-1]
+        if ids:
+            try:
+                written = tokenizer.decode(ids)
+            except InvalidRequestError:  # an id that this vocabulary does not have
+                written = None
+            if written is not None and written == tokenizer.decode(ids, skip_special=True):
+                text = written.decode("utf-8", "replace").removeprefix(self.lead)
+                if restated(text) == turn.content:
+                    return ids
         return tokenizer.encode(self.lead + turn.content)
 
 

@@ -147,7 +147,7 @@ class StarChat(ModelSettings, ParsablePredictions):
     )
     ignore_eos: bool | None = Field(
         default=None,
-        description="No end token ends a reply: only stop strings, stop ids and the limit do.",
+        description="End tokens are masked: only stop strings, stop ids and the limit end a reply.",
     )
     logprobs: int | None = Field(
         default=None, description="n: report log probabilities, and of the n likeliest tokens."
