@@ -7,7 +7,7 @@
 You can sort a list in Python...
 """
 
-from .chat.framed_prompt import is_framed
+from .chat.framed_prompt import escape, is_framed
 from .errors import (
     ConstraintError,
     ContextLengthError,
@@ -92,6 +92,7 @@ __all__ = [
     "Usage",
     "class_schema",
     "closed_schema",
+    "escape",
     "is_framed",
     "json_so_far",
     "limited_schema",
