@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from starchat import StarChat, StarChatError, errors
-from starchat.errors import ErrorCode, InvalidRequestError, unexpected
+from starchat import StarChat, StarChatError, _core, errors
+from starchat.errors import ErrorCode, InvalidRequestError, shown, unexpected
+from starchat.model_settings import ModelSettings
+from starchat.openai import read_messages, read_tools
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -68,6 +72,113 @@ def test_what_was_given_is_a_number_or_text(value: object, got: object) -> None:
     assert (error.param, error.got) == ("seed", got)
     json.dumps(error.got, allow_nan=False)
     pickle.dumps(error)
+
+
+class Hostile:
+    def __repr__(self) -> str:
+        raise AssertionError("its repr was made")
+
+    __str__ = __repr__
+
+
+class Counting(list[int]):
+    n = 0
+
+    def __repr__(self) -> str:
+        raise AssertionError("its repr was made")
+
+    def __iter__(self) -> Iterator[int]:
+        for item in list.__iter__(self):
+            Counting.n += 1
+            yield item
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda below: (
+        st.lists(below)
+        | st.dictionaries(st.text(), below)
+        | st.tuples(below)
+        | st.tuples(below, below)
+        | st.frozensets(st.integers())
+        | st.sets(st.text())
+    ),
+)
+
+
+@given(plain)
+def test_of_plain_data_an_error_shows_the_beginning_of_its_repr(value: object) -> None:
+    if not ("'" in repr(value) and '"' in repr(value)):  # which quotes are used depends on all
+        assert shown(value) == repr(value)[:80]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Hostile(), "test_errors.Hostile object>"),
+        ([Hostile()], "test_errors.Hostile object>]"),
+        (Counting(range(1000)), "[0, 1, 2, 3, 4, 5,"),
+        ({"a": {"b": [1] * 10**6}}, "{'a': {'b': [1, 1, 1,"),
+        (b"a" * 10**7, "b'aaaa"),
+        (10**5000, "a value of type int that has no repr"),
+    ],
+    ids=["hostile", "in a list", "counting", "nested", "bytes", "int"],
+)
+@pytest.mark.parametrize("name", ["top_k", "seed", "ignore_eos", "n"])
+def test_an_error_never_makes_the_repr_of_what_was_given(
+    nano: StarChat, name: str, value: object, text: str
+) -> None:
+    Counting.n = 0
+    with pytest.raises(InvalidRequestError) as raised:
+        nano.complete("a", **{name: value})  # type: ignore[arg-type]
+    assert text in str(raised.value)
+    assert len(str(raised.value)) < 300
+    assert len(str(raised.value.got)) <= 80
+    assert Counting.n < 80
+
+
+def test_the_core_never_makes_the_repr_of_what_was_given() -> None:
+    for value in (Hostile(), Counting(range(1000))):
+        with pytest.raises(TypeError, match="top_p: expected a number, got"):
+            _core.SamplingParams(top_p=value)
+    with pytest.raises(InvalidRequestError, match="top_k: expected an integer of 64 bits, got 100"):
+        _core.SamplingParams(top_k=10**30)
+
+
+LONG = "x" * 10**6
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model: model.complete("a", **{LONG: 1}),
+        lambda model: model.chat([{"role": LONG, "content": ""}]),
+        lambda model: model.chat([{"role": "user", "content": "", LONG: 1}]),
+        lambda model: model.chat([{"role": "user", "content": "", (LONG,) * 9: 1}]),
+        lambda model: model.chat(HELLO, tools=[{"name": "f", LONG: 1}]),
+        lambda model: model.chat(
+            HELLO, tools=[{"name": f"f{i}"} for i in range(99)], tool_choice=1
+        ),
+        lambda model: model.chat(HELLO, tool_choice=LONG),
+        lambda model: model.complete("a", schema_limits={LONG: 1}, json_schema=True),
+        lambda model: model.tokenize("a", [LONG]),
+        lambda model: model.chat(
+            [{**CALLING, "tool_calls": [CALL | {"id": f"{i}{LONG}"} for i in range(20)]}, RESULT]
+        ),
+        lambda _: StarChat.load(LONG),
+        lambda _: StarChat.load(limits={LONG: 1}),
+        lambda _: ModelSettings(**{LONG: 1}),
+        lambda _: read_messages([{"role": LONG, "content": ""}]),
+        lambda _: read_messages([{"role": "user", "content": [{"type": LONG}]}]),
+        lambda _: read_tools([{"type": LONG}]),
+    ],
+    ids=range(16),
+)
+def test_what_a_caller_names_is_quoted_in_part(nano: StarChat, ask: Callable[..., object]) -> None:
+    with pytest.raises((StarChatError, ValueError)) as raised:
+        ask(nano)
+    assert len(str(raised.value)) < 1500
+    assert len(str(getattr(raised.value, "param", ""))) < 200
 
 
 INVALID, UNKNOWN, MISSING = "invalid_parameter", "unknown_parameter", "missing_parameter"

@@ -55,7 +55,8 @@ T converted(const std::string& name, py::handle value) {
   try {
     return value.cast<T>();
   } catch (const py::cast_error&) {
-    const auto text = py::repr(value).cast<std::string>();
+    const auto shown = py::module_::import("starchat.errors").attr("shown");
+    const auto text = shown(value).cast<std::string>();  // the beginning of the repr
     const bool is_integer = std::is_integral_v<T> || std::is_same_v<T, std::optional<int64_t>>;
     if (is_integer && PyLong_Check(value.ptr()))
       throw InvalidRequestError(name + ": expected an integer of 64 bits" +

@@ -91,7 +91,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text,
     if (!id || !is_special(*id)) {
       std::string names;
       for (const int32_t special : special_ids_) names += " " + vocabulary_[special];
-      throw InvalidRequestError("allowed control token '" + name + "': this vocabulary has " +
+      throw InvalidRequestError("allowed control token '" + name.substr(0, 80) +
+                                    "': this vocabulary has " +
                                     (names.empty() ? "none" : "only" + names),
                                 {.param = "allow_special"});
     }

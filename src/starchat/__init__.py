@@ -25,6 +25,7 @@ from .errors import (
     StarChatError,
     UnsupportedFeatureError,
     UnsupportedFormatError,
+    shown,
 )
 from .grammar.class_schema import class_schema
 from .grammar.limits import limited_schema
@@ -98,5 +99,6 @@ __all__ = [
     "limited_schema",
     "long_prompts_only",
     "map_schema",
+    "shown",
     "untitled_schema",
 ]

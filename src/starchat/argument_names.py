@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
+from .errors import shown
+
 _OTHER_NAMES = {  # ours: those of other libraries
     "max_tokens": (
         *("max_completion_tokens", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample"),
@@ -26,6 +28,7 @@ _OTHER_NAMES = {  # ours: those of other libraries
     "grammar": ("guided_grammar",),
     "continue_final_message": ("prefix", "prefill", "add_generation_prompt"),
 }
+_LONGEST = 80  # characters of a name that may be ours
 _HOLDERS = {"model_kwargs", "generate_kwargs", "pipeline_kwargs", "generation_config", "config"}
 _WITHOUT_EFFECT = {  # here: the file and the machine decide what these choose elsewhere
     *("model_type", "lib", "tokenizer", "device", "device_map", "torch_dtype", "load_in_8bit"),
@@ -40,6 +43,8 @@ def near_name(name: str, known: Collection[str]) -> str | None:
     >>> near_name("max_new_tokens", ["min_tokens", "max_tokens"])
     'max_tokens'
     """
+    if len(name) > _LONGEST:  # to compare its spelling would take its length
+        return None
     meant = [ours for ours, others in _OTHER_NAMES.items() if name in others and ours in known]
     return next(iter(meant or difflib.get_close_matches(name, known, n=1)), None)
 
@@ -57,4 +62,4 @@ def unknown_argument(owner: str, name: str, known: Collection[str]) -> str:
     else:
         near = near_name(name, known)
         hint = f": did you mean {near!r}?" if near else ""
-    return f"{owner} has no argument {name!r}{hint}"
+    return f"{owner} has no argument {shown(name)}{hint}"

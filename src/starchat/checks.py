@@ -32,7 +32,7 @@ def check_integer(
     if number is None or isinstance(value, bool):
         raise unexpected(name, expected, value)
     if not least <= number <= most:
-        raise unexpected(name, expected, value, limit=least if number < least else most)
+        raise unexpected(name, expected, number, limit=least if number < least else most)
     return number
 
 
@@ -101,12 +101,11 @@ def check_bias(name: str, value: Any) -> dict[int, float]:
     """Return a dict of token id to number; raise InvalidRequestError for all else."""
     if not isinstance(value, Mapping):
         raise unexpected(name, "a mapping of token ids to numbers", value)
-    return {
-        check_integer(f"{name}[{shown(id)}]", id, "an integer as the key"): check_number(
-            f"{name}[{id}]", bias
-        )
-        for id, bias in value.items()
-    }
+    checked = {}
+    for key, bias in value.items():
+        id = _token_id(name, key, key, "an integer as the key")
+        checked[id] = bias if type(bias) is float else check_number(f"{name}[{id}]", bias)
+    return checked
 
 
 def check_limits(name: str, value: Any) -> dict[str, int]:
@@ -116,7 +115,7 @@ def check_limits(name: str, value: Any) -> dict[str, int]:
     for key in value:
         if key not in _LIMITS:
             problem = f"unknown key {shown(key)}, expected {', '.join(_LIMITS)}"
-            raise InvalidRequestError.of(name, problem, str(key), got=shown(key))
+            raise InvalidRequestError.of(name, problem, key, got=shown(key))
     return {
         key: check_integer(f"{name}.{key}", limit, _LIMITS[key][0], *_LIMITS[key][1:])
         for key, limit in value.items()
@@ -128,7 +127,13 @@ def check_token_ids(
 ) -> tuple[int, ...]:
     """Return token ids as a tuple; raise InvalidRequestError where they are no integers."""
     ids = _items(name, value, expected)
-    return tuple([check_integer(f"{name}[{index}]", id) for index, id in enumerate(ids)])
+    return tuple([_token_id(name, index, id) for index, id in enumerate(ids)])
+
+
+def _token_id(name: str, place: object, id: Any, expected: str = "an integer") -> int:
+    if type(id) is int and -1 < id < 2**31:  # at once: there may be thousands
+        return id
+    return check_integer(f"{name}[{shown(place)}]", id, expected)
 
 
 def check_allow_special(value: Any) -> bool | tuple[str, ...]:

@@ -21,6 +21,10 @@ The C++ core throws classes of the same names with the same fields (cpp/base/err
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
+from types import FunctionType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 _Error = TypeVar("_Error", bound="StarChatError")
@@ -83,14 +87,17 @@ class StarChatError(Exception):
             self.code = code
 
     @classmethod
-    def of(cls: type[_Error], where: str, problem: str, key: str = "", **fields: Any) -> _Error:
+    def of(cls: type[_Error], where: str, problem: str, key: object = "", **fields: Any) -> _Error:
         """Return the error whose text begins with the place at fault; `key` is a key of it.
+
+        Of a place and a key, as of all that a caller gives, an error has the beginning.
 
         >>> error = InvalidRequestError.of("messages[0]", "the role is missing", "role")
         >>> str(error), error.param
         ('messages[0]: the role is missing', 'messages[0].role')
         """
-        return cls(f"{where}: {problem}", param=f"{where}.{key}" if key else where, **fields)
+        name = key[:_SHOWN] if isinstance(key, str) else shown(key)
+        return cls(f"{where}: {problem}", param=f"{where}.{name}" if name else where, **fields)
 
 
 class ModelFileError(StarChatError):
@@ -206,9 +213,79 @@ def unexpected(
     return InvalidRequestError.of(param, problem, limit=limit, got=given)
 
 
+_SHOWN = 80  # characters
+_FIRST = 8  # values
+
+
 def shown(value: object) -> str:
-    """Return what an error message says of a value: the beginning of its repr."""
+    """Return what an error message says of a value: the beginning of its repr.
+
+    The rest is never made, however large the value. No code of the value's class is called: it may
+    be slow, or raise. Of objects that are no plain data, their class is named.
+
+    >>> shown([0] * 10_000_000)[:12], shown("x"), shown(object())
+    ('[0, 0, 0, 0,', "'x'", '<builtins.object object>')
+    """
+    text = ""
     try:
-        return f"{value!r:.80}"
+        for piece in _repr(value):
+            text += piece
+            if len(text) >= _SHOWN:
+                break
     except Exception:  # integers of more than 4,300 digits have no decimal form
-        return f"a value of type {type(value).__name__} that has no repr"
+        return f"a value of type {type(value).__name__:.80} that has no repr"
+    return text[:_SHOWN]
+
+
+def _repr(value: Any) -> Iterator[str]:
+    """Yield the repr of plain data in pieces, by the methods of its plain class."""
+    kind = type(value)
+    base: Any = next((base for base in _PLAIN if issubclass(kind, base)), None)
+    if base is str:
+        yield repr(str.__getitem__(value, slice(_SHOWN)))
+    elif base is bytes:
+        yield repr(bytes.__getitem__(value, slice(_SHOWN)))
+    elif base in _BRACKETS and base.__len__(value):
+        opening, closing = _BRACKETS[base]
+        yield opening
+        items = dict.items(value) if base is dict else base.__iter__(value)
+        for n, item in enumerate(items):
+            yield ", " if n else ""
+            if base is dict:
+                yield from _repr(item[0])
+                yield ": "
+                item = item[1]
+            yield from _repr(item)
+        yield ",)" if base is tuple and tuple.__len__(value) == 1 else closing
+    elif base in _BRACKETS:
+        yield repr(base())
+    elif base:
+        yield base.__repr__(value)
+    elif kind is FunctionType:
+        yield f"<function {value.__module__}.{value.__qualname__}>"
+    else:
+        yield f"<{kind.__module__}.{kind.__qualname__} object>"
+
+
+def shown_first(values: Sequence[object], none: str = "none") -> str:
+    """Return what an error message says of many values: the first ones, and how many follow.
+
+    >>> shown_first(["a", "b"]), shown_first(range(1000), "none is given")[-13:]
+    ("'a', 'b'", ' and 992 more')
+    """
+    text = ", ".join([shown(value) for value in values[:_FIRST]])
+    n_more = len(values) - _FIRST
+    return f"{text} and {n_more:,} more" if n_more > 0 else text or none
+
+
+_BRACKETS: dict[Any, tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    dict: ("{", "}"),
+    set: ("{", "}"),
+    frozenset: ("frozenset({", "})"),
+}
+_PLAIN: tuple[Any, ...] = (
+    *(*_BRACKETS, str, bytes, bool, int, float, complex, Decimal),
+    *(date, time, timedelta, type, type(None)),
+)

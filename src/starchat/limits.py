@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .checks import check_integer, check_number
-from .errors import InvalidRequestError, unexpected
+from .errors import InvalidRequestError, shown, unexpected
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Limits:
         if not isinstance(value, Mapping):
             raise unexpected("limits", "starchat.Limits, or a dict of its fields", value)
         known = {field.name for field in fields(cls)}
-        if unknown := sorted(map(str, value.keys() - known)):
-            problem = f"limits has no field {unknown[0]!r}: it has {', '.join(sorted(known))}"
+        if unknown := value.keys() - known:
+            name = shown(min(unknown, key=shown))
+            problem = f"limits has no field {name}: it has {', '.join(sorted(known))}"
             raise InvalidRequestError(problem, param="limits")
         return cls(**value)

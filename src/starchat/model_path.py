@@ -10,6 +10,7 @@ from typing import Any
 from .errors import FileAccessError, shown, unexpected
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_LONGEST = 4096  # bytes: PATH_MAX of Linux, the largest of all systems
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|.*\\")
 
 
@@ -21,7 +22,8 @@ def model_path(path: Any) -> str:
     """
     try:
         file = os.fsdecode(path)
-        if b"\0" not in os.fsencode(file):
+        name = os.fsencode(file)
+        if b"\0" not in name and len(name) <= _LONGEST:
             if not os.path.lexists(file) and (advice := _advice(file)):
                 problem = f"{file}: cannot be opened: {advice}"
                 raise FileAccessError(problem, param="path", got=shown(path))

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, get_args
 from .chat.call_reader import load_object
 from .chat.tools import CHOICES
 from .checks import check_list
-from .errors import InvalidRequestError, unexpected
+from .errors import InvalidRequestError, shown, unexpected
 from .types import Message, Role, ToolCall
 
 __all__ = [
@@ -71,8 +71,9 @@ def read_text_part(where: str, part: Any) -> str:
         case {"type": "refusal", "refusal": str(text)}:
             return text
         case {"type": str(kind)} if "text" not in kind and kind != "refusal":
-            problem = f"expected a text block, got one of type {kind!r:.80}"
-            raise InvalidRequestError.of(where, f"{problem}: this model reads text only", got=kind)
+            problem = f"expected a text block, got one of type {shown(kind)}"
+            problem += ": this model reads text only"
+            raise InvalidRequestError.of(where, problem, got=kind[:80])
     raise unexpected(where, "a text block: {'type': 'text', 'text': …}", part)
 
 
@@ -124,7 +125,7 @@ def read_tools(tools: Any) -> list[dict[str, Any]]:
             raise unexpected(where, "a mapping", tool)
         kind = tool.get("type", "function")
         if kind != "function":
-            problem = f"expected the type 'function', got {kind!r:.80}: this model runs no others"
+            problem = f"expected the type 'function', got {shown(kind)}: this model runs no others"
             raise InvalidRequestError.of(where, problem)
         flat = "function" not in tool
         read.append({key: tool[key] for key in tool if not (flat and key == "type")})

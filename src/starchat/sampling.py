@@ -18,7 +18,7 @@ from .checks import (
     check_stop,
     check_token_ids,
 )
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, shown
 
 
 def _parameter(default: Any, check: Callable[[str, Any], Any], meaning: str) -> Any:
@@ -112,8 +112,8 @@ class SamplingParams:
             if name not in _CHECKS:
                 near = near_name(name, (*_CHECKS, *CONSTRAINTS, *OF_REQUESTS, *OF_CHATS))
                 hint = f"did you mean {near}?" if near else f"known are {', '.join(_CHECKS)}"
-                problem = f"unknown sampling parameter {name!r}: {hint}"
-                raise InvalidRequestError(problem, param=name, code="unknown_parameter")
+                problem = f"unknown sampling parameter {shown(name)}: {hint}"
+                raise InvalidRequestError(problem, param=name[:80], code="unknown_parameter")
         return cls(**{name: value for name, value in options.items() if value is not None})
 
 

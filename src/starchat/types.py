@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from .errors import CutReplyError
+from .errors import CutReplyError, shown
 from .partial_json import json_so_far
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -154,7 +154,7 @@ class Completion:
             return self
         call = self.cut_call
         text = call.arguments if call else self.text
-        where = f" in a call of {call.name!r}" if call else ""
+        where = f" in a call of {shown(call.name)}" if call else ""
         problem = (
             f"the reply was cut{where}, at {self.usage.completion_tokens} tokens: raise "
             "max_tokens, or shorten the prompt if the context was full"

@@ -25,7 +25,7 @@ from langchain_starchat.request_options import ChatRequest, chat_request
 from langchain_starchat.schemas import definitions, json_schema, without_response_format
 from langchain_starchat.settings import StarChatSettings, WideBatches, wide
 from langchain_starchat.structured_output import StructuredOutputParser, beside_raw, is_pydantic
-from starchat import Chunk, InvalidRequestError, StarChat
+from starchat import Chunk, InvalidRequestError, StarChat, shown
 from starchat.openai import read_tool_choice
 
 _ABILITIES = (
@@ -269,14 +269,14 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         """
         schema = without_response_format(schema)
         if get_origin(schema) is not None:
-            problem = f"expected a class or a dict, got {schema}: make it a field of a class"
+            problem = f"expected a class or a dict, got {schema!s:.80}: make it a field of a class"
             raise InvalidRequestError.of("schema", problem)
         tool: str | None = None
         arguments: dict[str, Any]
         if method == "json_mode":
             arguments = {"response_format": {"type": "json_object"}}
         elif schema is None:
-            raise InvalidRequestError.of("schema", f"method {method!r} needs one, got None")
+            raise InvalidRequestError.of("schema", f"method {shown(method)} needs one, got None")
         elif method == "json_schema":
             named = {"schema": json_schema(schema)}
             arguments = {"response_format": {"type": "json_schema", "json_schema": named}}
@@ -287,10 +287,12 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
             tool = defined.get("function", defined)["name"]
             arguments = {"tools": [defined], "tool_choice": tool, "parallel_tool_calls": False}
         else:
-            problem = f"expected 'json_schema', 'function_calling' or 'json_mode', got {method!r}"
+            problem = (
+                f"expected 'json_schema', 'function_calling' or 'json_mode', got {shown(method)}"
+            )
             raise InvalidRequestError.of("method", problem)
         if twice := arguments.keys() & kwargs.keys():
-            problem = f"method {method!r} says it itself: leave it out"
+            problem = f"method {shown(method)} says it itself: leave it out"
             raise InvalidRequestError.of(", ".join(sorted(twice)), problem)
         if kwargs.get("tools"):
             kwargs["tools"] = definitions(kwargs["tools"], strict)

@@ -28,7 +28,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.json import parse_partial_json
 
 from langchain_starchat.content import content_text
-from starchat import Chunk, Completion, InvalidRequestError, Message, Role, ToolCall, Usage
+from starchat import Chunk, Completion, InvalidRequestError, Message, Role, ToolCall, Usage, shown
 from starchat.openai import system_first
 
 _KINDS: dict[type[BaseMessage], Role] = {
@@ -254,7 +254,7 @@ def _role(message: BaseMessage, index: int, part: bool) -> Role:
         return _ROLES[name]
     if part:
         return "user"
-    problem = f"expected one of the roles {', '.join(_ROLES)}, got {name!r}"
+    problem = f"expected one of the roles {', '.join(_ROLES)}, got {shown(name)}"
     raise InvalidRequestError.of(f"messages[{index}]", problem)
 
 

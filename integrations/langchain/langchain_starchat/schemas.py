@@ -17,6 +17,7 @@ from starchat import (
     StarChatError,
     class_schema,
     closed_schema,
+    shown,
     untitled_schema,
 )
 from starchat.openai import read_tools
@@ -44,12 +45,12 @@ def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
     ):
         kind = tool.get("type") or next(iter(tool), None)
         problem = (
-            f"{kind!r:.80} is no function: this process has no tools that a provider's server "
+            f"{shown(kind)} is no function: this process has no tools that a provider's server "
             "runs; pass a function, a tool, a class or the definition of a function"
         )
         if {"properties", "$ref", "$defs"} & tool.keys():
             problem = "this JSON Schema has no title: give it one, which names the tool"
-        raise InvalidRequestError.of(where, problem, got=repr(kind))
+        raise InvalidRequestError.of(where, problem, got=shown(kind))
     try:
         function = _function_of_schema(tool) if isinstance(tool, dict) else _function(tool)
         made = convert_to_openai_tool(tool) if function is None else {}
@@ -57,8 +58,8 @@ def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
         raise
     except (AttributeError, TypeError, ValueError) as error:  # list[a class], a wrong docstring
         problem = (
-            f"{tool!r:.80} cannot be read: {error}; pass a function, a tool, a class with fields "
-            "(of another type: a field of this type), or a dict"
+            f"{shown(tool)} cannot be read: {error!s:.400}; pass a function, a tool, a class with "
+            "fields (of another type: a field of this type), or a dict"
         )
         raise InvalidRequestError.of(where, problem) from error
     if function is None:

@@ -53,7 +53,7 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
         except ValueError as exc:
             if reason == "length":
                 raise _cut(text) from exc
-            problem = f"the reply does not fit the schema: {exc}: {text:.200}"
+            problem = f"the reply does not fit the schema: {exc!s:.1000}: {text:.200}"
             raise OutputParserException(problem, llm_output=text) from exc
         if reason == "length" and isinstance(value, (int, float)):  # there may be more digits
             raise _cut(text)

@@ -6,12 +6,13 @@ tools, calls and results within the turns is that of tools.py.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..checks import check_list, check_token_ids
-from ..errors import InvalidRequestError, shown, unexpected
+from ..errors import InvalidRequestError, shown, shown_first, unexpected
 from ..types import Messages, ToolCall
 from .tools import Toolbox, call_line, plain_text, reply_text, result_line
 
@@ -124,7 +125,7 @@ def _check_message(where: str, message: Any) -> tuple[str, str]:
                 f"unknown key {shown(key)} in a message of the role {role}, "
                 f"expected {', '.join(_KEYS[role])}"
             )
-            raise InvalidRequestError.of(where, problem, str(key), code="unknown_parameter")
+            raise InvalidRequestError.of(where, problem, key, code="unknown_parameter")
     return role, content
 
 
@@ -169,8 +170,8 @@ class _OpenCalls:
     def lines(self, where: str) -> list[str]:
         """Return the lines of the calls."""
         if len(self._by_id) < len(self._calls) and not self._part:
-            ids = [call.id for call in self._calls]
-            twice = next(id for id in ids if ids.count(id) > 1)
+            ids = Counter([call.id for call in self._calls])
+            twice = next(id for id in ids if ids[id] > 1)
             problem = f"two calls have the id {shown(twice)}"
             raise InvalidRequestError.of(where, problem, "tool_calls", got=shown(twice))
         return [
@@ -192,7 +193,7 @@ class _OpenCalls:
             raise _no_string(where, "tool_call_id", id)
         call = self._by_id.get(id)
         if call is None:
-            known = ", ".join([shown(call.id) for call in self._calls]) or "none"
+            known = shown_first([*self._by_id])
             problem = (
                 f"answers the call {shown(id)}, but the calls of the assistant's turn before it "
                 f"are: {known}"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from .. import _core
 from ..checks import check_limits, check_list
-from ..errors import ConstraintError, InvalidRequestError, shown, unexpected
+from ..errors import ConstraintError, InvalidRequestError, shown, shown_first, unexpected
 from ..grammar.constraint import Constraint, json_text
 from ..grammar.schemas import Schema, closed_schema, prompt_schema
 from ..sampling import TOOLS
@@ -179,7 +179,7 @@ class Toolbox:
 
 
 def _unknown(tools: Sequence[Tool], choice: object) -> InvalidRequestError:
-    known = ", ".join([shown(tool.name) for tool in tools]) or "none is given"
+    known = shown_first([tool.name for tool in tools], "none is given")
     expected = f"{', '.join(map(repr, CHOICES))} or the name of a tool ({known})"
     return unexpected("tool_choice", expected, choice)
 
@@ -215,7 +215,7 @@ def _check_tool(where: str, definition: Any, limits: Mapping[str, int] | None) -
     for key in definition:
         if key not in _KEYS:
             problem = f"unknown key {shown(key)}, expected {', '.join(_KEYS)}"
-            raise InvalidRequestError.of(where, problem, str(key), code="unknown_parameter")
+            raise InvalidRequestError.of(where, problem, key, code="unknown_parameter")
     name, description = definition.get("name"), definition.get("description") or ""
     if not isinstance(name, str) or not name or _SURROGATE.search(name):
         expected = "a string, not empty and without lone surrogates"

@@ -126,7 +126,7 @@ def _lark(text: str) -> str:
     try:
         return str(to_lark(text))
     except Exception as error:  # its parser raises many classes
-        raise ConstraintError.of("grammar", f"this GBNF cannot be read: {error}") from error
+        raise ConstraintError.of("grammar", f"this GBNF cannot be read: {error!s:.400}") from error
 
 
 def _without_white_space(match: re.Match[str]) -> str:

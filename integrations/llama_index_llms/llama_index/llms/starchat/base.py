@@ -421,6 +421,7 @@ class _Request(NamedTuple):
     def submit_stream(self, engine: starchat.StarChat, way: Literal["", "a"] = "") -> Any:
         """Return the same for a stream of responses, which the call's decorator closes."""
         if (n := self.options.get("n")) not in (None, 1):
-            problem = f"expected 1, got {n!r}: a stream has one reply; chat() and complete() have n"
+            problem = f"expected 1, got {starchat.shown(n)}: a stream has one reply; "
+            problem += "chat() and complete() have n"
             raise starchat.InvalidRequestError.of("n", problem)
         return opened(self.submit(engine, way))

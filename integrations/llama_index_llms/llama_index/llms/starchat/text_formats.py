@@ -13,7 +13,7 @@ from typing import Any
 from llama_index.core.tools import BaseTool, FunctionTool
 from llama_index.llms.starchat.tools import definition
 
-from starchat import InvalidRequestError, closed_schema, limited_schema
+from starchat import InvalidRequestError, closed_schema, limited_schema, shown
 
 _MOST_ITEMS = 63  # llguidance counts in a parameter of 64 bits which ones were named
 _LIMITS = {"string": 200, "array": 20, "object": 20, "digits": 9}
@@ -36,7 +36,7 @@ def react_format(
         about = definition(tool if isinstance(tool, BaseTool) else FunctionTool.from_defaults(tool))
         name, schema = about["name"], closed_schema({**about["parameters"], "type": "object"})
         if not name or set(name) & set("\n() "):
-            problem = f"the name {name!r}: ReActAgent reads names without spaces and brackets"
+            problem = f"the name {shown(name)}: ReActAgent reads names without spaces and brackets"
             raise InvalidRequestError.of(f"tools[{index}]", problem)
         schema = limited_schema(schema, schema_limits)
         actions.append(json.dumps(f"Action: {name}\nAction Input: ") + f" arguments_{index}")

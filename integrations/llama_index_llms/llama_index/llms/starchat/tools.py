@@ -12,7 +12,7 @@ from llama_index.core.tools.types import ToolMetadata
 from llama_index.llms.starchat.choices import bounded, with_agents
 from llama_index.llms.starchat.errors import CutCallError
 
-from starchat import InvalidRequestError, class_schema, json_so_far
+from starchat import InvalidRequestError, class_schema, json_so_far, shown
 from starchat.openai import read_tool_choice
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def selections(response: ChatResponse, at_least_one: bool) -> list[ToolSelection
     blocks = calls(response)
     if at_least_one and not blocks:
         raise ValueError(
-            f"expected at least one tool call, got the text {response.message.content!r:.80}: "
+            f"expected at least one tool call, got the text {shown(response.message.content)}: "
             "pass tool_required=True to allow nothing else, or error_on_no_tool_call=False"
         )
     return [
@@ -105,7 +105,7 @@ def check_whole(response: ChatResponse, is_parsed: bool = False) -> ChatResponse
     partial = json_so_far(text)
     if blocks:
         last = blocks[-1]
-        where = f"in or after a call of {last.tool_name!r}"
+        where = f"in or after a call of {shown(last.tool_name)}"
         partial, written = arguments(last), last.tool_kwargs
         text = written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
     n_tokens = raw["usage"]["completion_tokens"]
