@@ -7,10 +7,12 @@
 
 #include <cmath>
 #include <exception>
+#include <stdexcept>
 #include <string_view>
 #include <variant>
 
 #include "bindings/bindings.hpp"
+#include "bindings/memory_checks.hpp"
 
 namespace py = pybind11;
 
@@ -18,13 +20,13 @@ namespace starchat {
 namespace {
 
 py::str decoded(std::string_view text) {  // may quote a path or token that is not UTF-8
-  return py::reinterpret_steal<py::str>(
+  return checked(
       PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "backslashreplace"));
 }
 
 py::object number(const ErrorFields::Number& value) {
   const double* real = std::get_if<double>(&value);
-  return real && !std::isfinite(*real) ? py::repr(py::cast(*real)) : py::cast(value);
+  return real && !std::isfinite(*real) ? py::repr(to_python(*real)) : to_python(value);
 }
 
 void raise_in_python(const Error& error) {
@@ -36,9 +38,17 @@ void raise_in_python(const Error& error) {
     const py::object raised = type(message, py::arg("param") = name,
                                    py::arg("limit") = number(limit), py::arg("got") = number(got));
     PyErr_SetObject(type.ptr(), raised.ptr());
-  } catch (py::error_already_set&) {  // RuntimeError still carries the message
+  } catch (py::error_already_set& failure) {  // RuntimeError still carries the message
+    if (failure.matches(PyExc_MemoryError)) throw;
     PyErr_SetObject(PyExc_RuntimeError, message.ptr());
   }
+}
+
+// Whether pybind11 threw this because Python could not make an object.
+bool is_about_memory(std::string_view message) {
+  return PyErr_Occurred() ? PyErr_ExceptionMatches(PyExc_MemoryError)
+                          : message.starts_with("Could not allocate") ||
+                                message.find("MemoryError") != message.npos;
 }
 
 }  // namespace
@@ -49,6 +59,10 @@ void bind_errors(py::module_&) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
       raise_in_python(error);
+    } catch (const std::runtime_error& error) {
+      if (!is_about_memory(error.what())) throw;
+      PyErr_Clear();
+      PyErr_NoMemory();
     }
   });
 }

@@ -8,6 +8,7 @@
 
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/memory_checks.hpp"
 #include "bindings/waiting.hpp"
 #include "model/decoder.hpp"
 
@@ -159,9 +160,9 @@ void PyEngine::close() {
 void bind_engine(py::module_& m) {
   bind_sampling_params(m);
   bind_token_stream(m);
-  py::class_<Grammar>(m, "Grammar", "A compiled constraint of one engine's vocabulary.");
-  py::class_<Embedding, std::shared_ptr<Embedding>>(m, "Embedding",
-                                                    "A vector that is being computed.")
+  CheckedClass<Grammar>(m, "Grammar", "A compiled constraint of one engine's vocabulary.");
+  CheckedClass<Embedding, std::shared_ptr<Embedding>>(m, "Embedding",
+                                                      "A vector that is being computed.")
       .def_property_readonly(
           "vector",
           [](const Embedding& embedding) {
@@ -169,11 +170,11 @@ void bind_engine(py::module_& m) {
             return py::array_t<double>(std::ssize(vector), vector.data());
           },
           "Of length 1, float64 (n_embd); complete once the stream that came with it has ended.");
-  py::class_<PyWeights, std::shared_ptr<PyWeights>>(m, "Weights",
-                                                    "The constant part of a loaded model.")
+  CheckedClass<PyWeights, std::shared_ptr<PyWeights>>(m, "Weights",
+                                                      "The constant part of a loaded model.")
       .def_property_readonly("identity", &identity,
                              "Of the file: device, inode, size in bytes, mtime in ns.");
-  py::class_<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
+  CheckedClass<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
       .def(
           py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
           py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,

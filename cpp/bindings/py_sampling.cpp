@@ -4,11 +4,13 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
 
 #include "base/errors.hpp"
+#include "bindings/memory_checks.hpp"
 #include "bindings/py_token_stream.hpp"
 #include "sampling/params.hpp"
 
@@ -70,7 +72,7 @@ T converted(const std::string& name, py::handle value) {
 }  // namespace
 
 void bind_sampling_params(py::module_& m) {
-  py::class_<SamplingParams> params(m, "SamplingParams", "How one sequence is continued.");
+  CheckedClass<SamplingParams> params(m, "SamplingParams", "How one sequence is continued.");
   std::map<std::string, Setter> setters;
   py::dict types;
   const auto field = [&]<class T>(const char* name, T SamplingParams::* member, const char* doc) {
@@ -87,13 +89,13 @@ void bind_sampling_params(py::module_& m) {
 #include "sampling/params.def"
   m.attr("SAMPLING_PARAMETERS") = types;
   params.def(py::init([=](const py::kwargs& fields) {
-    SamplingParams params;
+    auto params = std::make_unique<SamplingParams>();
     for (const auto& [key, value] : fields) {
       const auto name = key.cast<std::string>();
       const auto setter = setters.find(name);
       if (setter == setters.end())
         throw py::type_error("SamplingParams has no field '" + name + "'");
-      setter->second(params, value);
+      setter->second(*params, value);
     }
     return params;
   }));

@@ -1,4 +1,5 @@
 // The Python classes TokenStream, Token and ReadyQueue. All waiting is done without the GIL.
+// Token and StreamCounts are named tuples: of many small objects, pybind11 would keep a table.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -17,12 +18,13 @@ namespace starchat {
 class PyReadyQueue {
  public:
   PyReadyQueue();
-  std::vector<int64_t> wait();
+  pybind11::object wait();
   void close();
   const std::shared_ptr<ReadyQueue>& get() const { return queue_.get(); }
 
  private:
   ForkGuard<ReadyQueue> queue_;
+  std::vector<int64_t> kept_;  // keys that could not be returned; protected by the GIL
 };
 
 // Dropping it cancels the sequence.
@@ -31,17 +33,18 @@ class PyTokenStream {
   explicit PyTokenStream(std::shared_ptr<TokenStream> stream) : stream_(std::move(stream)) {}
   ~PyTokenStream() { cancel(); }
 
-  std::optional<SampledToken> next();
-  std::vector<SampledToken> drain() { return stream_->drain(); }
+  pybind11::object next();   // Token or None
+  pybind11::object drain();  // list of Token
   void cancel();
   std::optional<std::string> finish_reason() const;
   std::optional<int32_t> stop_token_id() const { return stream_->stop_token_id(); }
-  StreamCounts counts() const { return stream_->counts(); }
+  pybind11::object counts() const;
 
  private:
   ForkGuard<TokenStream> stream_;
 };
 
+pybind11::object as_token(const SampledToken& token);
 void bind_token_stream(pybind11::module_& m);
 void bind_sampling_params(pybind11::module_& m);
 

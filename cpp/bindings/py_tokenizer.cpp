@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/memory_checks.hpp"
 #include "bindings/waiting.hpp"
 #include "text/tokenizer.hpp"
 
@@ -67,7 +68,7 @@ py::dict special_tokens(const Tokenizer& tokenizer) {
 }  // namespace
 
 void bind_tokenizer(py::module_& m) {
-  py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(
+  CheckedClass<Tokenizer, std::shared_ptr<Tokenizer>>(
       m, "Tokenizer", "Byte-level BPE rebuilt from a vocabulary: the raw bytes of every token.")
       .def(py::init([](std::vector<py::bytes> vocabulary) {
              std::vector<std::string> tokens;
@@ -77,7 +78,7 @@ void bind_tokenizer(py::module_& m) {
              return std::make_shared<Tokenizer>(std::move(tokens));
            }),
            py::arg("vocabulary"))
-      .def("encode", &encode, py::arg("text"), py::arg("allow_special") = false,
+      .def("encode", checked(&encode), py::arg("text"), py::arg("allow_special") = false,
            "Return the ids of a text. Control tokens in it count as plain text, unless allowed:\n"
            "all of them (True) or those in a list of names. Accepts any bytes.")
       .def("decode", &decode, py::arg("ids"), py::arg("skip_special") = false,
@@ -95,7 +96,7 @@ void bind_tokenizer(py::module_& m) {
       .def("is_special", &Tokenizer::is_special, py::arg("id"),
            "Return whether an id is a control token.")
       .def("special_tokens", &special_tokens, "Return the control tokens: name to id.")
-      .def("__len__", &Tokenizer::size);
+      .def("__len__", checked(&Tokenizer::size));
 }
 
 }  // namespace starchat

@@ -199,11 +199,11 @@ Sampler sampler_after(const SamplingParams& params, const std::vector<int32_t>& 
   return sampler;
 }
 
-SampledToken sample(std::vector<float> logits, SamplingParams params,
-                    const std::vector<int32_t>& prompt, const std::vector<int32_t>& output,
-                    const TokenIds& control_ids) {
+py::object sample(std::vector<float> logits, SamplingParams params,
+                  const std::vector<int32_t>& prompt, const std::vector<int32_t>& output,
+                  const TokenIds& control_ids) {
   params.control_ids = control_ids;
-  return sampler_after(params, prompt, output, logits.size()).sample(logits);
+  return as_token(sampler_after(params, prompt, output, logits.size()).sample(logits));
 }
 
 std::vector<std::pair<int32_t, double>> candidates(std::vector<float> logits,

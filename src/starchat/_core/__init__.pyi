@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +44,10 @@ class SamplingParams:
     # End of sampling parameters
     def __init__(self, **fields: Any) -> None: ...
 
-class Token:
+class Token(NamedTuple):
     id: int
     logprob: float | None
-    top_logprobs: list[tuple[int, float]]
+    top_logprobs: tuple[tuple[int, float], ...]
 
 class ReadyQueue:
     """A queue of the keys of streams with new tokens: one thread serves every async stream."""
@@ -57,7 +57,7 @@ class ReadyQueue:
         """Wait for and return the keys of streams with new tokens; [] after close()."""
     def close(self) -> None: ...
 
-class StreamCounts:
+class StreamCounts(NamedTuple):
     """What a sequence did and was spared so far, in tokens."""
 
     cached_tokens: int  # of the prompt, computed before
