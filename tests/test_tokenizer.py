@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import signal
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -366,3 +369,68 @@ def test_threads_share_one_tokenizer(oracle: Oracle) -> None:
     expected = [oracle.ours.encode(text) for text in texts]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(oracle.ours.encode, texts)) == expected
+
+
+def only_bytes() -> Tokenizer:
+    return Tokenizer([bytes([byte]) for byte in range(256)])
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_a_str_is_encoded_as_python_encodes_it(text: str) -> None:
+    ids = only_bytes().encode(text)
+    assert bytes(ids) == text.encode("utf-8", "surrogatepass")
+    assert only_bytes().count(text) == len(ids)
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_no_text_has_fewer_ids_than_its_length_allows(text: str) -> None:
+    tokenizer = learned_oracle(all_bytes=True).ours
+    assert tokenizer.least_ids(len(text)) <= len(tokenizer.encode(text))
+    spelt_out = "<|end|>" * 3
+    assert tokenizer.least_ids(len(spelt_out)) <= len(tokenizer.encode(spelt_out, True))
+
+
+def test_a_vocabulary_that_drops_characters_promises_no_length() -> None:
+    assert Tokenizer([b"a"]).least_ids(1000) == 0
+    assert only_bytes().least_ids(1000) == 1000
+
+
+@pytest.mark.parametrize("work", ["encode", "count"])
+def test_other_threads_run_while_a_text_is_encoded(work: str) -> None:
+    tokenizer, text = only_bytes(), "é" * 300_000
+    method = getattr(tokenizer, work)
+    passes, done = 0, threading.Event()
+
+    def run() -> None:
+        nonlocal passes
+        while not done.is_set():
+            passes += 1
+            time.sleep(0)  # lets the other thread run
+
+    interval = sys.getswitchinterval()
+    other = threading.Thread(target=run)
+    other.start()
+    sys.setswitchinterval(100)  # so that only a call that releases the GIL lets others run
+    try:
+        before = passes
+        method(text)
+        assert passes > before
+    finally:
+        done.set()
+        sys.setswitchinterval(interval)
+        other.join()
+
+
+@pytest.mark.parametrize(("letters", "n"), [("ab ", 20_000_000), ("a", 10_000_000)])
+def test_ctrl_c_ends_the_encoding_of_a_long_text(letters: str, n: int) -> None:
+    tokenizer = Tokenizer([*(bytes([byte]) for byte in range(256)), b"aa", b"aaaa", b"ab"])
+    text = letters * n
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    start = time.thread_time()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            tokenizer.count(text)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert time.thread_time() - start < 0.7  # of the 1.2 s and more that the whole text takes

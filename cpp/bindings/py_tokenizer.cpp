@@ -1,11 +1,13 @@
 // The Python class Tokenizer: bytes in, bytes out, the GIL released while it works.
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -22,23 +24,99 @@ namespace {
 
 using AllowSpecial = std::variant<bool, std::vector<std::string>>;
 
-// A str as UTF-8; lone surrogates, which Python allows in a str, become their three bytes.
-py::bytes as_bytes(const std::variant<py::bytes, py::str>& text) {
-  if (const auto* bytes = std::get_if<py::bytes>(&text)) return *bytes;
-  PyObject* encoded =
-      PyUnicode_AsEncodedString(std::get<py::str>(text).ptr(), "utf-8", "surrogatepass");
-  if (!encoded) throw py::error_already_set();
-  return py::reinterpret_steal<py::bytes>(encoded);
+// Bytes, or a str as UTF-8; lone surrogates, which Python allows in a str, become their three
+// bytes. Nothing is done with the GIL held that takes longer for a longer text.
+class Utf8 {
+ public:
+  explicit Utf8(const std::variant<py::bytes, py::str>& text) {
+    if (const auto* bytes = std::get_if<py::bytes>(&text)) {
+      owner_ = *bytes;
+      view_ = static_cast<std::string_view>(*bytes);
+      return;
+    }
+    PyObject* str = (owner_ = std::get<py::str>(text)).ptr();
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(str) != 0) throw py::error_already_set();
+#endif
+    const void* data = PyUnicode_DATA(str);
+    const auto size = static_cast<size_t>(PyUnicode_GET_LENGTH(str));
+    const auto kind = PyUnicode_KIND(str);
+    if (PyUnicode_IS_COMPACT_ASCII(str)) {
+      view_ = {static_cast<const char*>(data), size};
+      return;
+    }
+    const GilReleased released;  // a str does not change, and owner_ keeps it
+    switch (kind) {
+      case PyUnicode_1BYTE_KIND:
+        append(static_cast<const Py_UCS1*>(data), size);
+        break;
+      case PyUnicode_2BYTE_KIND:
+        append(static_cast<const Py_UCS2*>(data), size);
+        break;
+      default:
+        append(static_cast<const Py_UCS4*>(data), size);
+    }
+    view_ = encoded_;
+  }
+  Utf8(const Utf8&) = delete;  // view_ may be of encoded_
+  Utf8& operator=(const Utf8&) = delete;
+
+  std::string_view view() const { return view_; }
+
+ private:
+  template <class Unit>
+  void append(const Unit* units, size_t size) {
+    encoded_.reserve(size + size / 2);
+    for (size_t i = 0; i < size; ++i) {
+      const uint32_t c = units[i];
+      const auto put = [&](uint32_t byte) { encoded_ += static_cast<char>(byte); };
+      const auto rest = [&](int shift) { put(0x80 | (c >> shift & 0x3F)); };
+      if (c < 0x80) {
+        put(c);
+      } else if (c < 0x800) {
+        put(0xC0 | c >> 6), rest(0);
+      } else if (c < 0x10000) {
+        put(0xE0 | c >> 12), rest(6), rest(0);
+      } else {
+        put(0xF0 | c >> 18), rest(12), rest(6), rest(0);
+      }
+    }
+  }
+
+  py::object owner_;
+  std::string encoded_;
+  std::string_view view_;
+};
+
+// Without the GIL; Ctrl-C ends it.
+std::vector<int32_t> encode_ids(const Tokenizer& tokenizer, const Utf8& text,
+                                const AllowSpecial& allow_special) {
+  const py::object no_progress = py::none();
+  GilReleased released;
+  ProgressReport report(released, no_progress);
+  const Pause pause = [&] { report(0, 0); };
+  return std::visit(
+      [&](const auto& allowed) { return tokenizer.encode(text.view(), allowed, pause); },
+      allow_special);
 }
 
-std::vector<int32_t> encode(const Tokenizer& tokenizer,
-                            const std::variant<py::bytes, py::str>& text,
-                            const AllowSpecial& allow_special) {
-  const py::bytes owner = as_bytes(text);
-  const auto bytes = static_cast<std::string_view>(owner);
-  const GilReleased released;
-  return std::visit([&](const auto& allowed) { return tokenizer.encode(bytes, allowed); },
-                    allow_special);
+// Lets other threads run between slices: a list of 10 million takes a quarter of a second.
+py::list encode(const Tokenizer& tokenizer, const std::variant<py::bytes, py::str>& text,
+                const AllowSpecial& allow_special) {
+  constexpr size_t kSlice = 1 << 17;
+  const std::vector<int32_t> ids = encode_ids(tokenizer, Utf8(text), allow_special);
+  py::list list;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (i > 0 && i % kSlice == 0) {
+      {
+        const GilReleased released;
+        std::this_thread::sleep_for(std::chrono::microseconds(100));  // else it is taken back
+      }
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    }
+    list.append(py::int_(ids[i]));
+  }
+  return list;
 }
 
 // Wider than an id, so that one beyond 32 bits is reported like every other wrong id.
@@ -81,6 +159,14 @@ void bind_tokenizer(py::module_& m) {
       .def("encode", checked(&encode), py::arg("text"), py::arg("allow_special") = false,
            "Return the ids of a text. Control tokens in it count as plain text, unless allowed:\n"
            "all of them (True) or those in a list of names. Accepts any bytes.")
+      .def(
+          "count",
+          [](const Tokenizer& self, const std::variant<py::bytes, py::str>& text) {
+            return encode_ids(self, Utf8(text), false).size();
+          },
+          py::arg("text"), "Return the number of ids of a text, whose control tokens are text.")
+      .def("least_ids", &Tokenizer::least_ids, py::arg("n_characters"),
+           "Return a number of ids that no text of so many characters is below.")
       .def("decode", &decode, py::arg("ids"), py::arg("skip_special") = false,
            "Return the bytes of these ids, optionally without the control tokens.")
       .def(
@@ -90,7 +176,7 @@ void bind_tokenizer(py::module_& m) {
       .def(
           "find",
           [](const Tokenizer& self, const std::variant<py::bytes, py::str>& token) {
-            return self.find(static_cast<std::string_view>(as_bytes(token)));
+            return self.find(Utf8(token).view());
           },
           py::arg("token"), "Return the lowest id with exactly these bytes, or None.")
       .def("is_special", &Tokenizer::is_special, py::arg("id"),

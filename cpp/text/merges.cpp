@@ -11,6 +11,7 @@ namespace starchat {
 namespace {
 
 constexpr uint64_t kEmpty = UINT64_MAX;
+constexpr size_t kPauseSteps = 1 << 16;
 
 uint64_t pack(int32_t high, size_t low) {
   return static_cast<uint64_t>(high) << 32 | static_cast<uint32_t>(low);
@@ -40,7 +41,7 @@ void Merges::add(int32_t left, int32_t right, int32_t merged) {
   entries_[slot(pair)] = {pair, merged};
 }
 
-void Merges::apply(std::vector<int32_t>& ids) const {
+void Merges::apply(std::vector<int32_t>& ids, const Pause& pause) const {
   struct Node {
     uint32_t previous, next;  // positions in ids; next == n_ids ends the list
     int32_t merged;           // the merge of this id and the next; kNone: none, or removed
@@ -50,6 +51,7 @@ void Merges::apply(std::vector<int32_t>& ids) const {
   std::vector<uint64_t> candidates;  // merged << 32 | position: lowest id first, then leftmost
   candidates.reserve(n_ids);
   for (size_t i = 0; i < n_ids; ++i) {
+    if (pause && i % kPauseSteps == kPauseSteps - 1) pause();
     const int32_t merged = i + 1 < n_ids ? find(ids[i], ids[i + 1]) : kNone;
     nodes[i] = {static_cast<uint32_t>(i - 1), static_cast<uint32_t>(i + 1), merged};
     if (merged != kNone) candidates.push_back(pack(merged, i));
@@ -60,7 +62,8 @@ void Merges::apply(std::vector<int32_t>& ids) const {
     nodes[i].merged = next < n_ids ? find(ids[i], ids[next]) : kNone;
     if (nodes[i].merged != kNone) heap.push(pack(nodes[i].merged, i));
   };
-  while (!heap.empty()) {
+  for (size_t n_steps = 1; !heap.empty(); ++n_steps) {
+    if (pause && n_steps % kPauseSteps == 0) pause();
     const auto i = static_cast<uint32_t>(heap.top());
     const auto merged = static_cast<int32_t>(heap.top() >> 32);
     heap.pop();

@@ -4,9 +4,13 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace starchat {
+
+// Called now and then by long work on a text; what it throws ends the work.
+using Pause = std::function<void()>;
 
 class Merges {
  public:
@@ -16,7 +20,7 @@ class Merges {
   void add(int32_t left, int32_t right, int32_t merged);
 
   // Merges neighbours in place until no merge is possible. O(n log n) for n ids.
-  void apply(std::vector<int32_t>& ids) const;
+  void apply(std::vector<int32_t>& ids, const Pause& pause = {}) const;
 
  private:
   struct Entry {

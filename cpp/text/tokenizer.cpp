@@ -15,6 +15,7 @@ namespace starchat {
 namespace {
 
 constexpr int32_t kAbsent = -1;
+constexpr size_t kPauseBytes = 1 << 16;
 
 constexpr std::string_view kSpecialNames[] = {
     "<fim_prefix>",    "<fim_middle>",    "<fim_suffix>",   "<fim_pad>",    "<fim-prefix>",
@@ -60,7 +61,11 @@ Tokenizer::Tokenizer(std::vector<std::string> vocabulary)
       is_reachable_[id] = true;
     }
     if (is_control) special_ids_.push_back(id);
+    longest_ = std::max(longest_, static_cast<int64_t>(bytes.size()));
   }
+  // A character is one byte below 80, or ends with one of 80 to BF.
+  keeps_each_character_ = std::ranges::find(byte_ids_.begin(), byte_ids_.begin() + 0xC0, kAbsent) ==
+                          byte_ids_.begin() + 0xC0;
   rebuild_merges();
 }
 
@@ -79,12 +84,14 @@ void Tokenizer::rebuild_merges() {
   }
 }
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text, bool allow_special) const {
-  return encode_with(text, allow_special ? special_ids_ : std::span<const int32_t>());
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool allow_special,
+                                       const Pause& pause) const {
+  return encode_with(text, allow_special ? special_ids_ : std::span<const int32_t>(), pause);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text,
-                                       const std::vector<std::string>& allowed) const {
+                                       const std::vector<std::string>& allowed,
+                                       const Pause& pause) const {
   std::vector<int32_t> allowed_ids;
   for (const std::string& name : allowed) {
     const std::optional<int32_t> id = find(name);
@@ -98,11 +105,11 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text,
     }
     allowed_ids.push_back(*id);
   }
-  return encode_with(text, allowed_ids);
+  return encode_with(text, allowed_ids, pause);
 }
 
-std::vector<int32_t> Tokenizer::encode_with(std::string_view text,
-                                            std::span<const int32_t> allowed) const {
+std::vector<int32_t> Tokenizer::encode_with(std::string_view text, std::span<const int32_t> allowed,
+                                            const Pause& pause) const {
   if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
     throw InvalidRequestError("text of " + std::to_string(text.size()) +
                                   " bytes: at most 2147483647 can be encoded at once, so split it",
@@ -121,17 +128,27 @@ std::vector<int32_t> Tokenizer::encode_with(std::string_view text,
       ++at;
       continue;
     }
-    encode_plain(text.substr(plain, at - plain), ids);
+    encode_plain(text.substr(plain, at - plain), ids, pause);
     ids.push_back(*found);
     plain = at += vocabulary_[*found].size();
   }
-  encode_plain(text.substr(plain), ids);
+  encode_plain(text.substr(plain), ids, pause);
   return ids;
 }
 
-void Tokenizer::encode_plain(std::string_view text, std::vector<int32_t>& ids) const {
+int64_t Tokenizer::least_ids(int64_t n_characters) const {
+  return keeps_each_character_ ? (n_characters + longest_ - 1) / longest_ : 0;
+}
+
+void Tokenizer::encode_plain(std::string_view text, std::vector<int32_t>& ids,
+                             const Pause& pause) const {
   std::vector<int32_t> parts;
+  size_t next_pause = text.size() - std::min(text.size(), kPauseBytes);  // at so many bytes left
   while (!text.empty()) {
+    if (pause && text.size() < next_pause) {
+      pause();
+      next_pause = text.size() - std::min(text.size(), kPauseBytes);
+    }
     const std::string_view piece = next_piece(text);
     text.remove_prefix(piece.size());
     // If a piece has exactly the bytes of a token that merges can make, the result is that token.
@@ -144,7 +161,7 @@ void Tokenizer::encode_plain(std::string_view text, std::vector<int32_t>& ids) c
       const int32_t id = byte_ids_[static_cast<uint8_t>(c)];
       if (id != kAbsent) parts.push_back(id);
     }
-    merges_.apply(parts);
+    merges_.apply(parts, pause);
     ids.insert(ids.end(), parts.begin(), parts.end());
   }
 }

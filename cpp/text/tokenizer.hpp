@@ -28,9 +28,14 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   // Any bytes, also invalid UTF-8. Control tokens in the text are plain text unless allowed.
-  std::vector<int32_t> encode(std::string_view text, bool allow_special = false) const;
+  std::vector<int32_t> encode(std::string_view text, bool allow_special = false,
+                              const Pause& pause = {}) const;
   // Only the named control tokens are allowed; InvalidRequestError for a name that is none.
-  std::vector<int32_t> encode(std::string_view text, const std::vector<std::string>& allowed) const;
+  std::vector<int32_t> encode(std::string_view text, const std::vector<std::string>& allowed,
+                              const Pause& pause = {}) const;
+  // A bound that needs no look at the text: so many characters of UTF-8 have at least so many ids.
+  // 0 for a vocabulary that drops whole characters.
+  int64_t least_ids(int64_t n_characters) const;
   // The concatenated bytes of the tokens, which may end within a UTF-8 character.
   // InvalidRequestError for a wrong id.
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
@@ -44,8 +49,9 @@ class Tokenizer {
   int32_t size() const { return static_cast<int32_t>(vocabulary_.size()); }
 
  private:
-  std::vector<int32_t> encode_with(std::string_view text, std::span<const int32_t> allowed) const;
-  void encode_plain(std::string_view text, std::vector<int32_t>& ids) const;
+  std::vector<int32_t> encode_with(std::string_view text, std::span<const int32_t> allowed,
+                                   const Pause& pause) const;
+  void encode_plain(std::string_view text, std::vector<int32_t>& ids, const Pause& pause) const;
   void rebuild_merges();
 
   std::vector<std::string> vocabulary_;
@@ -54,6 +60,8 @@ class Tokenizer {
   std::vector<bool> is_reachable_;                     // by id: encoding plain text can give it
   std::vector<int32_t> special_ids_;
   std::vector<int64_t> control_ids_;
+  int64_t longest_ = 1;               // bytes of a token
+  bool keeps_each_character_ = true;  // some byte of it has a token
   Merges merges_;
 };
 
