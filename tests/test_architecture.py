@@ -35,17 +35,18 @@ CPP_FOLDERS = {
 CPP_FOLDERS["bindings"] = CPP_FOLDERS["tests"] = CPP_FOLDERS["fuzz"] = {*CPP_FOLDERS}
 
 #: folder or module of src/starchat → what it may import: folders, or modules beside them
-BASE = {"errors", "types", "partial_json", "checks", "sampling", "_core"}
+BASE = {"errors", "types", "partial_json", "checks", "limits", "sampling", "_core"}
 FOLDERS = {
     "errors": set[str](),
     "partial_json": set[str](),
     "types": {"errors", "partial_json"},
     "checks": {"errors"},
+    "limits": {"errors", "checks"},
     "argument_names": {"errors"},
     "sampling": {"errors", "checks", "argument_names"},
     "text_stream": set[str](),
     "infill": BASE,
-    "engine_registry": BASE | {"limits"},
+    "engine_registry": BASE,
     "partial_reply": BASE | {"chat", "text_stream"},
     "stream": BASE | {"async_waker", "partial_reply"},
     "openai": BASE | {"chat", "grammar"},

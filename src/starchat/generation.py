@@ -50,14 +50,16 @@ class Generation:
         self.handle, self.prompt, self.tools = handle, prompt, tools
         is_new_turn = tools and not options.get("continue_final_message")
         self.lead = STARCHAT.lead if is_new_turn else ""
+        handle.limits.check_lengths(sampling, len(handle.engine.tokenizer))
         self.params = SamplingParams.from_options(sampling)
+        handle.limits.check_values(self.params.stop, self.params.logprobs)
         n = options.get("n")
         expected = f"an integer from 1 to {MOST_REPLIES:,}"
         self.n = 1 if n is None else check_integer("n", n, expected, 1, MOST_REPLIES)
         self.report: Callable[[int, int], object] | None = options.get("prompt_progress")
         if not (self.report is None or callable(self.report)):
             raise unexpected("prompt_progress", "a function or None", self.report)
-        constraint = Constraint.from_options(options)
+        constraint = Constraint.from_options(options, handle.limits)
         self.json: _core.Grammar | None = None  # of replies that do not begin with a call
         if constraint and tools and tools.allowed:
             if constraint.keyword != "json_schema":

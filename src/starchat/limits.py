@@ -6,18 +6,25 @@ names it. docs/sharing.md says what each protects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from .checks import check_integer, check_number
 from .errors import InvalidRequestError, shown, unexpected
+
+_Error = TypeVar("_Error", bound=InvalidRequestError)
 
 
 @dataclass(frozen=True)
 class Limits:
     """Bounds on each request, given to StarChat.load and to both adapters' models.
 
+    logprobs: likeliest tokens that are reported for each token of a reply.
+    stop_strings: of a request, and as many stop ids.
+    stop_bytes: of all stop strings of a request.
+    schema_bytes: of a JSON Schema, regex or grammar, or of all texts of a choice, as it is given.
+    tool_bytes: of all tools of a request as the prompt shows them, with references written out.
     mask_seconds: CPU time for one step of a constraint, mostly the mask of allowed tokens.
     grammar_seconds: CPU time for all steps of a constraint in one reply.
 
@@ -25,6 +32,11 @@ class Limits:
     0.05
     """
 
+    logprobs: int = 20
+    stop_strings: int = 1024
+    stop_bytes: int = 1 << 14
+    schema_bytes: int = 1 << 20
+    tool_bytes: int = 1 << 20
     mask_seconds: float = 0.05
     grammar_seconds: float = 5.0
 
@@ -58,3 +70,46 @@ class Limits:
             problem = f"limits has no field {name}: it has {', '.join(sorted(known))}"
             raise InvalidRequestError(problem, param="limits")
         return cls(**value)
+
+    def beyond(
+        self,
+        field: str,
+        where: str,
+        got: int | None,
+        *,
+        unit: str = "",
+        remedy: str = "ask for less",
+        kind: type[_Error] = InvalidRequestError,  # type: ignore[assignment]
+    ) -> _Error:
+        """Return the error for what is beyond a bound; `got` is None where the count stopped."""
+        most = getattr(self, field)
+        given = f"more than {most:,}" if got is None else f"{got:,}"
+        problem = f"expected at most {most:,}{unit}, got {given}: {remedy}, or raise "
+        problem += f"Limits.{field} where the model is loaded"
+        return kind.of(where, problem, limit=most, got=got)
+
+    def check_lengths(self, options: Mapping[str, Any], n_vocab: int) -> None:
+        """Raise InvalidRequestError for keywords that are too long, before any work on them."""
+        for name in ("stop", "stop_token_ids"):
+            n = _length(options.get(name))
+            if n > self.stop_strings:
+                raise self.beyond("stop_strings", name, n, remedy="give fewer")
+        if (n := _length(options.get("logit_bias"))) > n_vocab:
+            problem = f"expected at most {n_vocab:,}, which is every token, got {n:,}"
+            raise InvalidRequestError.of("logit_bias", problem, limit=n_vocab, got=n)
+
+    def check_values(self, stop: Sequence[str], logprobs: int | None) -> None:
+        """Raise InvalidRequestError for checked keywords that ask for too much."""
+        n_bytes = sum(map(len, stop))
+        if n_bytes <= self.stop_bytes:
+            n_bytes = sum([len(text.encode("utf-8", "surrogatepass")) for text in stop])
+        if n_bytes > self.stop_bytes:
+            remedy = "give fewer or shorter ones"
+            raise self.beyond("stop_bytes", "stop", n_bytes, unit=" bytes", remedy=remedy)
+        if logprobs is not None and logprobs > self.logprobs:
+            raise self.beyond("logprobs", "logprobs", logprobs)
+
+
+def _length(value: Any) -> int:
+    """Return how many items a keyword has, 0 for what is no collection."""
+    return len(value) if isinstance(value, Sized) and not isinstance(value, (str, bytes)) else 0

@@ -151,7 +151,7 @@ class StarChat:
         ...     print(chunk.text, end="", flush=True)
         Hello...
         """
-        tools = Toolbox.from_options(options)
+        tools = Toolbox.from_options(options, self._handle.limits)
         return self._stream(self._chat_prompt(messages, tools, options), options, tools)
 
     async def achat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Completion:
@@ -174,7 +174,7 @@ class StarChat:
         >>> asyncio.run(answer([{"role": "user", "content": "Hello"}]))
         Hello...
         """
-        tools = Toolbox.from_options(options)
+        tools = Toolbox.from_options(options, self._handle.limits)
         return self._astream(self._chat_prompt(messages, tools, options), options, tools)
 
     def count_tokens(
@@ -187,7 +187,9 @@ class StarChat:
         >>> StarChat.load().count_tokens([{"role": "user", "content": "Hello"}]) > 8
         True
         """
-        return STARCHAT.count_tokens(messages, Toolbox.check(tools), self._engine.tokenizer)
+        return STARCHAT.count_tokens(
+            messages, Toolbox.check(tools, bounds=self._handle.limits), self._engine.tokenizer
+        )
 
     def render(
         self,
@@ -204,7 +206,7 @@ class StarChat:
         '«<|system|>»\n«<|end|>»\n«<|user|>»\nSay <|end|>«<|end|>»\n«<|assistant|>»'
         """
         options = {"continue_final_message": continue_final_message}
-        ids = self._chat_prompt(messages, Toolbox.check(tools), options)
+        ids = self._chat_prompt(messages, Toolbox.check(tools, bounds=self._handle.limits), options)
         return STARCHAT.marked(ids, self._engine.tokenizer)
 
     # ---- raw text ---------------------------------------------------------------------------

@@ -123,7 +123,9 @@ class ModelSettings(BaseModel):
 
     def _count_tokens(self, messages: Messages, tools: Sequence[Mapping[str, Any]]) -> int:
         """Return what StarChat.count_tokens does."""
-        return STARCHAT.count_tokens(messages, Toolbox.check(tools), self._reader())
+        return STARCHAT.count_tokens(
+            messages, Toolbox.check(tools, bounds=self.limits), self._reader()
+        )
 
     async def _aengine(self) -> StarChat:
         """Load in a thread: it may take seconds."""

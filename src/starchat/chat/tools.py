@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .. import _core
-from ..checks import check_limits, check_list
+from ..checks import check_limits, check_list, json_size
 from ..errors import ConstraintError, InvalidRequestError, shown, shown_first, unexpected
 from ..grammar.constraint import Constraint, json_text
 from ..grammar.schemas import Schema, closed_schema, prompt_schema
+from ..limits import Limits
 from ..sampling import TOOLS
 
 CALL = "<tool_call>"
 RESULT = "<tool_result>"
 
+_OPTIONS = (*TOOLS, "schema_limits")
 _KEYS = ("name", "description", "parameters", "strict")
 CHOICES = ("auto", "any", "required", "none")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -118,6 +120,7 @@ class Toolbox:
         tool_choice: object = "auto",
         parallel_tool_calls: object = True,
         schema_limits: object = None,
+        bounds: Limits | None = None,
     ) -> Toolbox:
         """Return checked tools; raise InvalidRequestError, naming the tool that is wrong.
 
@@ -126,7 +129,7 @@ class Toolbox:
         """
         if not isinstance(parallel_tool_calls, bool):
             raise unexpected("parallel_tool_calls", "True or False", parallel_tool_calls)
-        found = check_tools(tools, check_limits("schema_limits", schema_limits or {}))
+        found = check_tools(tools, check_limits("schema_limits", schema_limits or {}), bounds)
         if not isinstance(tool_choice, str):
             raise _unknown(found, tool_choice)
         if tool_choice == "none" or (tool_choice == "auto" and not found):
@@ -143,10 +146,10 @@ class Toolbox:
         raise _unknown(found, tool_choice)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Toolbox:
+    def from_options(cls, options: Mapping[str, Any], bounds: Limits | None = None) -> Toolbox:
         """Return the checked tools among a call's keywords, where None means the default."""
-        names = (*TOOLS, "schema_limits")
-        return cls.check(**{k: options[k] for k in names if options.get(k) is not None})
+        given = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
+        return cls.check(**given, bounds=bounds)
 
     def system_text(self, system: str) -> str:
         """Return what the system turn holds: the caller's text, and the tools that may be used."""
@@ -184,8 +187,12 @@ def _unknown(tools: Sequence[Tool], choice: object) -> InvalidRequestError:
     return unexpected("tool_choice", expected, choice)
 
 
-def check_tools(tools: object, limits: Mapping[str, int] | None = None) -> tuple[Tool, ...]:
+def check_tools(
+    tools: object, limits: Mapping[str, int] | None = None, bounds: Limits | None = None
+) -> tuple[Tool, ...]:
     """Return the tools of definitions, each plain or in OpenAI's {"type": "function", …}.
+
+    limits: of what schemas leave open. bounds: of the tools themselves.
 
     Raises InvalidRequestError.
 
@@ -195,9 +202,12 @@ def check_tools(tools: object, limits: Mapping[str, int] | None = None) -> tuple
     if tools is None:
         return ()
     items = check_list("tools", tools, "a list of {'name': …, 'parameters': …}")
+    bounds = bounds or Limits()
     checked: dict[str, Tool] = {}
+    n_left = bounds.tool_bytes
     for index, definition in enumerate(items):
-        tool = _check_tool(f"tools[{index}]", definition, limits)
+        tool = _check_tool(f"tools[{index}]", definition, limits, bounds, n_left)
+        n_left -= len(tool.line)
         if tool.name in checked:
             problem = f"a second tool named {shown(tool.name)}"
             raise InvalidRequestError.of(f"tools[{index}]", problem)
@@ -205,7 +215,10 @@ def check_tools(tools: object, limits: Mapping[str, int] | None = None) -> tuple
     return tuple(checked.values())
 
 
-def _check_tool(where: str, definition: Any, limits: Mapping[str, int] | None) -> Tool:
+def _check_tool(
+    where: str, definition: Any, limits: Mapping[str, int] | None, bounds: Limits, n_left: int
+) -> Tool:
+    """Return a tool; `n_left` of the bytes that all tools may have are left for it."""
     if isinstance(definition, Mapping) and "function" in definition:
         if definition.keys() != {"type", "function"} or definition["type"] != "function":
             raise unexpected(where, "{'type': 'function', 'function': {…}}", definition)
@@ -217,6 +230,8 @@ def _check_tool(where: str, definition: Any, limits: Mapping[str, int] | None) -
             problem = f"unknown key {shown(key)}, expected {', '.join(_KEYS)}"
             raise InvalidRequestError.of(where, problem, key, code="unknown_parameter")
     name, description = definition.get("name"), definition.get("description") or ""
+    if json_size(definition, n_left) > n_left:
+        raise _too_large(bounds, f"{where} ({shown(name)})", where)
     if not isinstance(name, str) or not name or _SURROGATE.search(name):
         expected = "a string, not empty and without lone surrogates"
         raise unexpected(f"{where}.name", expected, name)
@@ -229,16 +244,29 @@ def _check_tool(where: str, definition: Any, limits: Mapping[str, int] | None) -
     described: dict[str, Any] = {"name": name, **about}
     try:
         parameters = _check_parameters(where, definition.get("parameters"))
-        described["parameters"] = prompt_schema(parameters)
+        described["parameters"] = prompt_schema(parameters, n_left)
+        if described["parameters"] is None:
+            raise _too_large(bounds, where, param)
         enforced = closed_schema({**parameters, "type": "object"})
-        text = json_text(enforced, f"{where}.parameters", limits)
-        return Tool(name, to_json(where, described), text, param)
+        text = json_text(enforced, f"{where}.parameters", limits, bounds)
+        line = to_json(where, described)
+        if len(line) > n_left:
+            raise _too_large(bounds, where, param)
+        return Tool(name, line, text, param)
     except RecursionError:
         problem = f"{where}.parameters: nested too deeply"
         raise InvalidRequestError(problem, param=f"{param}.parameters") from None
     except InvalidRequestError as error:
         error.param = f"{param}.parameters"  # without the tool's name, which is for people
         raise
+
+
+def _too_large(bounds: Limits, where: str, param: str) -> InvalidRequestError:
+    remedy = "give fewer or smaller tools, in which fewer references repeat a definition"
+    unit = " bytes of tools, references written out"
+    error: InvalidRequestError = bounds.beyond("tool_bytes", where, None, unit=unit, remedy=remedy)
+    error.param = param  # without the tool's name, which is for people
+    return error
 
 
 def _check_parameters(where: str, parameters: Any) -> Schema:

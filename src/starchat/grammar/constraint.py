@@ -16,8 +16,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, Literal
 
 from .. import _core
-from ..checks import check_limits
+from ..checks import check_limits, json_size
 from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError, unexpected
+from ..limits import Limits
 from ..sampling import CONSTRAINTS
 from .enforcement import enforced_schema
 from .limits import limited_schema
@@ -28,6 +29,7 @@ from .schemas import check_exact
 _SCHEMA_IN_LARK = re.compile(
     r""""(?:\\.|[^"\\\n])*"|(?://|\#)[^\n]*|/(?:\\.|[^/\\\n])+/|(?P<json>%json\s*\{)"""
 )
+_MOST_WRITTEN = 1 << 22  # bytes that the core compiles
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
@@ -44,7 +46,9 @@ class Constraint:
     text: str
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Constraint | None:
+    def from_options(
+        cls, options: Mapping[str, Any], bounds: Limits | None = None
+    ) -> Constraint | None:
         """Return the one constraint among a call's keywords, None where there is none.
 
         Raises InvalidRequestError for more than one and for a wrong type, ConstraintError for
@@ -58,12 +62,13 @@ class Constraint:
             raise InvalidRequestError(problem, param=given[1], limit=1, got=len(given))
         name = given[0]
         value = options[name]
+        bounds = bounds or Limits()
         if name == "json_schema":
             limits = check_limits("schema_limits", options.get("schema_limits") or {})
-            return cls(name, "json_schema", json_text(value, limits=limits))
+            return cls(name, "json_schema", json_text(value, name, limits, bounds))
         if name == "choice":
-            return cls(name, "lark", _choice(value))
-        text = _text(name, value)
+            return cls(name, "lark", _choice(value, bounds))
+        text = _text(name, value, bounds)
         if name == "regex":
             return cls(name, "regex", text)
         return cls(name, "lark", _lark(text))
@@ -86,11 +91,14 @@ class Constraint:
 
 
 def json_text(
-    schema: object, where: str = "json_schema", limits: Mapping[str, int] | None = None
+    schema: object,
+    where: str = "json_schema",
+    limits: Mapping[str, int] | None = None,
+    bounds: Limits | None = None,
 ) -> str:
     """Return a schema as the JSON that llguidance compiles, also behind `%json` in a grammar.
 
-    True stands for any object; `limits` bound what the schema leaves open.
+    True stands for any object; `limits` bound what the schema leaves open, `bounds` the schema.
 
     >>> json.loads(json_text({"type": "integer"}))["type"]
     'integer'
@@ -99,22 +107,41 @@ def json_text(
         schema = {"type": "object"}
     if not isinstance(schema, Mapping):
         raise unexpected(where, "a JSON Schema as a dict, or True for any object", schema)
+    bounds = bounds or Limits()
+    if json_size(schema, bounds.schema_bytes) > bounds.schema_bytes:
+        raise _too_large(bounds, where, None, "make the schema smaller")
     try:
         # As it is compiled: tuples are lists, enums are numbers.
         plain = json.loads(json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False))
         check_exact(plain, where)
         plain = limited_schema(plain, limits or {})
-        return json.dumps(enforced_schema(plain))
+        enforced = enforced_schema(plain)
+        if json_size(enforced, _MOST_WRITTEN) > _MOST_WRITTEN:
+            problem = f"what a grammar enforces of it has more than {_MOST_WRITTEN:,} bytes: "
+            problem += "use shorter lists of distinct values, and fewer formats"
+            raise ConstraintError.of(where, problem, limit=_MOST_WRITTEN)
+        return json.dumps(enforced)
     except ConstraintError:
         raise
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ConstraintError.of(where, "the schema is no JSON: nested too deeply") from None
+    except (TypeError, ValueError) as error:
         raise ConstraintError.of(where, f"the schema is no JSON: {error}") from error
 
 
-def _choice(value: object) -> str:
+def _too_large(bounds: Limits, where: str, got: int | None, remedy: str) -> ConstraintError:
+    return bounds.beyond(
+        "schema_bytes", where, got, unit=" bytes", remedy=remedy, kind=ConstraintError
+    )
+
+
+def _choice(value: object, bounds: Limits) -> str:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or not value:
         raise unexpected("choice", "a list of at least one string", value)
-    texts = [_text(f"choice[{index}]", text) for index, text in enumerate(value)]
+    most = bounds.schema_bytes
+    if len(value) > most or json_size(list(value), most) > most:
+        raise _too_large(bounds, "choice", None, "give fewer or shorter texts")
+    texts = [_text(f"choice[{index}]", text, bounds) for index, text in enumerate(value)]
     return "start: " + " | ".join(map(json.dumps, texts))  # in ASCII: Lark takes no raw U+007F
 
 
@@ -142,11 +169,15 @@ def _without_white_space(match: re.Match[str]) -> str:
     return f'{match[0]}"x-guidance": {json.dumps(_JSON)}{", " if schema else ""}'
 
 
-def _text(where: str, value: object) -> str:
+def _text(where: str, value: object, bounds: Limits) -> str:
     if not isinstance(value, str):
         raise unexpected(where, "a string", value)
+    n_bytes = len(value)
     try:
-        value.encode()
+        if n_bytes <= bounds.schema_bytes:
+            n_bytes = len(value.encode())
+        if n_bytes > bounds.schema_bytes:
+            raise _too_large(bounds, where, n_bytes, "simplify it")
     except UnicodeEncodeError:
         problem = "has a lone surrogate, which no text can hold"
         raise ConstraintError.of(where, problem) from None

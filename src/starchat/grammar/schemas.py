@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
+from ..checks import json_size
 from ..errors import ConstraintError, shown
 
 Schema = dict[str, Any]
@@ -71,21 +72,26 @@ def untitled_schema(schema: Schema) -> Schema:
     return map_schema(schema, lambda node: {k: v for k, v in node.items() if k != "title"})
 
 
-def prompt_schema(schema: Schema) -> Schema:
+def prompt_schema(schema: Schema, most: int = 1 << 62) -> Schema | None:
     """Return a schema as a prompt shows it: references resolved, titles dropped.
 
-    One that refers to itself, or to what is not in it, keeps its references and definitions.
+    One that refers to itself, or to what is not in it, keeps its references and definitions. None
+    if it would have more than about `most` bytes: the count stops there, and so does the writing.
 
     >>> prompt_schema({"title": "T", "properties": {"title": {"title": "Title"}}})
     {'properties': {'title': {}}}
     """
-    n_resolved = 0
+    n_resolved = n_bytes = 0
 
     def resolved(node: Any, within: frozenset[str]) -> Any:
-        nonlocal n_resolved
+        nonlocal n_resolved, n_bytes
+        if isinstance(node, dict):
+            node = {key: value for key, value in node.items() if key not in DEFINITIONS}
+        n_bytes += json_size(_data_of(node), most - n_bytes)
+        if n_bytes > most:
+            raise _TooLargeError
         if not isinstance(node, dict):
             return node
-        node = {key: value for key, value in node.items() if key not in DEFINITIONS}
         if "$ref" not in node:
             return map_below(node, lambda below: resolved(below, within))
         reference = node.pop("$ref")
@@ -97,8 +103,28 @@ def prompt_schema(schema: Schema) -> Schema:
 
     try:
         return untitled_schema(resolved(schema, frozenset(["#"])))
+    except _TooLargeError:
+        return None
     except LookupError:
         return untitled_schema(schema)
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def _data_of(node: Any) -> Any:
+    """Return what of a schema is in no schema below it."""
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: [*value]
+        if key in _MAPS and isinstance(value, dict)
+        else None
+        if key in _SCHEMAS
+        else value
+        for key, value in node.items()
+    }
 
 
 def closed_schema(schema: Schema) -> Schema:
