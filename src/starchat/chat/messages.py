@@ -7,7 +7,7 @@ tools, calls and results within the turns is that of tools.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..errors import InvalidRequestError, shown, shown_first, unexpected
 from ..types import Messages, ToolCall
 from .tools import Toolbox, call_line, plain_text, reply_text, result_line
 
+_MOST_IDS = 64  # of a text without characters
 _KEYS = {
     "system": ("role", "content"),
     "user": ("role", "content"),
@@ -70,8 +71,8 @@ def check_messages(
         calls = _check_calls(f"{where}.tool_calls", message.get("tool_calls", ()))
         open_calls = _OpenCalls(calls, part)
         if role == "assistant":
-            ids = check_token_ids(f"{where}.token_ids", message.get("token_ids", ()))
-            turns.append(Turn(role, reply_text(content, open_calls.lines(where)), ids))
+            text = reply_text(content, open_calls.lines(where))
+            turns.append(Turn(role, text, _check_ids(where, message.get("token_ids"), text)))
         elif role == "user":
             turns.append(Turn(role, plain_text(content)))
         elif turns and not part:
@@ -102,6 +103,16 @@ def check_begun(messages: Messages, tools: Toolbox, json_schema: object = None) 
     if json_schema is not None and str(last["content"]).lstrip()[:1] in ("{", "[", '"'):
         problem = "the last message is begun JSON, but json_schema holds for what follows it alone"
         raise InvalidRequestError.of(name, f"{problem}: leave one of them out")
+
+
+def _check_ids(where: str, ids: Any, text: str) -> tuple[int, ...]:
+    """Return the ids that were generated for a text, () where they are too many for it.
+
+    A token has a byte at least; the JSON of calls may be written longer than `text` has it.
+    """
+    if ids is None or (isinstance(ids, Sized) and len(ids) > _MOST_IDS + 8 * len(text)):
+        return ()
+    return check_token_ids(f"{where}.token_ids", ids)
 
 
 def _check_message(where: str, message: Any) -> tuple[str, str]:
