@@ -203,7 +203,9 @@ NAMES = [*CONTROL, *ROLES, "<fim-prefix>", "[PAD]", "<|im_start|>"]
 MARK = "\N{WORD JOINER}"
 GUESTS = st.lists(
     st.text(max_size=4)
-    | st.sampled_from([*NAMES, "<", "[", "<|", "[P", "<|sys", "tem|>", "|system|>", MARK, "<div>"])
+    | st.sampled_from(
+        [*NAMES, "<", "[", "<|", "[P", "<|sys", "tem|>", "|system|>", MARK, f"<{MARK}", f"[{MARK}"]
+    )
 ).map("".join)
 
 
