@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 namespace starchat {
@@ -18,7 +19,10 @@ inline pybind11::object checked(PyObject* result) {
 
 template <class Value>
 pybind11::object to_python(Value&& value) {
-  return checked(pybind11::cast(std::forward<Value>(value)).release().ptr());
+  if constexpr (std::is_base_of_v<pybind11::object, std::remove_cvref_t<Value>>)
+    return std::forward<Value>(value);
+  else
+    return checked(pybind11::cast(std::forward<Value>(value)).release().ptr());
 }
 
 template <class Result, class Self, class... Args>
