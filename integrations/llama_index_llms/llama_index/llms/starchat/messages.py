@@ -54,7 +54,7 @@ def to_starchat(messages: Sequence[ChatMessage]) -> list[Message]:
             own = _with_own_ids(calls)
             turn["tool_calls"] = own
             unanswered = [*zip([call.id for call in calls], own, strict=True)]
-            turn["token_ids"] = message.additional_kwargs.get("token_ids")  # checked there
+            turn["token_ids"] = message.additional_kwargs.get("token_ids") or ()  # checked there
         elif turn["role"] == "tool":
             turn["tool_call_id"] = _answered(where, message, unanswered)
         turns.append(turn)
