@@ -223,7 +223,8 @@ class StarChat:
         Control tokens that are spelt out in the text count where the text is framed by them, as a
         dialogue or for infilling; elsewhere they are plain text, and a ControlTokenWarning says
         so. `allow_special` decides it outright: all (True), none (False), or a list of names.
-        docs/prompts.md has the rules.
+        Other people's text goes into such a prompt by `starchat.escape`. docs/prompts.md has the
+        rules.
 
         >>> prompt = "You can sort a list in Python by"
         >>> StarChat.load().complete(prompt, max_tokens=8, temperature=0).text
