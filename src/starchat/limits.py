@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from .checks import check_integer, check_number
-from .errors import InvalidRequestError, shown, unexpected
+from .checks import check_integer, check_number, json_size
+from .errors import ConstraintError, InvalidRequestError, shown, unexpected
 
 _Error = TypeVar("_Error", bound=InvalidRequestError)
 
@@ -87,6 +87,21 @@ class Limits:
         problem = f"expected at most {most:,}{unit}, got {given}: {remedy}, or raise "
         problem += f"Limits.{field} where the model is loaded"
         return kind.of(where, problem, limit=most, got=got)
+
+    def too_large(
+        self, where: str, got: int | None = None, *, remedy: str = "simplify it"
+    ) -> ConstraintError:
+        """Return the error for a constraint beyond `schema_bytes`."""
+        kind, unit = ConstraintError, " bytes"
+        return self.beyond("schema_bytes", where, got, unit=unit, remedy=remedy, kind=kind)
+
+    def check_schema(self, where: str, schema: object) -> None:
+        """Raise ConstraintError for a JSON Schema beyond `schema_bytes`, found by a bounded walk.
+
+        >>> Limits().check_schema("json_schema", {"type": "null"})
+        """
+        if json_size(schema, self.schema_bytes) > self.schema_bytes:
+            raise self.too_large(where, remedy="make the schema smaller")
 
     def check_lengths(self, options: Mapping[str, Any], n_vocab: int) -> None:
         """Raise InvalidRequestError for keywords that are too long, before any work on them."""

@@ -25,9 +25,10 @@ from .limits import limited_schema
 from .schema_problems import problem_in
 from .schemas import check_exact
 
+# Closing marks may be missing: the search shall not begin again within what they would close.
 # Literals, comments and expressions are matched too: what looks like a schema in them is none.
 _SCHEMA_IN_LARK = re.compile(
-    r""""(?:\\.|[^"\\\n])*"|(?://|\#)[^\n]*|/(?:\\.|[^/\\\n])+/|(?P<json>%json\s*\{)"""
+    r""""(?:\\.|[^"\\\n])*"?|(?://|\#)[^\n]*|/(?:\\.|[^/\\\n])+/?|(?P<json>%json\s*\{)"""
 )
 _MOST_WRITTEN = 1 << 22  # bytes that the core compiles
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -108,15 +109,14 @@ def json_text(
     if not isinstance(schema, Mapping):
         raise unexpected(where, "a JSON Schema as a dict, or True for any object", schema)
     bounds = bounds or Limits()
-    if json_size(schema, bounds.schema_bytes) > bounds.schema_bytes:
-        raise _too_large(bounds, where, None, "make the schema smaller")
+    bounds.check_schema(where, schema)
     try:
         # As it is compiled: tuples are lists, enums are numbers.
         plain = json.loads(json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False))
         check_exact(plain, where)
         plain = limited_schema(plain, limits or {})
-        enforced = enforced_schema(plain)
-        if json_size(enforced, _MOST_WRITTEN) > _MOST_WRITTEN:
+        enforced = enforced_schema(plain, _MOST_WRITTEN)
+        if enforced is None:
             problem = f"what a grammar enforces of it has more than {_MOST_WRITTEN:,} bytes: "
             problem += "use shorter lists of distinct values, and fewer formats"
             raise ConstraintError.of(where, problem, limit=_MOST_WRITTEN)
@@ -129,18 +129,12 @@ def json_text(
         raise ConstraintError.of(where, f"the schema is no JSON: {error}") from error
 
 
-def _too_large(bounds: Limits, where: str, got: int | None, remedy: str) -> ConstraintError:
-    return bounds.beyond(
-        "schema_bytes", where, got, unit=" bytes", remedy=remedy, kind=ConstraintError
-    )
-
-
 def _choice(value: object, bounds: Limits) -> str:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or not value:
         raise unexpected("choice", "a list of at least one string", value)
     most = bounds.schema_bytes
     if len(value) > most or json_size(list(value), most) > most:
-        raise _too_large(bounds, "choice", None, "give fewer or shorter texts")
+        raise bounds.too_large("choice", remedy="give fewer or shorter texts")
     texts = [_text(f"choice[{index}]", text, bounds) for index, text in enumerate(value)]
     return "start: " + " | ".join(map(json.dumps, texts))  # in ASCII: Lark takes no raw U+007F
 
@@ -177,7 +171,7 @@ def _text(where: str, value: object, bounds: Limits) -> str:
         if n_bytes <= bounds.schema_bytes:
             n_bytes = len(value.encode())
         if n_bytes > bounds.schema_bytes:
-            raise _too_large(bounds, where, n_bytes, "simplify it")
+            raise bounds.too_large(where, n_bytes)
     except UnicodeEncodeError:
         problem = "has a lone surrogate, which no text can hold"
         raise ConstraintError.of(where, problem) from None

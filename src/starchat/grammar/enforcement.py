@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import combinations, permutations
 from math import comb, perm
 from typing import Any
 
+from ..checks import json_size
 from .formats import NUMBERS, dates_between, patterns_of
 from .schemas import DATE_BOUNDS, NUMBER_BOUNDS, Schema, map_schema, target
 
@@ -24,7 +25,8 @@ _ABOUT = {"type", "title", "description", "default"}
 _OF_AN_ENUM = {"enum", "const", *_ABOUT}
 _OF_NAMES = {"pattern", "format", "minLength", "maxLength", "allOf", *_ABOUT}
 _OF_ARRAYS = ("type", "items", "minItems", "maxItems")
-_LOOK_AHEAD = re.compile(r"\^\(\?=((?:[^()\[\]\\|]|\\.|\[\^?(?:[^\]\\]|\\.)+\])*)\)")
+# Each character can be matched in one way only: no text makes it try others.
+_LOOK_AHEAD = re.compile(r"\(\?=((?:[^()\[\]\\|]|\\.|\[(?:[^\]\\]|\\.)+\])*)\)")
 # What zod 4 writes beside the format "email"; all that the format allows here matches it.
 _EMAIL_OF_ZOD = (
     r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@"
@@ -32,21 +34,39 @@ _EMAIL_OF_ZOD = (
 )
 
 
-def enforced_schema(schema: Schema) -> Schema:
+def enforced_schema(schema: Schema, most: int = 1 << 62) -> Schema | None:
     """Return the schema that a grammar enforces; what none can stays, for llguidance to refuse.
+
+    None if it would have more than about `most` bytes: lists of values are written out.
 
     >>> enforced_schema({"propertyNames": {"const": "a"}, "additionalProperties": {}})
     {'additionalProperties': False, 'properties': {'a': {}}}
     """
 
+    values = _Values(schema)
+    n_bytes = 0
+
     def enforced(node: Schema) -> Schema:
-        node = _without_look_around(node)
-        node = _listed(schema, _distinct(schema, _of_this_draft(node)))
+        nonlocal n_bytes
+        given = _of_this_draft(_without_look_around(node))
+        node = _listed(schema, _distinct(values, given))
+        if node is not given:
+            n_bytes += json_size(node, most - n_bytes)
+        if n_bytes > most:
+            raise _TooLargeError
         node = _with_open_ends(_with_pattern(node))
         # llguidance takes formats of numbers, and the one that is called "unknown".
         return node | {"not": True} if isinstance(node.get("format"), str) else node
 
-    return map_schema(schema, enforced)
+    try:
+        made = map_schema(schema, enforced)
+    except _TooLargeError:
+        return None
+    return made if json_size(made, most) <= most else None
+
+
+class _TooLargeError(Exception):
+    pass
 
 
 def _of_this_draft(node: Schema) -> Schema:
@@ -93,19 +113,20 @@ def _is_number(node: Any) -> bool:
 
 def _is_text_of_a_number(node: Any) -> bool:
     """Return whether this is the string that pydantic allows for a Decimal beside a number."""
-    return isinstance(node, dict) and str(node.get("pattern")).startswith("^(?!^[-+.]*$)")
+    pattern = node.get("pattern") if isinstance(node, dict) else None
+    return isinstance(pattern, str) and pattern.startswith("^(?!^[-+.]*$)")
 
 
 def _anded(pattern: str) -> Iterator[str]:
     """Yield the patterns that one with looks ahead at its start asks for at once."""
-    rest = pattern
-    while match := _LOOK_AHEAD.match(rest):
+    end = 1
+    while pattern[:1] == "^" and (match := _LOOK_AHEAD.match(pattern, end)):
         yield f"^(?:{match[1]})"
-        rest = "^" + rest[match.end() :]
-    yield rest
+        end = match.end()
+    yield pattern[:1] + pattern[end:]
 
 
-def _distinct(schema: Schema, node: Schema) -> Schema:
+def _distinct(known: _Values, node: Schema) -> Schema:
     """Return an array of distinct items as the list of all such arrays, where there are few."""
     if "uniqueItems" not in node:
         return node
@@ -113,15 +134,15 @@ def _distinct(schema: Schema, node: Schema) -> Schema:
     least, most = node.get("minItems", 0), node.get("maxItems", _MOST_LISTS)
     if node["uniqueItems"] is not True or (most == 0 or most == 1):
         return plain
-    values = None if "prefixItems" in node else _values(schema, node.get("items"))
+    values = None if "prefixItems" in node else known.of(node.get("items"))
     if values is None or not (isinstance(least, int) and isinstance(most, int)):
         return node
     n_values = len(values)
     most = min(most, n_values)
     lists: list[Any] = []
-    if sum(perm(n_values, n) for n in range(least, most + 1)) <= _MOST_LISTS:
+    if _are_few(n_values, range(least, most + 1), perm):
         lists = [list(some) for n in range(least, most + 1) for some in permutations(values, n)]
-    elif sum(comb(n_values, n) for n in range(least, most + 1)) <= _MOST_LISTS:
+    elif _are_few(n_values, range(least, most + 1), comb):
         lists = [list(some) for n in range(least, most + 1) for some in combinations(values, n)]
     types = node.get("type")
     if isinstance(types, list) and "null" in types:
@@ -130,27 +151,51 @@ def _distinct(schema: Schema, node: Schema) -> Schema:
     return beside | {"enum": lists} if lists else node
 
 
-def _values(schema: Schema, node: Any) -> list[Any] | None:
-    """Return the values that a schema allows where it lists them, None where it does not."""
-    node = _resolved(schema, node)
-    if not isinstance(node, dict):
-        return None
-    if "const" in node or isinstance(node.get("enum"), list):
-        if node.keys() - _OF_AN_ENUM:
+def _are_few(n_values: int, lengths: range, count: Callable[[int, int], int]) -> bool:
+    """Return whether there are few lists of these lengths; never counts far beyond."""
+    n_lists = 0
+    for n in lengths:
+        # 6! and 12 over 6 are more, and larger numbers would take long.
+        short = n if count is perm else min(n, n_values - n)
+        n_lists += count(n_values, n) if short < 6 else _MOST_LISTS + 1
+        if n_lists > _MOST_LISTS:
+            return False
+    return True
+
+
+class _Values:
+    """What the schemas within one allow, where they list it; each is looked at once."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._known: dict[int, tuple[Any, list[Any] | None]] = {}  # by id, with what has it
+
+    def of(self, node: Any) -> list[Any] | None:
+        """Return the distinct values that a schema allows, None where it does not list them."""
+        node = _resolved(self._schema, node)
+        if not isinstance(node, dict):
             return None
-        values = node["enum"] if "enum" in node else [node["const"]]
-    elif isinstance(node.get("anyOf"), list):
-        parts = [_values(schema, each) for each in node["anyOf"]]
-        values = [value for part in parts if part is not None for value in part]
-        if None in parts or node.keys() - {"anyOf", *_OF_AN_ENUM}:
-            return None
-    else:
-        kinds = {"boolean": [True, False], "null": [None]}
-        if node.keys() - _OF_AN_ENUM or node.get("type") not in kinds:
-            return None
-        values = kinds[node["type"]]
-    distinct = {json.dumps(value, sort_keys=True): value for value in values}
-    return list(distinct.values())
+        if id(node) not in self._known:
+            self._known[id(node)] = node, self._listed(node)
+        return self._known[id(node)][1]
+
+    def _listed(self, node: Schema) -> list[Any] | None:
+        if "const" in node or isinstance(node.get("enum"), list):
+            if node.keys() - _OF_AN_ENUM:
+                return None
+            values = node["enum"] if "enum" in node else [node["const"]]
+        elif isinstance(node.get("anyOf"), list):
+            parts = [self.of(each) for each in node["anyOf"]]
+            values = [value for part in parts if part is not None for value in part]
+            if None in parts or node.keys() - {"anyOf", *_OF_AN_ENUM}:
+                return None
+        else:
+            kinds = {"boolean": [True, False], "null": [None]}
+            if node.keys() - _OF_AN_ENUM or node.get("type") not in kinds:
+                return None
+            values = kinds[node["type"]]
+        distinct = {json.dumps(value, sort_keys=True): value for value in values}
+        return list(distinct.values())
 
 
 def _listed(schema: Schema, node: Schema) -> Schema:

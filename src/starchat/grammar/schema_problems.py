@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import ConstraintError
-from .schemas import DATE_BOUNDS, DEFINITIONS, Schema, places_below, target
+from .schemas import DATE_BOUNDS, DEFINITIONS, Place, Schema, places_below, pointer, target
 
 _REMEDIES = {
     "uniqueItems": "its items have too many values to write out all lists of distinct ones: leave "
@@ -37,13 +37,13 @@ def problem_in(schema: Schema, error: str = "") -> str | None:
     >>> problem_in({"items": {"not": {}}})
     'Unimplemented keys: ["not"] at #/items: say what is allowed, with anyOf'
     """
-    for pointer, node in reachable(schema):
+    for place, node in reachable(schema):
         for problem, remedy in _problems(node):
-            return f"{problem} at {pointer}: {remedy}"
-    for pointer, node in reachable(schema):
+            return f"{problem} at {pointer(place)}: {remedy}"
+    for place, node in reachable(schema):
         if isinstance(pattern := node.get("pattern"), str) and f"{pattern}\n" in error:
             remedy = "write it without looks around and without references to groups"
-            return f"{error} (the pattern at {pointer}: {remedy})"
+            return f"{error} (the pattern at {pointer(place)}: {remedy})"
     return None
 
 
@@ -52,30 +52,30 @@ def check_class(schema: Schema, name: str) -> None:
 
     >>> check_class({"type": "string"}, "Answer")
     """
-    for pointer, node in reachable(schema):
+    for place, node in reachable(schema):
         if REFUSED in node:
-            raise ConstraintError.of(name, f"at {pointer}: {node[REFUSED]}")
+            raise ConstraintError.of(name, f"at {pointer(place)}: {node[REFUSED]}")
 
 
-def reachable(schema: Schema) -> Iterator[tuple[str, Schema]]:
+def reachable(schema: Schema) -> Iterator[tuple[Place, Schema]]:
     """Yield the schemas that apply to values, each with its place; definitions only if used.
 
-    >>> [pointer for pointer, _ in reachable({"$defs": {"a": {}, "b": {}}, "$ref": "#/$defs/a"})]
+    >>> [place for place, _ in reachable({"$defs": {"a": {}, "b": {}}, "$ref": "#/$defs/a"})]
     ['#', '#/$defs/a']
     """
-    waiting: list[tuple[str, Any]] = [("#", schema)]
+    waiting: list[tuple[Place, Any]] = [("#", schema)]
     seen = set()
     while waiting:
-        pointer, node = waiting.pop()
-        if not isinstance(node, dict) or pointer in seen:
+        place, node = waiting.pop()
+        if not isinstance(node, dict) or id(node) in seen:
             continue
-        seen.add(pointer)
-        yield pointer, node
+        seen.add(id(node))
+        yield place, node
         if isinstance(reference := node.get("$ref"), str):
             with suppress(LookupError):  # llguidance says what is wrong
                 waiting.append((reference, target(schema, reference)))
         plain = {key: value for key, value in node.items() if key not in DEFINITIONS}
-        waiting += places_below(pointer, plain)
+        waiting += places_below(place, plain)
 
 
 def _problems(node: Schema) -> Iterator[tuple[str, str]]:

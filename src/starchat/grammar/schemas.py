@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from ..checks import json_size
 from ..errors import ConstraintError, shown
 
 Schema = dict[str, Any]
+#: Where a schema stands: the place of the one above, and the way from there. Joined only in errors,
+#: as the pointers of many deep schemas would take the product of both.
+Place: TypeAlias = "str | tuple[Place, str]"
 
 DEFINITIONS = {"$defs", "definitions"}
 _MAX_RESOLVED = 500  # references; more than that would multiply the prompt
@@ -57,8 +60,14 @@ def map_schema(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
     {'items': {'type': 'null', 'title': 'T'}, 'title': 'T'}
     """
 
+    made: dict[int, Schema] = {}  # by id: what a schema holds several times is changed once
+
     def visit(node: Any) -> Any:
-        return change(map_below(node, visit)) if isinstance(node, dict) else node
+        if not isinstance(node, dict):
+            return node
+        if id(node) not in made:
+            made[id(node)] = change(map_below(node, visit))
+        return made[id(node)]
 
     return change(map_below(schema, visit))
 
@@ -152,14 +161,15 @@ def check_exact(schema: Mapping[str, Any], where: str) -> None:
 
     >>> check_exact({"const": 2**53 - 1}, "json_schema")
     """
-    for pointer, node in _all_schemas(schema):
+    for place, node in _all_schemas(schema):
         for key in _NUMBERS:
             for value in _numbers(node.get(key)):
                 if not _is_exact(value):
                     raise ConstraintError.of(
                         where,
                         f"{key} has the number {shown(value)}, expected at most 15 digits and 22 "
-                        f"decimal places: other numbers cannot be enforced exactly (at {pointer})",
+                        "decimal places: other numbers cannot be enforced exactly "
+                        f"(at {pointer(place)})",
                         got=shown(value),
                     )
         least, required = node.get("minProperties"), node.get("required")
@@ -168,7 +178,7 @@ def check_exact(schema: Mapping[str, Any], where: str) -> None:
             raise ConstraintError.of(
                 where,
                 f"minProperties is {shown(least)} where {n_required} are required, expected at "
-                f"most one more: keys that have no name in it may repeat (at {pointer})",
+                f"most one more: keys that have no name in it may repeat (at {pointer(place)})",
                 limit=n_required + 1,
                 got=shown(least),
             )
@@ -192,10 +202,25 @@ def _is_exact(value: float) -> bool:
     return int("".join(map(str, digits))) < 2**53 and isinstance(exponent, int) and exponent >= -22
 
 
-def places_below(pointer: str, node: Any) -> Iterator[tuple[str, Any]]:
+def pointer(place: Place) -> str:
+    """Return a place as a JSON pointer, without the middle of a long one.
+
+    >>> pointer((("#", "properties/a"), "items"))
+    '#/properties/a/items'
+    """
+    parts: list[str] = []
+    while isinstance(place, tuple):
+        place, part = place
+        parts.append(part)
+    text = "/".join([place, *reversed(parts)])
+    return text if len(text) <= 200 else f"{text[:100]}…{text[-100:]}"
+
+
+def places_below(place: Place, node: Any) -> Iterator[tuple[Place, Any]]:
     """Yield the schemas directly in one that apply to values, or are definitions; with places.
 
-    >>> [*places_below("#", {"properties": {"a/b": True}, "anyOf": [{}], "enum": [{}]})]
+    >>> below = places_below("#", {"properties": {"a/b": True}, "anyOf": [{}], "enum": [{}]})
+    >>> [(pointer(place), node) for place, node in below]
     [('#/properties/a~1b', True), ('#/anyOf/0', {})]
     """
     for key, value in node.items():
@@ -203,22 +228,24 @@ def places_below(pointer: str, node: Any) -> Iterator[tuple[str, Any]]:
         if key != "contentSchema":
             map_below({key: value}, below.append)
         if key in _SCHEMAS and below and not isinstance(value, list):
-            yield f"{pointer}/{key}", value
+            yield (place, str(key)), value
             continue
         names = value if isinstance(value, dict) else range(len(below))
         for name, schema in zip(names, below, strict=False):
             part = str(name).replace("~", "~0").replace("/", "~1")
-            yield f"{pointer}/{key}/{part}", schema
+            yield (place, f"{key}/{part}"), schema
 
 
-def _all_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield a schema and all in it that are enforced, however deep, with their places."""
-    waiting: list[tuple[str, Any]] = [("#", schema)]
+def _all_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    """Yield a schema and all in it that are enforced, however deep, once, with their places."""
+    waiting: list[tuple[Place, Any]] = [("#", schema)]
+    seen = set()
     while waiting:
-        pointer, node = waiting.pop()
-        if isinstance(node, Mapping):
-            yield pointer, node
-            waiting += places_below(pointer, node)
+        place, node = waiting.pop()
+        if isinstance(node, Mapping) and id(node) not in seen:
+            seen.add(id(node))
+            yield place, node
+            waiting += places_below(place, node)
 
 
 def _numbers(data: Any) -> Iterator[float]:
