@@ -80,7 +80,12 @@ int available_cores() {
 
 std::thread start_thread(std::function<void()> body) {
   try {
-    return std::thread(std::move(body));
+    return std::thread([body = std::move(body)] {
+      // A thread's first exception needs memory of its own: where there is none, glibc aborts. So
+      // it gets that memory now.
+      static_cast<void>(std::current_exception());
+      body();
+    });
   } catch (const std::system_error& error) {
     throw OutOfMemoryError("cannot start a thread: " + std::string(error.what()) +
                            "; choose fewer n_threads, or raise this process's limits");

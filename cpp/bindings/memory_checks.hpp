@@ -20,7 +20,7 @@ inline pybind11::object checked(PyObject* result) {
 template <class Value>
 pybind11::object to_python(Value&& value) {
   if constexpr (std::is_base_of_v<pybind11::object, std::remove_cvref_t<Value>>)
-    return std::forward<Value>(value);
+    return checked(pybind11::object(std::forward<Value>(value)).release().ptr());
   else
     return checked(pybind11::cast(std::forward<Value>(value)).release().ptr());
 }

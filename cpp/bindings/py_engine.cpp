@@ -158,17 +158,17 @@ void PyEngine::close() {
 #define LINE(name, meaning) "\n" #name ": " meaning
 
 void bind_engine(py::module_& m) {
+  CloseAtExit<EngineLoop>::prepare();
   bind_sampling_params(m);
   bind_token_stream(m);
   CheckedClass<Grammar>(m, "Grammar", "A compiled constraint of one engine's vocabulary.");
   CheckedClass<Embedding, std::shared_ptr<Embedding>>(m, "Embedding",
                                                       "A vector that is being computed.")
       .def_property_readonly(
-          "vector",
-          [](const Embedding& embedding) {
+          "vector", checked(+[](const Embedding& embedding) {
             const auto vector = embedding.vector();
             return py::array_t<double>(std::ssize(vector), vector.data());
-          },
+          }),
           "Of length 1, float64 (n_embd); complete once the stream that came with it has ended.");
   CheckedClass<PyWeights, std::shared_ptr<PyWeights>>(m, "Weights",
                                                       "The constant part of a loaded model.")

@@ -112,6 +112,7 @@ std::optional<std::string> PyTokenStream::finish_reason() const {
 }
 
 void bind_token_stream(py::module_& m) {
+  CloseAtExit<ReadyQueue>::prepare();
   token_type = named_tuple(
       m, "Token", "starchat._core.Token", "One token of the output.",
       {{"id", "Of the vocabulary."},

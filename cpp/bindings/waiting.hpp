@@ -108,10 +108,16 @@ template <class T>
 class CloseAtExit {
  public:
   static void add(const std::shared_ptr<T>& object) {
-    static auto* const objects = new CloseAtExit;  // never destroyed: the process is ending
-    std::erase_if(objects->objects_, [](const auto& object) { return object.expired(); });
-    objects->forget_if_forked();
-    objects->objects_.push_back(object);
+    CloseAtExit& all = prepare();
+    std::erase_if(all.objects_, [](const auto& object) { return object.expired(); });
+    all.forget_if_forked();
+    all.objects_.push_back(object);
+  }
+
+  // At import: later there may be no memory for a function, which pybind11 does not look at.
+  static CloseAtExit& prepare() {
+    static auto* const all = new CloseAtExit;  // never destroyed: the process is ending
+    return *all;
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <iterator>
 
@@ -65,7 +66,11 @@ struct Library {
 
   // Never closed: threads may still run its code when the process ends.
   explicit Library(const std::string& path) : handle_(dlopen(path.c_str(), RTLD_NOW)) {
-    if (!handle_) throw UnsupportedFeatureError(path + ": cannot be opened: " + dlerror());
+    if (!handle_) {
+      const std::string problem = path + ": cannot be opened: " + dlerror();
+      if (problem.ends_with(std::strerror(ENOMEM))) throw OutOfMemoryError(problem);
+      throw UnsupportedFeatureError(problem);
+    }
     find(path, new_tokenizer, "llg_new_tokenizer");
     find(path, free_tokenizer, "llg_free_tokenizer");
     find(path, set_defaults, "llg_constraint_init_set_defaults");

@@ -11,11 +11,13 @@ import itertools
 import os
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from . import _core
 from .errors import UnsupportedFeatureError
+from .threads import enough_threads
 
 if TYPE_CHECKING:
     import asyncio  # not at run time: it would double the time of `import starchat`
@@ -25,7 +27,10 @@ class Wakeable(Protocol):
     """A reader that waits in an event loop."""
 
     def wake(self) -> None:
-        """Continue the reader; called from the waker's thread, must not wait or raise."""
+        """Continue the reader; called from the waker's thread; must not wait.
+
+        After a MemoryError it is called again.
+        """
 
 
 class AsyncWaker:
@@ -38,12 +43,14 @@ class AsyncWaker:
         self._readers: WeakValueDictionary[int, Wakeable] = WeakValueDictionary()
         self._thread: threading.Thread | None = None
         gevent = sys.modules.get("gevent.monkey")
-        if gevent is not None and gevent.is_object_patched("threading", "_start_new_thread"):
-            # A Thread would be a greenlet, and its wait would stop every other one.
-            gevent.get_original("_thread", "start_new_thread")(self._run, ())
-        else:
-            self._thread = threading.Thread(target=self._run, name="starchat-waker", daemon=True)
-            self._thread.start()
+        with enough_threads():
+            if gevent is not None and gevent.is_object_patched("threading", "_start_new_thread"):
+                # A Thread would be a greenlet, and its wait would stop every other one.
+                gevent.get_original("_thread", "start_new_thread")(self._run, ())
+            else:
+                thread = threading.Thread(target=self._run, name="starchat-waker", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def new_key(self) -> int:
         """Return a key to submit a sequence with."""
@@ -60,11 +67,19 @@ class AsyncWaker:
             self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        while keys := self.queue.wait():
-            for key in keys:
-                if reader := self._readers.get(key):
-                    reader.wake()
-            reader = None  # else the last reader would stay alive until the next news
+        keys: list[int] = []
+        while True:
+            try:
+                keys = keys or self.queue.wait()
+                if not keys:
+                    return
+                while keys:
+                    if reader := self._readers.get(keys[0]):
+                        reader.wake()
+                    del keys[0]  # not before: a reader that was not woken would wait for ever
+                    reader = None  # else the last one would stay alive until the next news
+            except MemoryError:
+                time.sleep(0.01)
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

@@ -18,6 +18,7 @@ from . import _core
 from .checks import check_integer
 from .errors import EngineClosedError
 from .limits import Limits
+from .threads import new_lock
 
 Progress: TypeAlias = Callable[[int, int], None]
 # Device, inode, size in bytes, mtime in ns; or the path of what cannot be examined.
@@ -56,7 +57,7 @@ class _SharedFile:
     """The weights of one file, read by the first engine that needs them."""
 
     def __init__(self) -> None:
-        self.loading = threading.Lock()
+        self.loading = new_lock()
         self.weights: _core.Weights | None = None
 
 
@@ -67,7 +68,7 @@ class _SharedEngine:
         self.key = key
         self.file = file
         self.n_handles = 0
-        self.loading = threading.Lock()  # the first caller loads, the others wait for it
+        self.loading = new_lock()  # the first caller loads, the others wait for it
         self.engine: _core.Engine | None = None
 
 

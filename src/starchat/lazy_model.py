@@ -7,12 +7,12 @@ already has: engines are shared (engine_registry.py). A forked child starts with
 from __future__ import annotations
 
 import os
-import threading
 from typing import TypeAlias
 
 from .async_waker import running_loop
 from .limits import Limits
 from .model import StarChat
+from .threads import new_lock
 
 _Key: TypeAlias = tuple[str | None, int | None, int | None, Limits | None]
 
@@ -29,7 +29,7 @@ class Loader:
         self._start_afresh()
 
     def _start_afresh(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._models: dict[_Key, StarChat] = {}
         self._pid = os.getpid()  # last: no thread sees the new id with old models
 

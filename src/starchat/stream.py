@@ -54,12 +54,17 @@ class Stream(Iterator[Chunk]):
         """Wait for the next chunk.
 
         Raises EngineClosedError if the model is closed meanwhile, NumericalError if its weights
-        give no finite logits, and what `prompt_progress` raises.
+        give no finite logits, and what `prompt_progress` raises. A MemoryError closes the stream.
         """
-        while not self._replies.ended:
-            chunk = self._next_of_one() if self._ready is None else self._next_of_any(self._ready)
-            if chunk:
-                return chunk
+        try:
+            while not self._replies.ended:
+                ready = self._ready
+                chunk = self._next_of_one() if ready is None else self._next_of_any(ready)
+                if chunk:
+                    return chunk
+        except MemoryError:  # tokens may be lost
+            self.close()
+            raise
         raise StopIteration
 
     def _next_of_one(self) -> Chunk | None:
