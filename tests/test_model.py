@@ -383,6 +383,8 @@ def test_log_probabilities_come_with_the_tokens(model: StarChat) -> None:
     best, second = reply.logprobs[0].top
     assert best[0] == reply.token_ids[0]
     assert best[2] == reply.logprobs[0].logprob > second[2]
+    named = [(token_id, name) for token in reply.logprobs for token_id, name, _ in token.top]
+    assert len({id(name) for _, name in named}) == len({*named})  # the same object each time
     logits = model.logits(model.tokenize("a"))[-1].astype(np.float64)
     assert best[2] == pytest.approx(logits.max() - np.log(np.exp(logits).sum()), abs=1e-5)
 

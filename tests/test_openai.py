@@ -149,6 +149,11 @@ def test_calls_may_have_no_arguments(arguments: Any) -> None:
     assert read_arguments("arguments", arguments) == {}
 
 
+def test_arguments_longer_than_any_context_are_not_read() -> None:
+    with pytest.raises(InvalidRequestError, match="expected at most 1,048,576 characters, got 2,0"):
+        read_arguments("arguments", "[" * 2**21)
+
+
 @pytest.mark.parametrize("arguments", ["[1]", "null", '{"a": NaN}', "{" * 100_000, None, 7])
 def test_arguments_that_are_no_json_object_are_refused(arguments: Any) -> None:
     with pytest.raises(InvalidRequestError, match="arguments: expected the JSON text"):

@@ -26,6 +26,7 @@ __all__ = [
     "system_first",
 ]
 
+_LONGEST_ARGUMENTS = 1 << 20  # characters of a call's, which are read with the GIL held
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system"}
 _ROLES |= {role: role for role in get_args(Role)}
 _KEPT = {"assistant": ("token_ids",), "tool": ("tool_call_id", "name")}  # beside role and content
@@ -103,6 +104,10 @@ def read_arguments(where: str, arguments: Any) -> dict[str, Any]:
     >>> read_arguments("arguments", '{"a": 1e999}')
     {'a': 1.7976931348623157e+308}
     """
+    if isinstance(arguments, str) and len(arguments) > _LONGEST_ARGUMENTS:
+        problem = f"expected at most {_LONGEST_ARGUMENTS:,} characters, got {len(arguments):,}: "
+        problem += "no context holds more"
+        raise InvalidRequestError.of(where, problem, limit=_LONGEST_ARGUMENTS, got=len(arguments))
     read = load_object(arguments or "{}") if isinstance(arguments, str) else arguments
     if not isinstance(read, Mapping):
         problem = "the JSON text of an object (a reply cut within a call has none: leave it out)"

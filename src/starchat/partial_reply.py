@@ -41,6 +41,7 @@ class PartialReply:
         self._calls = calls
         self._index = index
         self._chunks: list[Chunk] = []
+        self._names: dict[int, tuple[int, str]] = {}
         self._pending: list[_core.Token] = []  # in no chunk yet, as their text is held back
 
     @property
@@ -108,11 +109,14 @@ class PartialReply:
         return chunk
 
     def _logprob(self, token: _core.Token, logprob: float) -> TokenLogprob:
-        top = tuple([(id, self._piece(id), value) for id, value in token.top_logprobs])
-        return TokenLogprob(token.id, self._piece(token.id), logprob, top)
+        top = tuple([(*self._named(id), value) for id, value in token.top_logprobs])
+        return TokenLogprob(*self._named(token.id), logprob, top)
 
-    def _piece(self, id: int) -> str:
-        return self._vocabulary.token_bytes(id).decode("utf-8", "replace")
+    def _named(self, id: int) -> tuple[int, str]:
+        """Return an id and its text, the same objects each time: tokens come again."""
+        if id not in self._names:
+            self._names[id] = id, self._vocabulary.token_bytes(id).decode("utf-8", "replace")
+        return self._names[id]
 
     def completion(self) -> Completion:
         """Return the whole reply, once ended."""

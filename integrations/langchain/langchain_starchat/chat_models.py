@@ -315,7 +315,7 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         dialogue = to_starchat(messages, self.model_name)
         if self.continue_final_message and dialogue and dialogue[-1]["role"] == "assistant":
             call = {"continue_final_message": True} | call
-        return chat_request(dialogue, self._sampling(stop, call))
+        return chat_request(dialogue, self._sampling(stop, call), self.limits)
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ keeps the token ids of its reply, so that the next prompt repeats exactly what w
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,19 +65,16 @@ def to_starchat(
     """
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     turns: list[Message] = []
-    nameless: list[ToolCall] = []  # calls that had no id, and are not answered yet
+    nameless = _Nameless([])
     for index, message in enumerate(messages):
         turn = _turn(message, index, model_name, part)
         if isinstance(message, AIMessage):
             calls = _history_calls(message, index, answered)
-            nameless = [call for call in calls if call.id.startswith(_given_id(index))]
+            nameless = _Nameless([c for c in calls if c.id.startswith(_given_id(index))])
             if calls:
                 turn["tool_calls"] = calls
-        elif nameless and turn.get("tool_call_id") == "":
-            named = [call for call in nameless if call.name == turn.get("name")]
-            call = (named or nameless)[0]
-            nameless.remove(call)
-            turn["tool_call_id"] = call.id
+        elif turn.get("tool_call_id") == "":
+            turn["tool_call_id"] = nameless.answered(turn.get("name"))
         turns.append(turn)
     if part:  # a result may stand before its call, which has the tool's name
         callers = [message for message in messages if isinstance(message, AIMessage)]
@@ -206,6 +204,26 @@ def written_arguments(cut: str) -> str:
 def _given_id(index: int, number: int | str = "") -> str:
     """Return the id of a call without one, which no other message has; or how such ids begin."""
     return f"call_{index}_{number}"
+
+
+class _Nameless:
+    """The calls of a message that had no id, as long as they are not answered."""
+
+    def __init__(self, calls: Sequence[ToolCall]) -> None:
+        self._left = {call.id for call in calls}
+        self._in_order = deque([call.id for call in calls])
+        self._by_name: dict[str, deque[str]] = {}
+        for call in calls:
+            self._by_name.setdefault(call.name, deque()).append(call.id)
+
+    def answered(self, name: str | None) -> str:
+        """Return the id of the call of this name, or of the first one; "" if all are answered."""
+        for ids in (self._by_name.get(name or "", deque()), self._in_order):
+            while ids:
+                if (id := ids.popleft()) in self._left:
+                    self._left.remove(id)
+                    return id
+        return ""
 
 
 def _history_calls(message: AIMessage, index: int, answered: set[str]) -> list[ToolCall]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, NamedTuple, cast
 
 from langchain_starchat.schemas import class_of, json_schema
-from starchat import ChatOptions, Chunk, InvalidRequestError, Message, StarChat
+from starchat import ChatOptions, Chunk, InvalidRequestError, Limits, Message, StarChat
 from starchat.openai import read_response_format, read_tool_choice, read_tools, system_first
 
 
@@ -29,8 +29,12 @@ class ChatRequest(NamedTuple):
                 yield chunk
 
 
-def chat_request(dialogue: list[Message], arguments: Mapping[str, Any]) -> ChatRequest:
+def chat_request(
+    dialogue: list[Message], arguments: Mapping[str, Any], limits: Limits | None = None
+) -> ChatRequest:
     """Return the request for a dialogue and a call's arguments.
+
+    limits: of the schema, whose text becomes part of the dialogue.
 
     Raises InvalidRequestError for `tools`, a `tool_choice` or a `response_format` of no known form.
     """
@@ -45,6 +49,8 @@ def chat_request(dialogue: list[Message], arguments: Mapping[str, Any]) -> ChatR
     if options.get("json_schema") is not None:
         problem = "json_schema and response_format: expected one of them"
         raise InvalidRequestError(problem, param="json_schema")
+    if isinstance(schema, dict):
+        (limits or Limits()).check_schema("response_format", schema)
     enforced = {} if schema is True else json_schema(class_of(schema))
     options["json_schema"] = enforced or True
     may_call = bool(tools) and choice != "none"

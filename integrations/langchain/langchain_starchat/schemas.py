@@ -56,7 +56,12 @@ def _definition(where: str, tool: Any, strict: bool | None) -> dict[str, Any]:
         made = convert_to_openai_tool(tool) if function is None else {}
     except StarChatError:
         raise
-    except (AttributeError, TypeError, ValueError) as error:  # list[a class], a wrong docstring
+    except (
+        AttributeError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:  # list[a class], a wrong docstring
         problem = (
             f"{shown(tool)} cannot be read: {error!s:.400}; pass a function, a tool, a class with "
             "fields (of another type: a field of this type), or a dict"
@@ -211,4 +216,7 @@ def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:
     else:
         function = _definition("schema", schema, None)["function"]
         plain = {"description": function["description"], **function["parameters"]}
-    return closed_schema(untitled_schema(plain))
+    try:
+        return closed_schema(untitled_schema(plain))
+    except RecursionError:
+        raise InvalidRequestError.of("schema", "nested too deeply") from None

@@ -185,3 +185,22 @@ def test_a_function_message_answers_a_function_call() -> None:
     called, answered = to_starchat([asked, told])
     assert called["tool_calls"] == [starchat.ToolCall("add", "add", {"a": 7})]
     assert answered["tool_call_id"] == "add"
+
+
+def test_calls_with_the_same_id_get_short_ids_of_their_own() -> None:
+    blocks = [ToolCallBlock(tool_call_id="a", tool_name="f", tool_kwargs={})] * 300
+    (turn,) = to_starchat([ChatMessage(role="assistant", blocks=blocks)])
+    ids = [call.id for call in turn["tool_calls"]]  # type: ignore[union-attr]
+    assert len({*ids}) == 300
+    assert max(map(len, ids)) < 9
+
+
+def test_a_tool_beyond_the_bound_is_refused_by_name() -> None:
+    tool = {"name": "f", "parameters": {"enum": ["x" * 200]}}
+    llm = StarChat(limits={"tool_bytes": 99})  # type: ignore[arg-type]
+    with pytest.raises(
+        starchat.InvalidRequestError, match=r"tools\[0\] \('f'\): .*Limits.tool_bytes"
+    ):
+        llm.chat([ChatMessage("Hi")], tools=[tool])
+    with pytest.raises(starchat.InvalidRequestError, match="logprobs: expected at most 20, got 21"):
+        llm.chat([ChatMessage("Hi")], logprobs=21)

@@ -15,6 +15,7 @@ from langchain.agents.structured_output import (
     ProviderStrategy,
     ToolStrategy,
 )
+from langchain_core.messages import HumanMessage
 from langchain_core.tools import BaseTool, StructuredTool, tool
 from pydantic import BaseModel, Field, HttpUrl, Json, TypeAdapter
 from typing_extensions import NotRequired, TypedDict
@@ -209,3 +210,42 @@ def test_dicts_of_typing_are_read_as_far_as_they_can_be() -> None:
         assert "Looping cannot be read: Please use `typing_extensions.TypedDict`" in str(error)
     else:
         assert "$defs" in looping["function"]["parameters"]
+
+
+def repeated(n: int) -> dict[str, Any]:
+    """Return a schema that holds the same one 2^n times."""
+    schema: dict[str, Any] = {"type": "null"}
+    for _ in range(n):
+        schema = {"anyOf": [schema, schema]}
+    return schema
+
+
+def test_a_response_format_is_bounded_before_the_prompt_shows_it() -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": repeated(60)}}
+    error = "response_format: expected at most 1,048,576 bytes, got more than 1,048,576: make the"
+    with pytest.raises(ConstraintError, match=error):
+        ChatStarChat().invoke("Hi", response_format=form)
+    small = ChatStarChat(limits={"schema_bytes": 9})  # type: ignore[arg-type]
+    with pytest.raises(ConstraintError, match="expected at most 9 bytes, got more than 9"):
+        small.with_structured_output({"title": "a", "type": "null"}).invoke("Hi")
+
+
+def test_tools_are_bounded_and_shared_parts_read_once() -> None:
+    tool = {"title": "t", "properties": {"a": repeated(60)}}
+    llm = ChatStarChat().bind_tools([tool])  # at once
+    with pytest.raises(
+        InvalidRequestError, match=r"\('t'\): expected at most 1,048,576 bytes of t"
+    ):
+        llm.invoke("Hi")
+    few = ChatStarChat(limits={"tool_bytes": 9})  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match=r"Limits\.tool_bytes"):
+        few.get_num_tokens_from_messages([HumanMessage("Hi")], [{"title": "t", "properties": {}}])
+
+
+def test_what_is_nested_too_deeply_is_no_recursion_error() -> None:
+    deep: dict[str, Any] = {"title": "t", "properties": {}}
+    for _ in range(3000):
+        deep = {"title": "t", "properties": {"a": deep}}
+    for ask in (ChatStarChat().bind_tools, lambda given: json_schema(given[0])):
+        with pytest.raises(InvalidRequestError, match=r"recursion|nested too deeply"):
+            ask([deep])

@@ -7,6 +7,7 @@ other models leave in a history, thoughts are left out, and pictures and files a
 from __future__ import annotations
 
 import base64
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def to_starchat(messages: Sequence[ChatMessage]) -> list[Message]:
     for an id. Raises InvalidRequestError, also for what a human says that is no text.
     """
     turns = []
-    unanswered: list[tuple[str, ToolCall]] = []  # with the id that the caller knows
+    unanswered = _Unanswered([], [])
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         turn = _turn(where, message)
@@ -53,10 +54,10 @@ def to_starchat(messages: Sequence[ChatMessage]) -> list[Message]:
             calls = _calls(where, message)
             own = _with_own_ids(calls)
             turn["tool_calls"] = own
-            unanswered = [*zip([call.id for call in calls], own, strict=True)]
+            unanswered = _Unanswered(calls, own)
             turn["token_ids"] = message.additional_kwargs.get("token_ids") or ()  # checked there
         elif turn["role"] == "tool":
-            turn["tool_call_id"] = _answered(where, message, unanswered)
+            turn["tool_call_id"] = unanswered.answered(where, message)
         turns.append(turn)
     return system_first(turns)
 
@@ -135,27 +136,42 @@ def _in_openai_form(call: Any) -> Any:
 def _with_own_ids(calls: Sequence[ToolCall]) -> list[ToolCall]:
     """Return calls whose ids differ: some models give none, or the same to several."""
     own: dict[str, ToolCall] = {}
+    n_same: Counter[str] = Counter()
     for call in calls:
-        id = call.id
+        n_same[call.id] += 1
+        id = call.id if n_same[call.id] == 1 else f"{call.id}'{n_same[call.id]}"
         while id in own:
             id += "'"
         own[id] = ToolCall(id, call.name, call.arguments)
     return list(own.values())
 
 
-def _answered(where: str, message: ChatMessage, unanswered: list[tuple[str, ToolCall]]) -> str:
-    """Return the id of the call that a result answers, and take that from the unanswered ones."""
-    details: Mapping[str, Any] = message.additional_kwargs
-    given = details.get("tool_call_id") or details.get("name")
-    by_id = [i for i, (id, _) in enumerate(unanswered) if given == id]
-    # A call without an id has its tool's name as one: only such a call takes a result without.
-    without = [i for i, (id, c) in enumerate(unanswered) if given is None and id == c.name]
-    if found := by_id or without:
-        return unanswered.pop(found[0])[1].id
-    if given is None:
-        raise InvalidRequestError.of(
-            where,
-            "a tool message needs the id of the call that it answers, as "
-            "additional_kwargs['tool_call_id']",
-        )
-    return str(given)
+class _Unanswered:
+    """The calls of a message that have no results yet."""
+
+    def __init__(self, calls: Sequence[ToolCall], own: Sequence[ToolCall]) -> None:
+        """Take the calls as the caller knows them, and the same ones with ids of their own."""
+        self._by_id: dict[str, deque[str]] = {}
+        for call, renamed in zip(calls, own, strict=True):
+            self._by_id.setdefault(call.id, deque()).append(renamed.id)
+        # A call without an id has its tool's name as one: only such a call takes a result without.
+        self._without = deque([call.id for call in calls if call.id == call.name])
+
+    def answered(self, where: str, message: ChatMessage) -> str:
+        """Return the id of the call that a result answers."""
+        details: Mapping[str, Any] = message.additional_kwargs
+        given = details.get("tool_call_id") or details.get("name")
+        for known in [given] if given is not None else self._each_without():
+            if ids := self._by_id.get(known) if isinstance(known, str) else None:
+                return ids.popleft()
+        if given is None:
+            raise InvalidRequestError.of(
+                where,
+                "a tool message needs the id of the call that it answers, as "
+                "additional_kwargs['tool_call_id']",
+            )
+        return str(given)
+
+    def _each_without(self) -> Iterator[str]:
+        while self._without:
+            yield self._without.popleft()
