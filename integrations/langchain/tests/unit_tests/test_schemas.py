@@ -232,11 +232,9 @@ def test_a_response_format_is_bounded_before_the_prompt_shows_it() -> None:
 
 def test_tools_are_bounded_and_shared_parts_read_once() -> None:
     tool = {"title": "t", "properties": {"a": repeated(60)}}
-    llm = ChatStarChat().bind_tools([tool])  # at once
-    with pytest.raises(
-        InvalidRequestError, match=r"\('t'\): expected at most 1,048,576 bytes of t"
-    ):
-        llm.invoke("Hi")
+    defined = definitions([tool])  # at once
+    with pytest.raises(InvalidRequestError, match=r"\('t'\): expected at most 1,048,576 bytes of "):
+        check_tools(defined)
     few = ChatStarChat(limits={"tool_bytes": 9})  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match=r"Limits\.tool_bytes"):
         few.get_num_tokens_from_messages([HumanMessage("Hi")], [{"title": "t", "properties": {}}])
