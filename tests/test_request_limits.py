@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from starchat import InvalidRequestError, Limits, StarChat
+from starchat import ConstraintError, InvalidRequestError, Limits, StarChat
+from starchat.grammar.constraint import _MOST_WRITTEN, library
 
 BIG = range(40_000, 40_005)
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "sharing.md"
@@ -149,6 +150,12 @@ def test_definitions_that_double_are_not_written_out(nano: StarChat, n: int) -> 
     text = nano.render(QUESTION, [tool])
     assert ("$ref" in text) == (n == 64)
     assert len(text) < 20_000
+
+
+def test_the_core_compiles_as_much_as_schemas_are_written_out(nano: StarChat) -> None:
+    with pytest.raises(ConstraintError) as raised:
+        nano._engine.compile(library(), "regex", "a" * (_MOST_WRITTEN + 1))
+    assert raised.value.limit == _MOST_WRITTEN
 
 
 def test_an_operator_can_raise_and_lower_each_bound(nano: StarChat) -> None:

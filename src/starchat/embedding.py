@@ -124,15 +124,16 @@ def _has_room(submitted: Sequence[_PendingText], n_tokens: int) -> bool:
 def _named_texts(texts: Any) -> list[tuple[str, str]]:
     """Return each text with its name in errors."""
     if isinstance(texts, str):
-        named = [("texts", texts)]
-    elif isinstance(texts, Sequence) and not isinstance(texts, bytes):
-        named = [(f"texts[{index}]", text) for index, text in enumerate(texts)]
-    else:
-        raise unexpected("texts", "a string or a list of them", texts)
-    for name, text in named:
-        if not isinstance(text, str):
-            raise unexpected(name, "a string", text)
-        if not text:
-            problem = f"{name} is empty: an empty text has no embedding; leave it out"
-            raise InvalidRequestError(problem, param=name, limit=1, got=0)
-    return named
+        return [("texts", _checked("texts", texts))]
+    if isinstance(texts, Sequence) and not isinstance(texts, bytes):
+        return [(f"texts[{i}]", _checked(f"texts[{i}]", text)) for i, text in enumerate(texts)]
+    raise unexpected("texts", "a string or a list of them", texts)
+
+
+def _checked(name: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise unexpected(name, "a string", text)
+    if not text:
+        problem = f"{name} is empty: an empty text has no embedding; leave it out"
+        raise InvalidRequestError(problem, param=name, limit=1, got=0)
+    return text

@@ -66,7 +66,7 @@ class Limits:
             raise unexpected("limits", "starchat.Limits, or a dict of its fields", value)
         known = {field.name for field in fields(cls)}
         if unknown := value.keys() - known:
-            name = shown(min(unknown, key=shown))
+            name = shown(next(iter(unknown)))
             problem = f"limits has no field {name}: it has {', '.join(sorted(known))}"
             raise InvalidRequestError(problem, param="limits")
         return cls(**value)
