@@ -1005,7 +1005,7 @@ def test_a_schema_that_cannot_be_enforced_is_refused_and_its_tool_named(
 ) -> None:
     parameters = {"type": "object", "properties": {"x": schema}, "required": ["x"]}
     tools = [NOW, {"name": "bad", "parameters": parameters}]
-    for ask in (model.chat, model.stream_chat, model.astream_chat):
+    for ask in (model.chat, model.stream_chat, lambda *a, **k: asyncio.run(model.achat(*a, **k))):
         with pytest.raises(ConstraintError, match=sentence):
             ask(QUESTION, tools=tools)
     assert model.chat(QUESTION, tools=tools, tool_choice="now", max_tokens=4)  # not allowed

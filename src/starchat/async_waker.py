@@ -9,28 +9,21 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
-import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
 from . import _core
 from .errors import UnsupportedFeatureError
-from .threads import enough_threads
+from .worker import Job, Wakeable, start_thread, workers
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     import asyncio  # not at run time: it would double the time of `import starchat`
-
-
-class Wakeable(Protocol):
-    """A reader that waits in an event loop."""
-
-    def wake(self) -> None:
-        """Continue the reader; called from the waker's thread; must not wait.
-
-        After a MemoryError it is called again.
-        """
 
 
 class AsyncWaker:
@@ -41,16 +34,7 @@ class AsyncWaker:
         self.queue = queue or _core.ReadyQueue()
         self._keys = itertools.count(1)
         self._readers: WeakValueDictionary[int, Wakeable] = WeakValueDictionary()
-        self._thread: threading.Thread | None = None
-        gevent = sys.modules.get("gevent.monkey")
-        with enough_threads():
-            if gevent is not None and gevent.is_object_patched("threading", "_start_new_thread"):
-                # A Thread would be a greenlet, and its wait would stop every other one.
-                gevent.get_original("_thread", "start_new_thread")(self._run, ())
-            else:
-                thread = threading.Thread(target=self._run, name="starchat-waker", daemon=True)
-                thread.start()
-                self._thread = thread
+        self._thread = start_thread(self._run, "starchat-waker")
 
     def new_key(self) -> int:
         """Return a key to submit a sequence with."""
@@ -93,6 +77,47 @@ def running_loop() -> asyncio.AbstractEventLoop:
         remedy = "elsewhere call the other methods in a thread"
         example = "with trio: `await trio.to_thread.run_sync(model.complete, prompt)`"
         raise UnsupportedFeatureError(f"{problem}; {remedy}, {example}") from None
+
+
+class _Waiting:
+    """A task that waits for a worker."""
+
+    #: Strong references, as asyncio has only weak ones to tasks.
+    waiting: ClassVar[set[_Waiting]] = set()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.end = loop.create_future()
+        self.waiting.add(self)
+
+    def wake(self) -> None:
+        self.waiting.discard(self)
+        with suppress(RuntimeError):  # the loop was closed, and its tasks with it
+            self._loop.call_soon_threadsafe(self._resolve)
+
+    def _resolve(self) -> None:
+        if not self.end.done():
+            self.end.set_result(None)
+
+
+async def in_worker(call: Callable[[], T]) -> T:
+    """Return what a call returns that a worker thread makes, or raise what it raises."""
+    waiting = _Waiting(running_loop())
+
+    def run(job: Job[T]) -> T:
+        with workers.python:
+            return call()
+
+    job = Job(run, waiting)
+    try:
+        workers.submit(job)
+        await waiting.end
+    except BaseException:
+        job.cancel()
+        raise
+    finally:
+        waiting.waiting.discard(waiting)
+    return job.result()
 
 
 _lock = threading.Lock()

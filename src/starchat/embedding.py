@@ -13,10 +13,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core
-from .async_waker import AsyncWaker, running_loop, shared_waker
+from .async_waker import AsyncWaker, shared_waker
 from .engine_registry import EngineHandle, Progress
 from .errors import ContextLengthError, InvalidRequestError, unexpected
 from .partial_reply import PartialReply
+from .prompt_room import PromptRoom
 from .stream import AsyncStream, Stream
 from .text_stream import TextStream
 from .types import ModelInfo
@@ -44,36 +45,29 @@ class EmbeddingJob:
     def __init__(
         self, texts: Any, handle: EngineHandle, info: ModelInfo, progress: Progress | None
     ) -> None:
-        """Check the texts; `handle` keeps the engine open while they are computed."""
+        """Check and read the texts; `handle` keeps the engine open while they are computed."""
         import numpy as np  # here, because `import starchat` has no use for it
 
-        self._texts = _named_texts(texts)
+        named = _named_texts(texts)
         if not (progress is None or callable(progress)):
             raise unexpected("progress", "a function or None", progress)
         self._progress = progress
         self._handle = handle
         self._n_ctx = info.n_ctx
-        self._vectors = np.empty((len(self._texts), info.n_embd), np.float32)
+        self._prompts = [self._prompt(name, text) for name, text in named]
+        self._vectors = np.empty((len(named), info.n_embd), np.float32)
 
     def run(self) -> npt.NDArray[np.float32]:
         """Return the vectors, (n_texts, n_embd), once they are computed."""
-        prompts = [self._prompt(name, text) for name, text in self._texts]
-        with closing(self._submitted(prompts)) as computing:
+        with closing(self._submitted()) as computing:
             for pending in computing:
                 Stream(pending.reply).result()
         return self._vectors
 
     async def arun(self) -> npt.NDArray[np.float32]:
         """Return what run() returns, without blocking the event loop."""
-        from asyncio import sleep
-
-        running_loop()  # raises outside asyncio
-        prompts = []
-        for name, text in self._texts:
-            prompts.append(self._prompt(name, text))
-            await sleep(0)
         waker = shared_waker()
-        with closing(self._submitted(prompts, waker)) as computing:
+        with closing(self._submitted(waker)) as computing:
             for pending in computing:
                 stream = AsyncStream(pending.reply)
                 waker.attach(pending.key, stream)
@@ -81,7 +75,9 @@ class EmbeddingJob:
         return self._vectors
 
     def _prompt(self, name: str, text: str) -> list[int]:
-        ids = self._handle.engine.tokenizer.encode(text)
+        tokenizer = self._handle.engine.tokenizer
+        PromptRoom(tokenizer, self._n_ctx, name).take(len(text))
+        ids = tokenizer.encode(text)
         if (excess := len(ids) - self._n_ctx) > 0:
             problem = f"{name} has {len(ids):,} tokens, the context holds {self._n_ctx:,}"
             remedy = f"shorten it by {excess:,}, or split it"
@@ -89,10 +85,9 @@ class EmbeddingJob:
             raise ContextLengthError(text, param=name, limit=self._n_ctx, got=len(ids))
         return ids
 
-    def _submitted(
-        self, prompts: Sequence[list[int]], waker: AsyncWaker | None = None
-    ) -> Generator[_PendingText, None, None]:
+    def _submitted(self, waker: AsyncWaker | None = None) -> Generator[_PendingText, None, None]:
         """Yield the texts in order; the caller waits for each before it asks for the next."""
+        prompts = self._prompts
         waiting, submitted = deque(prompts), deque[_PendingText]()
         try:
             for row in range(len(prompts)):

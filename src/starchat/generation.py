@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from . import _core
@@ -20,12 +21,15 @@ from .engine_registry import EngineHandle
 from .errors import ContextLengthError, InvalidRequestError, unexpected
 from .grammar.constraint import Constraint
 from .infill import infill_end_ids
-from .partial_reply import PartialReply
+from .partial_reply import PartialReplies, PartialReply
+from .request_size import is_small
 from .sampling import CONSTRAINTS, OF_CHATS, OF_REQUESTS, SamplingParams
-from .stream import AsyncStream, Stream
+from .stream import AsyncStream, Stream, Submitted
 from .text_stream import StopStrings, TextStream
+from .worker import Job, workers
 
 MOST_REPLIES = 1024  # of one request
+MOST_AT_ONCE = 64  # of them that an event loop submits by the way
 
 
 class Generation:
@@ -38,12 +42,12 @@ class Generation:
         options: Mapping[str, Any],
         tools: Toolbox | None = None,
     ) -> None:
-        """Check a call's keywords; compile its constraint, or the form of calls.
+        """Check a call's keywords.
 
         With tools and a JSON Schema, the reply is calls or JSON. The model decides as it does
         without the schema: JSON takes the place of every reply that does not begin with a call.
 
-        Raises InvalidRequestError, ConstraintError, and UnsupportedFeatureError without llguidance.
+        Raises InvalidRequestError, and ConstraintError for what cannot be a constraint.
         """
         others = (*CONSTRAINTS, *OF_REQUESTS, *(OF_CHATS if tools else ()))
         sampling = {name: value for name, value in options.items() if name not in others}
@@ -60,32 +64,41 @@ class Generation:
         if not (self.report is None or callable(self.report)):
             raise unexpected("prompt_progress", "a function or None", self.report)
         constraint = Constraint.from_options(options, handle.limits)
-        self.json: _core.Grammar | None = None  # of replies that do not begin with a call
+        self._json: Constraint | None = None  # of replies that do not begin with a call
         if constraint and tools and tools.allowed:
             if constraint.keyword != "json_schema":
                 name = constraint.keyword
                 problem = f"{name} and tools: expected one of them, or tool_choice='none'"
                 raise InvalidRequestError(f"{problem}, or json_schema beside tools", param=name)
             if tools.choice == "auto":
-                self.json = constraint.compile(handle.engine)
+                self._json = constraint
                 self.tools = replace(tools, choice="any")
             constraint = None
-        form = constraint or self.tools
-        self.grammar = form.compile(handle.engine) if form else None
+        self._form = constraint or self.tools
+        self.grammar: _core.Grammar | None = None
+        self.json: _core.Grammar | None = None
+
+    def compile(self) -> None:
+        """Compile the constraint, or the form of calls, which may take seconds.
+
+        Raises ConstraintError, and UnsupportedFeatureError without llguidance.
+        """
+        engine = self.handle.engine
+        self.json = self._json.compile(engine) if self._json else None
+        self.grammar = self._form.compile(engine) if self._form else None
 
     def stream(self) -> Stream:
         """Start the replies and return what reads them."""
+        self.compile()
         ready = _core.ReadyQueue() if self.n > 1 or self.report else None
         return Stream(*self._submit(ready, range(self.n)), ready=ready, report=self.report)
 
-    def astream(self) -> AsyncStream:
-        """Start the replies and return what reads them in an event loop."""
+    def submit(self) -> Submitted:
+        """Start the replies for an AsyncStream, once they are compiled."""
         waker = shared_waker()
         keys = [waker.new_key() for _ in range(self.n)]
-        stream = AsyncStream(*self._submit(waker.queue, keys), report=self.report)
-        for key in keys:
-            waker.attach(key, stream)
-        return stream
+        replies = PartialReplies([*self._submit(waker.queue, keys)], self.report)
+        return Submitted(replies, keys)
 
     def _submit(
         self, ready: _core.ReadyQueue | None, keys: Sequence[int]
@@ -124,6 +137,37 @@ class Generation:
         if not self.params.ignore_eos:
             ids += STARCHAT.reply_end_ids(tokenizer) + infill_end_ids(self.prompt, tokenizer)
         return ids
+
+
+def astream(
+    generation: Callable[[], Generation], options: Mapping[str, Any], *given: object
+) -> AsyncStream:
+    """Start what a call asks for, and return what reads it in an event loop.
+
+    generation: checks the call. Where that may take long, by its options and what else was given to
+    it, or where a grammar is compiled, a worker does it.
+    """
+    stream = AsyncStream()
+    n = options.get("n")
+    is_few = n is None or (isinstance(n, int) and n <= MOST_AT_ONCE)
+    has_grammar = any(options.get(name) is not None for name in (*CONSTRAINTS, "tools"))
+    if is_few and not has_grammar and is_small(options, *given):
+        asked = generation()
+        asked.compile()  # nothing, by what is small
+        stream.read(asked.submit())
+    else:
+        stream.prepare(partial(_prepared, generation))
+    return stream
+
+
+def _prepared(generation: Callable[[], Generation], job: Job[Submitted]) -> Submitted:
+    with workers.python:
+        asked = generation()
+    if job.is_wanted:
+        asked.compile()
+    if job.is_wanted:
+        return asked.submit()
+    return Submitted(PartialReplies(()), ())
 
 
 def _fresh_seed() -> int:

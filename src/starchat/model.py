@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
-from .chat.framed_prompt import read_prompt
+from .async_waker import in_worker, running_loop
+from .chat.framed_prompt import least_characters, read_prompt
 from .chat.messages import check_begun, check_messages
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
@@ -20,11 +22,13 @@ from .checks import check_allow_special, check_flag, check_token_ids
 from .embedding import EmbeddingJob
 from .engine_registry import EngineHandle, EngineSettings, acquire_engine
 from .errors import FileAccessError, InvalidRequestError, unexpected
-from .generation import Generation
+from .generation import Generation, astream
 from .infill import infill_prompt
 from .limits import Limits
 from .model_path import model_path
 from .progress import LoadingBar
+from .prompt_room import PromptRoom
+from .request_size import is_small
 from .sampling import ChatOptions, ReplyOptions
 from .stream import AsyncStream, Stream
 from .types import Completion, Messages, ModelInfo
@@ -151,8 +155,7 @@ class StarChat:
         ...     print(chunk.text, end="", flush=True)
         Hello...
         """
-        tools = Toolbox.from_options(options, self._handle.limits)
-        return self._stream(self._chat_prompt(messages, tools, options), options, tools)
+        return self._chat(messages, options).stream()
 
     async def achat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Completion:
         """Return the assistant's next reply; cancelling the task ends it.
@@ -167,6 +170,10 @@ class StarChat:
     def astream_chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncStream:
         """Return the assistant's next reply as it is written, for `async for`; not a coroutine.
 
+        This call raises what is wrong with a short request without tools and constraints. Others
+        are prepared in a thread, so that the event loop goes on: `await stream.submitted()` and the
+        first chunk raise what is wrong with them. Leave what was given unchanged until then.
+
         >>> import asyncio
         >>> async def answer(dialogue):
         ...     async for chunk in StarChat.load().astream_chat(dialogue, temperature=0):
@@ -174,8 +181,7 @@ class StarChat:
         >>> asyncio.run(answer([{"role": "user", "content": "Hello"}]))
         Hello...
         """
-        tools = Toolbox.from_options(options, self._handle.limits)
-        return self._astream(self._chat_prompt(messages, tools, options), options, tools)
+        return astream(partial(self._chat, messages, options), options, messages)
 
     def count_tokens(
         self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None
@@ -245,7 +251,7 @@ class StarChat:
         >>> sum(len(chunk.token_ids) for chunk in stream)
         8
         """
-        return self._stream(self._prompt(prompt, allow_special), options)
+        return self._complete(prompt, allow_special, options).stream()
 
     async def acomplete(
         self,
@@ -272,7 +278,7 @@ class StarChat:
         allow_special: bool | Sequence[str] | None = None,
         **options: Unpack[ReplyOptions],
     ) -> AsyncStream:
-        """Return how a text goes on, as it is written, for `async for`; not a coroutine.
+        """Return how a text goes on, as it is written, for `async for`; errors as astream_chat.
 
         >>> import asyncio
         >>> async def n_tokens(prompt):
@@ -281,7 +287,8 @@ class StarChat:
         >>> asyncio.run(n_tokens("def add(a, b):"))
         8
         """
-        return self._astream(self._prompt(prompt, allow_special), options)
+        complete = partial(self._complete, prompt, allow_special, options)
+        return astream(complete, options, prompt, allow_special)
 
     # ---- the middle of a text ---------------------------------------------------------------
 
@@ -303,7 +310,7 @@ class StarChat:
         >>> for chunk in starcoder.stream_infill("def add(a, b):", "\n"):  # doctest: +SKIP
         ...     print(chunk.text, end="", flush=True)
         """
-        return self._stream(self._infill_prompt(prefix, suffix), options)
+        return self._infill(prefix, suffix, options).stream()
 
     async def ainfill(
         self, prefix: str, suffix: str, **options: Unpack[ReplyOptions]
@@ -317,12 +324,12 @@ class StarChat:
     def astream_infill(
         self, prefix: str, suffix: str, **options: Unpack[ReplyOptions]
     ) -> AsyncStream:
-        r"""Return what belongs between two texts, for `async for`; not a coroutine.
+        r"""Return what belongs between two texts, for `async for`; errors as astream_chat.
 
         >>> async for chunk in starcoder.astream_infill("def add(a, b):", "\n"):  # doctest: +SKIP
         ...     print(chunk.text, end="", flush=True)
         """
-        return self._astream(self._infill_prompt(prefix, suffix), options)
+        return astream(partial(self._infill, prefix, suffix, options), options, prefix, suffix)
 
     # ---- tokens -----------------------------------------------------------------------------
 
@@ -369,6 +376,7 @@ class StarChat:
         """
         import numpy  # noqa: F401  (the core would import it, too late while Python is ending)
 
+        self._room("token_ids").check_list(token_ids)
         ids = check_token_ids("token_ids", token_ids)
         try:
             return self._engine.logits(ids)
@@ -406,7 +414,9 @@ class StarChat:
         >>> asyncio.run(StarChat.load().aembed("sort a list")).shape[0]
         1
         """
-        return await EmbeddingJob(texts, self._handle, self.info, progress).arun()
+        running_loop()  # raises outside asyncio
+        prepared = partial(EmbeddingJob, texts, self._handle, self.info, progress)
+        return await (prepared() if is_small(texts) else await in_worker(prepared)).arun()
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -451,15 +461,37 @@ class StarChat:
 
     # ---- internals -----------------------------------------------------------------------------
 
+    def _chat(self, messages: Messages, options: Mapping[str, Any]) -> Generation:
+        tools = Toolbox.from_options(options, self._handle.limits)
+        prompt = self._chat_prompt(messages, tools, options)
+        return Generation(self._handle, prompt, options, tools)
+
+    def _complete(
+        self,
+        prompt: str | Sequence[int],
+        allow_special: bool | Sequence[str] | None,
+        options: Mapping[str, Any],
+    ) -> Generation:
+        return Generation(self._handle, self._prompt(prompt, allow_special), options)
+
+    def _infill(self, prefix: str, suffix: str, options: Mapping[str, Any]) -> Generation:
+        texts = _text("prefix", prefix), _text("suffix", suffix)
+        self._room("prompt").take(len(prefix) + len(suffix), 3)
+        prompt = infill_prompt(*texts, self._engine.tokenizer, self.info.file)
+        return Generation(self._handle, prompt, options)
+
     @property
     def _engine(self) -> _core.Engine:
         return self._handle.engine
+
+    def _room(self, name: str, param: str = "") -> PromptRoom:
+        return PromptRoom(self._engine.tokenizer, self.info.n_ctx, name, param)
 
     def _chat_prompt(
         self, messages: Messages, tools: Toolbox, options: Mapping[str, Any] | None = None
     ) -> list[int]:
         options = options or {}
-        turns = check_messages(messages, tools)
+        turns = check_messages(messages, tools, room=self._room("prompt", "messages"))
         begun = options.get("continue_final_message")
         goes_on = begun is not None and check_flag("continue_final_message", begun)
         if goes_on:
@@ -469,25 +501,14 @@ class StarChat:
     def _prompt(
         self, prompt: str | Sequence[int], allow_special: bool | Sequence[str] | None
     ) -> Sequence[int]:
+        room = self._room("prompt")
         if isinstance(prompt, str):
+            room.take(least_characters(prompt))
             return self.tokenize_prompt(prompt, allow_special)
         if allow_special is not None:
             check_allow_special(allow_special)
+        room.check_list(prompt)
         return check_token_ids("prompt", prompt, "a string or a list of token ids")
-
-    def _infill_prompt(self, prefix: str, suffix: str) -> list[int]:
-        texts = _text("prefix", prefix), _text("suffix", suffix)
-        return infill_prompt(*texts, self._engine.tokenizer, self.info.file)
-
-    def _stream(
-        self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
-    ) -> Stream:
-        return Generation(self._handle, prompt, options, tools).stream()
-
-    def _astream(
-        self, prompt: Sequence[int], options: Mapping[str, Any], tools: Toolbox | None = None
-    ) -> AsyncStream:
-        return Generation(self._handle, prompt, options, tools).astream()
 
 
 def _text(name: str, value: Any) -> str:

@@ -122,8 +122,7 @@ class PartialReply:
         """Return the whole reply, once ended."""
         last = self._chunks[-1] if self._chunks else None
         if last is None or last.finish_reason is None or last.usage is None:
-            problem = "this stream was closed before its end: it has no result"
-            raise InvalidRequestError(problem, code="stream_closed")
+            raise _closed()
         return Completion(
             "".join([chunk.text for chunk in self._chunks]),
             tuple([id for chunk in self._chunks for id in chunk.token_ids]),
@@ -155,7 +154,7 @@ class PartialReply:
 
 
 class PartialReplies:
-    """The replies of one request, and how far their prompt is."""
+    """The replies of one request, and how far their prompt is; none before they are submitted."""
 
     def __init__(
         self,
@@ -175,6 +174,8 @@ class PartialReplies:
     @property
     def prompt_progress(self) -> tuple[int, int]:
         """Tokens of the prompt that are done, and all of them."""
+        if not self.all:
+            return 0, 0
         done = max(reply.tokens.counts.prompt_done for reply in self.all)  # one computes for all
         return done, self.all[0].n_prompt_tokens
 
@@ -197,6 +198,8 @@ class PartialReplies:
 
     def completion(self) -> Completion:
         """Return the whole replies, once ended."""
+        if not self.all:
+            raise _closed()
         first, *others = [reply.completion() for reply in self.all]
         return replace(first, others=tuple(others)) if others else first
 
@@ -204,3 +207,8 @@ class PartialReplies:
         """End the sequences that have not ended."""
         for reply in self.all:
             reply.close()
+
+
+def _closed() -> InvalidRequestError:
+    problem = "this stream was closed before its end: it has no result"
+    return InvalidRequestError(problem, code="stream_closed")

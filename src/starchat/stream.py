@@ -5,19 +5,23 @@ Closing or dropping either ends the sequence within one step of the engine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from inspect import isawaitable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from . import _core
-from .async_waker import running_loop
+from .async_waker import running_loop, shared_waker
 from .errors import StarChatError
 from .partial_reply import PartialReplies, PartialReply
 from .types import Chunk, Completion
+from .worker import Job, workers
 
 if TYPE_CHECKING:
     import asyncio  # not at run time: it would double the time of `import starchat`
+
+
+T = TypeVar("T")
 
 
 class Stream(Iterator[Chunk]):
@@ -108,8 +112,19 @@ class Stream(Iterator[Chunk]):
         return self._replies.completion()
 
 
+class Submitted(NamedTuple):
+    """Replies that the engine works on, and the waker's keys of their news."""
+
+    replies: PartialReplies
+    keys: Sequence[int]
+
+
 class AsyncStream(AsyncIterator[Chunk]):
     """The chunks of a reply, as they come, for one task; cancelling it ends the reply.
+
+    A long prompt, tools and constraints are prepared in a thread, which reads what was given until
+    the first chunk comes. Errors of such a request are raised by submitted(), or where the stream
+    is first read; those of others by the call that made the stream.
 
     >>> import asyncio
     >>> from starchat import StarChat
@@ -132,10 +147,26 @@ class AsyncStream(AsyncIterator[Chunk]):
         self._replies = PartialReplies(replies, report)
         self._turn = 0  # index of the reply that is looked at next
         self._waiter: asyncio.Future[None] | None = None
+        self._job: Job[Submitted] | None = None  # until it is submitted
+
+    def read(self, submitted: Submitted) -> None:
+        """Read these replies; for the thread that made the stream, or that reads it."""
+        self._replies = submitted.replies
+        for key in submitted.keys:
+            shared_waker().attach(key, self)
+
+    def prepare(self, submit: Callable[[Job[Submitted]], Submitted]) -> None:
+        """Have a worker submit what is read; dropping or closing the stream before ends it."""
+        shared_waker()  # a worker must not be the first to need it: gevent's locks
+        self._job = Job(submit, self)
+        workers.submit(self._job)
 
     @property
     def prompt_progress(self) -> tuple[int, int]:
-        """Tokens of the prompt that are done, cached ones included, and all; for any thread."""
+        """Tokens of the prompt that are done, cached ones included, and all; for any thread.
+
+        (0, 0) while a thread prepares the request.
+        """
         return self._replies.prompt_progress
 
     def wake(self) -> None:
@@ -146,35 +177,69 @@ class AsyncStream(AsyncIterator[Chunk]):
             try:  # from here on the loop holds the waiter
                 waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
             except RuntimeError:  # the loop was closed, and its tasks with it
-                self._replies.close()
+                self._close()
+
+    def _close(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            job.cancel()
+        self._replies.close()
+
+    async def submitted(self) -> None:
+        """Wait until the request is prepared and the engine has it; raise what is wrong with it.
+
+        Reading the stream does this too.
+        """
+        await self._alone(self._submitted)
 
     async def __anext__(self) -> Chunk:
-        """Wait for the next chunk; errors as those of Stream."""
-        from asyncio import sleep
+        """Wait for the next chunk; errors as those of Stream, and of submitted()."""
+        return await self._alone(self._next)
 
-        replies = self._replies
+    async def _alone(self, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Read as the only reader; whatever ends the reading early ends the reply."""
         if self._waiter is not None:
             raise RuntimeError("this stream is already being read by another task")
-        loop = running_loop()
-        self._waiter = loop.create_future()
+        self._waiter = running_loop().create_future()
         try:
-            await sleep(0)  # lets other tasks run, however far ahead the engine is
-            while not replies.ended:
-                if isawaitable(reported := replies.progress()):
-                    await reported
-                if chunk := self._next_chunk():
-                    return chunk
-                if not replies.ended:
-                    self._waiting.add(self)
-                    await self._waiter
-                # Before the next look, so that news in between are not missed.
-                self._waiter = loop.create_future()
+            return await read()
+        except StopAsyncIteration:
+            raise
         except BaseException:  # the task was cancelled, or the engine failed
-            replies.close()
+            self._close()
             raise
         finally:
             self._waiter = None
             self._waiting.discard(self)
+
+    async def _wait(self, waiter: asyncio.Future[None]) -> None:
+        self._waiting.add(self)
+        await waiter
+
+    async def _submitted(self) -> None:
+        while (job := self._job) is not None and (waiter := self._waiter):
+            if job.is_done:
+                self._job = None
+                self.read(job.result())
+            else:
+                await self._wait(waiter)
+            self._waiter = waiter.get_loop().create_future()
+
+    async def _next(self) -> Chunk:
+        from asyncio import sleep
+
+        await sleep(0)  # lets other tasks run, however far ahead the engine is
+        await self._submitted()
+        replies = self._replies
+        while not replies.ended and (waiter := self._waiter):
+            if isawaitable(reported := replies.progress()):
+                await reported
+            if chunk := self._next_chunk():
+                return chunk
+            if not replies.ended:
+                await self._wait(waiter)
+            # Before the next look, so that news in between are not missed.
+            self._waiter = waiter.get_loop().create_future()
         raise StopAsyncIteration
 
     def _next_chunk(self) -> Chunk | None:
@@ -189,7 +254,7 @@ class AsyncStream(AsyncIterator[Chunk]):
 
     async def aclose(self) -> None:
         """End the reply here; harmless when it has ended."""
-        self._replies.close()
+        self._close()
         self.wake()
 
     async def __aenter__(self) -> AsyncStream:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from .. import _core
 from ..errors import ControlTokenWarning
 from ..infill import FIM_SPELLINGS
+from ..prompt_room import n_kept
 from .template import STARCHAT
 
 _SYSTEM, _ASSISTANT, _END = STARCHAT.roles["system"], STARCHAT.roles["assistant"], STARCHAT.end
@@ -85,6 +86,11 @@ def read_prompt(
             "you trust, and allow_special=False for text; pass a dialogue to chat(), as messages"
         )
     return _encode(prompt, False, tokenizer)
+
+
+def least_characters(prompt: str) -> int:
+    """Return a number of characters that read_prompt() reads at least, without reading them."""
+    return n_kept(prompt, dropped=_MARK)
 
 
 def _encode(

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..checks import check_list, check_token_ids
 from ..errors import InvalidRequestError, shown, shown_first, unexpected
+from ..prompt_room import PromptRoom
 from ..types import Messages, ToolCall
 from .tools import Toolbox, call_line, plain_text, reply_text, result_line
 
@@ -35,7 +36,11 @@ class Turn:
 
 
 def check_messages(
-    messages: Messages, tools: Toolbox | None = None, *, part: bool = False
+    messages: Messages,
+    tools: Toolbox | None = None,
+    *,
+    part: bool = False,
+    room: PromptRoom | None = None,
 ) -> list[Turn]:
     """Return the turns of a dialogue, with the one system turn first, empty where none is given.
 
@@ -46,7 +51,7 @@ def check_messages(
     A `part` of a dialogue, in any order, is to be counted: results may lack their calls, and system
     messages may stand anywhere.
 
-    Raises InvalidRequestError.
+    Raises InvalidRequestError, and ContextLengthError for what cannot fit into the `room`.
 
     >>> [turn.role for turn in check_messages([{"role": "user", "content": "Hi"}])]
     ['system', 'user']
@@ -64,6 +69,8 @@ def check_messages(
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         role, content = _check_message(where, message)
+        if room:
+            _take(room, role, content, message)
         if role == "tool":
             open_calls.answer(where, message, content)
             continue
@@ -138,6 +145,17 @@ def _check_message(where: str, message: Any) -> tuple[str, str]:
             )
             raise InvalidRequestError.of(where, problem, key, code="unknown_parameter")
     return role, content
+
+
+def _take(room: PromptRoom, role: str, content: str, message: Mapping[str, Any]) -> None:
+    """Take room before anything is done that takes longer for a longer message."""
+    n_control = 2 if role in ("user", "assistant") else 0  # others may be joined to one turn
+    room.take(len(content), n_control)
+    if role == "assistant":
+        room.check_list(message.get("token_ids", ()))
+        for call in calls if isinstance(calls := message.get("tool_calls"), (list, tuple)) else ():
+            arguments = call.get("arguments") if isinstance(call, Mapping) else None
+            room.take_json(call.arguments if isinstance(call, ToolCall) else arguments)
 
 
 def _missing(where: str, key: str) -> InvalidRequestError:

@@ -244,7 +244,7 @@ class StarChat(ModelSettings, ParsablePredictions):
     ) -> ChatResponseAsyncGen:
         """Stream the reply to a dialogue; a wrong request raises at the call, not in the stream."""
         request = self._chat(messages, kwargs)
-        stream = request.submit_stream(await self._aengine(), "a")
+        stream = await request.asubmit_stream(await self._aengine())
         return responses_async(request.response, request.reply, stream)
 
     @llm_completion_callback()
@@ -279,7 +279,7 @@ class StarChat(ModelSettings, ParsablePredictions):
     ) -> CompletionResponseAsyncGen:
         """Stream the answer; a wrong request raises at the call, not in the stream."""
         request = self._complete(prompt, formatted, kwargs)
-        stream = request.submit_stream(await self._aengine(), "a")
+        stream = await request.asubmit_stream(await self._aengine())
         return responses_async(completion_response, request.reply, stream)
 
     # ---- tools ------------------------------------------------------------------------------
@@ -417,6 +417,12 @@ class _Request(NamedTuple):
         if progress := progress_events():
             options = {"prompt_progress": progress, **options}
         return getattr(engine, f"{way}stream_{self.method}")(self.content, **options)
+
+    async def asubmit_stream(self, engine: starchat.StarChat) -> Any:
+        """Return the stream once its request is checked."""
+        stream = self.submit_stream(engine, "a")
+        await stream.submitted()
+        return stream
 
     def submit_stream(self, engine: starchat.StarChat, way: Literal["", "a"] = "") -> Any:
         """Return the same for a stream of responses, which the call's decorator closes."""

@@ -1,0 +1,83 @@
+"""Refuses prompts that cannot fit before they are read: by the lengths of their texts alone.
+
+A token has so many bytes at most, so a text of so many characters has so many tokens at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+
+from . import _core
+from .errors import ContextLengthError
+
+
+class PromptRoom:
+    """What a context still holds, as parts of a prompt are taken.
+
+    >>> from starchat import StarChat
+    >>> model = StarChat.load()
+    >>> room = PromptRoom(model._engine.tokenizer, model.info.n_ctx, "prompt")
+    >>> room.take(1_000_000)
+    Traceback (most recent call last):
+    starchat.errors.ContextLengthError: prompt has at least 47,620 tokens, the context ...
+    """
+
+    def __init__(self, tokenizer: _core.Tokenizer, n_ctx: int, name: str, param: str = "") -> None:
+        """Begin an empty prompt; `name` and `param` are its in errors."""
+        self._least_ids = tokenizer.least_ids
+        self._n_ctx = n_ctx
+        self._name = name
+        self._param = param or name
+        self._n_characters = self._n_ids = 0
+
+    def take(self, n_characters: int, n_ids: int = 0) -> None:
+        """Take a part; raise ContextLengthError where the parts cannot fit together."""
+        self._n_characters += n_characters
+        self._n_ids += n_ids
+        least = self._n_ids + self._least_ids(self._n_characters)
+        if least > self._n_ctx:
+            raise self._too_long(f"at least {least:,}", least)
+
+    def take_json(self, value: object) -> None:
+        """Take a value that is written as JSON: a character each, and those of its texts."""
+        left = [value]
+        while left:
+            value = left.pop()
+            self.take(1 + (len(value) if isinstance(value, str) else 0))
+            if isinstance(value, Mapping):
+                self.take(len(value))
+                left += [*value, *value.values()]
+            elif isinstance(value, (list, tuple)):
+                self.take(len(value))
+                left += value
+
+    def check_list(self, ids: object) -> None:
+        """Raise ContextLengthError for a list of token ids that is too long, whatever is in it."""
+        if isinstance(ids, Sized) and not isinstance(ids, (str, bytes, Mapping)):
+            n_ids = len(ids)
+            if n_ids > self._n_ctx:
+                raise self._too_long(f"{n_ids:,}", n_ids)
+
+    def _too_long(self, count: str, n_ids: int) -> ContextLengthError:
+        excess = n_ids - self._n_ctx
+        least = "at least " if count.startswith("at") else ""
+        problem = f"{self._name} has {count} tokens, the context holds {self._n_ctx:,}"
+        text = f"{problem}: shorten it by {least}{excess:,}"
+        return ContextLengthError(text, param=self._param, limit=self._n_ctx, got=n_ids)
+
+
+def n_kept(text: str, dropped: Sequence[str] = ()) -> int:
+    """Return the characters of a text, or fewer: without white space before it, and some signs.
+
+    Looks at a million at a time, so that no call holds the GIL for long.
+    """
+    step = 1 << 20
+    start = 0
+    while start < len(text) and not (piece := text[start : start + step].lstrip()):
+        start += step
+    n = len(text) - start
+    if start < len(text):
+        n -= len(text[start : start + step]) - len(piece)
+    for sign in dropped:
+        n -= sum(text.count(sign, i, i + step) for i in range(0, len(text), step))
+    return max(0, n)
