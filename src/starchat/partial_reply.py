@@ -140,8 +140,11 @@ class PartialReply:
         return replace(pieces[0], arguments=written) if pieces else None
 
     def close(self) -> None:
-        """End the sequence, if it has not ended."""
-        self.closed = True
+        """End the sequence, if it has not ended, and free what was read of it."""
+        if not self.ended:
+            self.closed = True
+            self._chunks.clear()
+            self._pending.clear()
         self.tokens.cancel()
 
     def __del__(self) -> None:
