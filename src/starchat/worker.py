@@ -16,7 +16,7 @@ from contextvars import copy_context
 from typing import Any, Generic, Protocol, TypeVar, cast
 from weakref import ref
 
-from .errors import ForkError, OutOfMemoryError
+from .errors import ForkError
 from .threads import enough_threads
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ class Workers:
             self._n_threads += 1
         try:
             start_thread(self._run, "starchat-worker")
-        except OutOfMemoryError:
+        except MemoryError:
             with self._lock:
                 self._n_threads -= 1
                 if self._n_threads == 0:  # else another thread will come to it
