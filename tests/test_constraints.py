@@ -402,6 +402,15 @@ def test_stop_tokens_and_strings_still_end_the_reply(tiny: StarChat) -> None:
     assert reply.text == "aa"
 
 
+def test_a_choice_may_have_thousands_of_texts(tiny: StarChat) -> None:
+    for texts in (
+        [f"{n} a" for n in range(5000)],
+        ["", "a", "ab\x7f", *[f"a{n}" for n in range(2000)]],
+    ):
+        replies = tiny.complete("x", choice=texts, n=8, temperature=3.0, top_k=0, top_p=1.0, seed=1)
+        assert {reply.text for reply in replies.choices} <= {*texts}
+
+
 def test_a_ban_on_the_only_token_that_may_come_is_an_error(tiny: StarChat) -> None:
     banned = {id: -float("inf") for id in tiny.tokenize("def")}
     with pytest.raises(InvalidRequestError, match="mask every token that the constraint allows"):

@@ -136,7 +136,9 @@ def _choice(value: object, bounds: Limits) -> str:
     if len(value) > most or json_size(list(value), most) > most:
         raise bounds.too_large("choice", remedy="give fewer or shorter texts")
     texts = [_text(f"choice[{index}]", text, bounds) for index, text in enumerate(value)]
-    return "start: " + " | ".join(map(json.dumps, texts))  # in ASCII: Lark takes no raw U+007F
+    listed = " | ".join(map(json.dumps, texts))  # in ASCII: Lark takes no raw U+007F
+    # llguidance's parser follows at most 2,000 alternatives at a time, its lexer any number.
+    return f"start: {listed}" if len(texts) <= 1000 else f"start: TEXT\nTEXT: {listed}"
 
 
 def _lark(text: str) -> str:
