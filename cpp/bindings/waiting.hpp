@@ -1,5 +1,6 @@
 // Waiting without the GIL, so that Ctrl-C works and the interpreter can always end.
 #pragma once
+#include <pthread.h>
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
@@ -32,11 +33,10 @@ class GilReleased {
     call();
   }
 
-  // Called by the thread that ends the interpreter. Threads that wait for the GIL get it first. The
-  // wait is limited, because after a fork the count may include threads of the parent.
+  // Called by the thread that ends the interpreter, once or more. Threads that wait for the GIL get
+  // it first, unless others keep it for a second.
   static void keep_other_threads_out() {
     ending_thread_ = std::this_thread::get_id();
-    is_ending_ = true;
     const GilReleased released;
     for (int i = 0; i < 1000 && n_returning_ > 0; ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -45,7 +45,8 @@ class GilReleased {
  private:
   void take() {
     ++n_returning_;
-    if (is_ending_ && std::this_thread::get_id() != ending_thread_) {
+    const std::thread::id ending = ending_thread_;
+    if (ending != std::thread::id() && ending != std::this_thread::get_id()) {
       --n_returning_;
       for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
     }
@@ -55,8 +56,14 @@ class GilReleased {
 
   PyThreadState* state_;
   inline static std::atomic<int> n_returning_ = 0;  // threads that are about to take the GIL
-  inline static std::atomic<bool> is_ending_ = false;
-  inline static std::thread::id ending_thread_;
+  // The thread that ends the interpreter; none before. Atomic, because every CloseAtExit sets it.
+  inline static std::atomic<std::thread::id> ending_thread_ = std::thread::id();
+
+  // A forked child has none of the threads that are counted, and its interpreter does not end.
+  [[maybe_unused]] inline static const int at_fork_ = pthread_atfork(nullptr, nullptr, [] {
+    n_returning_ = 0;
+    ending_thread_ = std::thread::id();
+  });
 };
 
 // Tells a Python function, or None, how far work without the GIL is, and lets Ctrl-C end the work.
