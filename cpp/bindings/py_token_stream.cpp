@@ -53,13 +53,18 @@ PyReadyQueue::PyReadyQueue() : queue_(std::make_shared<ReadyQueue>()) {
 
 // Keys that there is no memory to return are for the next call: no reader misses its news.
 py::object PyReadyQueue::wait() {
-  std::vector<int64_t> keys = std::exchange(kept_, {});
+  ReadyQueue::Keys keys = std::exchange(kept_, {});
   ReadyQueue& queue = *queue_.get();
-  if (keys.empty()) wait_interruptibly([&](auto timeout) { return queue.wait(timeout, keys); });
+  if (keys.n == 0) wait_interruptibly([&](auto timeout) { return queue.wait(timeout, keys); });
   try {
-    return to_python(keys);
+    py::object list = checked(PyList_New(static_cast<py::ssize_t>(keys.n)));
+    for (size_t i = 0; i < keys.n; ++i) {
+      py::object key = checked(PyLong_FromLongLong(keys.values[i]));
+      PyList_SET_ITEM(list.ptr(), static_cast<py::ssize_t>(i), key.release().ptr());
+    }
+    return list;
   } catch (...) {
-    kept_ = std::move(keys);
+    kept_ = keys;
     throw;
   }
 }

@@ -24,7 +24,7 @@ class PyReadyQueue {
 
  private:
   ForkGuard<ReadyQueue> queue_;
-  std::vector<int64_t> kept_;  // keys that could not be returned; protected by the GIL
+  ReadyQueue::Keys kept_;  // that could not be returned; protected by the GIL
 };
 
 // Dropping it cancels the sequence.

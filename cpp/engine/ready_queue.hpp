@@ -1,12 +1,12 @@
 // A queue of the keys of streams with new tokens: one thread can wait for many streams.
 // A stream's place is made with the stream, so telling that it has news allocates nothing.
 #pragma once
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <list>
 #include <mutex>
-#include <vector>
 
 namespace starchat {
 
@@ -44,18 +44,21 @@ class ReadyQueue {
     changed_.notify_one();
   }
 
-  // Moves all keys out; waits for the first. False: timeout. True without keys: closed. If it
-  // throws std::bad_alloc, the keys stay.
-  bool wait(std::chrono::milliseconds timeout, std::vector<int64_t>& keys) {
+  // Some of the keys; no more, because a reader that has no memory must be told even so.
+  struct Keys {
+    std::array<int64_t, 64> values;
+    size_t n = 0;
+  };
+
+  // Moves keys out; waits for the first. False: timeout. True without keys: closed.
+  bool wait(std::chrono::milliseconds timeout, Keys& keys) {
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, timeout, [&] { return closed_ || !ready_.empty(); })) return false;
-    keys.clear();
-    keys.reserve(ready_.size());
-    for (Entry& entry : ready_) {
-      keys.push_back(entry.key);
-      entry.is_ready = false;
+    for (keys.n = 0; keys.n < keys.values.size() && !ready_.empty(); ++keys.n) {
+      keys.values[keys.n] = ready_.front().key;
+      ready_.front().is_ready = false;
+      idle_.splice(idle_.end(), ready_, ready_.begin());
     }
-    idle_.splice(idle_.end(), ready_);
     return true;
   }
 

@@ -200,10 +200,10 @@ class Tests {
       const auto key = static_cast<int64_t>(i);
       streams[key] = submit(engine, requests_[i], ready, key);
     }
-    std::vector<int64_t> keys;
+    ReadyQueue::Keys keys;
     while (!streams.empty()) {
       if (!ready->wait(milliseconds(100), keys)) continue;
-      for (const int64_t key : keys) {
+      for (const int64_t key : std::span(keys.values).first(keys.n)) {
         streams.at(key)->drain();
         if (streams.at(key)->finish_reason()) streams.erase(key);
       }
