@@ -32,19 +32,23 @@ def json_size(value: Any, most: int) -> int:
     while waiting:
         for item in waiting[-1][1]:
             n_bytes += 3  # a separator, and brackets or a digit
-            if isinstance(item, str):
+            kind = type(item)
+            if kind is bool or kind is float or item is None:
+                pass
+            elif isinstance(item, int):
+                n_bytes += item.bit_length() // 4
+            elif isinstance(item, str):
                 n_bytes += len(item)
                 if not item.isascii() and n_bytes <= most:
                     n_bytes += len(item.encode("utf-8", "surrogatepass")) - len(item)
-            elif isinstance(item, (Mapping, list, tuple)):
+            elif kind is dict or isinstance(item, (list, tuple, Mapping)):
                 if id(item) in open_ids:
                     return n_bytes
                 open_ids.add(id(item))
-                below = chain.from_iterable(item.items()) if isinstance(item, Mapping) else item
+                is_list = isinstance(item, (list, tuple))
+                below = item if is_list else chain.from_iterable(item.items())
                 waiting.append((id(item), iter(below)))
                 break
-            elif isinstance(item, int):
-                n_bytes += item.bit_length() // 4
             if n_bytes > most:
                 return n_bytes
         else:

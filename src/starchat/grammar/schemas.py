@@ -85,7 +85,8 @@ def prompt_schema(schema: Schema, most: int = 1 << 62) -> Schema | None:
     """Return a schema as a prompt shows it: references resolved, titles dropped.
 
     One that refers to itself, or to what is not in it, keeps its references and definitions. None
-    if it would have more than about `most` bytes: the count stops there, and so does the writing.
+    if these would become more than about `most` bytes: the count stops there, and so does the
+    writing.
 
     >>> prompt_schema({"title": "T", "properties": {"title": {"title": "Title"}}})
     {'properties': {'title': {}}}
@@ -96,9 +97,10 @@ def prompt_schema(schema: Schema, most: int = 1 << 62) -> Schema | None:
         nonlocal n_resolved, n_bytes
         if isinstance(node, dict):
             node = {key: value for key, value in node.items() if key not in DEFINITIONS}
-        n_bytes += json_size(_data_of(node), most - n_bytes)
-        if n_bytes > most:
-            raise _TooLargeError
+        if len(within) > 1:  # what is referred to, and so may be written out again and again
+            n_bytes += json_size(_data_of(node), most - n_bytes)
+            if n_bytes > most:
+                raise _TooLargeError
         if not isinstance(node, dict):
             return node
         if "$ref" not in node:
