@@ -6,13 +6,14 @@ Types are checked here. Ranges of sampling parameters are the core's, which know
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import chain
 from numbers import Real
 from typing import Any
 
 from .errors import InvalidRequestError, shown, unexpected
 
+MOST_NAMES = 1_024  # of control tokens: a vocabulary has some twenty
 _SIZE = ("an integer from 0 to 1,000,000", 0, 1_000_000)
 _LIMITS = {"string": _SIZE, "array": _SIZE, "object": _SIZE}
 _LIMITS["digits"] = ("an integer from 1 to 9", 1, 9)
@@ -179,4 +180,7 @@ def check_allow_special(value: Any) -> bool | tuple[str, ...]:
     """Return a flag or the names of control tokens; raise InvalidRequestError for all else."""
     if isinstance(value, bool):
         return value
+    if isinstance(value, Sized) and (got := len(value)) > MOST_NAMES and type(value) is not str:
+        problem = f"expected at most {MOST_NAMES:,} names, got {got:,}"
+        raise InvalidRequestError.of("allow_special", problem, limit=MOST_NAMES, got=got)
     return _strings("allow_special", value, "True, False or a list")

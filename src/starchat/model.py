@@ -6,6 +6,7 @@ submits; chat, complete and infill read such a stream to its end.
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Unpack
 
+_SLICE = 1 << 16  # ids that are decoded at a time: a call holds the GIL
 EMBEDDED = os.path.join(os.path.dirname(__file__), "models", "starchat-nano.q8_0.bin")
 
 
@@ -365,7 +367,11 @@ class StarChat:
         ''
         """
         ids = check_token_ids("token_ids", token_ids)
-        return self._engine.tokenizer.decode(ids).decode("utf-8", "replace")
+        tokenizer = self._engine.tokenizer
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        slices = [ids[start : start + _SLICE] for start in range(0, len(ids), _SLICE)]
+        text = "".join([decoder.decode(tokenizer.decode(some)) for some in slices])
+        return text + decoder.decode(b"", final=True)
 
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return the logits after each token, float32 (n_tokens, n_vocab), for evaluation.

@@ -5,7 +5,7 @@ A token has so many bytes at most, so a text of so many characters has so many t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sized
 
 from . import _core
 from .errors import ContextLengthError
@@ -64,20 +64,3 @@ class PromptRoom:
         problem = f"{self._name} has {count} tokens, the context holds {self._n_ctx:,}"
         text = f"{problem}: shorten it by {least}{excess:,}"
         return ContextLengthError(text, param=self._param, limit=self._n_ctx, got=n_ids)
-
-
-def n_kept(text: str, dropped: Sequence[str] = ()) -> int:
-    """Return the characters of a text, or fewer: without white space before it, and some signs.
-
-    Looks at a million at a time, so that no call holds the GIL for long.
-    """
-    step = 1 << 20
-    start = 0
-    while start < len(text) and not (piece := text[start : start + step].lstrip()):
-        start += step
-    n = len(text) - start
-    if start < len(text):
-        n -= len(text[start : start + step]) - len(piece)
-    for sign in dropped:
-        n -= sum(text.count(sign, i, i + step) for i in range(0, len(text), step))
-    return max(0, n)

@@ -6,9 +6,11 @@ Callbacks, caching and batching are LangChain's. Every call goes through starcha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, cast, get_origin
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -48,6 +50,17 @@ _NO_ABILITIES = (  # LangChain reads a missing key as an ability
     "mid_conversation_tools",
     "attachment",
 )
+
+
+_MANY = 300  # messages, or parts of their contents: 2 ms
+
+
+def _is_long(messages: Sequence[BaseMessage], call: dict[str, Any]) -> bool:
+    """Return whether the request takes an event loop's time: many parts, or schemas."""
+    if len(messages) > _MANY or call.get("tools") or call.get("response_format"):
+        return True
+    contents = [message.content for message in messages]
+    return sum([len(c) if isinstance(c, list) else 1 for c in contents]) > _MANY
 
 
 class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
@@ -317,6 +330,17 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
             call = {"continue_final_message": True} | call
         return chat_request(dialogue, self._sampling(stop, call), self.limits)
 
+    async def _arequest(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        call: dict[str, Any],
+        progress: PromptProgress | None,
+    ) -> ChatRequest:
+        """Return what _request() returns; a thread makes it where that takes long."""
+        request = partial(self._request, messages, stop, call, progress)
+        return await asyncio.to_thread(request) if _is_long(messages, call) else request()
+
     @property
     def _identifying_params(self) -> dict[str, Any]:
         names = ("tool_choice", "parallel_tool_calls", "continue_final_message")
@@ -365,7 +389,7 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            request = self._request(messages, stop, kwargs, events_of_run(run_manager))
+            request = await self._arequest(messages, stop, kwargs, events_of_run(run_manager))
             async with aclosing(request.achunks(await self._amodel())) as chunks:
                 return self._result([chunk async for chunk in chunks])
 
@@ -433,7 +457,7 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         pieces = MessageChunks(self.model_name)
         with langchain_errors():
             progress = events_of_config(None, is_async=True)
-            request = self._request(messages, stop, kwargs | {"n": 1}, progress)
+            request = await self._arequest(messages, stop, kwargs | {"n": 1}, progress)
             async with aclosing(request.achunks(await self._amodel())) as chunks:
                 async for chunk in chunks:
                     for generation in pieces.feed(chunk):

@@ -1,5 +1,6 @@
 """Histories that other models and their integrations left are read; what a human shows is not."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
-from llama_index.llms.starchat import StarChat
+from llama_index.llms.starchat import StarChat, base
 from llama_index.llms.starchat.messages import to_starchat
 from pydantic import BaseModel
 
@@ -204,3 +205,27 @@ def test_a_tool_beyond_the_bound_is_refused_by_name() -> None:
         llm.chat([ChatMessage("Hi")], tools=[tool])
     with pytest.raises(starchat.InvalidRequestError, match="logprobs: expected at most 20, got 21"):
         llm.chat([ChatMessage("Hi")], logprobs=21)
+
+
+@pytest.mark.parametrize(
+    ("messages", "in_loop"),
+    [
+        pytest.param([ChatMessage("a")] * 3, True, id="few"),
+        pytest.param([ChatMessage("a")] * 301, False, id="many"),
+        pytest.param([ChatMessage(blocks=[TextBlock(text="a")] * 301)], False, id="parts"),
+    ],
+)
+async def test_long_histories_are_converted_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, messages: list[ChatMessage], in_loop: bool
+) -> None:
+    threads = []
+
+    def convert(*_: object) -> Any:
+        threads.append(threading.get_ident())
+        raise starchat.InvalidRequestError("enough")
+
+    monkeypatch.setattr(base, "to_starchat", convert)
+    for ask in (StarChat().achat, StarChat().astream_chat):
+        with pytest.raises(starchat.InvalidRequestError, match="enough"):
+            await ask(messages)
+    assert [thread == threading.get_ident() for thread in threads] == [in_loop] * 2

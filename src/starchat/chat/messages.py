@@ -132,7 +132,7 @@ def _check_message(where: str, message: Any) -> tuple[str, str]:
         if key not in message:
             raise _missing(where, key)
     role, content = message["role"], message["content"]
-    if not isinstance(role, str) or role not in _KEYS:
+    if not isinstance(role, str) or len(role) > 9 or role not in _KEYS:
         problem = f"unknown role {shown(role)}, expected one of {', '.join(_KEYS)}"
         raise InvalidRequestError.of(where, problem, "role", got=shown(role))
     if not isinstance(content, str):

@@ -55,7 +55,17 @@ class ChatTemplate:
 
     def count_tokens(self, messages: Messages, tools: Toolbox, tokenizer: _core.Tokenizer) -> int:
         """Return the tokens of a dialogue, or of a part of one, as a prompt."""
-        return len(self.render(check_messages(messages, tools, part=True), tokenizer))
+        turns = check_messages(messages, tools, part=True)
+        self._control_ids(tokenizer)
+        n_content = sum([self._n_content(turn, tokenizer) for turn in turns])
+        n_around = 2 + tokenizer.count("\n")  # of a turn: its role, its end and a line break
+        return n_content + n_around * len(turns) + 1
+
+    def _n_content(self, turn: Turn, tokenizer: _core.Tokenizer) -> int:
+        """Return the number of _content_ids(), without a list where the text is long."""
+        if turn.token_ids:
+            return len(self._content_ids(turn, tokenizer))
+        return tokenizer.count(self.lead + turn.content)
 
     def marked(self, ids: Sequence[int], tokenizer: _core.Tokenizer) -> str:
         """Return the text of ids, every control token as «token»."""

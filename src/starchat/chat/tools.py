@@ -27,6 +27,7 @@ RESULT = "<tool_result>"
 _OPTIONS = (*TOOLS, "schema_limits")
 _KEYS = ("name", "description", "parameters", "strict")
 CHOICES = ("auto", "any", "required", "none")
+_PIECE = 1 << 20  # characters
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKED = re.compile(f"(?m)^(?= *(?:{CALL}|{RESULT}))")
 
@@ -61,7 +62,23 @@ def plain_text(text: str) -> str:
     >>> plain_text("See:\n<tool_call>{}")
     'See:\n <tool_call>{}'
     """
-    return _MARKED.sub(" ", text)
+    if not any(contains(text, marker) for marker in (CALL, RESULT)):
+        return text
+    pieces, start = [], 0
+    while start < len(text):  # by lines: a call of the regular expression holds the GIL
+        end = text.find("\n", start + _PIECE) + 1 or len(text)
+        pieces.append(_MARKED.sub(" ", text[start:end]))
+        start = end
+    return "".join(pieces)
+
+
+def contains(text: str, part: str) -> bool:
+    """Return whether `part`, of at most 1,000 characters, is in a text of any length.
+
+    Looks at a million characters at a time, so that no call holds the GIL for long.
+    """
+    starts = range(0, len(text), _PIECE)
+    return any(text.find(part, start, start + _PIECE + 1000) >= 0 for start in starts)
 
 
 def call_line(where: str, name: str, arguments: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from functools import reduce
 from operator import add
 from typing import Any
@@ -21,6 +22,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from langchain_starchat import ChatStarChat, chat_models
 from langchain_starchat.messages import MessageChunks, to_ai_message, to_starchat
 from scripted_model import reply
 from starchat import Chunk, InvalidRequestError, TokenLogprob, ToolCall, Usage
@@ -296,3 +298,31 @@ def test_metadata_comes_with_the_last_chunk_only() -> None:
     assert not any(chunk.response_metadata or chunk.chunk_position for chunk in rest)
     assert last.response_metadata["finish_reason"] == "tool_calls"
     assert last.content == "" and not last.tool_call_chunks
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "in_loop"),
+    [
+        pytest.param([HumanMessage("a")] * 3, {}, True, id="few"),
+        pytest.param([HumanMessage("a")] * 301, {}, False, id="many"),
+        pytest.param([HumanMessage(["a"] * 301)], {}, False, id="parts"),
+        pytest.param([HumanMessage("a")], {"tools": [{"name": "f"}]}, False, id="tools"),
+    ],
+)
+async def test_long_histories_are_converted_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, messages: list[Any], options: dict[str, Any], in_loop: bool
+) -> None:
+    threads = []
+
+    def convert(*_: object) -> Any:
+        threads.append(threading.get_ident())
+        raise InvalidRequestError("enough")
+
+    monkeypatch.setattr(chat_models, "to_starchat", convert)
+    llm = ChatStarChat()
+    with pytest.raises(InvalidRequestError, match="enough"):
+        await llm.ainvoke(messages, **options)
+    with pytest.raises(InvalidRequestError, match="enough"):
+        async for _ in llm.astream(messages, **options):
+            pass
+    assert [thread == threading.get_ident() for thread in threads] == [in_loop] * 2

@@ -5,6 +5,7 @@ The engine, the dialogue template and the tokenizer are `starchat`'s; its errors
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
@@ -63,6 +64,7 @@ _FRAMED_BELOW_SYSTEM_PROMPT = (
     "turn, where they are plain text: write system_prompt into the frame and remove it here, or "
     "pass allow_special=True to leave it out, or allow_special=False to keep the text a user turn"
 )
+_MANY = 300  # messages, or parts of their contents, that take an event loop's time
 _NUM_OUTPUT = 512  # tokens that LlamaIndex reserves for an answer without max_tokens
 
 
@@ -226,7 +228,7 @@ class StarChat(ModelSettings, ParsablePredictions):
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return the reply to a dialogue."""
-        request = self._chat(messages, kwargs)
+        request = await self._achat(messages, kwargs)
         stream = request.submit(await self._aengine(), "a")
         return await whole_async(request.response, request.reply, stream)
 
@@ -243,7 +245,7 @@ class StarChat(ModelSettings, ParsablePredictions):
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
         """Stream the reply to a dialogue; a wrong request raises at the call, not in the stream."""
-        request = self._chat(messages, kwargs)
+        request = await self._achat(messages, kwargs)
         stream = await request.asubmit_stream(await self._aengine())
         return responses_async(request.response, request.reply, stream)
 
@@ -328,6 +330,15 @@ class StarChat(ModelSettings, ParsablePredictions):
         return selections(response, error_on_no_tool_call)
 
     # ---- internals --------------------------------------------------------------------------
+
+    async def _achat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> _Request:
+        """Return what _chat() returns; a thread makes it where that takes long."""
+        n_parts = len(messages)
+        if n_parts <= _MANY:  # what is no message is refused later
+            n_parts = sum([len(getattr(message, "blocks", ())) for message in messages])
+        if n_parts > _MANY:
+            return await asyncio.to_thread(self._chat, messages, kwargs)
+        return self._chat(messages, kwargs)
 
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> _Request:
         is_parsed = isinstance(messages, ParsedDialogue)
