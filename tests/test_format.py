@@ -751,3 +751,24 @@ def test_many_threads_inspect_one_file(path: Path) -> None:
         thread.join()
     assert len(results) == 8
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.integration
+def test_too_many_open_files_have_their_own_remedy(tiny_model_path: Path) -> None:
+    code = """
+        import os, resource, sys
+        from starchat import FileAccessError, StarChat
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        try:
+            while True:
+                os.open(os.devnull, os.O_RDONLY)
+        except OSError:
+            pass
+        try:
+            StarChat.load(sys.argv[1])
+        except FileAccessError as error:
+            print(error)
+    """
+    result = run_python(code, tiny_model_path)
+    assert "Too many open files; close files or sockets of this process" in result.stdout
+    assert "check the path" not in result.stdout

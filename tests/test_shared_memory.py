@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from starchat import InvalidRequestError, StarChat
+from starchat import CorruptFileError, InvalidRequestError, StarChat
 from starchat._core import Engine
 from support.processes import run_python
 from support.scheduling import wait_until
@@ -162,6 +162,13 @@ def test_a_changed_file_has_memory_of_its_own(engine: Engine, path: Path, tmp_pa
     other = Engine(str(copy), share_weights=True)
     assert len(set(memory_files().values())) == 2
     del other
+
+
+def test_a_file_that_is_written_to_while_memory_is_mapped_is_refused(
+    engine: Engine, path: Path
+) -> None:
+    with pytest.raises(CorruptFileError, match=r"was written to while it was being read"):
+        Engine(str(path), share_weights=True, progress=lambda *_: os.utime(path))
 
 
 # ---- what is not mapped ---------------------------------------------------------------------

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,42 @@ def test_wrong_settings_leave_the_weights_to_others(model: StarChat, path: Path)
         assert weights(other) is weights(model)
 
 
-def test_a_file_that_is_written_to_while_it_is_read_is_refused(path: Path) -> None:
+def overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes(100))
+
+
+def overwrite_and_set_the_time_back(path: Path) -> None:
+    status = path.stat()
+    overwrite(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("write", [os.utime, overwrite, overwrite_and_set_the_time_back])
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(
+    write: Callable[[Path], None], path: Path
+) -> None:
     with pytest.raises(CorruptFileError, match=r"model\.bin: was written to while it was being"):
-        StarChat.load(path, progress=lambda *_: os.utime(path))
+        StarChat.load(path, progress=lambda *_: write(path))
+
+
+def test_a_file_that_was_touched_is_loaded(path: Path) -> None:
+    os.utime(path)
     with StarChat.load(path) as model:
         assert model.complete("a", max_tokens=1, ignore_eos=True).usage.completion_tokens == 1
+
+
+def test_a_second_write_in_one_tick_of_the_clock_is_seen(path: Path) -> None:
+    for _ in range(5):
+        os.utime(path)  # as a download that has just ended
+        with pytest.raises(CorruptFileError):
+            StarChat.load(path, progress=lambda *_: os.utime(path))
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_refused(path: Path) -> None:
+    with pytest.raises(CorruptFileError, match=r"model\.bin: (ends at byte|was written to)"):
+        StarChat.load(path, progress=lambda *_: os.truncate(path, 1000))
 
 
 # ---- the cores ------------------------------------------------------------------------------

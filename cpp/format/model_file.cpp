@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 
 #include "base/errors.hpp"
 
@@ -18,6 +20,20 @@ namespace {
                               const char* remedy) {
   throw FileAccessError(path + ": " + action + ": " + std::generic_category().message(error) +
                         "; " + remedy);
+}
+
+const char* remedy_of_open(int error) {
+  switch (error) {
+    case EACCES:
+      return "ask its owner for permission to read it";
+    case EMFILE:
+      return "close files or sockets of this process, or raise its limit (`ulimit -n`)";
+    case ENFILE:
+      return "the whole system's limit is reached: close files of other processes, or raise it "
+             "(`sysctl fs.file-max`)";
+    default:
+      return "check the path";
+  }
 }
 
 FileDescriptor open_to_read(const std::string& path) {
@@ -31,24 +47,35 @@ FileDescriptor open_to_read(const std::string& path) {
   } while (fd < 0 && errno == EINTR);
   if (fd < 0) {
     const int error = errno;
-    fail_access(path, "cannot be opened", error,
-                error == EACCES ? "ask its owner for permission to read it" : "check the path");
+    fail_access(path, "cannot be opened", error, remedy_of_open(error));
   }
   return FileDescriptor(fd);
 }
 
-FileIdentity identity_of(const struct stat& status) {
 #ifdef __APPLE__
-  const timespec& mtime = status.st_mtimespec;
-#else
-  const timespec& mtime = status.st_mtim;
+#define st_mtim st_mtimespec
+#define st_ctim st_ctimespec
 #endif
+
+int64_t to_ns(const timespec& time) { return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }
+
+FileIdentity identity_of(const struct stat& status) {
   return {static_cast<uint64_t>(status.st_dev), static_cast<uint64_t>(status.st_ino),
-          static_cast<uint64_t>(status.st_size),
-          int64_t{mtime.tv_sec} * 1'000'000'000 + mtime.tv_nsec};
+          static_cast<uint64_t>(status.st_size), to_ns(status.st_mtim)};
 }
 
 }  // namespace
+
+void wait_until_writes_show(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) return;
+  constexpr int64_t kTickNs = 10'000'000;  // the longest one of Linux, at 100 Hz
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const int64_t age_ns =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() - to_ns(status.st_mtim);
+  if (age_ns >= 0 && age_ns <= kTickNs)
+    std::this_thread::sleep_for(std::chrono::nanoseconds(2 * kTickNs - age_ns));
+}
 
 InputFile::InputFile(const std::string& path) : path_(path), fd_(open_to_read(path)) {
   struct stat status{};
@@ -62,11 +89,14 @@ InputFile::InputFile(const std::string& path) : path_(path), fd_(open_to_read(pa
     throw FileAccessError(path + ": is a pipe or a device; a model is read from a regular file");
   }
   identity_ = identity_of(status);
+  changed_ns_ = to_ns(status.st_ctim);
 }
 
 void InputFile::check_unchanged() const {
   struct stat status{};
-  if (::fstat(fd_.get(), &status) == 0 && identity_of(status) == identity_) return;
+  if (::fstat(fd_.get(), &status) == 0 && identity_of(status) == identity_ &&
+      to_ns(status.st_ctim) == changed_ns_)
+    return;
   throw CorruptFileError(path_ +
                          ": was written to while it was being read; load the model again when it "
                          "is complete");

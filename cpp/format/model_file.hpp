@@ -23,6 +23,10 @@ struct FileIdentity {
   bool operator==(const FileIdentity&) const = default;
 };
 
+// Times of files have ticks of a few ms: two writes in one look like one. Returns when a write to
+// this file from now on gives it a time that differs from its present one.
+void wait_until_writes_show(const std::string& path);
+
 class InputFile {
  public:
   explicit InputFile(const std::string& path);  // of a regular file. Throws FileAccessError
@@ -35,13 +39,15 @@ class InputFile {
   // become shorter since it was opened, FileAccessError where the disk fails.
   void read(uint64_t offset, std::span<std::byte> out) const;
   int descriptor() const { return fd_.get(); }
-  // Throws CorruptFileError if the file was written to since it was opened.
+  // Throws CorruptFileError if the file was written to since it was opened, also if its time of
+  // modification was set back. A new name or mode counts, too: systems do not tell them apart.
   void check_unchanged() const;
 
  private:
   std::string path_;
   FileDescriptor fd_;
   FileIdentity identity_;
+  int64_t changed_ns_;  // ctime, which nobody can set
 };
 
 // The role of a tensor in the model. Matrices are (n_out, n_in); gains and biases are vectors.

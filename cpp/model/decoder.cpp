@@ -104,6 +104,7 @@ void Decoder::embed(const Batch& batch) {
 
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share,
                        const Progress& progress) {
+  wait_until_writes_show(path);
   ModelFile file = open_model(path);
   select_kernels();  // these three throw before any weight is read
   const int n_loaders = checked_threads(n_threads);

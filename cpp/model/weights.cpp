@@ -201,10 +201,13 @@ std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool
   weights.positions = PositionTable(file);
 
   const size_t size_bytes = packer.size_bytes() + weights.positions.size_bytes();
+  const auto check_unchanged = [&] {
+    for (const InputFile& part : file.files) part.check_unchanged();
+  };
   const auto fill = [&](std::byte* data) {
     packer.pack(data);
     weights.positions.write(file, data + packer.size_bytes());
-    for (const InputFile& part : file.files) part.check_unchanged();
+    check_unchanged();  // before other processes may map it
   };
   weights.memory =
       share && size_bytes >= kMinSharedBytes
@@ -215,6 +218,7 @@ std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool
   packer.set_data(data);
   weights.positions.set_rows(data + packer.size_bytes());
   packer.done();
+  check_unchanged();  // weights of another process may be older than what was read here
   if (!output) weights.output = weights.token_embedding;
   return loaded;
 }

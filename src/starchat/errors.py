@@ -4,7 +4,7 @@ StarChatError
 ├── ModelFileError                 the model file cannot be used
 │   ├── FileAccessError            (OSError) missing, a folder, no permission: fix the path
 │   ├── UnsupportedFormatError     another format or version: convert it, or use another tool
-│   └── CorruptFileError           cut, altered or hostile: download it again
+│   └── CorruptFileError           cut, malformed or hostile: download it again
 ├── InvalidRequestError            (ValueError) a message, token or parameter that cannot be served
 │   ├── ContextLengthError         the prompt does not fit into the context
 │   └── ConstraintError            a schema, regex or grammar is wrong, unsupported or too complex
