@@ -115,6 +115,8 @@ def _ending(status: int, text: str) -> str:
         return "Rust aborts"
     if "register TLS destructor" in text or "memory for thread-local data" in text:
         return "glibc aborts"
+    if "in _bootstrap_inner" in text and os.WIFSIGNALED(status):
+        return "Python waits"
     if os.WIFSIGNALED(status) or os.WEXITSTATUS(status):
         lines = re.sub(r"\s+", " ", text)[-300:]
         return f"died ({os.waitstatus_to_exitcode(status)}): {lines}"
@@ -127,7 +129,7 @@ def _in_child(run: Callable[[], str]) -> str:
     if child == 0:
         os.dup2(writing, 1)
         os.dup2(writing, 2)
-        signal.alarm(60)
+        signal.alarm(30)
         os.write(writing, b"\n@" + run().encode())
         os._exit(0)
     os.close(writing)
