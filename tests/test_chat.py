@@ -155,7 +155,9 @@ def test_a_control_token_among_the_generated_ids_does_not_come_back(
         pytest.param([{"role": "user", "content": None}], "content must be a string, got None"),
         pytest.param([{"role": "human", "content": "a"}], "unknown role 'human', expected one of"),
         pytest.param([{"role": ["user"], "content": "a"}], r"unknown role \['user'\]"),
-        pytest.param([{"role": np.array(["a", "b"]), "content": "a"}], r"unknown role array\("),
+        pytest.param(
+            [{"role": np.array(["a"]), "content": "a"}], "unknown role <numpy.ndarray obj"
+        ),
         pytest.param([{"role": 10**5000, "content": "a"}], "messages\\[0\\]: unknown role"),
         pytest.param(
             [user("a"), system("b")], r"messages\[1\]: a system message must stand before"
