@@ -70,3 +70,36 @@ def test_a_child_of_a_process_that_ends_can_go_on(tiny_model_path: Path) -> None
     """
     result = run_python(code, tiny_model_path, timeout_s=20)
     assert result.stdout == "1\n", result.stderr
+
+
+def test_a_child_follows_grammars_while_threads_of_its_parent_compile(
+    tiny_model_path: Path,
+) -> None:
+    """Rust keeps a lock while it looks where an error came from: a child would wait for it."""
+    code = """
+        import os, signal, sys, threading
+        os.environ["RUST_BACKTRACE"] = "1"
+        from starchat import StarChat
+        model = StarChat.load(sys.argv[1])
+
+        def compile_for_ever(name):
+            for i in range(10 ** 9):
+                model.complete("a", regex=f"[a-z]{{1,3}}{name}x{i}", max_tokens=8)
+
+        for name in range(4):
+            threading.Thread(target=compile_for_ever, args=(name,), daemon=True).start()
+        model.complete("a", regex="[a-z]", max_tokens=8)
+        failed = 0
+        for i in range(20):
+            if (child := os.fork()) == 0:
+                signal.alarm(10)
+                StarChat.load(sys.argv[1]).complete("a", regex=f"q{i}[0-9]{{2}}", max_tokens=20)
+                os._exit(0)
+            failed += os.waitpid(child, 0)[1] != 0
+            if failed:
+                break
+        print("failed:", failed, flush=True)
+        os._exit(0)
+    """
+    result = run_python(code, tiny_model_path, timeout_s=40)
+    assert result.stdout == "failed: 0\n", result.stderr

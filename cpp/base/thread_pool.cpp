@@ -1,15 +1,17 @@
 #include "base/thread_pool.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <set>
 #include <string>
 #include <system_error>
 #include <utility>
 #ifdef __linux__
-#include <pthread.h>
 #include <sched.h>
 #endif
 #if defined(__x86_64__)
@@ -24,6 +26,12 @@ namespace starchat {
 namespace {
 
 constexpr int kSpins = 4000;  // about 50 us, as long as the serial part between two loops of a step
+
+// No fork while a thread starts: glibc frees what an ended thread had on the stack that the new one
+// takes over, and a child that was forked in between would free it again.
+std::mutex& starting = *new std::mutex;
+[[maybe_unused]] const int at_fork =
+    pthread_atfork([] { starting.lock(); }, [] { starting.unlock(); }, [] { starting.unlock(); });
 
 #ifdef __linux__
 std::string first_line(const std::string& path) {
@@ -79,6 +87,7 @@ int available_cores() {
 }
 
 std::thread start_thread(std::function<void()> body) {
+  const std::lock_guard lock(starting);
   try {
     return std::thread([body = std::move(body)] {
       // A thread's first exception needs memory of its own: where there is none, glibc aborts. So
@@ -111,7 +120,10 @@ void run_on_stack(size_t stack_bytes, const std::function<void()>& body) {
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, (stack_bytes + kPage - 1) / kPage * kPage);
   pthread_t thread;
-  const int failure = pthread_create(&thread, &attributes, run, &call);
+  const int failure = [&] {
+    const std::lock_guard lock(starting);
+    return pthread_create(&thread, &attributes, run, &call);
+  }();
   pthread_attr_destroy(&attributes);
   if (failure)
     throw OutOfMemoryError("cannot start a thread with a stack of " +

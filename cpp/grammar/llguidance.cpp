@@ -9,6 +9,7 @@
 
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
+#include "base/shared_library.hpp"
 #include "base/thread_pool.hpp"
 #include "grammar/ending.hpp"
 
@@ -64,13 +65,7 @@ struct Library {
   int32_t (*compute_ff_tokens)(LlgMatcher*, uint32_t* tokens, size_t n_tokens);
   int32_t (*validate_tokens)(LlgMatcher*, const uint32_t*, size_t);
 
-  // Never closed: threads may still run its code when the process ends.
-  explicit Library(const std::string& path) : handle_(dlopen(path.c_str(), RTLD_NOW)) {
-    if (!handle_) {
-      const std::string problem = path + ": cannot be opened: " + dlerror();
-      if (problem.ends_with(std::strerror(ENOMEM))) throw OutOfMemoryError(problem);
-      throw UnsupportedFeatureError(problem);
-    }
+  explicit Library(const std::string& path) : handle_(open_library(path)) {
     find(path, new_tokenizer, "llg_new_tokenizer");
     find(path, free_tokenizer, "llg_free_tokenizer");
     find(path, set_defaults, "llg_constraint_init_set_defaults");
