@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,16 @@ def calls() -> dict[str, Callable[[Any], object]]:
     }
 
 
-def _outcome(library: Any, call: Callable[[Any], object], point: int, count: int) -> str:
+def _outcome(library: Any, watched: str, name: str, point: int, count: int) -> str:
     """Load a model, make the call, and ask again without failures."""
     import starchat
 
     model = starchat.StarChat.load(n_threads=2)
     before = model.chat(QUESTION, temperature=0, max_tokens=4).text
+    if name == "json":  # loads llguidance's library
+        model.complete("a", regex="a", max_tokens=1)
+    call = calls()[name]
+    library.watch(watched.encode())
     library.fail_from(point, count)
     try:
         call(model)
@@ -146,16 +151,11 @@ def main(watched: str, name: str, *numbers: str) -> None:
     count, first, end, step = map(int, numbers)
     library = ctypes.CDLL(os.environ["LD_PRELOAD"])
     starchat.StarChat.load(n_threads=2).close()
-    call = calls()[name]
-
-    def run_at(point: int) -> str:
-        def run() -> str:
-            library.watch(watched.encode())
-            return _outcome(library, call, point, count)
-
-        return _in_child(run)
-
-    print(json.dumps(Counter(run_at(point) for point in range(first, end, step))))
+    found = Counter(
+        _in_child(partial(_outcome, library, watched, name, point, count))
+        for point in range(first, end, step)
+    )
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
