@@ -103,3 +103,25 @@ def test_a_child_follows_grammars_while_threads_of_its_parent_compile(
     """
     result = run_python(code, tiny_model_path, timeout_s=40)
     assert result.stdout == "failed: 0\n", result.stderr
+
+
+def test_worker_threads_import_nothing(tiny_model_path: Path) -> None:
+    """A child that is forked during an import could never import that module."""
+    code = """
+        import sys, threading
+        from starchat import StarChat
+        model = StarChat.load(sys.argv[1])
+        imported = set(sys.modules)
+
+        def work():
+            model.logits([5, 6])
+            model.complete("a", regex="[a-z]", max_tokens=3)
+            model.complete("a", logprobs=1, max_tokens=3)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        print(sorted(set(sys.modules) - imported))
+    """
+    result = run_python(code, tiny_model_path)
+    assert result.stdout == "[]\n", result.stderr

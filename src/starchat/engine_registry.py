@@ -137,6 +137,9 @@ def acquire_engine(
 def _load(
     shared: _SharedEngine, path: str, progress: Progress | None, share_weights: bool
 ) -> _core.Engine:
+    # Here, as a later import by a worker thread could meet a fork, or the end of Python.
+    import numpy  # noqa: F401
+
     (file_key, settings, _), file = shared.key, shared.file
     with file.loading:
         engine = _core.Engine(

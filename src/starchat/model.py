@@ -380,8 +380,6 @@ class StarChat:
         >>> model.logits(model.tokenize("import os")).shape[1] == model.info.n_vocab
         True
         """
-        import numpy  # noqa: F401  (the core would import it, too late while Python is ending)
-
         self._room("token_ids").check_list(token_ids)
         ids = check_token_ids("token_ids", token_ids)
         try:
