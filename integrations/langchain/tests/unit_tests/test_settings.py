@@ -338,3 +338,14 @@ def test_every_form_of_a_function_is_one(tool: Any) -> None:
         bound: Any = ChatStarChat().bind_tools([tool], strict=strict)
         (made,) = bound.kwargs["tools"]
         assert made.get("function", made)["name"] == "now"
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\udcff\ud800"], ids=["zero byte", "lone surrogate"])
+@pytest.mark.parametrize("model", [ChatStarChat, StarChatLLM])
+def test_a_name_that_no_file_can_have_is_a_file_access_error(model: type, path: str) -> None:
+    with pytest.raises(FileAccessError, match="no file can have this name"):
+        model(model_path=path).invoke("Hello")
+    with pytest.raises(FileAccessError, match="no file can have this name"):
+        next(model(model_path=path).stream("Hello"))
+    with pytest.raises(FileAccessError, match="no file can have this name"):
+        StarChatEmbeddings(model_path=path).embed_query("Hello")
