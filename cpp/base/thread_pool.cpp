@@ -101,36 +101,31 @@ std::thread start_thread(std::function<void()> body) {
   }
 }
 
-void run_on_stack(size_t stack_bytes, const std::function<void()>& body) {
-  struct Call {
-    const std::function<void()>& body;
-    std::exception_ptr error;
-  } call{body, {}};
+void start_on_stack(size_t stack_bytes, std::function<void()> body) {
+  auto call = std::make_unique<std::function<void()>>(std::move(body));
   const auto run = [](void* argument) -> void* {
-    auto& call = *static_cast<Call*>(argument);
-    try {
-      call.body();
-    } catch (...) {
-      call.error = std::current_exception();
-    }
+    static_cast<void>(std::current_exception());  // as in start_thread
+    const std::unique_ptr<std::function<void()>> call(
+        static_cast<std::function<void()>*>(argument));
+    (*call)();
     return nullptr;
   };
   constexpr size_t kPage = 1 << 16;  // the largest page size of a supported machine
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, (stack_bytes + kPage - 1) / kPage * kPage);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_t thread;
   const int failure = [&] {
     const std::lock_guard lock(starting);
-    return pthread_create(&thread, &attributes, run, &call);
+    return pthread_create(&thread, &attributes, run, call.get());
   }();
   pthread_attr_destroy(&attributes);
   if (failure)
     throw OutOfMemoryError("cannot start a thread with a stack of " +
                            std::to_string(stack_bytes >> 20) + " MiB: " + std::strerror(failure) +
                            "; raise this process's limits");
-  pthread_join(thread, nullptr);
-  if (call.error) std::rethrow_exception(call.error);
+  static_cast<void>(call.release());  // the thread's
 }
 
 ThreadPool::ThreadPool(int n_threads) : n_used_(n_threads) {

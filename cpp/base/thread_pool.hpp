@@ -19,9 +19,9 @@ int available_cores();
 // Throws OutOfMemoryError if the system cannot start another thread.
 std::thread start_thread(std::function<void()> body);
 
-// Calls body in a thread with a stack of stack_bytes and waits for it. Rethrows its exception;
+// Calls body, which must not throw, in a thread with a stack of stack_bytes that nobody joins.
 // OutOfMemoryError as above. Only the part of the stack that is used takes memory.
-void run_on_stack(size_t stack_bytes, const std::function<void()>& body);
+void start_on_stack(size_t stack_bytes, std::function<void()> body);
 
 class ThreadPool {
  public:

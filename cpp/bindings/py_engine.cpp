@@ -10,6 +10,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/memory_checks.hpp"
 #include "bindings/waiting.hpp"
+#include "grammar/grammar_trial.hpp"
 #include "model/decoder.hpp"
 
 namespace py = pybind11;
@@ -101,14 +102,19 @@ std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(
 }
 
 Grammar PyEngine::compile(const std::string& library, const std::string& kind,
-                          const std::string& text) {
+                          const std::string& text, const std::vector<std::string>& helper,
+                          double seconds, int64_t bytes, int64_t cache_bytes) {
   core_->get();  // in a forked child, another thread may hold the mutex forever
-  const GilReleased released;
+  std::unique_ptr<PendingGrammar> pending;
   {
+    const GilReleased released;
     const std::lock_guard lock(grammars_mutex_);
-    if (!grammars_) grammars_ = std::make_unique<GrammarCompiler>(library, tokenizer_);
+    if (!grammars_)
+      grammars_ = std::make_unique<GrammarCompiler>(library, tokenizer_, helper,
+                                                    CompileLimits{seconds, bytes, cache_bytes});
+    pending = grammars_->begin(kind, text);
   }
-  return grammars_->compile(kind, text);
+  return finished(*pending);
 }
 
 py::array_t<float> PyEngine::logits(const std::vector<int64_t>& token_ids) {
@@ -155,9 +161,16 @@ void PyEngine::close() {
   loop.close();
 }
 
+Grammar finished(const PendingGrammar& pending) {
+  wait_interruptibly([&](auto timeout) { return pending.wait(timeout); });
+  return pending.get();
+}
+
 #define LINE(name, meaning) "\n" #name ": " meaning
 
 void bind_engine(py::module_& m) {
+  m.def("serve_grammar_trials", &serve_grammar_trials, py::arg("socket"),
+        "Be a helper process, which compiles what comes from a socket. Never returns.");
   CloseAtExit<EngineLoop>::prepare();
   bind_sampling_params(m);
   bind_token_stream(m);
@@ -195,9 +208,15 @@ void bind_engine(py::module_& m) {
            "grammar allows; or what `otherwise` allows, where the model would begin with a token\n"
            "that the grammar forbids. Raises InvalidRequestError for what cannot be served,\n"
            "ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
-      .def("compile", &PyEngine::compile, py::arg("library"), py::arg("kind"), py::arg("text"),
-           "Return a grammar, compiled by llguidance's shared object `library` or kept from\n"
-           "before; kind is \"json_schema\", \"regex\" or \"lark\". Raises ConstraintError.")
+      .def(
+          "compile", &PyEngine::compile, py::arg("library"), py::arg("kind"), py::arg("text"),
+          py::kw_only(), py::arg("helper") = py::list(),
+          py::arg("seconds") = CompileLimits().seconds, py::arg("bytes") = CompileLimits().bytes,
+          py::arg("cache_bytes") = CompileLimits().cache_bytes,
+          "Return a grammar, compiled by llguidance's shared object `library` or kept from\n"
+          "before; kind is \"json_schema\", \"regex\" or \"lark\". `helper`, a command that calls\n"
+          "serve_grammar_trials, and the bounds of the first call hold for the engine. Raises\n"
+          "ConstraintError and OutOfMemoryError; Ctrl-C ends the wait.")
       .def("logits", &PyEngine::logits, py::arg("token_ids"),
            "Return the logits of every position, float32 (n_tokens, n_vocab).")
       .def("embed", &PyEngine::embed, py::arg("token_ids"), py::arg("ready") = py::none(),

@@ -13,7 +13,7 @@
 #include "bindings/py_token_stream.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/fork_guard.hpp"
-#include "grammar/llguidance.hpp"
+#include "grammar/grammar_compiler.hpp"
 #include "model/model_info.hpp"
 #include "model/weights.hpp"
 #include "text/tokenizer.hpp"
@@ -43,7 +43,9 @@ class PyEngine {
       const std::vector<int64_t>& token_ids, const SamplingParams& params,
       const PyReadyQueue* ready, const std::vector<int64_t>& keys, const Grammar* grammar,
       const std::vector<int64_t>& lead, const Grammar* otherwise);
-  Grammar compile(const std::string& library, const std::string& kind, const std::string& text);
+  Grammar compile(const std::string& library, const std::string& kind, const std::string& text,
+                  const std::vector<std::string>& helper, double seconds, int64_t bytes,
+                  int64_t cache_bytes);
   pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids);
   std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(
       const std::vector<int64_t>& token_ids, const PyReadyQueue* ready, int64_t key);
@@ -65,5 +67,8 @@ class PyEngine {
   std::unique_ptr<GrammarCompiler> grammars_;  // made for the first constraint
   std::optional<ForkGuard<Core>> core_;        // empty only in the destructor
 };
+
+// Waits for it; Ctrl-C ends the wait.
+Grammar finished(const PendingGrammar& pending);
 
 }  // namespace starchat

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/errors.hpp"
-#include "grammar/llguidance.hpp"
+#include "grammar/grammar_compiler.hpp"
 
 using namespace starchat;
 

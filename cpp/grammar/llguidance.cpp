@@ -8,15 +8,12 @@
 #include <iterator>
 
 #include "base/errors.hpp"
-#include "base/format_number.hpp"
 #include "base/shared_library.hpp"
-#include "base/thread_pool.hpp"
 #include "grammar/ending.hpp"
 
 namespace starchat {
 namespace {
 
-constexpr size_t kMaxBytes = 1 << 22;
 // llguidance compiles by recursion. The worst case, a chain of terminals, needs about 700 bytes of
 // stack for each byte of the text.
 constexpr size_t kStackBytes = 16 << 20, kStackBytesPerByte = 1 << 10;
@@ -122,8 +119,8 @@ size_t tokenize(const void* tokenizer, const uint8_t* bytes, size_t n_bytes, uin
 
 // The library and its form of one vocabulary: all tokens, then one more for the end of the text.
 // Control tokens begin with a byte FF, so they never match text.
-struct GrammarCompiler::Vocabulary {
-  Vocabulary(const std::string& path, std::shared_ptr<const Tokenizer> vocabulary)
+struct GrammarVocabulary {
+  GrammarVocabulary(const std::string& path, std::shared_ptr<const Tokenizer> vocabulary)
       : library(path),
         n_vocab(static_cast<uint32_t>(vocabulary->size())),
         keeps(vocabulary),
@@ -152,7 +149,7 @@ struct GrammarCompiler::Vocabulary {
       throw UnsupportedFeatureError("llguidance cannot use this file's vocabulary: " +
                                     shortened(error));
   }
-  ~Vocabulary() { library.free_tokenizer(tokenizer); }
+  ~GrammarVocabulary() { library.free_tokenizer(tokenizer); }
 
   const Library library;
   const uint32_t n_vocab;
@@ -239,8 +236,8 @@ class LlguidanceConstraint : public Constraint {
 }  // namespace
 
 struct Grammar::Compiled {
-  Compiled(std::shared_ptr<const GrammarCompiler::Vocabulary> model_vocabulary,
-           const std::string& kind, const std::string& text)
+  Compiled(std::shared_ptr<const GrammarVocabulary> model_vocabulary, const std::string& kind,
+           const std::string& text)
       : vocabulary(std::move(model_vocabulary)) {
     LlgConstraintInit init{};
     vocabulary->library.set_defaults(&init, vocabulary->tokenizer);
@@ -254,7 +251,7 @@ struct Grammar::Compiled {
   }
   ~Compiled() { vocabulary->library.free_matcher(matcher); }
 
-  const std::shared_ptr<const GrammarCompiler::Vocabulary> vocabulary;
+  const std::shared_ptr<const GrammarVocabulary> vocabulary;
   LlgMatcher* matcher;  // in its initial state: copied for each sequence
   mutable std::mutex copying;
 };
@@ -267,39 +264,18 @@ std::unique_ptr<Constraint> Grammar::start() const {
       vocabulary.library.clone_matcher(compiled_->matcher));
 }
 
-GrammarCompiler::GrammarCompiler(const std::string& library,
-                                 std::shared_ptr<const Tokenizer> tokenizer)
-    : vocabulary_(std::make_shared<Vocabulary>(library, std::move(tokenizer))) {}
+void check_library(const std::string& path) { const Library library(path); }
 
-GrammarCompiler::~GrammarCompiler() = default;
+std::shared_ptr<const GrammarVocabulary> grammar_vocabulary(
+    const std::string& library, std::shared_ptr<const Tokenizer> tokenizer) {
+  return std::make_shared<GrammarVocabulary>(library, std::move(tokenizer));
+}
 
-Grammar GrammarCompiler::compile(const std::string& kind, const std::string& text) {
-  const auto is_same = [&](const Kept& kept) { return kept.kind == kind && kept.text == text; };
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = std::ranges::find_if(kept_, is_same);
-    if (found != kept_.end()) {
-      kept_.splice(kept_.begin(), kept_, found);
-      return found->grammar;
-    }
-  }
-  if (text.size() > kMaxBytes)
-    throw ConstraintError("has " + format_number(text.size()) + " bytes, expected at most " +
-                              format_number(kMaxBytes) + ": simplify it",
-                          {.limit = static_cast<int64_t>(kMaxBytes), .got = std::ssize(text)});
-  std::shared_ptr<const Grammar::Compiled> compiled;
-  run_on_stack(kStackBytes + kStackBytesPerByte * text.size(),
-               [&] { compiled = std::make_shared<Grammar::Compiled>(vocabulary_, kind, text); });
-  const Grammar grammar(std::move(compiled));
-  const std::lock_guard lock(mutex_);
-  kept_.remove_if(is_same);  // another thread may have compiled it meanwhile
-  kept_.push_front({kind, text, grammar});
-  size_t n = 0, n_bytes = 0;
-  kept_.remove_if([&](const Kept& kept) {
-    n_bytes += kept.text.size();
-    return ++n > kMaxKept || n_bytes > kMaxKeptBytes;
-  });
-  return grammar;
+size_t compiling_stack_bytes(size_t n_bytes) { return kStackBytes + kStackBytesPerByte * n_bytes; }
+
+Grammar compile_grammar(std::shared_ptr<const GrammarVocabulary> vocabulary,
+                        const std::string& kind, const std::string& text) {
+  return Grammar(std::make_shared<Grammar::Compiled>(std::move(vocabulary), kind, text));
 }
 
 }  // namespace starchat

@@ -1,11 +1,8 @@
 // Makes Constraints from JSON Schemas, regular expressions and Lark grammars with the llguidance
 // library. The C functions that its Python wheel exports are loaded at run time (dlopen), so masks
-// are computed without Python and without the GIL. A grammar is compiled once and copied for each
-// sequence.
+// are computed without Python and without the GIL.
 #pragma once
-#include <list>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 
@@ -25,29 +22,19 @@ class Grammar {
   std::shared_ptr<const Compiled> compiled_;
 };
 
-class GrammarCompiler {
- public:
-  // library: the path of llguidance's shared object. Throws UnsupportedFeatureError if functions
-  // are missing or if it does not support this vocabulary.
-  GrammarCompiler(const std::string& library, std::shared_ptr<const Tokenizer> tokenizer);
-  ~GrammarCompiler();
+// The library and its form of one vocabulary.
+struct GrammarVocabulary;
 
-  // kind: "json_schema", "regex" or "lark". Caches the latest grammars. Throws ConstraintError.
-  Grammar compile(const std::string& kind, const std::string& text);
+// Throw UnsupportedFeatureError if the shared object at `path` lacks functions, and if it does not
+// support this vocabulary.
+void check_library(const std::string& path);
+std::shared_ptr<const GrammarVocabulary> grammar_vocabulary(
+    const std::string& library, std::shared_ptr<const Tokenizer> tokenizer);
 
- private:
-  struct Vocabulary;
-  struct Kept {
-    std::string kind, text;
-    Grammar grammar;
-  };
-  static constexpr size_t kMaxKept = 32;
-  static constexpr size_t kMaxKeptBytes = 1 << 20;  // of text; a compiled grammar takes about 50x
-
-  friend struct Grammar::Compiled;
-  const std::shared_ptr<const Vocabulary> vocabulary_;
-  std::mutex mutex_;
-  std::list<Kept> kept_;  // most recently used first
-};
+// Compiles in this thread, whose stack needs so many bytes for a text of n_bytes, and sets no bound
+// to time or memory. kind: "json_schema", "regex" or "lark". Throws ConstraintError.
+size_t compiling_stack_bytes(size_t n_bytes);
+Grammar compile_grammar(std::shared_ptr<const GrammarVocabulary> vocabulary,
+                        const std::string& kind, const std::string& text);
 
 }  // namespace starchat

@@ -83,9 +83,9 @@ class Generation:
 
         Raises ConstraintError, and UnsupportedFeatureError without llguidance.
         """
-        engine = self.handle.engine
-        self.json = self._json.compile(engine) if self._json else None
-        self.grammar = self._form.compile(engine) if self._form else None
+        engine, limits = self.handle.engine, self.handle.limits
+        self.json = self._json.compile(engine, limits) if self._json else None
+        self.grammar = self._form.compile(engine, limits) if self._form else None
 
     def stream(self) -> Stream:
         """Start the replies and return what reads them."""

@@ -25,6 +25,9 @@ class Limits:
     stop_bytes: of all stop strings of a request.
     schema_bytes: of a JSON Schema, regex or grammar, or of all texts of a choice, as it is given.
     tool_bytes: of all tools of a request as the prompt shows them, with references written out.
+    compile_seconds: CPU time to compile a JSON Schema, regex, grammar, choice or tools.
+    compile_bytes: memory that compiling takes.
+    grammar_cache_bytes: of all compiled grammars that an engine keeps.
     mask_seconds: CPU time for one step of a constraint, mostly the mask of allowed tokens.
     grammar_seconds: CPU time for all steps of a constraint in one reply.
 
@@ -37,6 +40,9 @@ class Limits:
     stop_bytes: int = 1 << 14
     schema_bytes: int = 1 << 20
     tool_bytes: int = 1 << 20
+    compile_seconds: float = 5.0
+    compile_bytes: int = 256 << 20
+    grammar_cache_bytes: int = 256 << 20
     mask_seconds: float = 0.05
     grammar_seconds: float = 5.0
 

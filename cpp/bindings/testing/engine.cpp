@@ -13,6 +13,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/py_engine.hpp"
 #include "bindings/testing/testing.hpp"
+#include "bindings/waiting.hpp"
 #include "model/kv_store.hpp"
 
 namespace py = pybind11;
@@ -242,9 +243,34 @@ void bind_testing(py::module_& m) {
               py::arg("n_ctx") = 256, py::arg("max_columns") = 16, py::arg("step_s") = 0.0,
               py::arg("nan_id") = -1);
   py::class_<GrammarCompiler>(testing, "GrammarCompiler")
-      .def(py::init<const std::string&, std::shared_ptr<Tokenizer>>(), py::arg("library"),
-           py::arg("tokenizer"))
-      .def("compile", &GrammarCompiler::compile, py::arg("kind"), py::arg("text"));
+      .def(py::init([](const std::string& library, std::shared_ptr<Tokenizer> tokenizer,
+                       std::vector<std::string> helper, double seconds, int64_t bytes,
+                       int64_t cache_bytes) {
+             return std::make_unique<GrammarCompiler>(library, std::move(tokenizer),
+                                                      std::move(helper),
+                                                      CompileLimits{seconds, bytes, cache_bytes});
+           }),
+           py::arg("library"), py::arg("tokenizer"), py::kw_only(), py::arg("helper") = py::list(),
+           py::arg("seconds") = CompileLimits().seconds, py::arg("bytes") = CompileLimits().bytes,
+           py::arg("cache_bytes") = CompileLimits().cache_bytes)
+      .def(
+          "compile",
+          [](GrammarCompiler& compiler, const std::string& kind, const std::string& text) {
+            std::unique_ptr<PendingGrammar> pending;
+            {
+              const GilReleased released;
+              pending = compiler.begin(kind, text);
+            }
+            return finished(*pending);
+          },
+          py::arg("kind"), py::arg("text"))
+      .def(
+          "counts",
+          [](const GrammarCompiler& compiler) {
+            const auto counts = compiler.counts();
+            return std::make_tuple(counts.n_compiled, counts.n_kept, counts.kept_bytes);
+          },
+          "Compiled so far; kept; the bytes of these.");
   py::class_<PyConstraint>(testing, "Constraint")
       .def(py::init<const Tokenizer&, const Grammar&>(), py::arg("tokenizer"), py::arg("grammar"))
       .def("fill_mask", &PyConstraint::fill_mask, "Whether the text may end here.")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,8 @@ class Embedding:
     def vector(self) -> npt.NDArray[np.float64]:
         """Of length 1, (n_embd); complete once the stream that came with it has ended."""
 
+def serve_grammar_trials(socket: int) -> NoReturn: ...
+
 class Grammar:
     """A compiled constraint of one engine's vocabulary."""
 
@@ -129,7 +131,17 @@ class Engine:
         otherwise: Grammar | None = None,
     ) -> list[TokenStream]:
         """A stream for each key, with the seeds seed, seed + 1 …; the prompt is computed once."""
-    def compile(self, library: str, kind: str, text: str) -> Grammar: ...
+    def compile(
+        self,
+        library: str,
+        kind: str,
+        text: str,
+        *,
+        helper: Sequence[str] = ...,
+        seconds: float = 5.0,
+        bytes: int = 268435456,
+        cache_bytes: int = 268435456,
+    ) -> Grammar: ...
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]: ...
     def embed(
         self, token_ids: Sequence[int], ready: ReadyQueue | None = None, key: int = 0

@@ -87,8 +87,19 @@ def candidates(
 ) -> list[tuple[int, float]]: ...
 
 class GrammarCompiler:
-    def __init__(self, library: str, tokenizer: Tokenizer) -> None: ...
+    def __init__(
+        self,
+        library: str,
+        tokenizer: Tokenizer,
+        *,
+        helper: Sequence[str] = ...,
+        seconds: float = 5.0,
+        bytes: int = 268435456,
+        cache_bytes: int = 268435456,
+    ) -> None: ...
     def compile(self, kind: str, text: str) -> Grammar: ...
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many were compiled, and how many are kept in how many bytes."""
 
 class Constraint:
     def __init__(self, tokenizer: Tokenizer, grammar: Grammar) -> None: ...

@@ -177,7 +177,7 @@ class Toolbox:
         lines += [CALL + '{"name": "…", "arguments": {…}}']
         return "\n\n".join([*([system] if system else []), "\n".join(lines)])
 
-    def compile(self, engine: _core.Engine) -> _core.Grammar | None:
+    def compile(self, engine: _core.Engine, bounds: Limits | None = None) -> _core.Grammar | None:
         """Return the grammar of replies, None without tools.
 
         Raises ConstraintError, naming the tool whose schema is wrong, unsatisfiable or
@@ -186,12 +186,12 @@ class Toolbox:
         if not self.tools:
             return None
         try:
-            return Constraint("tools", "lark", reply_grammar(self)).compile(engine)
+            return Constraint("tools", "lark", reply_grammar(self)).compile(engine, bounds)
         except ConstraintError:
             for tool in self.allowed:
                 where = f"tool {shown(tool.name)}: parameters"
                 try:
-                    Constraint(where, "json_schema", tool.schema).compile(engine)
+                    Constraint(where, "json_schema", tool.schema).compile(engine, bounds)
                 except ConstraintError as error:
                     error.param = f"{tool.param}.parameters"
                     raise

@@ -21,6 +21,7 @@ from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureErr
 from ..limits import Limits
 from ..sampling import CONSTRAINTS
 from .enforcement import enforced_schema
+from .helper import helper_command
 from .limits import limited_schema
 from .schema_problems import problem_in
 from .schemas import check_exact
@@ -74,17 +75,26 @@ class Constraint:
             return cls(name, "regex", text)
         return cls(name, "lark", _lark(text))
 
-    def compile(self, engine: _core.Engine) -> _core.Grammar:
+    def compile(self, engine: _core.Engine, bounds: Limits | None = None) -> _core.Grammar:
         """Return the grammar for an engine's vocabulary; the latest ones are kept.
 
-        Raises ConstraintError where it is wrong, unsatisfiable or unsupported, and
-        UnsupportedFeatureError without llguidance.
+        Raises ConstraintError where it is wrong, unsatisfiable, unsupported or beyond `bounds`,
+        OutOfMemoryError, and UnsupportedFeatureError without llguidance.
         """
+        bounds = bounds or Limits()
         try:
-            return engine.compile(library(), self.kind, self.text)
+            return engine.compile(
+                library(),
+                self.kind,
+                self.text,
+                helper=helper_command(),
+                seconds=bounds.compile_seconds,
+                bytes=bounds.compile_bytes,
+                cache_bytes=bounds.grammar_cache_bytes,
+            )
         except ConstraintError as error:
             problem = str(error)
-            if self.kind == "json_schema":
+            if self.kind == "json_schema" and error.limit is None:
                 problem = problem_in(json.loads(self.text), problem) or problem
             raise ConstraintError.of(
                 self.keyword, problem, limit=error.limit, got=error.got

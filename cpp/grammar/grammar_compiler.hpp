@@ -1,0 +1,59 @@
+// Compiles grammars within bounds of time and memory, each one once however many ask for it, and
+// keeps the latest by their compiled size.
+#pragma once
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "grammar/llguidance.hpp"
+#include "text/tokenizer.hpp"
+
+namespace starchat {
+
+struct CompileLimits {
+  double seconds = 5;               // of CPU time; without a helper process, of waiting
+  int64_t bytes = 256 << 20;        // of memory, while it compiles
+  int64_t cache_bytes = 256 << 20;  // of all compiled grammars that are kept
+};
+
+// A grammar that is being compiled in a thread of its own. Whoever waits may leave: the thread
+// belongs to nobody, and what it makes is kept.
+class PendingGrammar {
+ public:
+  struct Work;
+  explicit PendingGrammar(std::shared_ptr<Work> work);
+  ~PendingGrammar();
+  PendingGrammar(const PendingGrammar&) = delete;
+
+  bool wait(std::chrono::milliseconds timeout) const;  // whether it is done
+  // Waits. Throws ConstraintError, OutOfMemoryError, and UnsupportedFeatureError for a vocabulary.
+  Grammar get() const;
+
+ private:
+  std::shared_ptr<Work> work_;
+};
+
+class GrammarCompiler {
+ public:
+  // library: the path of llguidance's shared object. helper: the command of grammar_trial.hpp,
+  // empty to compile in this process alone. Throws UnsupportedFeatureError if functions are
+  // missing.
+  GrammarCompiler(std::string library, std::shared_ptr<const Tokenizer> tokenizer,
+                  std::vector<std::string> helper = {}, CompileLimits limits = {});
+
+  // kind: "json_schema", "regex" or "lark". Throws ConstraintError for a text that is too long.
+  std::unique_ptr<PendingGrammar> begin(const std::string& kind, const std::string& text);
+  Grammar compile(const std::string& kind, const std::string& text);
+
+  struct Counts {
+    int64_t n_compiled, n_kept, kept_bytes;
+  };
+  Counts counts() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;  // shared with the threads that compile
+};
+
+}  // namespace starchat
