@@ -1,6 +1,7 @@
 #include "engine/scheduler.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <new>
 #include <utility>
@@ -95,7 +96,9 @@ bool Scheduler::step() {
 }
 
 void Scheduler::took(double seconds) {
+  seconds -= std::exchange(grammar_seconds_, 0);
   if (batch_.n_columns() > 0) budget_.learn(batch_.n_columns(), only_decodes_, seconds);
+  for (const auto& sequence : running_) sequence->rest_seconds -= seconds;
 }
 
 void Scheduler::fail_all(std::exception_ptr error) noexcept {
@@ -171,7 +174,13 @@ void Scheduler::schedule() {
   batch_.clear();
   slices_.clear();
   prefilling_.clear();
-  const auto is_ready = [](const auto& s) { return s->is_decoding() && s->stream->has_room(); };
+  const auto rests = [](const auto& s) { return s->rest_seconds > 0; };
+  const bool may_rest = std::ranges::any_of(
+      running_, [&](const auto& s) { return !rests(s) && s->stream->has_room(); });
+  const auto takes_part = [&](const auto& s) {
+    return s->stream->has_room() && !(may_rest && rests(s));
+  };
+  const auto is_ready = [&](const auto& s) { return s->is_decoding() && takes_part(s); };
   const int n_decoding =
       std::min(static_cast<int>(std::ranges::count_if(running_, is_ready)), max_sequences_);
   only_decodes_ = std::ranges::all_of(running_, [](const auto& s) { return s->is_decoding(); });
@@ -183,7 +192,7 @@ void Scheduler::schedule() {
   int n_placed = 0;
   for (auto i = running_.begin(); i != running_.end(); ++i) {
     Sequence& sequence = **i;
-    if (!sequence.stream->has_room()) continue;
+    if (!takes_part(*i)) continue;
     if (!sequence.is_decoding())
       prefilling_.push_back(&sequence);
     else if (n_placed++ < n_decoding)
@@ -341,6 +350,7 @@ void Scheduler::take_tokens(const Slice& slice) {
   Sequence& sequence = *slice.sequence;
   const size_t n_vocab = model_.n_vocab();
   const int n_forced = sequence.counts.n_forced;
+  const auto begin = std::chrono::steady_clock::now();
   int n_right = 0;
   for (bool as_guessed = true; as_guessed && !sequence.has_ended();) {
     float* row = logits_.get() + (slice.first_logits + n_right) * n_vocab;
@@ -353,6 +363,11 @@ void Scheduler::take_tokens(const Slice& slice) {
     n_right += n_same;
     sequence.n_cached += n_same;
     as_guessed = n_same == std::ssize(added);
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  if (sequence.sampler.is_constrained() && seconds.count() > kQuickSeconds) {
+    sequence.rest_seconds = seconds.count() / kShareOfGrammars;
+    grammar_seconds_ += seconds.count();
   }
   sequence.drafter.learn(slice.n_guessed, n_right);
   sequence.counts.n_guessed += slice.n_guessed;

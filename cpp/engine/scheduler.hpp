@@ -1,7 +1,8 @@
 // Continuous batching: chooses the columns of each step. Every decoding sequence gets one column,
 // and guesses while columns are free; the rest goes to slices of prompts, so a long prompt does not
 // stall running replies. Prefixes of prompts are reused from the prefix cache.
-// No threads and no clock: the engine loop, or a test, calls step() and took().
+// A sequence whose grammar is slow rests while others run, so that they keep their pace.
+// No threads: the engine loop, or a test, calls step() and took().
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -36,7 +37,8 @@ class Scheduler {
   // False: there was nothing to do, and there will be nothing before an add(), a cancellation or a
   // reader that makes room in its stream.
   bool step();
-  // The time of the last step, for StepBudget, which limits the prompt columns of mixed steps.
+  // The time of the last step, for StepBudget, which limits the prompt columns of mixed steps, and
+  // for sequences that rest because of their grammars.
   void took(double seconds);
   void fail_all(std::exception_ptr error) noexcept;
   SchedulerStats stats() const { return read(counters_); }  // from any thread
@@ -54,6 +56,10 @@ class Scheduler {
   // Guesses may fill a step up to this many columns. A step of 16 columns takes about 3.3 times as
   // long as one of 1, because reading the weights dominates; wider steps are compute-bound.
   static constexpr int kFreeColumns = 16;
+
+  // Grammar work of a step that takes longer is made up for: the sequence rests until the others
+  // have computed for 10 times as long.
+  static constexpr double kQuickSeconds = 1e-3, kShareOfGrammars = 0.1;
 
   void drop_cancelled() noexcept;
   void admit() noexcept;
@@ -78,7 +84,8 @@ class Scheduler {
   const int max_sequences_;
   PrefixCache prefixes_;
   StepBudget budget_;
-  bool only_decodes_ = false;  // the last step had no column of a prompt
+  double grammar_seconds_ = 0;  // of the last step, in slow grammars
+  bool only_decodes_ = false;   // the last step had no column of a prompt
   Sequences waiting_, running_;
 
   // All with room for the largest step.

@@ -78,6 +78,7 @@ class Sequence {
   Drafter drafter;
   std::vector<int32_t> guesses;  // computed after ids in the current step
   StreamCounts counts;
+  double rest_seconds = 0;  // steps of others that it sits out, because its grammar was slow
   std::shared_ptr<SharedPrompt> shared;   // null: no other reply awaits, or is awaited for, it
   const std::shared_ptr<float[]> logits;  // the result of an evaluation, or
   std::shared_ptr<Embedding> pooled;      // the result of an embedding

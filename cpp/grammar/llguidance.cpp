@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <iterator>
 
 #include "base/errors.hpp"
 #include "base/shared_library.hpp"
+#include "grammar/call_watch.hpp"
 #include "grammar/ending.hpp"
 
 namespace starchat {
@@ -22,6 +24,7 @@ constexpr size_t kStackBytes = 16 << 20, kStackBytesPerByte = 1 << 10;
 
 struct LlgTokenizer;
 struct LlgMatcher;
+struct LlgCancellationHandle;
 
 using LlgTokenize = size_t(const void* user, const uint8_t* bytes, size_t n_bytes, uint32_t* tokens,
                            size_t n_tokens);
@@ -61,6 +64,9 @@ struct Library {
   int32_t (*compute_mask_into)(LlgMatcher*, uint32_t* mask, size_t n_bytes);
   int32_t (*compute_ff_tokens)(LlgMatcher*, uint32_t* tokens, size_t n_tokens);
   int32_t (*validate_tokens)(LlgMatcher*, const uint32_t*, size_t);
+  LlgCancellationHandle* (*cancellation_handle)(const LlgMatcher*);
+  void (*cancel)(const LlgCancellationHandle*);
+  void (*free_handle)(LlgCancellationHandle*);
 
   explicit Library(const std::string& path) : handle_(open_library(path)) {
     find(path, new_tokenizer, "llg_new_tokenizer");
@@ -74,6 +80,9 @@ struct Library {
     find(path, compute_mask_into, "llg_matcher_compute_mask_into");
     find(path, compute_ff_tokens, "llg_matcher_compute_ff_tokens");
     find(path, validate_tokens, "llg_matcher_validate_tokens");
+    find(path, cancellation_handle, "llg_matcher_get_cancellation_handle");
+    find(path, cancel, "llg_cancel");
+    find(path, free_handle, "llg_free_cancellation_handle");
   }
 
  private:
@@ -82,7 +91,7 @@ struct Library {
     function = reinterpret_cast<Function*>(dlsym(handle_, name));
     if (!function)
       throw UnsupportedFeatureError(path + ": has no function " + name +
-                                    ": install a release of llguidance from 1.3 to below 2");
+                                    ": install a release of llguidance from 1.9 to below 2");
   }
 
   void* handle_;
@@ -164,22 +173,31 @@ namespace {
 class LlguidanceConstraint : public Constraint {
  public:
   LlguidanceConstraint(std::shared_ptr<const void> keeps, const Library& library,
-                       const EndingVocabulary& vocabulary, LlgMatcher* matcher)
+                       const EndingVocabulary& vocabulary, LlgMatcher* matcher,
+                       std::shared_ptr<GrammarBudget> budget)
       : keeps_(std::move(keeps)),
         library_(library),
         vocabulary_(vocabulary),
         n_vocab_(static_cast<uint32_t>(vocabulary.tokenizer.size())),
         matcher_(matcher),
+        handle_(library.cancellation_handle(matcher)),
+        cancel_([this] { library_.cancel(handle_); }),
+        budget_(std::move(budget)),
         mask_(n_vocab_ / 32 + 1) {}
-  ~LlguidanceConstraint() override { library_.free_matcher(matcher_); }
+  ~LlguidanceConstraint() override {
+    library_.free_handle(handle_);
+    library_.free_matcher(matcher_);
+  }
 
   void accept(int32_t id) override {
     const auto token = static_cast<uint32_t>(id);
-    check(library_.consume_tokens(matcher_, &token, 1));
+    call([&] { return library_.consume_tokens(matcher_, &token, 1); });
   }
 
   bool fill_mask(std::span<uint32_t> mask) override {
-    check(library_.compute_mask_into(matcher_, mask_.data(), mask_.size() * sizeof(uint32_t)));
+    call([&] {
+      return library_.compute_mask_into(matcher_, mask_.data(), mask_.size() * sizeof(uint32_t));
+    });
     uint32_t& last = mask_.back();
     const uint32_t end = uint32_t{1} << n_vocab_ % 32;
     const bool may_end = last & end;
@@ -190,22 +208,20 @@ class LlguidanceConstraint : public Constraint {
 
   std::vector<int32_t> forced() override {
     uint32_t tokens[256];
-    const int32_t n = library_.compute_ff_tokens(matcher_, tokens, std::size(tokens));
-    check(n);
+    const int32_t n =
+        call([&] { return library_.compute_ff_tokens(matcher_, tokens, std::size(tokens)); });
     const auto end = std::find(tokens, tokens + n, n_vocab_);
     return {tokens, end};
   }
 
   size_t n_allowed(std::span<const int32_t> ids) override {
-    const int32_t n = library_.validate_tokens(
-        matcher_, reinterpret_cast<const uint32_t*>(ids.data()), ids.size());
-    check(n);
-    return static_cast<size_t>(n);
+    const auto* tokens = reinterpret_cast<const uint32_t*>(ids.data());
+    return call([&] { return library_.validate_tokens(matcher_, tokens, ids.size()); });
   }
 
   std::unique_ptr<Constraint> clone() const override {
     return std::make_unique<LlguidanceConstraint>(keeps_, library_, vocabulary_,
-                                                  library_.clone_matcher(matcher_));
+                                                  library_.clone_matcher(matcher_), budget_);
   }
 
   Ending ending(std::span<const int32_t> next, std::span<const int32_t> known, size_t n_most,
@@ -217,8 +233,13 @@ class LlguidanceConstraint : public Constraint {
   }
 
  private:
-  void check(int32_t result) const {
-    if (result >= 0) return;
+  // What the library returns for a call within the budget.
+  template <class Call>
+  int32_t call(const Call& of_library) {
+    const WatchedCall watched(*budget_, cancel_);
+    const int32_t result = of_library();
+    watched.check();
+    if (result >= 0) return result;
     const std::string reason = shortened(library_.get_error(matcher_));
     if (reason.starts_with("NoExtension")) throw ConstraintError(kNothingAllowed);
     throw ConstraintError("the constraint cannot be followed any further: " + reason +
@@ -230,6 +251,9 @@ class LlguidanceConstraint : public Constraint {
   const EndingVocabulary& vocabulary_;
   const uint32_t n_vocab_;
   LlgMatcher* const matcher_;
+  LlgCancellationHandle* const handle_;
+  const std::function<void()> cancel_;
+  const std::shared_ptr<GrammarBudget> budget_;
   std::vector<uint32_t> mask_;  // the engine's mask and one bit for the end of the text
 };
 
@@ -256,12 +280,13 @@ struct Grammar::Compiled {
   mutable std::mutex copying;
 };
 
-std::unique_ptr<Constraint> Grammar::start() const {
+std::unique_ptr<Constraint> Grammar::start(const GrammarBudget& budget) const {
   const auto& vocabulary = *compiled_->vocabulary;
   const std::lock_guard lock(compiled_->copying);
   return std::make_unique<LlguidanceConstraint>(
       compiled_->vocabulary, vocabulary.library, vocabulary.for_endings,
-      vocabulary.library.clone_matcher(compiled_->matcher));
+      vocabulary.library.clone_matcher(compiled_->matcher),
+      std::make_shared<GrammarBudget>(budget));
 }
 
 void check_library(const std::string& path) { const Library library(path); }

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "grammar/call_watch.hpp"
 #include "sampling/constraint.hpp"
 #include "text/tokenizer.hpp"
 
@@ -16,7 +17,7 @@ class Grammar {
  public:
   struct Compiled;
   explicit Grammar(std::shared_ptr<const Compiled> compiled) : compiled_(std::move(compiled)) {}
-  std::unique_ptr<Constraint> start() const;
+  std::unique_ptr<Constraint> start(const GrammarBudget& budget = {}) const;
 
  private:
   std::shared_ptr<const Compiled> compiled_;

@@ -57,6 +57,7 @@ class Sampler {
   // Forced tokens: the ids that must come next, whatever the logits are. sample() chooses them; a
   // caller that needs no logprobs may remember() them without logits.
   std::span<const int32_t> forced() const { return std::span(forced_).subspan(n_forced_used_); }
+  bool is_constrained() const { return constraint_ != nullptr; }
   bool is_complete() const { return is_complete_; }  // no token may follow
   // The length of the longest prefix of ids that the constraint allows.
   size_t n_allowed(std::span<const int32_t> ids);

@@ -110,7 +110,15 @@ class Generation:
         params = self._core_params(engine)
         try:
             streams = engine.submit_replies(
-                self.prompt, params, ready, keys, self.grammar, lead, otherwise=self.json
+                self.prompt,
+                params,
+                ready,
+                keys,
+                self.grammar,
+                lead,
+                otherwise=self.json,
+                mask_seconds=self.handle.limits.mask_seconds,
+                grammar_seconds=self.handle.limits.grammar_seconds,
             )
         except ContextLengthError as error:
             error.param = "messages" if tools else error.param

@@ -129,6 +129,8 @@ class Engine:
         grammar: Grammar | None = None,
         lead: Sequence[int] = (),
         otherwise: Grammar | None = None,
+        mask_seconds: float = 0.05,
+        grammar_seconds: float = 5,
     ) -> list[TokenStream]:
         """A stream for each key, with the seeds seed, seed + 1 …; the prompt is computed once."""
     def compile(
