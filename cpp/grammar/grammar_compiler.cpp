@@ -170,8 +170,7 @@ struct GrammarCompiler::State : std::enable_shared_from_this<State> {
     }
     {
       const std::lock_guard lock(*mutex);
-      const auto found = running.find(key_of(work->kind, work->text));
-      if (found != running.end() && found->second == work) running.erase(found);
+      std::erase_if(running, [&](const auto& each) { return each.second == work; });
     }
     work->finish(std::move(grammar), std::move(error));
   }
@@ -244,7 +243,12 @@ struct GrammarCompiler::State : std::enable_shared_from_this<State> {
     ++n_compiled;
     if (bytes > limits.cache_bytes || by_key.contains(key)) return grammar;
     kept.push_front({std::move(key), grammar, bytes});
-    by_key.emplace(kept.front().key, kept.begin());
+    try {
+      by_key.emplace(kept.front().key, kept.begin());
+    } catch (const std::bad_alloc&) {  // not kept: compiled again if needed
+      kept.pop_front();
+      return grammar;
+    }
     kept_bytes += bytes;
     while (kept_bytes > limits.cache_bytes) {
       kept_bytes -= kept.back().bytes;
