@@ -22,8 +22,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 CORE = "libstdc++ _core.cpython"  # the C++ code: allocations of it and of pybind11
-ALL = "-_lib.abi3"  # every library but llguidance's, where Rust ends the process
-RUST = "_lib.abi3"
+# llguidance's library, where Rust ends the process; a forked child has a copy of it.
+RUST = "_lib.abi3 /proc/"
+ALL = f"-{RUST}"  # every other library
 
 QUESTION = [{"role": "user", "content": "How do I sort a list in Python?"}]
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
