@@ -137,9 +137,6 @@ def acquire_engine(
 def _load(
     shared: _SharedEngine, path: str, progress: Progress | None, share_weights: bool
 ) -> _core.Engine:
-    # Here, as a later import by a worker thread could meet a fork, or the end of Python.
-    import numpy  # noqa: F401
-
     (file_key, settings, _), file = shared.key, shared.file
     with file.loading:
         engine = _core.Engine(
@@ -149,6 +146,9 @@ def _load(
             share_weights=share_weights,
             **settings._asdict(),
         )
+        # Now, as a later import by a worker thread could meet a fork, or the end of Python.
+        import numpy  # noqa: F401
+
         if engine.weights.identity == file_key:  # not replaced since it was examined
             file.weights = engine.weights
         return engine
