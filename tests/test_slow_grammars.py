@@ -27,7 +27,7 @@ def test_a_search_for_forced_tokens_without_end_is_ended(nano: StarChat, grammar
 
 
 def test_a_step_of_a_grammar_is_bounded(nano: StarChat) -> None:
-    with pytest.raises(ConstraintError, match="0.05 s of CPU time at one token") as caught:
+    with pytest.raises(ConstraintError, match=r"0\.05 s of CPU time at one token") as caught:
         nano.chat(QUESTION, grammar=AMBIGUOUS, max_tokens=1000, temperature=0, ignore_eos=True)
     assert caught.value.param == "limits.mask_seconds"
     assert caught.value.limit == 0.05
