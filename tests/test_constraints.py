@@ -483,7 +483,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "nested": ({"json_schema": nested(900)}, ConstraintError, "nested too deeply"),
     "regex": ({"regex": "(a"}, ConstraintError, "regex: .*unclosed group"),
     "regex of nothing": ({"regex": r"[^\s\S]"}, ConstraintError, "contradicts itself"),
-    "regex bomb": ({"regex": "(a{1000}){1000}"}, ConstraintError, "too many expressions"),
+    "regex bomb": ({"regex": "(a{1000}){1000}"}, ConstraintError, "too many expressions|limits.mask_seconds"),
     "regex nested": ({"regex": "(" * 10**5 + "a" + ")" * 10**5}, ConstraintError, "regex: "),
     "NUL": ({"regex": "a\0"}, ConstraintError, "regex: has a NUL character"),
     "surrogate": ({"choice": ["a", "\ud800"]}, ConstraintError, r"choice\[1\]: has a lone"),

@@ -89,7 +89,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes the next replies these texts: the grammars of the requests allow nothing else."""
     replies: list[str] = []
 
-    def compile_next(toolbox: Toolbox, engine: Any) -> Any:
+    def compile_next(toolbox: Toolbox, engine: Any, *_: Any) -> Any:
         return Constraint("choice", "lark", f"start: {json.dumps(replies.pop(0))}").compile(engine)
 
     monkeypatch.setattr(Toolbox, "compile", compile_next)
