@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starchat import StarChat
+from starchat import Completion, InvalidRequestError, StarChat
 from starchat._core import SamplingParams, TokenStream
 from support.scheduling import alone, finish, testing
 from support.tiny_model import Shape, write_tiny
@@ -103,6 +105,46 @@ def test_memory_that_is_needed_is_taken_from_what_is_kept() -> None:
     assert scheduler.stats()["kv_pages_used"] == 0
 
 
+def test_pages_are_found_with_their_own_salt_only() -> None:
+    scheduler = testing.Scheduler(max_columns=256, prefix_cache_bytes=1 << 30)
+
+    def spared(cache_salt: str) -> int:
+        stream = scheduler.add(SYSTEM, SamplingParams(max_tokens=1), cache_salt=cache_salt)
+        assert finish(scheduler, stream) == [alone(SYSTEM, max_tokens=1)]
+        return int(counts(stream)[0])
+
+    salts = ["", "", "ann", "bob", "ann", ""]
+    assert [spared(salt) for salt in salts] == [0, 96, 0, 0, 96, 96]
+    assert scheduler.n_prefix_pages == 3 * 3
+
+
+def test_prompts_of_other_salts_are_not_waited_for() -> None:
+    scheduler = testing.Scheduler(max_columns=64, prefix_cache_bytes=1 << 30)
+    salts = ["ann", "bob", "", "ann"]
+    streams = [
+        scheduler.add([*SYSTEM, i], SamplingParams(max_tokens=1), cache_salt=salt)
+        for i, salt in enumerate(salts)
+    ]
+    scheduler.step()
+    assert [first for first, _ in scheduler.runs] == [0, 0, 0], "one for each salt goes ahead"
+    finish(scheduler, *streams)
+    assert [counts(stream)[0] for stream in streams] == [0, 0, 0, 3 * PAGE]
+
+
+def test_the_budget_holds_for_all_salts_together() -> None:
+    page_bytes = testing.Scheduler().page_bytes
+    scheduler = testing.Scheduler(max_columns=256, prefix_cache_bytes=4 * page_bytes)
+
+    def spared(cache_salt: str) -> int:
+        stream = scheduler.add([1] * 70, SamplingParams(max_tokens=1), cache_salt=cache_salt)
+        finish(scheduler, stream)
+        assert scheduler.n_prefix_pages <= 4
+        return int(counts(stream)[0])
+
+    salts = ["ann", "bob", "ann", "eve", "ann", "bob"]
+    assert [spared(salt) for salt in salts] == [0, 0, 64, 0, 64, 0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_history_gives_the_tokens_of_a_sequence_alone(data: st.DataObject) -> None:
@@ -124,7 +166,9 @@ def test_any_history_gives_the_tokens_of_a_sequence_alone(data: st.DataObject) -
                 "seed": data.draw(st.integers(0, 5)),
                 "repetition_penalty": data.draw(st.sampled_from([1.0, 1.2])),
             }
-            batch.append((prompt, sampling, scheduler.add(prompt, SamplingParams(**sampling))))
+            salt = data.draw(st.sampled_from(["", "", "ann", "bob"]))
+            stream = scheduler.add(prompt, SamplingParams(**sampling), cache_salt=salt)
+            batch.append((prompt, sampling, stream))
         results = finish(scheduler, *(stream for _, _, stream in batch))
         for (prompt, sampling, _), ids in zip(batch, results, strict=True):
             assert ids == alone(prompt, period, **sampling)
@@ -204,6 +248,34 @@ def test_many_at_once_leave_no_room_for_guesses() -> None:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = Shape(n_embd=96, n_head=6, n_layer=2, n_ctx=512)
     return write_tiny(tmp_path_factory.mktemp("spared") / "tiny.bin", "q4_0", shape).path
+
+
+def test_every_asking_method_keeps_prompts_within_a_salt(path: Path) -> None:
+    text = "abc " * 40
+    with StarChat.load(path) as model:
+        dialogue: Any = [{"role": "user", "content": text}]
+        ways: list[Callable[..., Completion]] = [
+            lambda **options: model.chat(dialogue, **options),
+            lambda **options: model.complete(text, **options),
+            lambda **options: asyncio.run(model.achat(dialogue, **options)),
+            lambda **options: asyncio.run(model.acomplete(text, **options)),
+            lambda **options: model.complete(text, prompt_progress=lambda *_: None, **options),
+            lambda **options: model.complete(text, n=2, **options),
+        ]
+        for i, ask in enumerate(ways):
+            salts = [f"ann {i}", f"ann {i}", f"bob {i}", f"bob {i}"]
+            found = [ask(cache_salt=salt, max_tokens=1).usage.cached_tokens > 0 for salt in salts]
+            assert found == [False, True, False, True], i
+        assert model.complete(text, max_tokens=1).usage.cached_tokens == 0
+
+
+@pytest.mark.parametrize("salt", ["", b"ann", 1], ids=repr)
+def test_a_salt_is_a_text(path: Path, salt: Any) -> None:
+    with (
+        StarChat.load(path) as model,
+        pytest.raises(InvalidRequestError, match="cache_salt: expected a text that is not empty"),
+    ):
+        model.complete("a", cache_salt=salt)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])

@@ -84,7 +84,8 @@ py::dict PyEngine::info() const {
 std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(
     const std::vector<int64_t>& token_ids, const SamplingParams& params, const PyReadyQueue* ready,
     const std::vector<int64_t>& keys, const Grammar* grammar, const std::vector<int64_t>& lead,
-    const Grammar* otherwise, double mask_seconds, double grammar_seconds) {
+    const Grammar* otherwise, const std::string& cache_salt, double mask_seconds,
+    double grammar_seconds) {
   SamplingParams guarded = params;
   guarded.control_ids = tokenizer_->control_ids();
   EngineLoop& loop = (*core_)->loop;
@@ -96,8 +97,8 @@ std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(
     for (Guidance& guidance : guidances)
       guidance = {grammar->start(budget), lead, otherwise ? otherwise->start(budget) : nullptr};
   std::vector<std::unique_ptr<PyTokenStream>> streams;
-  for (auto& stream :
-       loop.submit_replies(token_ids, guarded, std::move(queue), keys, std::move(guidances)))
+  for (auto& stream : loop.submit_replies(token_ids, guarded, std::move(queue), keys,
+                                          std::move(guidances), cache_salt))
     streams.push_back(std::make_unique<PyTokenStream>(std::move(stream)));
   return streams;
 }
@@ -204,16 +205,16 @@ void bind_engine(py::module_& m) {
       .def("submit_replies", &PyEngine::submit_replies, py::arg("token_ids"), py::arg("params"),
            py::arg("ready"), py::arg("keys"), py::arg("grammar") = py::none(),
            py::arg("lead") = py::list(), py::arg("otherwise") = py::none(),
+           py::arg("cache_salt") = py::bytes(),
            py::arg("mask_seconds") = GrammarBudget().mask_seconds,
            py::arg("grammar_seconds") = GrammarBudget().reply_seconds,
            "Start a sequence for each key, with the seeds seed, seed + 1 …; return their streams.\n"
            "The prompt is computed once. With a grammar a reply is `lead`, and then what the\n"
            "grammar allows; or what `otherwise` allows, where the model would begin with a token\n"
-           "that the grammar forbids. mask_seconds and grammar_seconds bound the grammar's work "
-           "for\n"
-           "a token and a reply: ConstraintError. Raises InvalidRequestError for what cannot be "
-           "served,\n"
-           "ConstraintError, ContextLengthError, EngineClosedError and ForkError.")
+           "that the grammar forbids. Only prompts of the same `cache_salt`, any bytes, share\n"
+           "pages. mask_seconds and grammar_seconds bound the grammar's work for a token and a\n"
+           "reply: ConstraintError. Raises InvalidRequestError for what cannot be served,\n"
+           "ContextLengthError, EngineClosedError and ForkError.")
       .def(
           "compile", &PyEngine::compile, py::arg("library"), py::arg("kind"), py::arg("text"),
           py::kw_only(), py::arg("helper") = py::list(),

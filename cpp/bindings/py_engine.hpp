@@ -42,8 +42,8 @@ class PyEngine {
   std::vector<std::unique_ptr<PyTokenStream>> submit_replies(
       const std::vector<int64_t>& token_ids, const SamplingParams& params,
       const PyReadyQueue* ready, const std::vector<int64_t>& keys, const Grammar* grammar,
-      const std::vector<int64_t>& lead, const Grammar* otherwise, double mask_seconds,
-      double grammar_seconds);
+      const std::vector<int64_t>& lead, const Grammar* otherwise, const std::string& cache_salt,
+      double mask_seconds, double grammar_seconds);
   Grammar compile(const std::string& library, const std::string& kind, const std::string& text,
                   const std::vector<std::string>& helper, double seconds, int64_t bytes,
                   int64_t cache_bytes);

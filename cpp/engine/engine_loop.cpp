@@ -22,11 +22,11 @@ EngineLoop::~EngineLoop() { close(); }
 std::vector<std::shared_ptr<TokenStream>> EngineLoop::submit_replies(
     std::span<const int64_t> prompt, const SamplingParams& params,
     std::shared_ptr<ReadyQueue> ready, std::span<const int64_t> keys,
-    std::vector<Guidance> guidances) {
+    std::vector<Guidance> guidances, const std::string& cache_salt) {
   std::vector<std::shared_ptr<TokenStream>> streams;
   for (const int64_t key : keys)
     streams.push_back(std::make_shared<TokenStream>(wake_event_, ready, key));
-  enqueue(Sequence::replies(model_, prompt, params, streams, std::move(guidances)));
+  enqueue(Sequence::replies(model_, prompt, params, streams, std::move(guidances), cache_salt));
   return streams;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -34,12 +35,14 @@ class EngineLoop {
 
   // From any thread. Throw InvalidRequestError, ContextLengthError, EngineClosedError;
   // evaluate() also OutOfMemoryError.
-  // One stream for each key: replies with the seeds params.seed, params.seed + 1 …
+  // One stream for each key: replies with the seeds params.seed, params.seed + 1 … The prompt
+  // shares pages with prompts of the same salt only.
   std::vector<std::shared_ptr<TokenStream>> submit_replies(std::span<const int64_t> prompt,
                                                            const SamplingParams& params,
                                                            std::shared_ptr<ReadyQueue> ready,
                                                            std::span<const int64_t> keys,
-                                                           std::vector<Guidance> guidances);
+                                                           std::vector<Guidance> guidances,
+                                                           const std::string& cache_salt = {});
   Evaluation evaluate(std::span<const int64_t> prompt);
   PendingEmbedding embed(std::span<const int64_t> prompt,
                          std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0);

@@ -1,6 +1,6 @@
-// Prefix cache: a radix tree over KV pages; each edge is 32 token ids. It holds only full pages,
-// which are never written again, and drops the least recently used ones first. Results keep their
-// bits, because a page depends only on the ids up to its end.
+// Prefix cache: a radix tree over KV pages for each salt; each edge is 32 token ids. It holds only
+// full pages, which are never written again, and drops the least recently used ones of all trees
+// first. Results keep their bits, because a page depends only on the ids up to its end.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "model/kv_pages.hpp"
 
@@ -22,11 +23,13 @@ class PrefixCache {
   PrefixCache& operator=(const PrefixCache&) = delete;
 
   // Appends cached pages with the next ids to a sequence, whose pages must all be full. Returns the
-  // number of cached positions: a multiple of 32, at most ids.size().
-  int extend(std::span<const int32_t> ids, KvSequence& sequence);
+  // number of cached positions: a multiple of 32, at most ids.size(). Pages that were kept with
+  // another salt are not found.
+  int extend(const std::string& salt, std::span<const int32_t> ids, KvSequence& sequence);
 
   // Adds the full pages among the first n_cached positions of a sequence with these ids.
-  void keep(std::span<const int32_t> ids, int n_cached, const KvSequence& sequence);
+  void keep(const std::string& salt, std::span<const int32_t> ids, int n_cached,
+            const KvSequence& sequence);
 
   bool clear();  // returns whether any page was cached
   size_t n_pages() const { return by_use_.size(); }
@@ -34,9 +37,11 @@ class PrefixCache {
  private:
   using PageTokens = std::array<int32_t, kPagePositions>;
   struct Node {
-    Node* parent;
-    PageTokens ids;
-    PageId page;
+    Node* parent = nullptr;             // null: a root, which has no page
+    const std::string* salt = nullptr;  // of a root
+    PageTokens ids{};
+    PageId page{};
+    Node() = default;
     Node(Node* parent, const PageTokens& ids, PageId page) : parent(parent), ids(ids), page(page) {}
     std::map<PageTokens, std::unique_ptr<Node>> children;
     std::list<Node*>::iterator use;  // its place in by_use_
@@ -48,8 +53,8 @@ class PrefixCache {
 
   KvPool& pool_;
   const size_t max_pages_;
-  Node root_{nullptr, {}, {}};
-  std::list<Node*> by_use_;  // most recently used first; a parent is before its children
+  std::map<std::string, Node> roots_;  // by salt
+  std::list<Node*> by_use_;            // most recently used first; a parent is before its children
 };
 
 }  // namespace starchat

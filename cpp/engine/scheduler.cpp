@@ -19,6 +19,7 @@ std::unique_ptr<float[]> make_rows(const ForwardPass& model, int n) {
 // Then the sequence waits and reuses the page, or all of the prompt if they share it.
 bool awaits(const Sequence& sequence, const Sequence& leader) {
   if (sequence.is_evaluation() || leader.is_evaluation()) return false;
+  if (sequence.cache_salt != leader.cache_salt) return false;
   if (leader.n_cached < sequence.n_cached) return false;
   if (sequence.shared && sequence.shared == leader.shared) return true;
   if (leader.n_cached >= leader.n_prompt) return false;
@@ -224,7 +225,7 @@ void Scheduler::reuse_prefix(Sequence& sequence) {
   const int n_before = sequence.n_cached;
   // The last id is always computed, because its logits are needed.
   const std::span<const int32_t> ids(sequence.ids.data(), sequence.n_prompt - 1);
-  sequence.n_cached = prefixes_.extend(ids, sequence.cache);
+  sequence.n_cached = prefixes_.extend(sequence.cache_salt, ids, sequence.cache);
   counters_.n_cached_tokens += sequence.n_cached - n_before;
   sequence.counts.n_cached += sequence.n_cached - n_before;
   if (sequence.n_cached > n_before) sequence.tell_progress();
@@ -242,7 +243,7 @@ void Scheduler::reserve(Sequence& sequence, int n_tokens) {
 void Scheduler::keep_prefix(const Sequence& sequence) {
   if (sequence.is_evaluation()) return;
   try {
-    prefixes_.keep(sequence.ids, sequence.n_cached, sequence.cache);
+    prefixes_.keep(sequence.cache_salt, sequence.ids, sequence.n_cached, sequence.cache);
   } catch (const std::bad_alloc&) {  // not cached: will be computed again if needed
   }
 }

@@ -64,10 +64,11 @@ std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<con
 Sequences Sequence::replies(ForwardPass& model, std::span<const int64_t> prompt,
                             SamplingParams params,
                             std::span<const std::shared_ptr<TokenStream>> streams,
-                            std::vector<Guidance> guidances) {
+                            std::vector<Guidance> guidances, const std::string& cache_salt) {
   Sequences sequences;
   for (size_t i = 0; i < streams.size(); ++i, ++params.seed)
     sequences.push_back(generation(model, prompt, params, streams[i], std::move(guidances[i])));
+  for (const auto& sequence : sequences) sequence->cache_salt = cache_salt;
   if (sequences.size() > 1) {
     const auto shared = std::make_shared<SharedPrompt>(model.kv_pool());
     for (const auto& sequence : sequences) sequence->shared = shared;

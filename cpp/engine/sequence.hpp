@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/drafter.hpp"
@@ -42,7 +43,7 @@ class Sequence {
   static Sequences replies(ForwardPass& model, std::span<const int64_t> prompt,
                            SamplingParams params,
                            std::span<const std::shared_ptr<TokenStream>> streams,
-                           std::vector<Guidance> guidances);
+                           std::vector<Guidance> guidances, const std::string& cache_salt = {});
   static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);
   // logits: (prompt.size(), n_vocab), filled step by step.
   static std::unique_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
@@ -74,6 +75,7 @@ class Sequence {
   const int max_ids;  // with this many ids, the reply ends with finish_reason "length"
   int n_cached = 0;   // positions 0 .. n_cached-1 are in the cache
   KvSequence cache;
+  std::string cache_salt;  // sequences with different ones share no pages, and await none
   Sampler sampler;
   Drafter drafter;
   std::vector<int32_t> guesses;  // computed after ids in the current step

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from hashlib import sha256
 from itertools import chain
 from numbers import Real
 from typing import Any
@@ -102,6 +103,18 @@ def check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise unexpected(name, "True or False", value)
     return value
+
+
+def check_salt(name: str, value: Any) -> bytes:
+    """Return the digest of a text, b"" for None; raise InvalidRequestError for all else.
+
+    A digest of 32 bytes, as the engine keeps it with every sequence.
+    """
+    if value is None:
+        return b""
+    if not isinstance(value, str) or not value:
+        raise unexpected(name, "a text that is not empty, or None", value)
+    return sha256(value.encode("utf-8", "surrogatepass")).digest()
 
 
 def check_stop(name: str, value: Any) -> tuple[str, ...]:

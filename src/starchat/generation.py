@@ -16,7 +16,7 @@ from .async_waker import shared_waker
 from .chat.call_reader import CallReader
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
-from .checks import check_integer
+from .checks import check_integer, check_salt
 from .engine_registry import EngineHandle
 from .errors import ContextLengthError, InvalidRequestError, unexpected
 from .grammar.constraint import Constraint
@@ -63,6 +63,7 @@ class Generation:
         self.report: Callable[[int, int], object] | None = options.get("prompt_progress")
         if not (self.report is None or callable(self.report)):
             raise unexpected("prompt_progress", "a function or None", self.report)
+        self.cache_salt = check_salt("cache_salt", options.get("cache_salt"))
         constraint = Constraint.from_options(options, handle.limits)
         self._json: Constraint | None = None  # of replies that do not begin with a call
         if constraint and tools and tools.allowed:
@@ -117,6 +118,7 @@ class Generation:
                 self.grammar,
                 lead,
                 otherwise=self.json,
+                cache_salt=self.cache_salt,
                 mask_seconds=self.handle.limits.mask_seconds,
                 grammar_seconds=self.handle.limits.grammar_seconds,
             )

@@ -164,10 +164,14 @@ class ReplyOptions(SamplingOptions, ConstraintOptions, total=False):
     `Chunk` of a stream says by its `index` to which of them it belongs.
     prompt_progress: called with done and total tokens of the prompt as its steps are computed, in
     the reader's thread or event loop; cached tokens count as done.
+    cache_salt: any text, such as the name of a guest. Only prompts with the same one find each
+    other's pages in the prefix cache, as the time and `cached_tokens` of a reply tell what others
+    have asked; prompts without one share theirs.
     """
 
     n: int | None
     prompt_progress: Callable[[int, int], object] | None  # AsyncStream awaits an awaitable result
+    cache_salt: str | None
 
 
 class ChatOptions(ReplyOptions, total=False):
@@ -180,6 +184,6 @@ class ChatOptions(ReplyOptions, total=False):
 
 
 CONSTRAINTS = tuple(ConstraintOptions.__annotations__)
-OF_REQUESTS = ("n", "prompt_progress")
+OF_REQUESTS = ("n", "prompt_progress", "cache_salt")
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 OF_CHATS = (*TOOLS, "continue_final_message")

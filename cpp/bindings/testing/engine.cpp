@@ -108,11 +108,14 @@ class PyScheduler {
 
   std::unique_ptr<PyTokenStream> add(const std::vector<int64_t>& prompt,
                                      const SamplingParams& params, const Grammar* grammar,
-                                     const std::vector<int64_t>& lead) {
+                                     const std::vector<int64_t>& lead,
+                                     const std::string& cache_salt) {
     auto stream = std::make_shared<TokenStream>(wake_event_);
     Guidance guidance;
     if (grammar) guidance = {grammar->start(), lead};
-    enqueue(Sequence::generation(model_, prompt, params, stream, std::move(guidance)));
+    auto sequence = Sequence::generation(model_, prompt, params, stream, std::move(guidance));
+    sequence->cache_salt = cache_salt;
+    enqueue(std::move(sequence));
     return std::make_unique<PyTokenStream>(std::move(stream));
   }
 
@@ -286,7 +289,8 @@ void bind_testing(py::module_& m) {
            py::arg("max_sequences") = 64, py::arg("nan_id") = -1, py::arg("head_dim") = 2,
            py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1)
       .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"),
-           py::arg("grammar") = py::none(), py::arg("lead") = py::list())
+           py::arg("grammar") = py::none(), py::arg("lead") = py::list(),
+           py::arg("cache_salt") = "")
       .def("add_replies", &PyScheduler::add_replies, py::arg("prompt"), py::arg("params"),
            py::arg("n"), py::arg("grammar") = py::none(), py::arg("lead") = py::list())
       .def("embed", &PyScheduler::embed, py::arg("prompt"))

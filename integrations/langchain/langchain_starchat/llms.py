@@ -26,6 +26,7 @@ from langchain_starchat.prompt_progress import events_of_run
 from langchain_starchat.settings import (
     CONSTRAINTS,
     N_TOGETHER,
+    OF_REQUESTS,
     SAMPLING,
     StarChatSettings,
     WideBatches,
@@ -127,7 +128,7 @@ class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
 
     def _with_call_arguments(self, kwargs: dict[str, Any]) -> tuple[StarChatLLM, dict[str, Any]]:
         """Return a copy that holds a call's options: BaseLLM's cache key is made of the model."""
-        names = {*SAMPLING, *CONSTRAINTS, "allow_special", "n"}
+        names = {*SAMPLING, *CONSTRAINTS, *OF_REQUESTS, "allow_special"}
         fields = {name: value for name, value in kwargs.items() if name in names}
         rest = {name: value for name, value in kwargs.items() if name not in names}
         if any(fields.get(name) is not None for name in CONSTRAINTS):

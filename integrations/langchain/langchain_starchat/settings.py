@@ -30,6 +30,7 @@ from starchat.model_settings import unknown_argument
 
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
 CONSTRAINTS = tuple(sorted(ConstraintOptions.__optional_keys__))
+OF_REQUESTS = ("n", "cache_salt")
 EMBEDDED = "starchat-nano"
 N_TOGETHER = 64  # requests of a batch that are submitted at a time: each holds memory
 _REMOTE_ONLY = frozenset({"api_key", "base_url", "max_retries", "timeout"})
@@ -135,6 +136,8 @@ class StarChatSettings(ModelSettings):
     """Replies are one of these texts."""
     n: int | None = None
     """Replies of each prompt, which is computed once: `generate` has them all, others the first."""
+    cache_salt: str | None = None
+    """Only prompts with the same one share the prefix cache: one for each guest of the engine."""
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
@@ -143,7 +146,7 @@ class StarChatSettings(ModelSettings):
             "model": self.model_name,
             "model_file": self._file_identity(),
             "n_ctx": self.n_ctx,
-            **{name: getattr(self, name) for name in (*SAMPLING, *CONSTRAINTS, "n")},
+            **{name: getattr(self, name) for name in (*SAMPLING, *CONSTRAINTS, *OF_REQUESTS)},
             # LangChain overwrites "stop" with the call's own.
             "default_stop": self.stop,
         }
@@ -166,9 +169,9 @@ class StarChatSettings(ModelSettings):
         """Merge the fields with a call's arguments, which win; starchat refuses unknown ones."""
         held = any(call.get(name) is not None for name in (*CONSTRAINTS, "response_format"))
         if held or (call.get("tools") and call.get("tool_choice") != "none"):
-            names = (*SAMPLING, "n")  # a call's own constraint or tools replace the field
+            names = (*SAMPLING, *OF_REQUESTS)  # a call's own constraint or tools replace the field
         else:
-            names = (*SAMPLING, *CONSTRAINTS, "n")
+            names = (*SAMPLING, *CONSTRAINTS, *OF_REQUESTS)
         fields = {name: getattr(self, name) for name in names}
         merged = {name: value for name, value in fields.items() if value is not None} | call
         merged.pop("stream", None)  # LangChain's own switch, already handled

@@ -35,6 +35,16 @@ def test_a_response_has_the_first_reply_and_raw_has_all() -> None:
     assert "choices" not in raw
 
 
+def test_a_salt_keeps_cached_tokens_within_a_guest() -> None:
+    def found(llm: StarChat, **call: Any) -> bool:
+        response = llm.complete("How do I sort a list of lists of lists? " * 5, **call)
+        return bool(response.raw["usage"]["cached_tokens"])
+
+    ann = StarChat(max_tokens=1, cache_salt="ann")
+    asked = [found(ann), found(ann), found(LLM), found(ann, cache_salt="bob"), found(ann)]
+    assert asked == [False, True, False, False, True]
+
+
 def test_a_stream_of_n_is_refused_at_the_call() -> None:
     with pytest.raises(starchat.InvalidRequestError, match="n: expected 1, got 2: a stream"):
         LLM.stream_complete(QUESTION, n=2)

@@ -129,6 +129,7 @@ class Engine:
         grammar: Grammar | None = None,
         lead: Sequence[int] = (),
         otherwise: Grammar | None = None,
+        cache_salt: bytes = b"",
         mask_seconds: float = 0.05,
         grammar_seconds: float = 5,
     ) -> list[TokenStream]:

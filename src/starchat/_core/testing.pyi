@@ -141,6 +141,7 @@ class Scheduler:
         params: SamplingParams,
         grammar: Grammar | None = None,
         lead: Sequence[int] = (),
+        cache_salt: str = "",
     ) -> TokenStream: ...
     def add_replies(
         self,

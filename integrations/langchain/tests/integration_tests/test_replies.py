@@ -85,6 +85,19 @@ def test_n_belongs_to_the_cache_key(llm: StarChatLLM, chat: ChatStarChat) -> Non
         ]
 
 
+def test_a_salt_keeps_cached_tokens_within_a_guest(chat: ChatStarChat, llm: StarChatLLM) -> None:
+    def found(model: ChatStarChat, **call: Any) -> bool:
+        (message,) = model.generate([[HumanMessage("abc " * 40)]], **call).generations[0]
+        return bool(message.message.usage_metadata["input_token_details"].get("cache_read"))  # type: ignore
+
+    ann = chat.model_copy(update={"cache_salt": "ann"})
+    asked = [found(ann), found(ann), found(chat), found(ann, cache_salt="bob"), found(ann)]
+    assert asked == [False, True, False, False, True]
+    assert ann._identifying_params != chat._identifying_params, "answers are cached apart, too"
+    with pytest.raises(InvalidRequestError, match="cache_salt: expected a text"):
+        llm.invoke("a", cache_salt="")
+
+
 def test_a_wrong_n_is_named(llm: StarChatLLM, chat: ChatStarChat) -> None:
     for ask in (lambda: llm.generate(["a"], n=0), lambda: chat.generate([QUESTION], n=0)):
         with pytest.raises(InvalidRequestError, match="n: expected an integer from 1"):

@@ -167,6 +167,10 @@ class StarChat(ModelSettings, ParsablePredictions):
     regex: str | None = Field(default=None, description="Replies match this expression.")
     grammar: str | None = Field(default=None, description="Replies follow this Lark or GBNF.")
     choice: list[str] | None = Field(default=None, description="Replies are one of these texts.")
+    cache_salt: str | None = Field(
+        default=None,
+        description="Only prompts with the same one share the prefix cache: one for each guest.",
+    )
     allow_special: bool | list[str] | None = Field(
         default=None,
         description="Control tokens in a raw prompt that count: all (True), none (False), or those "
@@ -391,10 +395,11 @@ class StarChat(ModelSettings, ParsablePredictions):
         The call's own counts, then the schema of a parser, then the field.
         """
         held = any(kwargs.get(name) is not None for name in CONSTRAINTS)
+        fields = self._given((*_SAMPLING, "cache_salt"))
         if held or (kwargs.get("tools") and kwargs.get("tool_choice") != "none"):
-            return self._sampling() | kwargs
+            return fields | kwargs
         constraint = {"json_schema": schema} if schema else self._given(CONSTRAINTS)
-        return constraint | self._sampling() | kwargs
+        return constraint | fields | kwargs
 
     def _sampling(self) -> dict[str, Any]:
         return self._given(_SAMPLING)
