@@ -563,7 +563,7 @@ void serve_grammar_trials(int socket) {
       }
       at_rest = statm(1);
     }
-    const auto& [vocabulary, n_vocab] = vocabularies[request.vocabulary];
+    const auto& known = vocabularies[request.vocabulary];
 
     for (char old[4096]; read(ends[0], old, sizeof old) > 0;) {
     }
@@ -575,10 +575,10 @@ void serve_grammar_trials(int socket) {
     const int64_t resident = statm(1);
     Compiled compiled;
     try {
-      start_on_stack(stack_bytes, [&, n_words = n_vocab] {
+      start_on_stack(stack_bytes, [&] {
         const stack_t own{std::malloc(sizeof stack), 0, sizeof stack};
         if (own.ss_sp) sigaltstack(&own, nullptr);
-        compiled = compile(vocabulary, n_words, kind, text);
+        compiled = compile(known.first, known.second, kind, text);
         const stack_t none{nullptr, SS_DISABLE, 0};
         sigaltstack(&none, nullptr);
         std::free(own.ss_sp);
