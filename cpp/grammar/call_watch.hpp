@@ -12,7 +12,7 @@ namespace starchat {
 // What the constraint of one reply may take; copies of the constraint share what was used.
 struct GrammarBudget {
   double mask_seconds = 0.05;  // CPU time of a call
-  double reply_seconds = 5;    // of all calls
+  double reply_seconds = 5;    // of all calls, by the clock
   double used_seconds = 0;
 };
 

@@ -29,7 +29,7 @@ class Limits:
     compile_bytes: memory that compiling takes.
     grammar_cache_bytes: of all compiled grammars that an engine keeps.
     mask_seconds: CPU time for one step of a constraint, mostly the mask of allowed tokens.
-    grammar_seconds: CPU time for all steps of a constraint in one reply.
+    grammar_seconds: time for all steps of a constraint in one reply.
 
     >>> Limits(grammar_seconds=10).mask_seconds
     0.05
