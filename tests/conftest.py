@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from starchat import FileAccessError, StarChat
+from support.failing_memory import build
 from support.tiny_model import Shape, write_tiny
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background starts like this
@@ -41,3 +42,12 @@ def nano() -> Iterator[StarChat]:
         pytest.skip(str(error))
     with model:
         yield model
+
+
+@pytest.fixture(scope="session")
+def failing_memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the library that makes allocations fail."""
+    library = build(tmp_path_factory.mktemp("memory"))
+    if library is None:
+        pytest.skip("no compiler, or no glibc")
+    return library

@@ -10,15 +10,7 @@ import pytest
 from starchat import OutOfMemoryError, StarChat, _core
 from starchat.async_waker import AsyncWaker
 from starchat.threads import new_lock
-from support.failing_memory import CORE, build, outcomes
-
-
-@pytest.fixture(scope="module")
-def failing_memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = build(tmp_path_factory.mktemp("memory"))
-    if library is None:
-        pytest.skip("no compiler, or no glibc")
-    return library
+from support.failing_memory import CORE, outcomes
 
 
 @pytest.mark.parametrize(

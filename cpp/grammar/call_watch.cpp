@@ -80,7 +80,7 @@ class Watch {
         changed_.wait_for(lock, std::chrono::seconds(1), [&] { return !sleeps_; });
         sleeps_ = false;
       } else {
-        changed_.wait_for(lock, kPeriod, [] { return false; });
+        changed_.wait_for(lock, kPeriod);
       }
     }
   }

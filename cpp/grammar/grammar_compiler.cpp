@@ -126,7 +126,7 @@ struct PendingGrammar::Work {
   std::shared_ptr<std::mutex> compiler_mutex;
 };
 
-struct GrammarCompiler::State : std::enable_shared_from_this<State> {
+struct GrammarCompiler::State {
   using Work = PendingGrammar::Work;
   using Key = std::string;  // kind, NUL, text
 

@@ -36,7 +36,7 @@ class PromptRoom:
         self._n_ids += n_ids
         least = self._n_ids + self._least_ids(self._n_characters)
         if least > self._n_ctx:
-            raise self._too_long(f"at least {least:,}", least)
+            raise self._too_long(least, "at least ")
 
     def take_json(self, value: object) -> None:
         """Take a value that is written as JSON: a character each, and those of its texts."""
@@ -56,11 +56,9 @@ class PromptRoom:
         if isinstance(ids, Sized) and not isinstance(ids, (str, bytes, Mapping)):
             n_ids = len(ids)
             if n_ids > self._n_ctx:
-                raise self._too_long(f"{n_ids:,}", n_ids)
+                raise self._too_long(n_ids)
 
-    def _too_long(self, count: str, n_ids: int) -> ContextLengthError:
-        excess = n_ids - self._n_ctx
-        least = "at least " if count.startswith("at") else ""
-        problem = f"{self._name} has {count} tokens, the context holds {self._n_ctx:,}"
-        text = f"{problem}: shorten it by {least}{excess:,}"
+    def _too_long(self, n_ids: int, least: str = "") -> ContextLengthError:
+        problem = f"{self._name} has {least}{n_ids:,} tokens, the context holds {self._n_ctx:,}"
+        text = f"{problem}: shorten it by {least}{n_ids - self._n_ctx:,}"
         return ContextLengthError(text, param=self._param, limit=self._n_ctx, got=n_ids)

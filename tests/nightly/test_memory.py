@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.failing_memory import ALL, CORE, RUST, build, outcomes
+from support.failing_memory import ALL, CORE, RUST, outcomes
 from support.processes import run_python
 
 pytestmark = pytest.mark.nightly
@@ -17,14 +17,6 @@ pytestmark = pytest.mark.nightly
 # that had no memory to begin. Rust: it ends the process by design.
 KNOWN = {"glibc aborts": 2, "Python waits": 2, "Rust aborts": 10_000}
 CALLS = ["load", "ask", "stream", "replies", "async", "achat", "embed", "aembed", "tokenize"]
-
-
-@pytest.fixture(scope="module")
-def failing_memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = build(tmp_path_factory.mktemp("memory"))
-    if library is None:
-        pytest.skip("no compiler, or no glibc")
-    return library
 
 
 def check(found: Counter[str]) -> None:
