@@ -65,4 +65,6 @@ def test_a_slow_grammar_rests_while_others_run() -> None:
                 if ended.is_set():
                     break
         reader.join()
+        stats = model.stats()
+    assert stats["slow_turns"] > 0 and stats["abandoned"] == 0
     assert n_tokens < 500  # in the time of 3,000

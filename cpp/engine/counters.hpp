@@ -5,18 +5,20 @@
 #include <cstdint>
 
 // X(name, meaning)
-#define STARCHAT_COUNTERS(X)                                            \
-  X(steps, "batches computed since the start")                          \
-  X(tokens, "tokens of replies since the start")                        \
-  X(columns, "positions computed since the start")                      \
-  X(running, "sequences being computed now")                            \
-  X(waiting, "sequences waiting for a place now")                       \
-  X(kv_pages_used, "pages of the KV cache that running sequences hold") \
-  X(prefix_pages, "pages that the prefix cache holds")                  \
-  X(cached_tokens, "prompt tokens that were computed before")           \
-  X(guessed_tokens, "tokens guessed by prompt look-up")                 \
-  X(accepted_tokens, "guessed tokens that were right")                  \
-  X(forced_tokens, "tokens that a constraint left no choice for")
+#define STARCHAT_COUNTERS(X)                                               \
+  X(steps, "batches computed since the start")                             \
+  X(tokens, "tokens of replies since the start")                           \
+  X(columns, "positions computed since the start")                         \
+  X(running, "sequences being computed now")                               \
+  X(waiting, "sequences waiting for a place now")                          \
+  X(kv_pages_used, "pages of the KV cache that running sequences hold")    \
+  X(prefix_pages, "pages that the prefix cache holds")                     \
+  X(cached_tokens, "prompt tokens that were computed before")              \
+  X(guessed_tokens, "tokens guessed by prompt look-up")                    \
+  X(accepted_tokens, "guessed tokens that were right")                     \
+  X(forced_tokens, "tokens that a constraint left no choice for")          \
+  X(slow_turns, "turns of slow constraints that went on beside the steps") \
+  X(abandoned, "replies given up because a constraint's call did not return")
 
 namespace starchat {
 

@@ -6,16 +6,17 @@
 #include <utility>
 
 #include "base/errors.hpp"
-#include "base/thread_pool.hpp"
+#include "engine/current_error.hpp"
 
 namespace starchat {
 
-EngineLoop::EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes)
+EngineLoop::EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes,
+                       std::chrono::duration<double> most_away)
     : model_(model),
-      scheduler_(model, Scheduler::kMaxSequences, prefix_cache_bytes),
+      scheduler_(model, Scheduler::kMaxSequences, prefix_cache_bytes, most_away),
       closed_error_(std::make_exception_ptr(
           EngineClosedError("the engine was closed while this sequence was running"))),
-      thread_(start_thread([this] { run(); })) {}
+      threads_([this] { return run(); }) {}
 
 EngineLoop::~EngineLoop() { close(); }
 
@@ -54,7 +55,7 @@ PendingEmbedding EngineLoop::embed(std::span<const int64_t> prompt,
   return pending;
 }
 
-void EngineLoop::enqueue(std::unique_ptr<Sequence> sequence) {
+void EngineLoop::enqueue(std::shared_ptr<Sequence> sequence) {
   Sequences sequences;
   sequences.push_back(std::move(sequence));
   enqueue(std::move(sequences));
@@ -82,8 +83,7 @@ void EngineLoop::close() {
     closed_ = true;
   }
   wake_event_->signal();
-  const std::lock_guard lock(join_mutex_);
-  if (thread_.joinable()) thread_.join();
+  threads_.join();
 }
 
 // Moves submitted sequences to the scheduler. Returns false after close().
@@ -93,25 +93,47 @@ bool EngineLoop::take_inbox() {
   return !closed_;
 }
 
-void EngineLoop::run() {
+// Returns true at the end, and false if another thread runs the loop now: then this may be gone.
+bool EngineLoop::run() {
   using Clock = std::chrono::steady_clock;
+  scheduler_.leave_turn();  // if the thread before is left with one, in the middle of a step
+  if (!take_turns()) return false;
+  scheduler_.end_step();
   for (;;) {
     const uint64_t seen = wake_event_->n_signals();
     try {
       if (!take_inbox()) break;
       const auto begin = Clock::now();
-      if (scheduler_.step()) {
-        scheduler_.took(std::chrono::duration<double>(Clock::now() - begin).count());
-      } else {
-        model_.pause();
-        wake_event_->wait(seen);
-      }
+      bool progressed = scheduler_.begin_step();
+      if (progressed) scheduler_.took(std::chrono::duration<double>(Clock::now() - begin).count());
+      if (!take_turns()) return false;
+      progressed |= scheduler_.end_step();
+      if (progressed) continue;
+      model_.pause();
+      wake_event_->wait(seen, scheduler_.has_left());
     } catch (...) {
       scheduler_.fail_all(current_error());
     }
   }
   model_.pause();
   scheduler_.fail_all(closed_error_);
+  return true;
+}
+
+// Returns whether this thread still has the loop.
+bool EngineLoop::take_turns() {
+  while (const auto sequence = scheduler_.next_turn()) {
+    const auto wake_event = wake_event_;
+    const bool has_loop =
+        threads_.call([&] { sequence->take_turn(sequence->rows, sequence->most_guesses); });
+    if (!has_loop) {
+      sequence->turn_ended = true;
+      wake_event->signal();
+      return false;
+    }
+    scheduler_.end_turn();
+  }
+  return true;
 }
 
 }  // namespace starchat

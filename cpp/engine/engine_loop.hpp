@@ -1,14 +1,16 @@
-// The engine thread: takes the requests that any number of threads submit, steps the scheduler, and
-// sleeps if there is nothing to do. Only close() and the destructor end it; errors do not.
+// The engine's loop: takes the requests that any number of threads submit, steps the scheduler, and
+// sleeps if there is nothing to do. Only close() and the destructor end it; errors do not. One
+// thread at a time runs it; a turn of a slow grammar moves it to another one.
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "engine/loop_threads.hpp"
 #include "engine/scheduler.hpp"
 
 namespace starchat {
@@ -28,7 +30,8 @@ struct PendingEmbedding {
 
 class EngineLoop {
  public:
-  explicit EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes = -1);  // as Scheduler
+  explicit EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes = -1,
+                      std::chrono::duration<double> most_away = Scheduler::kMostAway);  // as there
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;
   EngineLoop& operator=(const EngineLoop&) = delete;
@@ -50,20 +53,20 @@ class EngineLoop {
   void close();  // ends every stream with EngineClosedError, within one step
 
  private:
-  void enqueue(std::unique_ptr<Sequence> sequence);
+  void enqueue(std::shared_ptr<Sequence> sequence);
   void enqueue(Sequences sequences);
-  void run();
+  bool run();
+  bool take_turns();
   bool take_inbox();
 
   ForwardPass& model_;
-  Scheduler scheduler_;  // used by the engine thread; stats() by any
+  Scheduler scheduler_;  // used by the loop; stats() by any thread
   const std::shared_ptr<WakeEvent> wake_event_ = std::make_shared<WakeEvent>();
   std::mutex inbox_mutex_;
   Sequences inbox_;
   bool closed_ = false;
   const std::exception_ptr closed_error_;  // made at load: later there may be no memory for it
-  std::mutex join_mutex_;
-  std::thread thread_;  // the last member: it uses all others
+  LoopThreads threads_;                    // the last member: they use all others
 };
 
 }  // namespace starchat

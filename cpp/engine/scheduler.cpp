@@ -7,9 +7,12 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "engine/current_error.hpp"
 
 namespace starchat {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 std::unique_ptr<float[]> make_rows(const ForwardPass& model, int n) {
   return std::make_unique_for_overwrite<float[]>(static_cast<size_t>(model.max_columns()) * n);
@@ -34,37 +37,27 @@ size_t prefix_budget(ForwardPass& model, int64_t bytes) {
   return n_pages * model.kv_pool().page_bytes();
 }
 
-// Made by the first scheduler: later there may be no memory for it.
-const std::exception_ptr& out_of_memory() {
-  static const std::exception_ptr error = std::make_exception_ptr(
-      OutOfMemoryError("no memory is left to continue this sequence: free memory, run fewer "
-                       "sequences at once, or load the model with a smaller n_ctx"));
-  return error;
-}
+// Made when the library is loaded: later there may be no memory for it.
+const std::exception_ptr& abandoned = *new std::exception_ptr(std::make_exception_ptr(
+    ConstraintError("a call of the grammar library did not come back: this reply was given up, "
+                    "others go on; simplify the constraint",
+                    {.param = "constraint"})));
 
 }  // namespace
 
-std::exception_ptr current_error() noexcept {
-  try {
-    throw;
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  } catch (...) {
-    return std::current_exception();
-  }
-}
-
 // Decoding sequences get at most half of the columns: prompts always advance.
-Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache_bytes)
+Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache_bytes,
+                     std::chrono::duration<double> most_away)
     : model_(model),
       max_sequences_(std::clamp(model.max_columns() / 2, 1, max_sequences)),
       prefixes_(model.kv_pool(), prefix_budget(model, prefix_cache_bytes)),
+      most_away_(most_away),
       logits_(make_rows(model, model.n_vocab())),
       states_(make_rows(model, model.n_embd())) {
-  out_of_memory();
   const auto n_columns = static_cast<size_t>(model.max_columns());
   batch_.reserve(n_columns);
   slices_.reserve(n_columns);
+  due_.reserve(n_columns);
   prefilling_.reserve(max_sequences_);
   leaders_.reserve(max_sequences_);
 }
@@ -79,33 +72,106 @@ void Scheduler::add(Sequences sequences) noexcept {
 }
 
 bool Scheduler::step() {
+  const bool progressed = begin_step();
+  while (const auto sequence = next_turn()) {
+    sequence->take_turn(sequence->rows, sequence->most_guesses);
+    end_turn();
+  }
+  return end_step() || progressed;
+}
+
+bool Scheduler::begin_step() {
+  batch_.clear();
+  slices_.clear();
+  take_back();
   drop_cancelled();
   bool progressed = retire();
   admit();
-  if (take_shared_prompts()) {
-    retire();
-    progressed = true;
-  }
+  if (take_shared_prompts()) return true;
   schedule();
   if (!slices_.empty()) {
     compute();
     progressed = true;
   }
-  progressed |= retire();
-  publish();
   return progressed;
 }
 
 void Scheduler::took(double seconds) {
-  seconds -= std::exchange(grammar_seconds_, 0);
   if (batch_.n_columns() > 0) budget_.learn(batch_.n_columns(), only_decodes_, seconds);
-  for (const auto& sequence : running_) sequence->rest_seconds -= seconds;
+  rest_ -= std::min(rest_, std::chrono::duration<double>(seconds));
+}
+
+std::shared_ptr<Sequence> Scheduler::next_turn() noexcept {
+  if (next_due_ == due_.size()) {
+    due_.clear();
+    next_due_ = 0;
+    return nullptr;
+  }
+  turn_ = std::move(due_[next_due_++]);
+  turn_->turn_ended = false;
+  turn_begin_ = Clock::now();
+  return turn_;
+}
+
+void Scheduler::end_turn() noexcept {
+  const std::chrono::duration<double> taken = Clock::now() - turn_begin_;
+  turn_->turn_ended = true;
+  turn_->is_slow = taken > kQuick;
+  turn_->was_left = false;
+  if (turn_->is_slow) {
+    rest_ += taken / kShareOfGrammars;
+    running_.splice(running_.end(), running_, std::ranges::find(running_, turn_));
+  }
+  count_turn(*turn_);
+  turn_.reset();
+}
+
+void Scheduler::leave_turn() noexcept {
+  if (!turn_) return;
+  turn_->left_at = Clock::now();
+  rest_ += (turn_->left_at - turn_begin_) / kShareOfGrammars;
+  away_.splice(away_.end(), running_, std::ranges::find(running_, turn_));
+  turn_.reset();
+  ++counters_.n_slow_turns;
+}
+
+// The sequences whose turns other threads have ended by now.
+void Scheduler::take_back() noexcept {
+  for (auto next = away_.begin(); next != away_.end();) {
+    const auto sequence = next++;
+    if ((*sequence)->turn_ended) {
+      (*sequence)->is_slow = (*sequence)->was_left = true;
+      count_turn(**sequence);
+      running_.splice(running_.end(), away_, sequence);
+    } else if (Clock::now() - (*sequence)->left_at > most_away_) {
+      ++counters_.n_abandoned;
+      give_up(**sequence, abandoned);
+      away_.erase(sequence);
+    }
+  }
+}
+
+// Ends a sequence that another thread is left with, and keeps the rest of it.
+void Scheduler::give_up(Sequence& sequence, const std::exception_ptr& error) noexcept {
+  sequence.cache.clear();
+  sequence.shared.reset();
+  sequence.stream->fail(error);
+}
+
+bool Scheduler::end_step() noexcept {
+  const bool has_retired = retire();
+  publish();
+  return has_retired;
 }
 
 void Scheduler::fail_all(std::exception_ptr error) noexcept {
   for (auto& sequence : running_) sequence->end(error);
   for (auto& sequence : waiting_) sequence->end(error);
+  due_.clear();
+  next_due_ = 0;
   retire();
+  for (const auto& sequence : away_) give_up(*sequence, error);
+  away_.clear();
 }
 
 void Scheduler::drop_cancelled() noexcept {
@@ -118,8 +184,12 @@ void Scheduler::drop_cancelled() noexcept {
 }
 
 void Scheduler::admit() noexcept {
-  auto n_awake =
-      std::ranges::count_if(running_, [](const auto& s) { return s->stream->has_room(); });
+  const auto count = [&](bool slow) {
+    return static_cast<int>(std::ranges::count_if(running_, [&](const auto& sequence) {
+      return sequence->is_slow == slow && sequence->stream->has_room();
+    }));
+  };
+  int n_awake = count(false) + std::max(0, count(true) - max_sequences_);
   for (; !waiting_.empty() && n_awake < max_sequences_; ++n_awake)
     running_.splice(running_.end(), waiting_, waiting_.begin());
 }
@@ -155,7 +225,8 @@ void Scheduler::take_shared_prompt(Sequence& sequence) {
   sequence.n_cached = sequence.n_ids();
   sequence.tell_progress();
   std::ranges::copy(shared->logits, logits_.get());
-  take_tokens({&sequence, 0, 0, 0, 0});
+  sequence.guesses.clear();
+  take_turn(sequence, logits_.get());
 }
 
 // Lets the sequences that share this prompt take it, which was computed just now.
@@ -175,11 +246,18 @@ void Scheduler::schedule() {
   batch_.clear();
   slices_.clear();
   prefilling_.clear();
-  const auto rests = [](const auto& s) { return s->rest_seconds > 0; };
-  const bool may_rest = std::ranges::any_of(
-      running_, [&](const auto& s) { return !rests(s) && s->stream->has_room(); });
+  const auto is_awake = [](const auto& s) { return s->stream->has_room(); };
+  const bool others_run =
+      std::ranges::any_of(running_, [&](const auto& s) { return !s->is_slow && is_awake(s); });
+  if (!others_run) rest_ = rest_.zero();
+  const auto is_next = [&](const auto& s) {
+    return s->is_slow && is_awake(s) && (!s->was_left || away_.size() < kMostAwayTurns);
+  };
+  const auto next_slow = std::ranges::find_if(running_, is_next);
   const auto takes_part = [&](const auto& s) {
-    return s->stream->has_room() && !(may_rest && rests(s));
+    if (!s->is_slow) return is_awake(s);
+    return rest_ == rest_.zero() &&
+           (others_run ? next_slow != running_.end() && s == *next_slow : is_next(s));
   };
   const auto is_ready = [&](const auto& s) { return s->is_decoding() && takes_part(s); };
   const int n_decoding =
@@ -248,25 +326,11 @@ void Scheduler::keep_prefix(const Sequence& sequence) {
   }
 }
 
-// Fills the sequence's guesses with forced ids (those that need logits for their logprobs), or with
-// the drafter's guess, as far as the constraint allows it.
-void Scheduler::guess(Sequence& sequence, int limit) {
-  sequence.guesses.clear();
-  // After right guesses follows one more token: leave room for it.
-  limit = std::min(limit, sequence.max_ids - sequence.n_ids() - 1);
-  if (limit <= 0 || !sequence.sampler.params().speculation) return;
-  auto guesses = sequence.sampler.forced();
-  if (guesses.empty()) guesses = sequence.drafter.guess(sequence.ids, limit);
-  guesses = guesses.first(std::min<size_t>(guesses.size(), limit));
-  guesses = guesses.first(sequence.sampler.n_allowed(guesses));
-  sequence.guesses.assign(guesses.begin(), guesses.end());
-}
-
 void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
   int n_guessed = 0;
   try {
-    guess(sequence, max_guesses);
-    n_guessed = static_cast<int>(sequence.guesses.size());
+    n_guessed = std::min(static_cast<int>(sequence.guesses.size()), max_guesses);
+    sequence.guesses.resize(n_guessed);
     n_columns += n_guessed;
     reserve(sequence, sequence.n_cached + n_columns);
   } catch (...) {
@@ -300,6 +364,12 @@ void Scheduler::compute() {
     batch_.clear();  // took() must ignore this step
     return;
   }
+  const auto n_turns = static_cast<int>(std::ranges::count_if(slices_, [](const Slice& slice) {
+    const Sequence& sequence = *slice.sequence;
+    return !sequence.is_evaluation() && slice.n_columns - slice.n_guessed == sequence.n_pending();
+  }));
+  const int n_free = std::min(kFreeColumns, model_.max_columns() / 2) - n_turns;
+  most_guesses_ = std::max(0, n_free) / std::max(1, n_turns);
   for (const Slice& slice : slices_) {
     try {
       take_logits(slice);
@@ -324,7 +394,7 @@ void Scheduler::take_logits(const Slice& slice) {
   }
   if (sequence.n_pending() > 0) return;
   if (sequence.shared) share_prompt(slice);
-  take_tokens(slice);
+  take_turn(sequence, logits_.get() + static_cast<size_t>(slice.first_logits) * model_.n_vocab());
 }
 
 void Scheduler::take_evaluation(const Slice& slice) {
@@ -345,38 +415,24 @@ void Scheduler::take_states(const Slice& slice) {
   if (sequence.n_pending() == 0) sequence.pooled->normalise();
 }
 
-// Samples the token after the last id. While it equals the guess, samples the token after that
-// guess too. Each token is sampled from the same logits and mask as without guesses.
-void Scheduler::take_tokens(const Slice& slice) {
-  Sequence& sequence = *slice.sequence;
-  const size_t n_vocab = model_.n_vocab();
-  const int n_forced = sequence.counts.n_forced;
-  const auto begin = std::chrono::steady_clock::now();
-  int n_right = 0;
-  for (bool as_guessed = true; as_guessed && !sequence.has_ended();) {
-    float* row = logits_.get() + (slice.first_logits + n_right) * n_vocab;
-    const auto n_known = sequence.ids.size();
-    sequence.append(sequence.sampler.sample({row, n_vocab}));
-    const auto added = std::span(sequence.ids).subspan(n_known);
-    const auto guesses = std::span(sequence.guesses).subspan(n_right);
-    const auto n_same = std::ranges::mismatch(added, guesses).in1 - added.begin();
-    counters_.n_tokens += std::max<size_t>(added.size(), 1);  // a stop id is not added
-    n_right += n_same;
-    sequence.n_cached += n_same;
-    as_guessed = n_same == std::ssize(added);
+// Takes the sequence's turn; or, if it has a constraint, lets the caller of next_turn() do so.
+void Scheduler::take_turn(Sequence& sequence, float* rows) {
+  const std::span all(rows, (1 + sequence.guesses.size()) * model_.n_vocab());
+  if (sequence.sampler.is_constrained()) {
+    sequence.rows.assign(all.begin(), all.end());
+    sequence.most_guesses = most_guesses_;
+    due_.push_back(sequence.shared_from_this());
+  } else {
+    sequence.take_turn(all, most_guesses_);
+    count_turn(sequence);
   }
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  if (sequence.sampler.is_constrained() && seconds.count() > kQuickSeconds) {
-    sequence.rest_seconds = seconds.count() / kShareOfGrammars;
-    grammar_seconds_ += seconds.count();
-  }
-  sequence.drafter.learn(slice.n_guessed, n_right);
-  sequence.counts.n_guessed += slice.n_guessed;
-  sequence.counts.n_accepted += n_right;
-  counters_.n_guessed_tokens += slice.n_guessed;
-  counters_.n_accepted_tokens += n_right;
-  counters_.n_forced_tokens += sequence.counts.n_forced - n_forced;
-  sequence.stream->set_counts(sequence.counts);
+}
+
+void Scheduler::count_turn(const Sequence& sequence) noexcept {
+  counters_.n_tokens += sequence.turn.n_tokens;
+  counters_.n_forced_tokens += sequence.turn.n_forced;
+  counters_.n_guessed_tokens += sequence.turn.n_guessed;
+  counters_.n_accepted_tokens += sequence.turn.n_accepted;
 }
 
 // Removes ended sequences. Their memory is freed before their readers are told.
@@ -402,9 +458,10 @@ bool Scheduler::retire() noexcept {
 
 void Scheduler::publish() noexcept {
   uint64_t n_pages = 0;
-  for (const auto& sequence : running_) n_pages += sequence->cache.pages().size();
+  for (const auto* sequences : {&running_, &away_})
+    for (const auto& sequence : *sequences) n_pages += sequence->cache.pages().size();
   counters_.n_kv_pages_used = n_pages;
-  counters_.n_running = running_.size();
+  counters_.n_running = running_.size() + away_.size();
   counters_.n_waiting = waiting_.size();
   counters_.n_prefix_pages = prefixes_.n_pages();
 }

@@ -1,10 +1,12 @@
 // Continuous batching: chooses the columns of each step. Every decoding sequence gets one column,
 // and guesses while columns are free; the rest goes to slices of prompts, so a long prompt does not
 // stall running replies. Prefixes of prompts are reused from the prefix cache.
-// A sequence whose grammar is slow rests while others run, so that they keep their pace.
-// No threads: the engine loop, or a test, calls step() and took().
+// A step computes one batch; then each sequence takes its turn, which samples its next tokens.
+// A sequence whose grammar is slow is left out of steps, so that the others keep their pace.
+// No threads: the engine loop, or a test, calls it.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -18,28 +20,42 @@
 
 namespace starchat {
 
-// The current exception; std::bad_alloc becomes OutOfMemoryError. Allocates nothing.
-std::exception_ptr current_error() noexcept;
-
 class Scheduler {
  public:
   // Sequences that are computed at once. A sequence whose stream is full does not count, so unread
-  // streams do not block others.
+  // streams do not block others; nor do as many whose grammars are slow.
   static constexpr int kMaxSequences = 64;
+
+  // A turn that another thread was left with so long is given up.
+  static constexpr std::chrono::duration<double> kMostAway{30};
 
   // prefix_cache_bytes: the size limit of the prefix cache. Negative: as much as one sequence of
   // n_ctx tokens takes.
   explicit Scheduler(ForwardPass& model, int max_sequences = kMaxSequences,
-                     int64_t prefix_cache_bytes = -1);
+                     int64_t prefix_cache_bytes = -1,
+                     std::chrono::duration<double> most_away = kMostAway);
 
   void add(Sequences sequences) noexcept;
-  // Drops cancelled sequences, admits waiting ones (first come, first served), computes one batch.
-  // False: there was nothing to do, and there will be nothing before an add(), a cancellation or a
-  // reader that makes room in its stream.
-  bool step();
-  // The time of the last step, for StepBudget, which limits the prompt columns of mixed steps, and
+
+  // A step, in this order. Drops cancelled sequences, admits waiting ones (first come, first
+  // served), computes one batch; sequences without a constraint take their turns. False: there was
+  // nothing to do, and there will be nothing before an add(), a cancellation, a reader that makes
+  // room in its stream, or the end of a turn that another thread was left with.
+  bool begin_step();
+  // The time of begin_step(), for StepBudget, which limits the prompt columns of mixed steps, and
   // for sequences that rest because of their grammars.
   void took(double seconds);
+  // The next sequence whose turn it is; null: none. The caller calls its take_turn(rows,
+  // most_guesses), then end_turn(); or leave_turn() while another thread, which sets turn_ended
+  // when it has taken the turn, is at it.
+  std::shared_ptr<Sequence> next_turn() noexcept;
+  void end_turn() noexcept;
+  void leave_turn() noexcept;
+  bool has_left() const { return !away_.empty(); }
+  bool end_step() noexcept;  // as begin_step()
+
+  bool step();  // all of it in this thread, but for took()
+
   void fail_all(std::exception_ptr error) noexcept;
   SchedulerStats stats() const { return read(counters_); }  // from any thread
 
@@ -57,9 +73,12 @@ class Scheduler {
   // long as one of 1, because reading the weights dominates; wider steps are compute-bound.
   static constexpr int kFreeColumns = 16;
 
-  // Grammar work of a step that takes longer is made up for: the sequence rests until the others
-  // have computed for 10 times as long.
-  static constexpr double kQuickSeconds = 1e-3, kShareOfGrammars = 0.1;
+  // Turns of constrained sequences that hold the others up for longer are made up for: slow
+  // sequences rest until the others have computed for 10 times as long; then one of them may run.
+  static constexpr std::chrono::milliseconds kQuick{1};
+  static constexpr double kShareOfGrammars = 0.1;
+  // While so many turns are left to other threads, sequences whose last turn was left to one wait.
+  static constexpr size_t kMostAwayTurns = 2;
 
   void drop_cancelled() noexcept;
   void admit() noexcept;
@@ -70,13 +89,15 @@ class Scheduler {
   void reuse_prefix(Sequence& sequence);
   void reserve(Sequence& sequence, int n_tokens);
   void keep_prefix(const Sequence& sequence);
-  void guess(Sequence& sequence, int limit);
+  void take_back() noexcept;
   void place(Sequence& sequence, int n_columns, int max_guesses = 0);
   void compute();
   void take_logits(const Slice& slice);
   void take_evaluation(const Slice& slice);
   void take_states(const Slice& slice);
-  void take_tokens(const Slice& slice);
+  void take_turn(Sequence& sequence, float* rows);
+  void count_turn(const Sequence& sequence) noexcept;
+  void give_up(Sequence& sequence, const std::exception_ptr& error) noexcept;
   bool retire() noexcept;
   void publish() noexcept;
 
@@ -84,9 +105,19 @@ class Scheduler {
   const int max_sequences_;
   PrefixCache prefixes_;
   StepBudget budget_;
-  double grammar_seconds_ = 0;  // of the last step, in slow grammars
-  bool only_decodes_ = false;   // the last step had no column of a prompt
+  bool only_decodes_ = false;  // the last step had no column of a prompt
   Sequences waiting_, running_;
+
+  // Turns. A sequence that another thread was left with is in away_, and only its stream and its
+  // cache may be used.
+  std::vector<std::shared_ptr<Sequence>> due_;  // constrained sequences with rows, in order
+  size_t next_due_ = 0;
+  std::shared_ptr<Sequence> turn_;  // between next_turn() and end_turn() or leave_turn()
+  std::chrono::steady_clock::time_point turn_begin_;
+  int most_guesses_ = 0;                   // of a sequence in the next step
+  std::chrono::duration<double> rest_{0};  // time of others that slow sequences sit out
+  Sequences away_;
+  const std::chrono::duration<double> most_away_;
 
   // All with room for the largest step.
   Batch batch_;

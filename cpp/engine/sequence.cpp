@@ -6,6 +6,7 @@
 
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
+#include "engine/current_error.hpp"
 
 namespace starchat {
 namespace {
@@ -38,7 +39,7 @@ void check_prompt(const ForwardPass& model, std::span<const int64_t> prompt, int
 
 }  // namespace
 
-std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<const int64_t> prompt,
+std::shared_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<const int64_t> prompt,
                                                SamplingParams params,
                                                std::shared_ptr<TokenStream> stream,
                                                Guidance guidance) {
@@ -49,7 +50,7 @@ std::unique_ptr<Sequence> Sequence::generation(ForwardPass& model, std::span<con
   params.validate(model.n_vocab());
   params.max_tokens = std::min(room, *params.max_tokens);
   const int max_ids = static_cast<int>(std::ssize(ids) + *params.max_tokens);
-  std::unique_ptr<Sequence> sequence(
+  std::shared_ptr<Sequence> sequence(
       new Sequence(model, std::move(ids), max_ids, params, nullptr, std::move(stream)));
   if (guidance.constraint) {
     check_ids(model, "lead", guidance.lead);
@@ -80,17 +81,17 @@ void Sequence::check_evaluation(const ForwardPass& model, std::span<const int64_
   check_prompt(model, prompt, 0);
 }
 
-std::unique_ptr<Sequence> Sequence::evaluation(ForwardPass& model, std::span<const int64_t> prompt,
+std::shared_ptr<Sequence> Sequence::evaluation(ForwardPass& model, std::span<const int64_t> prompt,
                                                std::shared_ptr<float[]> logits,
                                                std::shared_ptr<TokenStream> stream) {
   check_evaluation(model, prompt);
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   const int max_ids = static_cast<int>(ids.size());
-  return std::unique_ptr<Sequence>(new Sequence(model, std::move(ids), max_ids, SamplingParams{},
+  return std::shared_ptr<Sequence>(new Sequence(model, std::move(ids), max_ids, SamplingParams{},
                                                 std::move(logits), std::move(stream)));
 }
 
-std::unique_ptr<Sequence> Sequence::embedding(ForwardPass& model, std::span<const int64_t> prompt,
+std::shared_ptr<Sequence> Sequence::embedding(ForwardPass& model, std::span<const int64_t> prompt,
                                               std::shared_ptr<Embedding> embedding,
                                               std::shared_ptr<TokenStream> stream) {
   auto sequence = evaluation(model, prompt, nullptr, std::move(stream));
@@ -111,6 +112,48 @@ Sequence::Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
 
 Sequence::~Sequence() { stream->finish(FinishReason::kCancelled); }
 
+void Sequence::take_turn(std::span<float> rows, int most_guesses) noexcept {
+  turn = {.n_guessed = static_cast<int>(guesses.size())};
+  const size_t n_vocab = rows.size() / (1 + guesses.size());
+  const int n_forced = counts.n_forced;
+  try {
+    for (bool as_guessed = true; as_guessed && !has_ended();) {
+      const auto n_known = ids.size();
+      append(sampler.sample(rows.subspan(turn.n_accepted * n_vocab, n_vocab)));
+      const auto added = std::span(ids).subspan(n_known);
+      const auto rest = std::span(guesses).subspan(turn.n_accepted);
+      const auto n_same = std::ranges::mismatch(added, rest).in1 - added.begin();
+      turn.n_tokens += std::max<int>(std::ssize(added), 1);  // a stop id is not added
+      turn.n_accepted += n_same;
+      n_cached += n_same;
+      as_guessed = n_same == std::ssize(added);
+    }
+    drafter.learn(turn.n_guessed, turn.n_accepted);
+    guess(most_guesses);
+  } catch (...) {
+    end(current_error());
+  }
+  turn.n_forced = counts.n_forced - n_forced;
+  counts.n_guessed += turn.n_guessed;
+  counts.n_accepted += turn.n_accepted;
+  stream->set_counts(counts);
+}
+
+// Forced ids (those that need logits for their logprobs), or the drafter's guess, as far as the
+// constraint allows it.
+void Sequence::guess(int limit) {
+  guesses.clear();
+  // After right guesses follows one more token: leave room for it.
+  limit = std::min(limit, max_ids - n_ids() - 1);
+  if (has_ended() || limit <= 0 || !sampler.params().speculation) return;
+  auto next = sampler.forced();
+  if (next.empty()) next = drafter.guess(ids, limit);
+  next = next.first(std::min<size_t>(next.size(), limit));
+  next = next.first(sampler.n_allowed(next));
+  guesses.assign(next.begin(), next.end());
+}
+
+// Appends a sampled token and the forced tokens after it; a stop id ends the reply instead.
 void Sequence::append(SampledToken token) {
   push(std::move(token));
   append_forced();

@@ -1,6 +1,8 @@
 // One request in the scheduler: its token ids, its sampler, its KV cache, and the stream for the
 // result. An evaluation generates no tokens: its result is the logits of every id, or an embedding.
 #pragma once
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <list>
@@ -28,13 +30,19 @@ struct Guidance {
 
 class Sequence;
 
-// Sequences move from list to list by splicing, which allocates nothing.
-using Sequences = std::list<std::unique_ptr<Sequence>>;
+// What a turn did, in tokens.
+struct TurnCounts {
+  int n_tokens = 0;  // stop ids included
+  int n_forced = 0, n_guessed = 0, n_accepted = 0;
+};
 
-class Sequence {
+// Sequences move from list to list by splicing, which allocates nothing.
+using Sequences = std::list<std::shared_ptr<Sequence>>;
+
+class Sequence : public std::enable_shared_from_this<Sequence> {
  public:
   // All throw InvalidRequestError or ContextLengthError if the model cannot serve the request.
-  static std::unique_ptr<Sequence> generation(ForwardPass& model, std::span<const int64_t> prompt,
+  static std::shared_ptr<Sequence> generation(ForwardPass& model, std::span<const int64_t> prompt,
                                               SamplingParams params,
                                               std::shared_ptr<TokenStream> stream,
                                               Guidance guidance = {});
@@ -46,10 +54,10 @@ class Sequence {
                            std::vector<Guidance> guidances, const std::string& cache_salt = {});
   static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);
   // logits: (prompt.size(), n_vocab), filled step by step.
-  static std::unique_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
+  static std::shared_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
                                               std::shared_ptr<float[]> logits,
                                               std::shared_ptr<TokenStream> stream);
-  static std::unique_ptr<Sequence> embedding(ForwardPass& model, std::span<const int64_t> prompt,
+  static std::shared_ptr<Sequence> embedding(ForwardPass& model, std::span<const int64_t> prompt,
                                              std::shared_ptr<Embedding> embedding,
                                              std::shared_ptr<TokenStream> stream);
 
@@ -60,8 +68,12 @@ class Sequence {
   bool is_evaluation() const { return logits || pooled; }
   bool is_decoding() const { return n_cached >= n_prompt && n_pending() <= 1; }  // 1 column a step
 
-  // Appends a sampled token and the forced tokens after it; a stop id ends the reply instead.
-  void append(SampledToken token);
+  // Samples the token after the last id from the first of `rows`, (1 + guesses.size(), n_vocab).
+  // While it equals the guess, samples the token after that guess from the next row. Then guesses
+  // what may follow, at most most_guesses ids. Each token is sampled from the same logits and mask
+  // as without guesses. Uses only what the sequence owns and its stream; not its cache. Overwrites
+  // the rows.
+  void take_turn(std::span<float> rows, int most_guesses) noexcept;
 
   // Records how the sequence ended. The scheduler frees the cache, then calls tell_stream().
   void end(FinishReason reason, std::optional<int32_t> stop_token_id = {});
@@ -78,9 +90,15 @@ class Sequence {
   std::string cache_salt;  // sequences with different ones share no pages, and await none
   Sampler sampler;
   Drafter drafter;
-  std::vector<int32_t> guesses;  // computed after ids in the current step
+  std::vector<int32_t> guesses;  // computed after ids in the next step
   StreamCounts counts;
-  double rest_seconds = 0;  // steps of others that it sits out, because its grammar was slow
+  TurnCounts turn;          // the last one
+  std::vector<float> rows;  // for the next turn, if another thread may be left with it
+  int most_guesses = 0;     // likewise
+  std::atomic<bool> turn_ended = true;
+  std::chrono::steady_clock::time_point left_at;  // when another thread was left with it
+  // Because of its grammar, the last turn was slow; another thread was left with it.
+  bool is_slow = false, was_left = false;
   std::shared_ptr<SharedPrompt> shared;   // null: no other reply awaits, or is awaited for, it
   const std::shared_ptr<float[]> logits;  // the result of an evaluation, or
   std::shared_ptr<Embedding> pooled;      // the result of an embedding
@@ -91,7 +109,9 @@ class Sequence {
   std::optional<int32_t> stop_token_id_;
   std::exception_ptr error_;
 
+  void append(SampledToken token);
   void append_forced();
+  void guess(int limit);
   void push(SampledToken token);
 
   Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,

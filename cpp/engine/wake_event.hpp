@@ -1,6 +1,7 @@
 // Event that wakes the engine thread. Streams share ownership of it, so a stream may signal it
 // after its engine is gone, without effect.
 #pragma once
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -23,10 +24,14 @@ class WakeEvent {
     return n_signals_;
   }
 
-  // Returns once n_signals() differs from `seen`.
-  void wait(uint64_t seen) {
+  // Returns once n_signals() differs from `seen`; if briefly, after some time in any case.
+  void wait(uint64_t seen, bool briefly = false) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return n_signals_ != seen; });
+    const auto has_changed = [&] { return n_signals_ != seen; };
+    if (briefly)
+      changed_.wait_for(lock, std::chrono::milliseconds(100), has_changed);
+    else
+      changed_.wait(lock, has_changed);
   }
 
  private:

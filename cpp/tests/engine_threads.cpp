@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <thread>
@@ -55,16 +57,60 @@ class EvenIds : public Constraint {
   std::unique_ptr<Constraint> clone() const override { return std::make_unique<EvenIds>(); }
 };
 
+// A gate for calls of a constraint, which closes after so many of them.
+class Gate {
+ public:
+  explicit Gate(int n_before) : n_before_(n_before) {}
+  void open() {
+    const std::lock_guard lock(mutex_);
+    is_open_ = true;
+    changed_.notify_all();
+  }
+  void pass() {
+    std::unique_lock lock(mutex_);
+    --n_before_;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return n_before_ >= 0 || is_open_; });
+  }
+  void await_visitor() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return n_before_ < 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int n_before_;
+  bool is_open_ = false;
+};
+
+// EvenIds behind a gate.
+class GatedIds : public EvenIds {
+ public:
+  explicit GatedIds(std::shared_ptr<Gate> gate) : gate_(std::move(gate)) {}
+  bool fill_mask(std::span<uint32_t> mask) override {
+    gate_->pass();
+    return EvenIds::fill_mask(mask);
+  }
+
+ private:
+  const std::shared_ptr<Gate> gate_;
+};
+
 struct Request {
   std::vector<int64_t> prompt;
   SamplingParams params;
   bool is_constrained = false;
+  std::shared_ptr<Gate> gate;  // or null
 };
 
 std::vector<Guidance> guidances(const Request& request, size_t n) {
   std::vector<Guidance> guidances(n);
   if (request.is_constrained)
-    for (Guidance& guidance : guidances) guidance.constraint = std::make_unique<EvenIds>();
+    for (Guidance& guidance : guidances) {
+      guidance.constraint = std::make_unique<EvenIds>();
+      if (request.gate) guidance.constraint = std::make_unique<GatedIds>(request.gate);
+    }
   return guidances;
 }
 
@@ -97,7 +143,7 @@ class Tests {
     for (int i = 0; i < 8; ++i) shared += "def add(a, b):\n    return a + b\n\n";
     for (int i = 0; i < 12; ++i) {
       const Ids ids = tokenizer.encode(shared.substr(0, 60 + 12 * i) + std::string(i % 3, '#'));
-      Request request{{ids.begin(), ids.end()}, {}, i % 4 == 3};
+      Request request{{ids.begin(), ids.end()}, {}, i % 4 == 3, nullptr};
       request.params.max_tokens = 12;
       request.params.temperature = i % 2 == 0 ? 0 : 0.9;
       request.params.seed = static_cast<uint64_t>(i);
@@ -210,6 +256,42 @@ class Tests {
     }
   }
 
+  void slow_constraints_stop_nobody() {
+    Request gated = requests_[3];
+    gated.gate = std::make_shared<Gate>(6);
+    EngineLoop engine(*model_);
+    const Ids alone = read_all(*submit(engine, requests_[3]));
+    std::vector<std::shared_ptr<TokenStream>> slow;
+    for (int i = 0; i < 4; ++i) slow.push_back(submit(engine, gated));
+    gated.gate->await_visitor();
+    in_threads(4, [&](int thread) {
+      for (int i = 0; i < 3; ++i) read_all(*submit(engine, requests_[3 * thread + i]));
+    });
+    require(engine.stats().n_slow_turns > 0, "slow turns are left to their threads");
+    gated.gate->open();
+    for (const auto& stream : slow)
+      require(read_all(*stream) == alone, "slow turns change no token");
+    require(engine.stats().n_abandoned == 0, "nothing is given up early");
+  }
+
+  void calls_that_never_come_back_are_given_up() {
+    Request gated = requests_[3];
+    gated.gate = std::make_shared<Gate>(3);
+    {
+      EngineLoop engine(*model_, -1, /*most_away=*/milliseconds(50));
+      const auto stream = submit(engine, gated);
+      try {
+        read_all(*stream);
+        require(false, "a reply that does not come back ends with an error");
+      } catch (const ConstraintError&) {
+      }
+      require(!read_all(*submit(engine, requests_[0])).empty(), "others go on");
+      require(engine.stats().n_abandoned == 1, "what is given up is counted");
+      require(engine.stats().n_running == 0, "what is given up takes no place");
+    }
+    gated.gate->open();  // it comes back when the engine is gone
+  }
+
   void closing_ends_every_stream() {
     for (int round = 0; round < 3; ++round) {
       EngineLoop engine(*model_);
@@ -266,6 +348,8 @@ int main(int argc, char** argv) {
   tests.all_kinds_of_work_at_once();
   tests.streams_are_cancelled_by_other_threads();
   tests.one_thread_serves_many_streams();
+  tests.slow_constraints_stop_nobody();
+  tests.calls_that_never_come_back_are_given_up();
   tests.closing_ends_every_stream();
   tests.streams_outlive_their_engine();
 }

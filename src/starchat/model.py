@@ -428,9 +428,10 @@ class StarChat:
         """Return the counters of the engine, which every user of the same file shares.
 
         Since its start: steps (batches), columns (positions computed), tokens of replies,
-        cached_tokens of prompts, guessed_tokens, accepted_tokens of these, and forced_tokens, for
-        which a constraint left no choice. Now: running and waiting sequences, kv_pages_used by
-        them, and prefix_pages of the prefix cache.
+        cached_tokens of prompts, guessed_tokens, accepted_tokens of these, forced_tokens, for
+        which a constraint left no choice, slow_turns of constraints, which went on beside the
+        steps, and abandoned replies, whose constraint did not come back. Now: running and waiting
+        sequences, kv_pages_used by them, and prefix_pages of the prefix cache.
 
         >>> StarChat.load().stats()["waiting"]
         0

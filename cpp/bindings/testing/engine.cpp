@@ -162,7 +162,7 @@ class PyScheduler {
   size_t page_bytes() { return model_.kv_pool().page_bytes(); }
 
  private:
-  void enqueue(std::unique_ptr<Sequence> sequence) {
+  void enqueue(std::shared_ptr<Sequence> sequence) {
     Sequences sequences;
     sequences.push_back(std::move(sequence));
     scheduler_.add(std::move(sequences));

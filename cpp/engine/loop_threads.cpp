@@ -1,0 +1,114 @@
+#include "engine/loop_threads.hpp"
+
+#ifdef __linux__
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include <chrono>
+#include <utility>
+
+#include "base/errors.hpp"
+#include "base/thread_pool.hpp"
+
+namespace starchat {
+namespace {
+
+using std::chrono::milliseconds;
+
+// The thread that stands by looks so often; work that it sees twice is left to its thread. So quick
+// work has at least this long, which is a hundred times what an ordinary grammar needs.
+constexpr milliseconds kPeriod{3};
+constexpr int kIdlePeriods = 50;  // without a call; then it sleeps until the next one
+constexpr milliseconds kMostForLeft{500};
+
+// A thread that is left with work has a lower priority than the steps that go on beside it. On
+// Linux alone threads have priorities of their own.
+#ifdef __linux__
+int this_thread() { return static_cast<int>(syscall(SYS_gettid)); }
+void lower_priority(int thread) { setpriority(PRIO_PROCESS, static_cast<id_t>(thread), 10); }
+#else
+int this_thread() { return 0; }
+void lower_priority(int) {}
+#endif
+
+}  // namespace
+
+LoopThreads::LoopThreads(std::function<bool()> loop) {
+  state_->loop = std::move(loop);
+  start_thread([state = state_] { state->run(); }).detach();
+}
+
+void LoopThreads::join() {
+  std::unique_lock lock(state_->mutex);
+  state_->changed.wait(lock, [&] { return state_->has_ended && !state_->has_standby; });
+  state_->changed.wait_for(lock, kMostForLeft, [&] { return state_->n_left == 0; });
+}
+
+// Of the thread that has the loop, until it has ended or gone on elsewhere.
+void LoopThreads::State::run() {
+  {
+    const std::lock_guard lock(mutex);
+    system_id = this_thread();
+  }
+  const bool ended = loop();
+  const std::lock_guard lock(mutex);
+  has_ended |= ended;
+  if (!ended) --n_left;
+  changed.notify_all();
+}
+
+uint64_t LoopThreads::State::begin_call() noexcept {
+  if (!has_standby) {
+    has_standby = true;
+    try {
+      start_thread([state = shared_from_this()] { state->stand_by(); }).detach();
+    } catch (...) {  // no memory for a thread: this call is not watched
+      has_standby = false;
+    }
+  }
+  const uint64_t number = call + 1;  // even before, odd within
+  call = number;
+  if (standby_sleeps) {
+    const std::lock_guard lock(mutex);
+    standby_sleeps = false;
+    changed.notify_all();
+  }
+  return number;
+}
+
+bool LoopThreads::State::end_call(uint64_t number) noexcept {
+  return call.compare_exchange_strong(number, number + 1);
+}
+
+void LoopThreads::State::stand_by() {
+  std::unique_lock lock(mutex);
+  uint64_t seen = 0;
+  for (int n_idle = 0; !has_ended;) {
+    uint64_t now = call;
+    const bool is_in_call = now % 2 == 1;
+    if (is_in_call && now == seen && call.compare_exchange_strong(now, now + 1)) {
+      lower_priority(system_id);
+      ++n_left;
+      has_standby = false;  // the next call starts another one
+      lock.unlock();
+      run();
+      return;
+    }
+    n_idle = now == seen ? n_idle + 1 : 0;
+    seen = now;
+    if (n_idle < kIdlePeriods) {
+      changed.wait_for(lock, kPeriod, [&] { return has_ended; });
+      continue;
+    }
+    standby_sleeps = true;
+    if (call == seen) changed.wait(lock, [&] { return !standby_sleeps || has_ended; });
+    standby_sleeps = false;
+    n_idle = 0;
+  }
+  has_standby = false;
+  changed.notify_all();
+}
+
+}  // namespace starchat
