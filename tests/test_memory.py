@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from starchat import OutOfMemoryError, StarChat, _core
+from starchat import InvalidRequestError, OutOfMemoryError, StarChat, _core
 from starchat.async_waker import AsyncWaker
 from starchat.threads import new_lock
 from support.failing_memory import CORE, outcomes
@@ -41,6 +41,24 @@ def test_a_lock_that_cannot_be_made_is_a_memory_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(threading, "Lock", fail)
     with pytest.raises(MemoryError, match="can't allocate lock: free memory"):
         new_lock()
+
+
+@pytest.mark.parametrize("n_failing", [1, 1_000_000])
+def test_an_error_that_finds_no_memory_is_a_memory_error(n_failing: int) -> None:
+    testcapi = pytest.importorskip("_testcapi", reason="makes allocations of Python fail")
+    tokenizer = _core.Tokenizer([bytes([value]) for value in range(256)])
+    found = []
+    for first in range(200):
+        try:
+            testcapi.set_nomemory(first, first + n_failing)
+            try:
+                tokenizer.decode([256])
+            finally:
+                testcapi.remove_mem_hooks()
+        except Exception as error:
+            found.append(type(error))
+    assert set(found) == {MemoryError, InvalidRequestError}
+    assert found.count(MemoryError) > 20
 
 
 class ScarceQueue:

@@ -58,7 +58,12 @@ void bind_errors(py::module_&) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
-      raise_in_python(error);
+      try {  // pybind11 forgets what is thrown here, and makes a RuntimeError of `error`
+        raise_in_python(error);
+      } catch (...) {
+        PyErr_Clear();
+        PyErr_NoMemory();
+      }
     } catch (const std::runtime_error& error) {
       if (!is_about_memory(error.what())) throw;
       PyErr_Clear();
