@@ -10,7 +10,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/memory_checks.hpp"
 #include "bindings/waiting.hpp"
-#include "grammar/grammar_trial.hpp"
+#include "grammar/helper_process.hpp"
 #include "model/decoder.hpp"
 
 namespace py = pybind11;

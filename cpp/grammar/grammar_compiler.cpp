@@ -18,7 +18,7 @@
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
 #include "base/thread_pool.hpp"
-#include "grammar/grammar_trial.hpp"
+#include "grammar/helper_pool.hpp"
 
 namespace starchat {
 namespace {

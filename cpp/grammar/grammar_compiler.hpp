@@ -36,7 +36,7 @@ class PendingGrammar {
 
 class GrammarCompiler {
  public:
-  // library: the path of llguidance's shared object. helper: the command of grammar_trial.hpp,
+  // library: the path of llguidance's shared object. helper: the command of helper_pool.hpp,
   // empty to compile in this process alone. Throws UnsupportedFeatureError if functions are
   // missing.
   GrammarCompiler(std::string library, std::shared_ptr<const Tokenizer> tokenizer,

@@ -1,13 +1,9 @@
-// Compiles grammars in a helper process first, whose time and memory are bounded: llguidance bounds
-// neither, and aborts the process that it runs in where memory ends. What passed is compiled again
-// in this process. The helper is another Python that loads only `_core`; it is started when the
-// first grammar comes, stays, and ends with this process.
+// A grammar that is compiled on trial in a helper process: what is asked and answered, and how both
+// cross the socket between the processes, which run the same program.
 #pragma once
+#include <chrono>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
-#include <vector>
 
 #include "text/tokenizer.hpp"
 
@@ -40,15 +36,31 @@ struct TrialResult {
   std::string message{};  // llguidance's
 };
 
-// Waits for a free helper, up to 4 of them, and for its answer. command: a Python program that
-// calls serve_grammar_trials with its standard input; empty for kUnavailable. while_compiling is
-// called once the helper works. is_wanted is asked while no helper is free. Throws OutOfMemoryError
-// where memory does not suffice to start one.
-TrialResult try_grammar(const std::vector<std::string>& command, const GrammarTrial& trial,
-                        const std::function<void()>& while_compiling,
-                        const std::function<bool()>& is_wanted);
+// ---- on the socket: a greeting; then a request and an answer, each with the texts it counts ----
 
-// The helper: answers until the other end of the socket closes, then ends the process.
-[[noreturn]] void serve_grammar_trials(int socket);
+constexpr uint64_t kGreeting = 0x3154616972546772;      // then the helper's process id
+constexpr std::chrono::milliseconds kExchange{10'000};  // for Python to start, for what is sent
+
+struct TrialRequest {
+  uint64_t vocabulary;
+  double seconds;
+  int64_t bytes;
+  uint64_t n_kind, n_text;
+  uint64_t n_library, n_tokens, n_token_bytes;  // 0 where the helper knows the vocabulary
+  uint64_t forgets;                             // whether it forgets the vocabularies before
+};
+
+struct TrialAnswer {
+  TrialEnd end;
+  uint32_t is_last;  // the helper ends
+  double seconds;
+  int64_t compiled_bytes, peak_bytes;
+  uint64_t n_message;
+};
+
+// False where the other end is closed or `until` has passed.
+using TrialClock = std::chrono::steady_clock;
+bool send_all(int socket, const void* data, size_t size, TrialClock::time_point until);
+bool receive_all(int socket, void* data, size_t size, TrialClock::time_point until);
 
 }  // namespace starchat
