@@ -1,8 +1,9 @@
-"""A subinterpreter is refused by an error that says what to do, and does not hang."""
+"""Where starchat cannot work, in a subinterpreter or without a GIL, an error says what to do."""
 
 from __future__ import annotations
 
 import sys
+import sysconfig
 
 import pytest
 
@@ -44,3 +45,11 @@ def test_a_subinterpreter_is_refused_by_name(kind: str, loads_first: bool) -> No
     assert "starchat does not work in a subinterpreter: use it in the main" in result.stdout
     assert result.stdout.endswith("StarChatError\n"), "the main interpreter can use it"
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="not free-threaded")
+def test_a_python_without_a_gil_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys, starchat; print(sys._is_gil_enabled())"
+    assert run_python(code).stdout == "True\n"
+    monkeypatch.setenv("PYTHON_GIL", "0")
+    assert "ImportError: starchat does not work without the GIL" in run_python(code).stderr

@@ -111,8 +111,9 @@ class EngineHandle:
             _release(shared)
 
     def __del__(self) -> None:
-        """Release what was never closed."""
-        self.release()
+        """Release what was never closed, unless Python has ended and emptied its modules."""
+        if os is not None:
+            self.release()
 
 
 def acquire_engine(
