@@ -23,8 +23,9 @@ using namespace py::literals;
 // Loads without the GIL, unless weights are given. Calls progress, if there is one, and lets Ctrl-C
 // end the load.
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
-                               int64_t prefix_cache_bytes, const py::object& progress,
-                               std::shared_ptr<PyWeights> weights, bool share_weights) {
+                               int64_t prefix_cache_bytes, int64_t unread_bytes,
+                               const py::object& progress, std::shared_ptr<PyWeights> weights,
+                               bool share_weights) {
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
   std::unique_ptr<Decoder> model;
   if (weights) {
@@ -41,7 +42,7 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   ModelInfo info = model->info();
   info.file = file;  // which may be another name of the one that was read
   return std::make_unique<PyEngine>(std::move(model), std::move(info), weights->tokenizer,
-                                    prefix_cache_bytes, weights);
+                                    prefix_cache_bytes, unread_bytes, weights);
 }
 
 py::tuple identity(const PyWeights& weights) {
@@ -53,11 +54,11 @@ py::tuple identity(const PyWeights& weights) {
 
 PyEngine::PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
                    std::shared_ptr<Tokenizer> tokenizer, int64_t prefix_cache_bytes,
-                   std::shared_ptr<PyWeights> weights)
+                   int64_t unread_bytes, std::shared_ptr<PyWeights> weights)
     : info_(std::move(info)),
       weights_(std::move(weights)),
       tokenizer_(std::move(tokenizer)),
-      core_(std::make_shared<Core>(std::move(model), prefix_cache_bytes)) {
+      core_(std::make_shared<Core>(std::move(model), prefix_cache_bytes, unread_bytes)) {
   CloseAtExit<EngineLoop>::add({core_->get(), &core_->get()->loop});
 }
 
@@ -193,8 +194,8 @@ void bind_engine(py::module_& m) {
       .def(
           py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
           py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
-          py::arg("progress") = py::none(), py::arg("weights") = nullptr,
-          py::arg("share_weights") = false,
+          py::arg("unread_bytes") = Scheduler::kUnreadBytes, py::arg("progress") = py::none(),
+          py::arg("weights") = nullptr, py::arg("share_weights") = false,
           "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
           "raises ends the load. With `weights`, those of another engine on this file, nothing is\n"
           "read; with `share_weights`, processes of this user have them together.")

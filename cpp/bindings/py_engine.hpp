@@ -32,7 +32,8 @@ struct PyWeights {
 class PyEngine {
  public:
   PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info, std::shared_ptr<Tokenizer> tokenizer,
-           int64_t prefix_cache_bytes = -1, std::shared_ptr<PyWeights> weights = nullptr);
+           int64_t prefix_cache_bytes = -1, int64_t unread_bytes = Scheduler::kUnreadBytes,
+           std::shared_ptr<PyWeights> weights = nullptr);
   ~PyEngine();
 
   pybind11::dict info() const;
@@ -55,8 +56,8 @@ class PyEngine {
 
  private:
   struct Core {
-    Core(std::unique_ptr<ForwardPass> model, int64_t prefix_cache_bytes)
-        : model(std::move(model)), loop(*this->model, prefix_cache_bytes) {}
+    Core(std::unique_ptr<ForwardPass> model, int64_t prefix_cache_bytes, int64_t unread_bytes)
+        : model(std::move(model)), loop(*this->model, prefix_cache_bytes, unread_bytes) {}
     std::unique_ptr<ForwardPass> model;
     EngineLoop loop;
   };

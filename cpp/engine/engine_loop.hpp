@@ -31,6 +31,7 @@ struct PendingEmbedding {
 class EngineLoop {
  public:
   explicit EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes = -1,
+                      int64_t unread_bytes = Scheduler::kUnreadBytes,
                       std::chrono::duration<double> most_away = Scheduler::kMostAway);  // as there
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;

@@ -47,9 +47,10 @@ const std::exception_ptr& abandoned = *new std::exception_ptr(std::make_exceptio
 
 // Decoding sequences get at most half of the columns: prompts always advance.
 Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache_bytes,
-                     std::chrono::duration<double> most_away)
+                     int64_t unread_bytes, std::chrono::duration<double> most_away)
     : model_(model),
       max_sequences_(std::clamp(model.max_columns() / 2, 1, max_sequences)),
+      places_(max_sequences_, unread_bytes / model.kv_pool().page_bytes()),
       prefixes_(model.kv_pool(), prefix_budget(model, prefix_cache_bytes)),
       most_away_(most_away),
       logits_(make_rows(model, model.n_vocab())),
@@ -59,7 +60,7 @@ Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache
   slices_.reserve(n_columns);
   due_.reserve(n_columns);
   prefilling_.reserve(max_sequences_);
-  leaders_.reserve(max_sequences_);
+  leaders_.reserve(2 * max_sequences_);
 }
 
 void Scheduler::add(Sequences sequences) noexcept {
@@ -86,7 +87,7 @@ bool Scheduler::begin_step() {
   take_back();
   drop_cancelled();
   bool progressed = retire();
-  admit();
+  places_.give(running_, waiting_);
   if (take_shared_prompts()) return true;
   schedule();
   if (!slices_.empty()) {
@@ -175,30 +176,19 @@ void Scheduler::fail_all(std::exception_ptr error) noexcept {
 }
 
 void Scheduler::drop_cancelled() noexcept {
-  const auto drop = [](const auto& sequences) {
-    for (const auto& sequence : sequences)
-      if (sequence->stream->has_ended()) sequence->end(FinishReason::kCancelled);
-  };
-  drop(running_);
-  drop(waiting_);
-}
-
-void Scheduler::admit() noexcept {
-  const auto count = [&](bool slow) {
-    return static_cast<int>(std::ranges::count_if(running_, [&](const auto& sequence) {
-      return sequence->is_slow == slow && sequence->stream->has_room();
-    }));
-  };
-  int n_awake = count(false) + std::max(0, count(true) - max_sequences_);
-  for (; !waiting_.empty() && n_awake < max_sequences_; ++n_awake)
-    running_.splice(running_.end(), waiting_, waiting_.begin());
+  for (const auto* sequences : {&running_, &waiting_})
+    for (const auto& sequence : *sequences) {
+      sequence->state = sequence->stream->state();
+      sequence->state.is_read |= sequence->is_evaluation();
+      if (sequence->state.has_ended) sequence->end(FinishReason::kCancelled);
+    }
 }
 
 bool Scheduler::take_shared_prompts() {
   bool took_any = false;
   for (const auto& sequence : running_) {
     const bool is_ready = sequence->shared && sequence->shared->is_computed();
-    if (!is_ready || !sequence->stream->has_room()) continue;
+    if (!is_ready || sequence->is_paused || !sequence->state.has_room()) continue;
     took_any = true;
     try {
       take_shared_prompt(*sequence);
@@ -220,8 +210,7 @@ void Scheduler::take_shared_prompt(Sequence& sequence) {
     reserve(sequence, sequence.n_ids());
     model_.copy_page(pages.back(), sequence.cache.pages().back());
   }
-  counters_.n_cached_tokens += sequence.n_prompt - sequence.n_cached;
-  sequence.counts.n_cached += sequence.n_prompt - sequence.n_cached;
+  count_cached(sequence, sequence.n_cached, sequence.n_prompt);
   sequence.n_cached = sequence.n_ids();
   sequence.tell_progress();
   std::ranges::copy(shared->logits, logits_.get());
@@ -242,59 +231,96 @@ void Scheduler::share_prompt(const Slice& slice) {
   }
 }
 
+// Sequences with a place come first; the others get the columns that are left.
 void Scheduler::schedule() {
   batch_.clear();
   slices_.clear();
-  prefilling_.clear();
-  const auto is_awake = [](const auto& s) { return s->stream->has_room(); };
-  const bool others_run =
-      std::ranges::any_of(running_, [&](const auto& s) { return !s->is_slow && is_awake(s); });
+  leaders_.clear();
+  choose_parts();
+  int n_decoding = 0, n_prompts = 0;
+  bool has_decoding = false;  // among those with a place
+  for (const auto& sequence : running_) {
+    if (!sequence->takes_part) continue;
+    ++(sequence->is_decoding() ? n_decoding : n_prompts);
+    has_decoding |= sequence->is_decoding() && sequence->has_place;
+  }
+  n_decoding = std::min(n_decoding, max_sequences_);
+  const bool is_mixed = n_decoding > 0 && n_prompts > 0;
+  const int n_columns = is_mixed ? std::min(model_.max_columns(), budget_.most_columns(n_decoding))
+                                 : model_.max_columns();
+  const int n_free = std::max(0, std::min(kFreeColumns, n_columns / 2) - n_decoding);
+
+  auto next_turn = running_.end();  // that of the first sequence without a column
+  int n_placed = 0;
+  const auto place_decoding = [&](bool has_place) {
+    for (auto i = running_.begin(); i != running_.end(); ++i) {
+      if (!(*i)->takes_part || !(*i)->is_decoding() || (*i)->has_place != has_place) continue;
+      const int n_left = n_columns - batch_.n_columns();
+      if (n_placed < n_decoding && n_left > 0) {
+        place(**i, 1, std::min(n_free / n_decoding, n_left - 1));
+        ++n_placed;
+      } else if (next_turn == running_.end()) {
+        next_turn = i;
+      }
+    }
+  };
+  place_decoding(true);
+  only_decodes_ = true;
+  place_prompts(true, has_decoding ? n_columns : model_.max_columns());
+  place_decoding(false);
+  place_prompts(false, n_columns);
+  if (next_turn != running_.end())
+    running_.splice(running_.end(), running_, running_.begin(), next_turn);
+}
+
+// Those whose streams have room; of slow ones, while others run, one at a time.
+void Scheduler::choose_parts() noexcept {
+  const bool has_places = std::ranges::any_of(running_, [](const auto& s) { return s->has_place; });
+  const auto is_awake = [](const auto& s) { return s->state.has_room() && !s->is_paused; };
+  const bool others_run = std::ranges::any_of(running_, [&](const auto& s) {
+    return !s->is_slow && is_awake(s) && s->has_place == has_places;
+  });
   if (!others_run) rest_ = rest_.zero();
   const auto is_next = [&](const auto& s) {
     return s->is_slow && is_awake(s) && (!s->was_left || away_.size() < kMostAwayTurns);
   };
-  const auto next_slow = std::ranges::find_if(running_, is_next);
-  const auto takes_part = [&](const auto& s) {
-    if (!s->is_slow) return is_awake(s);
-    return rest_ == rest_.zero() &&
-           (others_run ? next_slow != running_.end() && s == *next_slow : is_next(s));
-  };
-  const auto is_ready = [&](const auto& s) { return s->is_decoding() && takes_part(s); };
-  const int n_decoding =
-      std::min(static_cast<int>(std::ranges::count_if(running_, is_ready)), max_sequences_);
-  only_decodes_ = std::ranges::all_of(running_, [](const auto& s) { return s->is_decoding(); });
-  const bool is_mixed = n_decoding > 0 && !only_decodes_;
-  const int n_columns = is_mixed ? std::min(model_.max_columns(), budget_.most_columns(n_decoding))
-                                 : model_.max_columns();
-  const int n_free = std::min(kFreeColumns, n_columns / 2) - n_decoding;
-  auto next_turn = running_.begin();  // that of the first sequence without a column
-  int n_placed = 0;
+  auto next_slow = std::ranges::find_if(
+      running_, [&](const auto& s) { return is_next(s) && s->has_place == has_places; });
+  if (next_slow == running_.end()) next_slow = std::ranges::find_if(running_, is_next);
   for (auto i = running_.begin(); i != running_.end(); ++i) {
     Sequence& sequence = **i;
-    if (!takes_part(*i)) continue;
-    if (!sequence.is_decoding())
-      prefilling_.push_back(&sequence);
-    else if (n_placed++ < n_decoding)
-      place(sequence, 1, std::max(0, n_free) / n_decoding);
-    else if (next_turn == running_.begin())
-      next_turn = i;
+    sequence.takes_part = is_awake(*i);
+    if (sequence.is_slow)
+      sequence.takes_part = rest_ == rest_.zero() && (others_run ? i == next_slow : is_next(*i));
   }
-  running_.splice(running_.end(), running_, running_.begin(), next_turn);
+}
 
-  leaders_.clear();
+// Gives the columns that are left of n_columns to prompts, in equal shares; what one prompt does
+// not need goes to the next ones.
+void Scheduler::place_prompts(bool has_place, int n_columns) {
+  const int n_before = batch_.n_columns();
+  if (n_before >= n_columns) return;
+  prefilling_.clear();
+  for (const auto& sequence : running_) {
+    const bool is_next =
+        sequence->takes_part && !sequence->is_decoding() && sequence->has_place == has_place;
+    if (is_next && prefilling_.size() < prefilling_.capacity())
+      prefilling_.push_back(sequence.get());
+  }
+  const auto n_first = std::ssize(leaders_);
   for (Sequence* sequence : prefilling_) {
     reuse_prefix(*sequence);
     const auto goes_ahead = [&](const Sequence* leader) { return awaits(*sequence, *leader); };
     if (std::ranges::none_of(leaders_, goes_ahead)) leaders_.push_back(sequence);
   }
-  // The remaining columns are shared equally; what one prompt does not need goes to the next ones.
-  for (size_t i = 0; i < leaders_.size(); ++i) {
+  for (auto i = n_first; i < std::ssize(leaders_); ++i) {
     const int n_left = n_columns - batch_.n_columns();
     if (n_left <= 0) break;
-    const int n_sharing = static_cast<int>(leaders_.size() - i);
+    const auto n_sharing = static_cast<int>(std::ssize(leaders_) - i);
     const int share = (n_left + n_sharing - 1) / n_sharing;
     place(*leaders_[i], std::min(share, leaders_[i]->n_pending()));
   }
+  only_decodes_ &= batch_.n_columns() == n_before;
 }
 
 void Scheduler::reuse_prefix(Sequence& sequence) {
@@ -304,17 +330,27 @@ void Scheduler::reuse_prefix(Sequence& sequence) {
   // The last id is always computed, because its logits are needed.
   const std::span<const int32_t> ids(sequence.ids.data(), sequence.n_prompt - 1);
   sequence.n_cached = prefixes_.extend(sequence.cache_salt, ids, sequence.cache);
-  counters_.n_cached_tokens += sequence.n_cached - n_before;
-  sequence.counts.n_cached += sequence.n_cached - n_before;
+  count_cached(sequence, n_before, sequence.n_cached);
   if (sequence.n_cached > n_before) sequence.tell_progress();
 }
 
+// Counts positions of the prompt; not again what was done before the sequence was paused.
+void Scheduler::count_cached(Sequence& sequence, int begin, int end) noexcept {
+  const int n = std::max(0, end - std::max(begin, sequence.counts.n_prompt_done));
+  counters_.n_cached_tokens += n;
+  sequence.counts.n_cached += n;
+}
+
+// Where memory ends, the prefix cache is dropped; then sequences without a place are paused.
 void Scheduler::reserve(Sequence& sequence, int n_tokens) {
-  try {
-    sequence.cache.reserve(n_tokens);
-  } catch (const OutOfMemoryError&) {
-    if (!prefixes_.clear()) throw;
-    sequence.cache.reserve(n_tokens);
+  while (true) {
+    try {
+      return sequence.cache.reserve(n_tokens);
+    } catch (const OutOfMemoryError&) {
+      const bool has_freed =
+          prefixes_.clear() || (sequence.has_place && Places::pause_one(running_));
+      if (!has_freed) throw;
+    }
   }
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/counters.hpp"
+#include "engine/places.hpp"
 #include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
 #include "engine/step_budget.hpp"
@@ -22,9 +23,12 @@ namespace starchat {
 
 class Scheduler {
  public:
-  // Sequences that are computed at once. A sequence whose stream is full does not count, so unread
-  // streams do not block others; nor do as many whose grammars are slow.
+  // Sequences that are computed at once. Those that nobody reads do not keep others out; nor do as
+  // many whose grammars are slow.
   static constexpr int kMaxSequences = 64;
+
+  // Bytes of the KV cache that sequences without a place may hold.
+  static constexpr int64_t kUnreadBytes = int64_t{1} << 30;
 
   // A turn that another thread was left with so long is given up.
   static constexpr std::chrono::duration<double> kMostAway{30};
@@ -32,15 +36,15 @@ class Scheduler {
   // prefix_cache_bytes: the size limit of the prefix cache. Negative: as much as one sequence of
   // n_ctx tokens takes.
   explicit Scheduler(ForwardPass& model, int max_sequences = kMaxSequences,
-                     int64_t prefix_cache_bytes = -1,
+                     int64_t prefix_cache_bytes = -1, int64_t unread_bytes = kUnreadBytes,
                      std::chrono::duration<double> most_away = kMostAway);
 
   void add(Sequences sequences) noexcept;
 
-  // A step, in this order. Drops cancelled sequences, admits waiting ones (first come, first
-  // served), computes one batch; sequences without a constraint take their turns. False: there was
-  // nothing to do, and there will be nothing before an add(), a cancellation, a reader that makes
-  // room in its stream, or the end of a turn that another thread was left with.
+  // A step, in this order. Drops cancelled sequences, gives the places, computes one batch;
+  // sequences without a constraint take their turns. False: there was nothing to do, and there will
+  // be nothing before an add(), a cancellation, a reader that comes to its stream or makes room in
+  // it, or the end of a turn that another thread was left with.
   bool begin_step();
   // The time of begin_step(), for StepBudget, which limits the prompt columns of mixed steps, and
   // for sequences that rest because of their grammars.
@@ -81,12 +85,14 @@ class Scheduler {
   static constexpr size_t kMostAwayTurns = 2;
 
   void drop_cancelled() noexcept;
-  void admit() noexcept;
   bool take_shared_prompts();
   void take_shared_prompt(Sequence& sequence);
   void share_prompt(const Slice& slice);
   void schedule();
+  void choose_parts() noexcept;
+  void place_prompts(bool has_place, int n_columns);
   void reuse_prefix(Sequence& sequence);
+  void count_cached(Sequence& sequence, int begin, int end) noexcept;
   void reserve(Sequence& sequence, int n_tokens);
   void keep_prefix(const Sequence& sequence);
   void take_back() noexcept;
@@ -103,6 +109,7 @@ class Scheduler {
 
   ForwardPass& model_;
   const int max_sequences_;
+  Places places_;
   PrefixCache prefixes_;
   StepBudget budget_;
   bool only_decodes_ = false;  // the last step had no column of a prompt

@@ -190,8 +190,16 @@ void Sequence::end(FinishReason reason, std::optional<int32_t> stop_token_id) {
 void Sequence::end(std::exception_ptr error) { error_ = std::move(error); }
 
 void Sequence::tell_progress() {
-  counts.n_prompt_done = std::min(n_cached, n_prompt);
+  counts.n_prompt_done = std::max(counts.n_prompt_done, std::min(n_cached, n_prompt));
   stream->set_counts(counts, counts.n_prompt_done < n_prompt);
+}
+
+void Sequence::pause() noexcept {
+  cache.clear();
+  n_cached = 0;
+  guesses.clear();
+  is_paused = true;
+  takes_part = false;
 }
 
 void Sequence::tell_stream() {

@@ -80,7 +80,8 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   void end(std::exception_ptr error);
   bool has_ended() const { return reason_ || error_; }
   void tell_stream();
-  void tell_progress();  // of the prompt
+  void tell_progress();   // of the prompt
+  void pause() noexcept;  // frees the cache; what it held is computed again once it is read
 
   std::vector<int32_t> ids;  // the prompt, then what was generated
   const int n_prompt;
@@ -99,6 +100,11 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   std::chrono::steady_clock::time_point left_at;  // when another thread was left with it
   // Because of its grammar, the last turn was slow; another thread was left with it.
   bool is_slow = false, was_left = false;
+  StreamState state;                      // of the stream, in this step
+  bool has_place = false;                 // among the sequences that are computed first
+  bool is_paused = false;                 // see pause()
+  bool takes_part = false;                // in this step
+  uint64_t read_at = 0;                   // the step in which somebody read it last
   std::shared_ptr<SharedPrompt> shared;   // null: no other reply awaits, or is awaited for, it
   const std::shared_ptr<float[]> logits;  // the result of an evaluation, or
   std::shared_ptr<Embedding> pooled;      // the result of an embedding

@@ -1,5 +1,6 @@
 #include "engine/token_stream.hpp"
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -17,12 +18,16 @@ TokenStream::~TokenStream() {
 
 TokenStream::Next TokenStream::next(std::chrono::milliseconds timeout, SampledToken& token) {
   Lock lock(mutex_);
+  StreamState before = state_now();
+  was_asked_ = true;
+  signal_reading(before);
   if (!changed_.wait_for(lock, timeout, [&] { return !tokens_.empty() || ended(); }))
     return Next::kTimeout;
   if (!tokens_.empty()) {
+    before = state_now();
     token = std::move(tokens_.front());
     tokens_.pop_front();
-    made_room(tokens_.size() + 1);
+    signal_reading(before);
     return Next::kToken;
   }
   if (error_) std::rethrow_exception(error_);
@@ -31,13 +36,15 @@ TokenStream::Next TokenStream::next(std::chrono::milliseconds timeout, SampledTo
 
 std::vector<SampledToken> TokenStream::drain() {
   const Lock lock(mutex_);
+  const StreamState before = state_now();
   announced_ = false;
+  was_asked_ = true;
   if (tokens_.empty() && error_) std::rethrow_exception(error_);
   std::vector<SampledToken> tokens(std::make_move_iterator(tokens_.begin()),
                                    std::make_move_iterator(tokens_.end()));
   tokens_.clear();
   if (error_) announce();  // the error is for the next drain
-  made_room(tokens.size());
+  signal_reading(before);
   return tokens;
 }
 
@@ -67,14 +74,9 @@ void TokenStream::set_counts(StreamCounts counts, bool is_news) noexcept {
   if (is_news) announce();
 }
 
-bool TokenStream::has_room() {
+StreamState TokenStream::state() {
   const Lock lock(mutex_);
-  return tokens_.size() < kCapacity;
-}
-
-bool TokenStream::has_ended() {
-  const Lock lock(mutex_);
-  return ended();
+  return state_now();
 }
 
 void TokenStream::push(SampledToken token) {
@@ -114,8 +116,15 @@ void TokenStream::announce() noexcept {
   announced_ = true;
 }
 
-void TokenStream::made_room(size_t n_before) {
-  if (n_before >= kCapacity) engine_->signal();
+StreamState TokenStream::state_now() const {
+  const int n = static_cast<int>(tokens_.size());
+  return {ended(), was_asked_ && n <= kMostBehind, std::max(0, kCapacity - n)};
+}
+
+void TokenStream::signal_reading(const StreamState& before) {
+  const StreamState now = state_now();
+  if (now.has_ended) return;
+  if (now.is_read != before.is_read || now.has_room() != before.has_room()) engine_->signal();
 }
 
 }  // namespace starchat

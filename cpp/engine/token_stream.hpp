@@ -1,5 +1,5 @@
 // A bounded queue that carries the tokens of one sequence from the engine thread to its reader, and
-// how the sequence ended. A full queue pauses only its own sequence. Any number of threads may
+// how the sequence ended. A full queue stops only its own sequence. Any number of threads may
 // read; each token goes to one of them.
 #pragma once
 #include <chrono>
@@ -29,9 +29,20 @@ struct StreamCounts {
   int n_prompt_done = 0;  // of the prompt, computed by now
 };
 
+// What the engine needs to know for a step.
+struct StreamState {
+  bool has_ended = false;
+  bool is_read = false;  // a reader has come, and is not far behind
+  int n_room = 0;        // tokens that the queue has room for
+  bool has_room() const { return n_room > 0; }
+};
+
 class TokenStream {
  public:
-  static constexpr size_t kCapacity = 256;  // tokens
+  static constexpr int kCapacity = 256;  // tokens
+  // A reader that has more tokens still to read waits for none of the engine. Readers in Python are
+  // some tokens behind while others hold the GIL.
+  static constexpr int kMostBehind = 32;
   enum class Next { kToken, kEnd, kTimeout };
 
   explicit TokenStream(std::shared_ptr<WakeEvent> engine,
@@ -49,8 +60,7 @@ class TokenStream {
   StreamCounts counts();
 
   // For the engine. Calls after the end have no effect. Only push() may throw: std::bad_alloc.
-  bool has_room();
-  bool has_ended();
+  StreamState state();
   void push(SampledToken token);
   // is_news: wakes an async reader.
   void set_counts(StreamCounts counts, bool is_news = false) noexcept;
@@ -60,8 +70,10 @@ class TokenStream {
  private:
   using Lock = std::unique_lock<std::mutex>;
   bool ended() const { return reason_ || error_; }
-  void announce() noexcept;         // puts the key into the ready queue, once until drained
-  void made_room(size_t n_before);  // wakes the engine if the queue was full
+  StreamState state_now() const;
+  void announce() noexcept;  // puts the key into the ready queue, once until drained
+  // Wakes the engine if it may go on with the sequence, and could not before.
+  void signal_reading(const StreamState& before);
 
   const std::shared_ptr<WakeEvent> engine_;
   const std::shared_ptr<ReadyQueue> ready_;
@@ -75,6 +87,7 @@ class TokenStream {
   std::exception_ptr error_;
   StreamCounts counts_;
   bool announced_ = false;
+  bool was_asked_ = false;  // for a token, at least once
 };
 
 }  // namespace starchat

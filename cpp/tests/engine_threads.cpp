@@ -278,7 +278,7 @@ class Tests {
     Request gated = requests_[3];
     gated.gate = std::make_shared<Gate>(3);
     {
-      EngineLoop engine(*model_, -1, /*most_away=*/milliseconds(50));
+      EngineLoop engine(*model_, -1, Scheduler::kUnreadBytes, /*most_away=*/milliseconds(50));
       const auto stream = submit(engine, gated);
       try {
         read_all(*stream);

@@ -138,13 +138,14 @@ def acquire_engine(
 def _load(
     shared: _SharedEngine, path: str, progress: Progress | None, share_weights: bool
 ) -> _core.Engine:
-    (file_key, settings, _), file = shared.key, shared.file
+    (file_key, settings, limits), file = shared.key, shared.file
     with file.loading:
         engine = _core.Engine(
             path,
             progress=progress,
             weights=file.weights,
             share_weights=share_weights,
+            unread_bytes=min(limits.unread_bytes, 2**63 - 1),
             **settings._asdict(),
         )
         # Now, as a later import by a worker thread could meet a fork, or the end of Python.

@@ -30,6 +30,7 @@ class Limits:
     grammar_cache_bytes: of all compiled grammars that an engine keeps.
     mask_seconds: CPU time for one step of a constraint, mostly the mask of allowed tokens.
     grammar_seconds: time for all steps of a constraint in one reply.
+    unread_bytes: of the KV cache, that the replies hold together that nobody reads.
 
     >>> Limits(grammar_seconds=10).mask_seconds
     0.05
@@ -45,6 +46,7 @@ class Limits:
     grammar_cache_bytes: int = 256 << 20
     mask_seconds: float = 0.05
     grammar_seconds: float = 5.0
+    unread_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
         """Check every field; raise InvalidRequestError, whose `param` is "limits.NAME"."""

@@ -47,7 +47,8 @@ class Stream(Iterator[Chunk]):
         """
         self._replies = PartialReplies(replies, report)
         self._ready = ready
-        self._news: list[int] = []  # what `ready` had
+        # What `ready` had. At first all: reading tells the engine that somebody waits.
+        self._news = [*range(len(replies))]
 
     @property
     def prompt_progress(self) -> tuple[int, int]:

@@ -102,9 +102,9 @@ class FakeModel : public ForwardPass {
 class PyScheduler {
  public:
   PyScheduler(int n_vocab, int n_ctx, int max_columns, int max_sequences, int nan_id, int head_dim,
-              int period, int64_t prefix_cache_bytes)
+              int period, int64_t prefix_cache_bytes, int64_t unread_bytes)
       : model_(n_vocab, n_ctx, max_columns, 0, nan_id, head_dim, period),
-        scheduler_(model_, max_sequences, prefix_cache_bytes) {}
+        scheduler_(model_, max_sequences, prefix_cache_bytes, unread_bytes) {}
 
   std::unique_ptr<PyTokenStream> add(const std::vector<int64_t>& prompt,
                                      const SamplingParams& params, const Grammar* grammar,
@@ -284,10 +284,11 @@ void bind_testing(py::module_& m) {
       .def("ending", &PyConstraint::ending, py::arg("next") = py::list(),
            py::arg("known") = py::list(), py::arg("n_most") = 1000, py::arg("n_steps") = 2000);
   py::class_<PyScheduler>(testing, "Scheduler")
-      .def(py::init<int, int, int, int, int, int, int, int64_t>(), py::kw_only(),
+      .def(py::init<int, int, int, int, int, int, int, int64_t, int64_t>(), py::kw_only(),
            py::arg("n_vocab") = 64, py::arg("n_ctx") = 256, py::arg("max_columns") = 16,
            py::arg("max_sequences") = 64, py::arg("nan_id") = -1, py::arg("head_dim") = 2,
-           py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1)
+           py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1,
+           py::arg("unread_bytes") = Scheduler::kUnreadBytes)
       .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"),
            py::arg("grammar") = py::none(), py::arg("lead") = py::list(),
            py::arg("cache_salt") = "")

@@ -110,6 +110,7 @@ class Engine:
         n_threads: int = 0,
         n_ctx: int = 0,
         prefix_cache_bytes: int = -1,
+        unread_bytes: int = 1073741824,
         progress: Callable[[int, int], None] | None = None,
         weights: Weights | None = None,
         share_weights: bool = False,

@@ -134,6 +134,7 @@ class Scheduler:
         head_dim: int = 2,
         period: int = 0,
         prefix_cache_bytes: int = -1,
+        unread_bytes: int = 1073741824,
     ) -> None: ...
     def add(
         self,
