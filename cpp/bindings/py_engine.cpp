@@ -106,15 +106,15 @@ std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(
 
 Grammar PyEngine::compile(const std::string& library, const std::string& kind,
                           const std::string& text, const std::vector<std::string>& helper,
-                          double seconds, int64_t bytes, int64_t cache_bytes) {
+                          double seconds, int64_t bytes, int64_t cache_bytes, int64_t copy_bytes) {
   core_->get();  // in a forked child, another thread may hold the mutex forever
   std::unique_ptr<PendingGrammar> pending;
   {
     const GilReleased released;
     const std::lock_guard lock(grammars_mutex_);
     if (!grammars_)
-      grammars_ = std::make_unique<GrammarCompiler>(library, tokenizer_, helper,
-                                                    CompileLimits{seconds, bytes, cache_bytes});
+      grammars_ = std::make_unique<GrammarCompiler>(
+          library, tokenizer_, helper, CompileLimits{seconds, bytes, cache_bytes, copy_bytes});
     pending = grammars_->begin(kind, text);
   }
   return finished(*pending);
@@ -162,6 +162,8 @@ void PyEngine::close() {
   EngineLoop& loop = (*core_)->loop;
   const GilReleased released;
   loop.close();
+  const std::lock_guard lock(grammars_mutex_);
+  if (grammars_) grammars_->close();
 }
 
 Grammar finished(const PendingGrammar& pending) {
@@ -221,6 +223,7 @@ void bind_engine(py::module_& m) {
           py::kw_only(), py::arg("helper") = py::list(),
           py::arg("seconds") = CompileLimits().seconds, py::arg("bytes") = CompileLimits().bytes,
           py::arg("cache_bytes") = CompileLimits().cache_bytes,
+          py::arg("copy_bytes") = CompileLimits().copy_bytes,
           "Return a grammar, compiled by llguidance's shared object `library` or kept from\n"
           "before; kind is \"json_schema\", \"regex\" or \"lark\". `helper`, a command that calls\n"
           "serve_grammar_trials, and the bounds of the first call hold for the engine. Raises\n"

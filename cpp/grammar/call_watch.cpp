@@ -1,6 +1,7 @@
 #include "grammar/call_watch.hpp"
 
 #include <pthread.h>
+#include <time.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -9,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "base/cpu_time.hpp"
 #include "base/errors.hpp"
 #include "base/thread_pool.hpp"
 
@@ -19,8 +19,13 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPeriod{10};
-constexpr double kPeriodSeconds = std::chrono::duration<double>(kPeriod).count();
 constexpr int kIdlePeriods = 50;  // without a call; then the watch sleeps until the next one
+
+double seconds_of(clockid_t clock) {
+  timespec time{};
+  if (clock_gettime(clock, &time) != 0) return 0;
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 std::string shown(double seconds) {
   char text[32];
@@ -86,7 +91,7 @@ class Watch {
       const std::lock_guard lock(place->mutex);
       if (!place->cancel) continue;
       has_calls = true;
-      const double now = cpu_seconds(place->clock);
+      const double now = seconds_of(place->clock);
       if (place->seen != place->number) {
         place->seen = place->number;
         place->seen_seconds = now;
@@ -117,7 +122,7 @@ struct ThreadsPlace {
   Place& here() {
     if (watch != starchat::watch) {  // the first call of this thread, or of a forked child
       auto* const made = new Place;  // after a fork, the old one may be locked for ever
-      made->clock = cpu_clock();
+      pthread_getcpuclockid(pthread_self(), &made->clock);
       starchat::watch.load()->add(made);
       place = made;
       watch = starchat::watch;
@@ -155,24 +160,23 @@ WatchedCall::~WatchedCall() {
   place.cancel = nullptr;
 }
 
+double WatchedCall::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+}
+
 void WatchedCall::check() const {
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin_;
-  double seconds = elapsed.count();
+  budget_.used_seconds += seconds();
   bool was_cancelled;
   {
     Place& place = *threads_place.place;
     const std::lock_guard lock(place.mutex);
     was_cancelled = place.was_cancelled;
-    // To ask for CPU time takes 1 µs, so quick calls do not.
-    if (place.seen == place.number)
-      seconds = std::min(seconds, cpu_seconds() - place.seen_seconds + kPeriodSeconds);
   }
-  budget_.used_seconds += seconds;
   if (was_cancelled)
     throw ConstraintError(
         "the constraint took more than " + shown(budget_.mask_seconds) +
             " s of CPU time at one token (limits.mask_seconds): simplify it",
-        {.param = "limits.mask_seconds", .limit = budget_.mask_seconds, .got = seconds});
+        {.param = "limits.mask_seconds", .limit = budget_.mask_seconds, .got = seconds()});
   if (budget_.used_seconds > budget_.reply_seconds)
     throw ConstraintError("the constraint took " + shown(budget_.used_seconds) +
                               " s in one reply, expected at most " + shown(budget_.reply_seconds) +

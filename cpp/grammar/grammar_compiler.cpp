@@ -1,14 +1,10 @@
 #include "grammar/grammar_compiler.hpp"
 
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
 #include <exception>
-#include <list>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -17,8 +13,11 @@
 
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
+#include "base/latest_by_size.hpp"
 #include "base/thread_pool.hpp"
+#include "grammar/grammar_copies.hpp"
 #include "grammar/helper_pool.hpp"
+#include "grammar/memory_room.hpp"
 
 namespace starchat {
 namespace {
@@ -26,9 +25,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kMaxBytes = 1 << 22;
-constexpr int64_t kKeptOverhead = 1 << 10;     // of a grammar in the cache, beside its two texts
-constexpr int kMostUnbounded = 4;              // at once, without a helper process
-constexpr int64_t kCompiledBytesPerByte = 50;  // without a helper process: an estimate
+constexpr int64_t kRefusedBytes = 8 << 20;       // of texts that were refused
+constexpr std::chrono::minutes kRefusedFor{10};  // a busy machine may count more time than another
+constexpr int kMostUnbounded = 4;                // at once, without a helper process
+constexpr int64_t kCompiledBytesPerByte = 50;    // without a helper process: an estimate
 
 ConstraintError too_long(double seconds, double limit) {
   char numbers[100];
@@ -52,64 +52,27 @@ ConstraintError too_large(int64_t bytes, int64_t limit) {
                          {.limit = limit, .got = bytes});
 }
 
-// What compilations that run now may still take.
-std::atomic<int64_t> g_reserved_bytes = 0;
-
-// Refuses what this process's own limits on memory leave no room for: there, Rust would abort.
-class Room {
- public:
-  explicit Room(int64_t peak_bytes) : bytes_(peak_bytes + peak_bytes / 4 + (4 << 20)) {
-    const int64_t others = g_reserved_bytes.fetch_add(bytes_);
-    try {
-      check(others);
-    } catch (...) {
-      g_reserved_bytes -= bytes_;
-      throw;
-    }
-  }
-  ~Room() { g_reserved_bytes -= bytes_; }
-  Room(const Room&) = delete;
-
- private:
-  void check(int64_t others) const {
-    rlimit space{RLIM_INFINITY, RLIM_INFINITY}, data = space;
-    getrlimit(RLIMIT_AS, &space);
-    getrlimit(RLIMIT_DATA, &data);
-    if (space.rlim_cur == RLIM_INFINITY && data.rlim_cur == RLIM_INFINITY) return;
-    long pages[6] = {};  // size, resident, shared, text, lib, data
-    if (std::FILE* file = std::fopen("/proc/self/statm", "re")) {
-      for (long& count : pages)
-        if (std::fscanf(file, "%ld", &count) != 1) break;
-      std::fclose(file);
-    }
-    const auto check_one = [&](rlim_t limit, long n_pages) {
-      if (limit == RLIM_INFINITY) return;
-      const int64_t left =
-          static_cast<int64_t>(limit) - int64_t{n_pages} * sysconf(_SC_PAGESIZE) - others;
-      if (left < bytes_)
-        throw OutOfMemoryError("compiling this constraint needs " + format_number(bytes_ >> 20) +
-                                   " MiB, but the limits of this process's memory leave " +
-                                   format_number(std::max<int64_t>(left, 0) >> 20) +
-                                   " MiB: raise them (ulimit -v, -d), or simplify it",
-                               {.limit = std::max<int64_t>(left, 0), .got = bytes_});
-    };
-    check_one(space.rlim_cur, pages[0]);
-    check_one(data.rlim_cur, pages[5]);
-  }
-
-  int64_t bytes_;
-};
+ConstraintError overloaded(double seconds) {
+  char number[30];
+  std::snprintf(number, sizeof number, "%.3g", seconds);
+  return ConstraintError(std::string("the helper process that compiles it did not answer within ") +
+                         number + " s: the machine has too much to do: try again");
+}
 
 }  // namespace
 
 struct PendingGrammar::Work {
-  Work(std::string kind_, std::string text_) : kind(std::move(kind_)), text(std::move(text_)) {}
+  Work(std::string kind_, std::string text_, std::shared_ptr<std::mutex> mutex_)
+      : kind(std::move(kind_)), text(std::move(text_)), compiler_mutex(std::move(mutex_)) {}
 
   const std::string kind, text;
+  const std::shared_ptr<std::mutex> compiler_mutex;
   int n_waiting = 0;  // under the compiler's mutex
 
+  // The first time counts.
   void finish(std::optional<Grammar> made, std::exception_ptr problem) {
     const std::lock_guard lock(mutex);
+    if (is_done) return;
     grammar = std::move(made);
     error = std::move(problem);
     is_done = true;
@@ -123,36 +86,43 @@ struct PendingGrammar::Work {
   std::exception_ptr error;
   std::optional<Clock::time_point> deadline;  // of those who wait: without a helper process
   double seconds = 0;                         // until the deadline
-  std::shared_ptr<std::mutex> compiler_mutex;
 };
 
 struct GrammarCompiler::State {
   using Work = PendingGrammar::Work;
-  using Key = std::string;  // kind, NUL, text
 
-  struct Kept {
-    Key key;
-    Grammar grammar;
-    int64_t bytes;
+  struct Refusal {
+    std::exception_ptr error;
+    Clock::time_point until;
   };
+
+  explicit State(CompileLimits of_compiler)
+      : limits(of_compiler),
+        kept(limits.cache_bytes),
+        copies(std::make_shared<GrammarCopies>(limits.copy_bytes)) {}
 
   std::string library;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::vector<std::string> helper;
-  CompileLimits limits;
-  uint64_t number;
+  const CompileLimits limits;
+  uint64_t number = 0;
 
   std::mutex vocabulary_mutex;
   std::shared_ptr<const GrammarVocabulary> vocabulary;
 
   std::shared_ptr<std::mutex> mutex = std::make_shared<std::mutex>();
-  std::list<Kept> kept;  // most recently used first
-  std::unordered_map<std::string_view, std::list<Kept>::iterator> by_key;
-  int64_t kept_bytes = 0, n_compiled = 0;
-  std::unordered_map<Key, std::shared_ptr<Work>> running;
+  bool is_closed = false;
+  LatestBySize<Grammar> kept;
+  LatestBySize<Refusal> refused{kRefusedBytes};
+  int64_t n_compiled = 0, n_tried = 0;
+  std::unordered_map<std::string, std::shared_ptr<Work>> running;
   std::atomic<int> n_unbounded = 0;
+  const std::shared_ptr<GrammarCopies> copies;
 
-  static Key key_of(const std::string& kind, const std::string& text) { return kind + '\0' + text; }
+  // kind, NUL, text
+  static std::string key_of(const std::string& kind, const std::string& text) {
+    return kind + '\0' + text;
+  }
 
   std::shared_ptr<const GrammarVocabulary> prepared() {
     const std::lock_guard lock(vocabulary_mutex);
@@ -177,7 +147,7 @@ struct GrammarCompiler::State {
 
   bool is_wanted(Work& work) {
     const std::lock_guard lock(*mutex);
-    if (work.n_waiting > 0) return true;
+    if (work.n_waiting > 0 && !is_closed) return true;
     running.erase(key_of(work.kind, work.text));  // nobody can join it now
     return false;
   }
@@ -189,22 +159,29 @@ struct GrammarCompiler::State {
         try_grammar(helper, trial, [&] { prepared(); }, [&] { return is_wanted(work); });
     switch (result.end) {
       case TrialEnd::kCompiled: {
-        const Room room(result.peak_bytes);
-        return keep(work, compile_grammar(prepared(), work.kind, work.text), result.compiled_bytes);
+        const MemoryRoom room(result.peak_bytes);
+        return keep(work, compile_grammar(prepared(), work.kind, work.text), result.compiled_bytes,
+                    result.copy_bytes);
       }
       case TrialEnd::kRefused:
-        throw ConstraintError(result.message);
+        refuse(work, ConstraintError(result.message));
       case TrialEnd::kTooLong:
-        throw too_long(result.seconds, limits.seconds);
+        refuse(work, too_long(result.seconds, limits.seconds));
       case TrialEnd::kTooLarge:
-        throw too_large(result.peak_bytes, limits.bytes);
+        refuse(work, too_large(result.peak_bytes, limits.bytes));
+      case TrialEnd::kCrashed:
+        refuse(work, ConstraintError("llguidance crashed while it compiled this: simplify it"));
       case TrialEnd::kOutOfMemory:
         throw OutOfMemoryError(
             "compiling this constraint needs more memory than the limits of this process allow: "
             "raise them (ulimit -v, -d), or simplify it",
             {.got = result.peak_bytes});
-      case TrialEnd::kCrashed:
-        throw ConstraintError("llguidance crashed while it compiled this: simplify it");
+      case TrialEnd::kKilled:
+        throw OutOfMemoryError(
+            "the helper process that compiles this constraint was ended, twice, which systems do "
+            "where memory is short: close other programs, and try again");
+      case TrialEnd::kOverloaded:
+        throw overloaded(result.seconds);
       case TrialEnd::kUnwanted:
         throw ConstraintError("nobody waited for it");
       case TrialEnd::kVocabulary:
@@ -212,6 +189,17 @@ struct GrammarCompiler::State {
         break;
     }
     return compile_unbounded(work);
+  }
+
+  // Throws the error, also to those who come with this text in the next time.
+  [[noreturn]] void refuse(const Work& work, const ConstraintError& error) {
+    {
+      const std::lock_guard lock(*mutex);
+      refused.keep(key_of(work.kind, work.text),
+                   {std::make_exception_ptr(error), Clock::now() + kRefusedFor},
+                   std::ssize(std::string_view(error.what())));
+    }
+    throw error;
   }
 
   Grammar compile_unbounded(Work& work) {
@@ -231,30 +219,20 @@ struct GrammarCompiler::State {
       std::atomic<int>& n;
     } const place(n_unbounded);
     const auto words = prepared();
-    return keep(work, compile_grammar(words, work.kind, work.text),
-                kCompiledBytesPerByte * std::ssize(work.text));
+    const int64_t bytes = kCompiledBytesPerByte * std::ssize(work.text);
+    try {
+      return keep(work, compile_grammar(words, work.kind, work.text), bytes, bytes);
+    } catch (const ConstraintError& error) {
+      refuse(work, error);
+    }
   }
 
-  Grammar keep(const Work& work, Grammar grammar, int64_t bytes) {
-    Key key = key_of(work.kind, work.text);
-    bytes += 2 * std::ssize(key) + kKeptOverhead;
-    std::list<Kept> dropped;  // freed without the lock
+  Grammar keep(const Work& work, Grammar grammar, int64_t bytes, int64_t copy_bytes) {
+    grammar.count_copies(copies, copy_bytes);
+    LatestBySize<Grammar>::Entries dropped;  // freed without the lock
     const std::lock_guard lock(*mutex);
     ++n_compiled;
-    if (bytes > limits.cache_bytes || by_key.contains(key)) return grammar;
-    kept.push_front({std::move(key), grammar, bytes});
-    try {
-      by_key.emplace(kept.front().key, kept.begin());
-    } catch (const std::bad_alloc&) {  // not kept: compiled again if needed
-      kept.pop_front();
-      return grammar;
-    }
-    kept_bytes += bytes;
-    while (kept_bytes > limits.cache_bytes) {
-      kept_bytes -= kept.back().bytes;
-      by_key.erase(kept.back().key);
-      dropped.splice(dropped.begin(), kept, std::prev(kept.end()));
-    }
+    dropped = kept.keep(key_of(work.kind, work.text), grammar, bytes + std::ssize(work.text));
     return grammar;
   }
 };
@@ -292,53 +270,67 @@ Grammar PendingGrammar::get() const {
 
 GrammarCompiler::GrammarCompiler(std::string library, std::shared_ptr<const Tokenizer> tokenizer,
                                  std::vector<std::string> helper, CompileLimits limits)
-    : state_(std::make_shared<State>()) {
+    : state_(std::make_shared<State>(limits)) {
   check_library(library);
   static std::atomic<uint64_t> n_made = 0;
   state_->library = std::move(library);
   state_->tokenizer = std::move(tokenizer);
   state_->helper = std::move(helper);
-  state_->limits = limits;
   state_->number = ++n_made;
 }
 
 std::unique_ptr<PendingGrammar> GrammarCompiler::begin(const std::string& kind,
                                                        const std::string& text) {
+  using Work = PendingGrammar::Work;
   const std::string key = State::key_of(kind, text);
   const std::lock_guard lock(*state_->mutex);
-  const auto found = state_->by_key.find(key);
-  std::shared_ptr<PendingGrammar::Work> work;
-  if (found == state_->by_key.end()) {
-    const auto same = state_->running.find(key);
-    if (same != state_->running.end()) work = same->second;
+  if (state_->is_closed)
+    throw EngineClosedError("the engine was closed before this constraint was compiled");
+  if (const auto* refusal = state_->refused.find(key)) {
+    if (Clock::now() < refusal->until) std::rethrow_exception(refusal->error);
+    state_->refused.remove(key);
   }
-  const bool is_new = !work;
-  if (is_new) {
-    if (std::ssize(text) > kMaxBytes)
-      throw ConstraintError("has " + format_number(text.size()) + " bytes, expected at most " +
-                                format_number(kMaxBytes) + ": simplify it",
-                            {.limit = kMaxBytes, .got = std::ssize(text)});
-    const bool is_kept = found != state_->by_key.end();
-    work = is_kept ? std::make_shared<PendingGrammar::Work>("", "")
-                   : std::make_shared<PendingGrammar::Work>(kind, text);
-    work->compiler_mutex = state_->mutex;
-    if (is_kept) {
-      state_->kept.splice(state_->kept.begin(), state_->kept, found->second);
-      work->finish(found->second->grammar, nullptr);
-    } else {
-      state_->running.emplace(key, work);
-      try {
-        start_on_stack(compiling_stack_bytes(text.size()),
-                       [state = state_, work] { state->run(work); });
-      } catch (...) {
-        state_->running.erase(key);
-        throw;
-      }
-    }
+  std::shared_ptr<Work> work;
+  if (const Grammar* kept = state_->kept.find(key)) {
+    work = std::make_shared<Work>("", "", state_->mutex);
+    work->finish(*kept, nullptr);
+  } else if (const auto same = state_->running.find(key); same != state_->running.end()) {
+    work = same->second;
+  } else {
+    work = start(kind, text, key);
   }
   auto pending = std::make_unique<PendingGrammar>(work);
   ++work->n_waiting;
   return pending;
+}
+
+// Under the mutex.
+std::shared_ptr<PendingGrammar::Work> GrammarCompiler::start(const std::string& kind,
+                                                             const std::string& text,
+                                                             const std::string& key) {
+  if (std::ssize(text) > kMaxBytes)
+    throw ConstraintError("has " + format_number(text.size()) + " bytes, expected at most " +
+                              format_number(kMaxBytes) + ": simplify it",
+                          {.limit = kMaxBytes, .got = std::ssize(text)});
+  auto work = std::make_shared<PendingGrammar::Work>(kind, text, state_->mutex);
+  state_->running.emplace(key, work);
+  try {
+    start_on_stack(compiling_stack_bytes(text.size()),
+                   [state = state_, work] { state->run(work); });
+  } catch (...) {
+    state_->running.erase(key);
+    throw;
+  }
+  ++state_->n_tried;
+  return work;
+}
+
+void GrammarCompiler::close() {
+  const std::lock_guard lock(*state_->mutex);
+  state_->is_closed = true;
+  for (const auto& [key, work] : state_->running)
+    work->finish({}, std::make_exception_ptr(EngineClosedError(
+                         "the engine was closed while this constraint was compiled")));
 }
 
 Grammar GrammarCompiler::compile(const std::string& kind, const std::string& text) {
@@ -347,7 +339,7 @@ Grammar GrammarCompiler::compile(const std::string& kind, const std::string& tex
 
 GrammarCompiler::Counts GrammarCompiler::counts() const {
   const std::lock_guard lock(*state_->mutex);
-  return {state_->n_compiled, std::ssize(state_->kept), state_->kept_bytes};
+  return {state_->n_compiled, state_->kept.size(), state_->kept.bytes(), state_->n_tried};
 }
 
 }  // namespace starchat

@@ -9,6 +9,10 @@
 namespace starchat {
 namespace {
 
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0  // macOS: an option of the socket
+#endif
+
 // move(bytes, n) sends or receives up to n bytes without waiting; event: what it waits for.
 template <class Move>
 bool move_all(int socket, short event, char* bytes, size_t size, TrialClock::time_point until,

@@ -11,14 +11,14 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
+#include <utility>
 
 #include "base/errors.hpp"
 
@@ -29,31 +29,105 @@ using Clock = TrialClock;
 using std::chrono::milliseconds;
 
 constexpr int kMostHelpers = 4;
-constexpr milliseconds kBusy{100};       // a helper that works longer does not make others wait
-constexpr int kWallPerCpu = 4;           // the helper has a low priority
-constexpr size_t kMostVocabularies = 8;  // that a helper knows
-
-// The sockets of the helpers. A forked child closes them, so that a helper ends with its owner.
-std::array<std::atomic<int>, kMostHelpers> g_sockets = {-1, -1, -1, -1};
-
-void close_in_child() {
-  for (auto& socket : g_sockets)
-    if (const int open = socket.exchange(-1); open >= 0) close(open);
-}
+constexpr milliseconds kBusy{100};  // a helper that works longer does not make others wait
+constexpr double kWallPerCpu = 4, kGraceSeconds = 1;  // the helper has a low priority
+constexpr uint32_t kIdleSeconds = 10;                 // then all helpers end but the first
+constexpr size_t kMostVocabularies = 8;               // that a helper knows
+constexpr uint64_t kMostMessage = 1 << 16;
+constexpr milliseconds kFirstPause{250}, kLongestPause{64'000};  // after starts that failed
 
 struct Helper {
-  int slot = -1, socket = -1;
+  int socket = -1;
   pid_t pid = 0;
   bool is_busy = false;
   Clock::time_point since{};
   std::vector<uint64_t> known;  // vocabularies
 };
 
+// The helpers of one command in this process.
+struct Pool {
+  explicit Pool(std::vector<std::string> program) : command(std::move(program)) {}
+
+  const std::vector<std::string> command;
+  std::array<Helper, kMostHelpers> helpers;
+  std::mutex mutex;
+  std::condition_variable freed;
+  // Where no helper can be started: when to try again.
+  Clock::time_point retry_at{};
+  milliseconds pause = kFirstPause;
+  bool has_greeted = false;  // any helper
+};
+
+// No fork while sockets are opened and closed: a forked child closes its copies, so that a helper
+// ends with its owner.
+std::mutex& forking = *new std::mutex;
+std::vector<Pool*>* pools = nullptr;  // they are never freed: threads use them while a process ends
+
+[[maybe_unused]] const int at_fork =
+    pthread_atfork([] { forking.lock(); }, [] { forking.unlock(); },
+                   [] {
+                     if (pools)
+                       for (Pool* const pool : *pools)
+                         for (const Helper& helper : pool->helpers)
+                           if (helper.socket >= 0) close(helper.socket);
+                     pools = nullptr;  // a child has helpers of its own
+                     forking.unlock();
+                   });
+
+Pool& pool_of(const std::vector<std::string>& command) {
+  const std::lock_guard lock(forking);
+  if (!pools) pools = new std::vector<Pool*>;
+  for (Pool* const pool : *pools)
+    if (pool->command == command) return *pool;
+  auto made = std::make_unique<Pool>(command);
+  pools->push_back(made.get());
+  return *made.release();
+}
+
 int above_standard_streams(int fd) {
   if (fd > 2) return fd;
   const int higher = fcntl(fd, F_DUPFD_CLOEXEC, 3);
   close(fd);
   return higher;
+}
+
+#ifdef SOCK_CLOEXEC
+constexpr int kSocketType = SOCK_STREAM | SOCK_CLOEXEC;
+#else
+constexpr int kSocketType = SOCK_STREAM;  // macOS
+#endif
+
+// Makes a pair of sockets, of which the helper keeps one. Returns the other one, -1 where none is
+// to be had.
+int connect(Helper& helper) {
+  const std::lock_guard lock(forking);
+  int ends[2];
+  if (socketpair(AF_UNIX, kSocketType, 0, ends) != 0) return -1;
+  for (const int end : ends) {
+    fcntl(end, F_SETFD, FD_CLOEXEC);
+#ifdef SO_NOSIGPIPE
+    const int on = 1;
+    setsockopt(end, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+  }
+  helper.socket = above_standard_streams(ends[0]);
+  const int theirs = above_standard_streams(ends[1]);
+  if (helper.socket >= 0 && theirs >= 0) return theirs;
+  if (theirs >= 0) close(theirs);
+  if (helper.socket >= 0) close(std::exchange(helper.socket, -1));
+  return -1;
+}
+
+void end(Helper& helper) {
+  {
+    const std::lock_guard lock(forking);
+    if (helper.socket < 0) return;
+    close(std::exchange(helper.socket, -1));  // which ends it
+  }
+  helper.known.clear();
+  // Where this process is the first of its system, orphans become its children.
+  if (helper.pid > 0) waitpid(helper.pid, nullptr, WNOHANG);
+  helper.pid = 0;
 }
 
 std::vector<std::string> helper_environment() {
@@ -70,14 +144,10 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return result;
 }
 
-// Starts a helper; false where none can be. Throws OutOfMemoryError.
-bool start(Helper& helper, std::vector<std::string> command) {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return false;
-  const int ours = above_standard_streams(ends[0]), theirs = above_standard_streams(ends[1]);
+int spawn(std::vector<std::string> command, int socket, pid_t& pid) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, theirs, 0);
+  posix_spawn_file_actions_adddup2(&actions, socket, 0);
   posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
   posix_spawnattr_t attributes;
@@ -89,180 +159,196 @@ bool start(Helper& helper, std::vector<std::string> command) {
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   auto variables = helper_environment();
-  pid_t pid = 0;
   const int failure = posix_spawn(&pid, command[0].c_str(), &actions, &attributes,
                                   pointers(command).data(), pointers(variables).data());
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
-  close(theirs);
-  if (failure) {
-    close(ours);
-    if (failure == ENOMEM)
-      throw OutOfMemoryError(
-          "compiling a constraint: the system has no memory for a helper process: close other "
-          "programs, or raise its limits");
-    return false;
-  }
-  // It greets from a child of its own: what is started here ends at once, and is no child any more.
-  uint64_t greeting[2] = {};
-  const bool greets = receive_all(ours, greeting, sizeof greeting, Clock::now() + kExchange) &&
-                      greeting[0] == kGreeting;
-  if (!greets) {
-    close(ours);  // which ends it
-    for (int i = 0; i < 10 && waitpid(pid, nullptr, WNOHANG) == 0; ++i)
-      std::this_thread::sleep_for(milliseconds(10));
-    rlimit space{}, data{};
-    if (getrlimit(RLIMIT_AS, &space) == 0 && getrlimit(RLIMIT_DATA, &data) == 0 &&
-        (space.rlim_cur != RLIM_INFINITY || data.rlim_cur != RLIM_INFINITY))
-      throw OutOfMemoryError(
-          "compiling a constraint: no helper process starts within the limits of this process's "
-          "memory: raise them (ulimit -v, -d)");
-    return false;
-  }
-  while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
-  }
-  helper.pid = static_cast<pid_t>(greeting[1]);
-  helper.socket = ours;
-  g_sockets[helper.slot] = ours;
-  return true;
+  return failure;
 }
 
-class Helpers {
- public:
-  // A forked child has helpers of its own.
-  static Helpers& of_this_process() {
-    static std::atomic<Helpers*> current = nullptr;
-    Helpers* found = current;
-    while (!found || found->owner_ != getpid()) {
-      auto made = std::make_unique<Helpers>();
-      if (current.compare_exchange_strong(found, made.get())) found = made.release();
-    }
-    return *found;
-  }
+bool is_scarcity(int error) {
+  return error == ENOMEM || error == EAGAIN || error == EMFILE || error == ENFILE;
+}
 
-  Helpers() {
-    static const int is_registered = pthread_atfork(nullptr, nullptr, close_in_child);
-    static_cast<void>(is_registered);
-    for (int slot = 0; slot < kMostHelpers; ++slot) helpers_[slot].slot = slot;
-  }
+OutOfMemoryError scarce(const std::string& reason) {
+  return OutOfMemoryError("compiling a constraint: no helper process can be started: " + reason +
+                          ": close other programs or files, or raise the limits of this process");
+}
 
-  // A helper for this vocabulary, null where nobody wants one any more. It may have to be started.
-  Helper* take(uint64_t vocabulary, const std::function<bool()>& is_wanted) {
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      const auto now = Clock::now();
-      Helper *idle = nullptr, *absent = nullptr;
-      auto oldest = now;
-      bool all_busy = true;
-      for (Helper& helper : helpers_) {
-        if (helper.is_busy) {
-          oldest = std::min(oldest, helper.since);
-        } else if (helper.socket < 0) {
-          if (!absent) absent = &helper;
-        } else {
-          all_busy = false;
-          if (!idle || std::ranges::count(helper.known, vocabulary)) idle = &helper;
-        }
+bool is_memory_limited() {
+  rlimit space{}, data{};
+  return getrlimit(RLIMIT_AS, &space) == 0 && getrlimit(RLIMIT_DATA, &data) == 0 &&
+         (space.rlim_cur != RLIM_INFINITY || data.rlim_cur != RLIM_INFINITY);
+}
+
+// Starts a helper. kCompiled: it is ready. kUnavailable: none can be. kOverloaded: not now. Throws
+// OutOfMemoryError where memory, processes or files do not suffice.
+TrialEnd start(Helper& helper, const Pool& pool) {
+  const int theirs = connect(helper);
+  if (theirs < 0) throw scarce(std::strerror(errno));
+  pid_t pid = 0;
+  const int failure = spawn(pool.command, theirs, pid);
+  close(theirs);
+  if (failure) {
+    end(helper);
+    if (is_scarcity(failure)) throw scarce(std::strerror(failure));
+    return TrialEnd::kUnavailable;
+  }
+  // It greets from a child of its own: what is started here ends at once, and is no child any more.
+  TrialGreeting greeting;
+  const auto until = Clock::now() + kExchange;
+  const bool is_greeted = receive_all(helper.socket, &greeting, sizeof greeting, until);
+  const bool is_late = !is_greeted && Clock::now() >= until;
+  if (!is_greeted) kill(pid, SIGKILL);
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  const bool is_known = is_greeted && greeting.mark == kGreeting && greeting.pid > 1;
+  if (is_known && greeting.error == 0) {
+    helper.pid = static_cast<pid_t>(greeting.pid);
+    return TrialEnd::kCompiled;
+  }
+  end(helper);
+  if (is_greeted && !is_known) return TrialEnd::kUnavailable;
+  if (is_greeted) throw scarce(std::strerror(greeting.error));
+  if (is_late) return TrialEnd::kOverloaded;
+  if (is_memory_limited()) throw scarce("the limits of this process's memory are too narrow");
+  // Python found what is wrong; or the system killed it.
+  return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? TrialEnd::kUnavailable
+                                                       : TrialEnd::kOverloaded;
+}
+
+// Starts a helper unless none could be started a short time ago.
+TrialEnd start_again(Helper& helper, Pool& pool) {
+  {
+    const std::lock_guard lock(pool.mutex);
+    if (Clock::now() < pool.retry_at) return TrialEnd::kUnavailable;
+  }
+  TrialEnd result = start(helper, pool);
+  const std::lock_guard lock(pool.mutex);
+  // What never started one is no overload: it may be a program of another kind.
+  if (result == TrialEnd::kOverloaded && !pool.has_greeted) result = TrialEnd::kUnavailable;
+  if (result == TrialEnd::kCompiled) {
+    pool.has_greeted = true;
+    pool.pause = kFirstPause;
+  } else if (result == TrialEnd::kUnavailable) {
+    pool.retry_at = Clock::now() + pool.pause;
+    pool.pause = std::min(2 * pool.pause, kLongestPause);
+  }
+  return result;
+}
+
+// Whether it waits for a request: others have ended, or speak when not asked.
+bool is_ready(const Helper& helper) {
+  char byte;
+  return recv(helper.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+         (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+// A helper for this vocabulary, null where nobody wants one any more. It may have to be started.
+Helper* take(Pool& pool, uint64_t vocabulary, const std::function<bool()>& is_wanted) {
+  std::unique_lock lock(pool.mutex);
+  for (;;) {
+    const auto now = Clock::now();
+    Helper *idle = nullptr, *absent = nullptr;
+    auto oldest = now;
+    bool has_busy = false;
+    for (Helper& helper : pool.helpers) {
+      if (helper.is_busy) {
+        has_busy = true;
+        oldest = std::min(oldest, helper.since);
+        continue;
       }
-      const bool has_one = all_busy && std::ranges::any_of(helpers_, &Helper::is_busy);
-      Helper* taken = idle ? idle : (!has_one || now - oldest >= kBusy) ? absent : nullptr;
-      if (taken) {
-        taken->is_busy = true;
-        taken->since = now;
-        return taken;
+      if (helper.socket >= 0 && !is_ready(helper)) end(helper);
+      const bool knows = std::ranges::count(helper.known, vocabulary) > 0;
+      if (helper.socket < 0) {
+        if (!absent) absent = &helper;
+      } else if (!idle || (knows && !std::ranges::count(idle->known, vocabulary))) {
+        idle = &helper;
       }
-      freed_.wait_for(lock, milliseconds(20));
-      lock.unlock();
-      if (!is_wanted()) return nullptr;
-      lock.lock();
     }
+    if (Helper* const taken = idle ? idle : !has_busy || now - oldest >= kBusy ? absent : nullptr) {
+      taken->is_busy = true;
+      taken->since = now;
+      return taken;
+    }
+    pool.freed.wait_for(lock, milliseconds(20));
+    lock.unlock();
+    if (!is_wanted()) return nullptr;
+    lock.lock();
   }
+}
 
-  void give_back(Helper& helper, bool ends) {
-    if (ends) end(helper);
-    const std::lock_guard lock(mutex_);
-    helper.is_busy = false;
-    freed_.notify_one();
-  }
+void give_back(Pool& pool, Helper& helper, bool ends) {
+  if (ends) end(helper);
+  const std::lock_guard lock(pool.mutex);
+  helper.is_busy = false;
+  pool.freed.notify_one();
+}
 
-  void end(Helper& helper) {
-    if (helper.socket < 0) return;
-    g_sockets[helper.slot] = -1;
-    close(helper.socket);  // which ends it
-    helper.socket = -1;
-    helper.known.clear();
-    // Where this process is the first of its system, orphans become its children.
-    waitpid(helper.pid, nullptr, WNOHANG);
-  }
-
-  std::atomic<bool> is_unavailable = false;
-
- private:
-  const pid_t owner_ = getpid();
-  std::mutex mutex_;
-  std::condition_variable freed_;
-  std::array<Helper, kMostHelpers> helpers_;
-};
-
-// Nothing where the helper ended before it had the request.
-std::optional<TrialResult> ask(Helper& helper, const GrammarTrial& trial,
-                               const std::function<void()>& while_compiling, bool& ends) {
-  ends = true;
-  TrialRequest request{trial.vocabulary,
-                       trial.seconds,
-                       trial.bytes,
-                       trial.kind.size(),
-                       trial.text.size(),
-                       0,
-                       0,
-                       0,
-                       0};
-  std::vector<uint32_t> lengths;
-  std::string library, bytes;
-  const bool is_known = std::ranges::count(helper.known, trial.vocabulary) > 0;
-  if (!is_known) {
+// The request, and its texts. The helper knows the vocabulary afterwards.
+std::string request_of(Helper& helper, bool is_first, const GrammarTrial& trial) {
+  TrialRequest request{};
+  request.vocabulary = trial.vocabulary;
+  request.seconds = trial.seconds;
+  request.bytes = trial.bytes;
+  request.idle_seconds = is_first ? 0 : kIdleSeconds;
+  request.n_kind = trial.kind.size();
+  request.n_text = trial.text.size();
+  std::string texts = trial.kind + trial.text;
+  if (!std::ranges::count(helper.known, trial.vocabulary)) {
     request.forgets = helper.known.size() >= kMostVocabularies;
     if (request.forgets) helper.known.clear();
+    std::vector<uint32_t> lengths;
+    std::string tokens;
     for (int32_t id = 0; id < trial.tokenizer.size(); ++id) {
       const auto token = trial.tokenizer.token_bytes(id);
       lengths.push_back(static_cast<uint32_t>(token.size()));
-      bytes += token;
+      tokens += token;
     }
-    library = trial.library;
-    request.n_library = library.size();
+    request.n_library = trial.library.size();
     request.n_tokens = lengths.size();
-    request.n_token_bytes = bytes.size();
+    request.n_token_bytes = tokens.size();
+    texts += trial.library;
+    texts.append(reinterpret_cast<const char*>(lengths.data()), 4 * lengths.size());
+    texts += tokens;
     helper.known.push_back(trial.vocabulary);
   }
-  const auto until = Clock::now() + kExchange;
-  std::string message(reinterpret_cast<const char*>(&request), sizeof request);
-  message += trial.kind + trial.text + library;
-  message.append(reinterpret_cast<const char*>(lengths.data()), 4 * lengths.size());
-  message += bytes;
+  return std::string(reinterpret_cast<const char*>(&request), sizeof request) + texts;
+}
+
+bool is_sound(const TrialAnswer& answer) {
+  return answer.end <= TrialEnd::kVocabulary && answer.compiled_bytes >= 0 &&
+         answer.copy_bytes >= 0 && answer.peak_bytes >= 0 && answer.n_message <= kMostMessage;
+}
+
+// Nothing where the helper ended before it had the request. ends: whether it is of no use any more.
+std::optional<TrialResult> ask(Helper& helper, bool is_first, const GrammarTrial& trial,
+                               const std::function<void()>& while_compiling, bool& ends) {
+  ends = true;
+  const std::string request = request_of(helper, is_first, trial);
+  const auto sent_until = Clock::now() + kExchange;
   uint8_t is_accepted = 0;
-  if (!send_all(helper.socket, message.data(), message.size(), until) ||
-      !receive_all(helper.socket, &is_accepted, 1, until))
+  if (!send_all(helper.socket, request.data(), request.size(), sent_until) ||
+      !receive_all(helper.socket, &is_accepted, 1, sent_until))
     return {};
   while_compiling();
-  const auto asked = Clock::now();
-  const auto most = std::chrono::duration<double>(kWallPerCpu * trial.seconds) + kExchange / 10;
-  TrialResult result;
+  TrialResult result{TrialEnd::kKilled};
   TrialAnswer answer;
-  const auto answer_until = asked + std::chrono::duration_cast<Clock::duration>(most);
-  const bool is_answered = receive_all(helper.socket, &answer, sizeof answer, answer_until);
-  if (is_answered) {
-    result = {answer.end, answer.seconds, answer.compiled_bytes, answer.peak_bytes};
-    result.message.resize(answer.n_message);
-    if (receive_all(helper.socket, result.message.data(), answer.n_message,
-                    answer_until + kExchange))
-      ends = answer.is_last != 0;
-  } else if (Clock::now() >= answer_until) {
-    result.end = TrialEnd::kTooLong;
-    result.seconds = std::chrono::duration<double>(Clock::now() - asked).count();
-  } else {
-    result.end = TrialEnd::kCrashed;
+  const std::chrono::duration<double> most(kWallPerCpu * trial.seconds + kGraceSeconds);
+  const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(most);
+  if (!receive_all(helper.socket, &answer, sizeof answer, until)) {
+    if (Clock::now() < until) return result;
+    kill(helper.pid, SIGKILL);  // it has its socket still, so it has its number
+    return TrialResult{TrialEnd::kOverloaded, most.count()};
   }
-  return result;
+  if (!is_sound(answer)) return result;
+  std::string message(answer.n_message, 0);
+  if (!receive_all(helper.socket, message.data(), message.size(), Clock::now() + kExchange))
+    return result;
+  ends = answer.is_last != 0;
+  return TrialResult{answer.end,        answer.seconds,    answer.compiled_bytes,
+                     answer.copy_bytes, answer.peak_bytes, std::move(message)};
 }
 
 }  // namespace
@@ -270,24 +356,26 @@ std::optional<TrialResult> ask(Helper& helper, const GrammarTrial& trial,
 TrialResult try_grammar(const std::vector<std::string>& command, const GrammarTrial& trial,
                         const std::function<void()>& while_compiling,
                         const std::function<bool()>& is_wanted) {
-  Helpers& helpers = Helpers::of_this_process();
-  if (command.empty() || helpers.is_unavailable) return {};
-  for (int attempt = 0; attempt < 3; ++attempt) {
-    Helper* const helper = helpers.take(trial.vocabulary, is_wanted);
+  if (command.empty()) return {TrialEnd::kUnavailable};
+  Pool& pool = pool_of(command);
+  TrialResult result{TrialEnd::kKilled};
+  for (int attempt = 0; attempt < 2 && result.end == TrialEnd::kKilled; ++attempt) {
+    Helper* const helper = take(pool, trial.vocabulary, is_wanted);
     if (!helper) return {TrialEnd::kUnwanted};
     struct GiveBack {
-      Helpers& helpers;
+      Pool& pool;
       Helper& helper;
       bool ends = true;
-      ~GiveBack() { helpers.give_back(helper, ends); }
-    } back{helpers, *helper};
-    if (helper->socket < 0 && !start(*helper, command)) {
-      helpers.is_unavailable = true;
-      return {};
-    }
-    if (auto result = ask(*helper, trial, while_compiling, back.ends)) return *result;
+      ~GiveBack() { give_back(pool, helper, ends); }
+    } back{pool, *helper};
+    if (helper->socket < 0)
+      if (const TrialEnd end = start_again(*helper, pool); end != TrialEnd::kCompiled)
+        return {end, std::chrono::duration<double>(kExchange).count()};
+    const bool is_first = helper == pool.helpers.data();
+    result = ask(*helper, is_first, trial, while_compiling, back.ends)
+                 .value_or(TrialResult{TrialEnd::kKilled});
   }
-  return {TrialEnd::kCrashed};
+  return result;
 }
 
 }  // namespace starchat

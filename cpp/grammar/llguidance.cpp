@@ -282,11 +282,19 @@ struct Grammar::Compiled {
 
 std::unique_ptr<Constraint> Grammar::start(const GrammarBudget& budget) const {
   const auto& vocabulary = *compiled_->vocabulary;
+  using Kept = std::pair<std::shared_ptr<const GrammarVocabulary>, std::shared_ptr<const void>>;
+  const auto keeps = std::make_shared<const Kept>(compiled_->vocabulary,
+                                                  copies_ ? copies_->take(copy_bytes_) : nullptr);
   const std::lock_guard lock(compiled_->copying);
   return std::make_unique<LlguidanceConstraint>(
-      compiled_->vocabulary, vocabulary.library, vocabulary.for_endings,
+      keeps, vocabulary.library, vocabulary.for_endings,
       vocabulary.library.clone_matcher(compiled_->matcher),
       std::make_shared<GrammarBudget>(budget));
+}
+
+void Grammar::count_copies(std::shared_ptr<GrammarCopies> copies, int64_t bytes) {
+  copies_ = std::move(copies);
+  copy_bytes_ = bytes;
 }
 
 void check_library(const std::string& path) { const Library library(path); }

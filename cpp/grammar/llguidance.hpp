@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "grammar/call_watch.hpp"
+#include "grammar/grammar_copies.hpp"
 #include "sampling/constraint.hpp"
 #include "text/tokenizer.hpp"
 
@@ -17,10 +18,15 @@ class Grammar {
  public:
   struct Compiled;
   explicit Grammar(std::shared_ptr<const Compiled> compiled) : compiled_(std::move(compiled)) {}
+  // Throws ConstraintError where there is no room for a copy.
   std::unique_ptr<Constraint> start(const GrammarBudget& budget = {}) const;
+  // Counts its copies, of so many bytes each.
+  void count_copies(std::shared_ptr<GrammarCopies> copies, int64_t bytes);
 
  private:
   std::shared_ptr<const Compiled> compiled_;
+  std::shared_ptr<GrammarCopies> copies_;  // null: not counted
+  int64_t copy_bytes_ = 0;
 };
 
 // The library and its form of one vocabulary.

@@ -248,14 +248,15 @@ void bind_testing(py::module_& m) {
   py::class_<GrammarCompiler>(testing, "GrammarCompiler")
       .def(py::init([](const std::string& library, std::shared_ptr<Tokenizer> tokenizer,
                        std::vector<std::string> helper, double seconds, int64_t bytes,
-                       int64_t cache_bytes) {
-             return std::make_unique<GrammarCompiler>(library, std::move(tokenizer),
-                                                      std::move(helper),
-                                                      CompileLimits{seconds, bytes, cache_bytes});
+                       int64_t cache_bytes, int64_t copy_bytes) {
+             return std::make_unique<GrammarCompiler>(
+                 library, std::move(tokenizer), std::move(helper),
+                 CompileLimits{seconds, bytes, cache_bytes, copy_bytes});
            }),
            py::arg("library"), py::arg("tokenizer"), py::kw_only(), py::arg("helper") = py::list(),
            py::arg("seconds") = CompileLimits().seconds, py::arg("bytes") = CompileLimits().bytes,
-           py::arg("cache_bytes") = CompileLimits().cache_bytes)
+           py::arg("cache_bytes") = CompileLimits().cache_bytes,
+           py::arg("copy_bytes") = CompileLimits().copy_bytes)
       .def(
           "compile",
           [](GrammarCompiler& compiler, const std::string& kind, const std::string& text) {
@@ -271,9 +272,11 @@ void bind_testing(py::module_& m) {
           "counts",
           [](const GrammarCompiler& compiler) {
             const auto counts = compiler.counts();
-            return std::make_tuple(counts.n_compiled, counts.n_kept, counts.kept_bytes);
+            return std::make_tuple(counts.n_compiled, counts.n_kept, counts.kept_bytes,
+                                   counts.n_tried);
           },
-          "Compiled so far; kept; the bytes of these.");
+          "Compiled so far; kept; the bytes of these; begun to compile.")
+      .def("close", &GrammarCompiler::close);
   py::class_<PyConstraint>(testing, "Constraint")
       .def(py::init<const Tokenizer&, const Grammar&>(), py::arg("tokenizer"), py::arg("grammar"))
       .def("fill_mask", &PyConstraint::fill_mask, "Whether the text may end here.")

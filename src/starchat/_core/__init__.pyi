@@ -145,6 +145,7 @@ class Engine:
         seconds: float = 5.0,
         bytes: int = 268435456,
         cache_bytes: int = 268435456,
+        copy_bytes: int = 268435456,
     ) -> Grammar: ...
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]: ...
     def embed(
@@ -165,7 +166,7 @@ class TensorType:
     def ggml_id(self) -> int: ...
     @property
     def ftype(self) -> int:
-        """What names it in the header of a ggml file, without the version; -1: nothing."""
+        """What names it in the header of a ggml file, without the version."""
     @property
     def block_weights(self) -> int: ...
     @property

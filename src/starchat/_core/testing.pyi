@@ -96,10 +96,12 @@ class GrammarCompiler:
         seconds: float = 5.0,
         bytes: int = 268435456,
         cache_bytes: int = 268435456,
+        copy_bytes: int = 268435456,
     ) -> None: ...
     def compile(self, kind: str, text: str) -> Grammar: ...
-    def counts(self) -> tuple[int, int, int]:
-        """Return how many were compiled, and how many are kept in how many bytes."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return how many were compiled, are kept in how many bytes, and were begun."""
+    def close(self) -> None: ...
 
 class Constraint:
     def __init__(self, tokenizer: Tokenizer, grammar: Grammar) -> None: ...
