@@ -507,7 +507,7 @@ def test_wrong_shapes_are_refused(
     [
         ("model/wte", 3, "type q4_1, expected q4_0; "),
         ("model/lm_head", 1, "type f16, expected q4_0; "),
-        ("model/h0/mlp/c_fc/w", 12, "type 12, expected q4_0; "),
+        ("model/h0/mlp/c_fc/w", 12, "type q4_k, expected q4_0; "),
         ("model/h0/ln_1/g", 1, "type f16, expected f32; "),
         ("model/wpe", 2, "type q4_0, expected f32; "),
         ("model/wpe", -1, "type -1, expected f32; "),

@@ -110,12 +110,15 @@ class HeaderReader {
 
 // "f32, f16 … or q8_0 (0, 1 … 2007)"
 std::string known_ftypes() {
-  std::string names, numbers;
+  std::vector<const TypeTraits*> known;
   for (const TypeTraits& type : kTensorTypes) {
-    const bool is_last = &type == std::end(kTensorTypes) - 1;
-    const int32_t version = type.kind.is_float() ? 0 : kVersion;
-    names += (names.empty() ? "" : is_last ? " or " : ", ") + std::string(type.name);
-    numbers += (numbers.empty() ? "" : ", ") + std::to_string(1000 * version + type.ftype);
+    if (type.ftype >= 0) known.push_back(&type);
+  }
+  std::string names, numbers;
+  for (const TypeTraits* type : known) {
+    const int32_t version = type->kind.is_float() ? 0 : kVersion;
+    names += (names.empty() ? "" : type == known.back() ? " or " : ", ") + std::string(type->name);
+    numbers += (numbers.empty() ? "" : ", ") + std::to_string(1000 * version + type->ftype);
   }
   return names + " (" + numbers + ")";
 }

@@ -86,7 +86,7 @@ struct StripLayout : WeightKind {
 
   constexpr size_t record_bytes() const { return qs_offset() + 2 * qs_bytes(); }
   constexpr size_t m_offset() const { return 64; }
-  constexpr size_t qh_offset() const { return has_min ? 128 : 64; }
+  constexpr size_t qh_offset() const { return has_min() ? 128 : 64; }
   constexpr size_t qs_offset() const { return qh_offset() + (bits == 5 ? 128 : 0); }
   constexpr size_t qs_bytes() const { return bits == 8 ? 512 : 256; }
 };
@@ -99,7 +99,7 @@ struct ActivationFormat {
   friend constexpr bool operator==(const ActivationFormat&, const ActivationFormat&) = default;
 };
 constexpr ActivationFormat activation_format(WeightKind weights) {
-  if (weights.is_float() || weights.has_min) return {!weights.is_float(), 0};
+  if (weights.is_float() || weights.has_min()) return {!weights.is_float(), 0};
   return {true, 1 << (weights.bits - 1)};
 }
 

@@ -105,11 +105,20 @@ void to_half(const float* x, int n, uint16_t* out) {
   for (int j = i; j < n; ++j) out[j] = half[j - i];
 }
 
+template <class V, WeightKind kKind>
+constexpr auto product_of() -> void (*)(const PanelProduct&) {
+  if constexpr (kKind.has_kernel()) {
+    return panel_product<V, kKind>;
+  } else {
+    return nullptr;
+  }
+}
+
 template <class V>
 Kernels make_kernels(const char* name) {
   return {name,
           {
-#define TENSOR_TYPE(Type, ...) panel_product<V, traits(TensorType::Type).kind>,
+#define TENSOR_TYPE(Type, ...) product_of<V, traits(TensorType::Type).kind>(),
 #include "quant/types.def"
 #undef TENSOR_TYPE
           },

@@ -64,7 +64,7 @@ void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, i
       const auto* scales = reinterpret_cast<const uint16_t*>(record + half * 32) + row;
       const F d = V::load_half(scales);
       F m{};
-      if constexpr (layout.has_min) m = V::load_half(scales + layout.m_offset() / 2);
+      if constexpr (layout.has_min()) m = V::load_half(scales + layout.m_offset() / 2);
       typename V::I dot[kColumns];
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
@@ -76,7 +76,7 @@ void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, i
         F& s = group_sum[c];
         const F scale = times_power_of_two<V>(d, V::set1_int(x[c].power));
         s = V::fma(V::to_float(dot[c]), scale, s);
-        if constexpr (layout.has_min) s = V::fma(m, V::set1(x[c].scaled_sum), s);
+        if constexpr (layout.has_min()) s = V::fma(m, V::set1(x[c].scaled_sum), s);
       }
     }
     for (int c = 0; c < kColumns; ++c) sum[c] = V::fma(group_sum[c], V::set1(x_scales[c]), sum[c]);
@@ -218,18 +218,18 @@ void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const 
     for (int s = 0; s < kStrips; ++s) {
       const auto* scales = reinterpret_cast<const uint16_t*>(record + s * strip_bytes + half * 32);
       d[s] = V::load_half(scales);
-      if constexpr (layout.has_min) m[s] = V::load_half(scales + layout.m_offset() / 2);
+      if constexpr (layout.has_min()) m[s] = V::load_half(scales + layout.m_offset() / 2);
     }
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) {
       const auto power = V::set1_int(x[c].power);
       F scaled_sum{};
-      if constexpr (layout.has_min) scaled_sum = V::set1(x[c].scaled_sum);
+      if constexpr (layout.has_min()) scaled_sum = V::set1(x[c].scaled_sum);
 #pragma GCC unroll 2
       for (int s = 0; s < kStrips; ++s) {
         F& total = sum[c][s];
         total = V::fma(V::to_float(dot[c][s]), times_power_of_two<V>(d[s], power), total);
-        if constexpr (layout.has_min) total = V::fma(m[s], scaled_sum, total);
+        if constexpr (layout.has_min()) total = V::fma(m[s], scaled_sum, total);
       }
     }
   }

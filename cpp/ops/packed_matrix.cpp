@@ -33,10 +33,11 @@ bool is_finite_half(const std::byte* p) {
 }
 
 bool pack_block(const std::byte* block, const BlockPlace& place) {
-  const bool finite = is_finite_half(block) && (!place.layout.has_min || is_finite_half(block + 2));
+  const bool finite =
+      is_finite_half(block) && (!place.layout.has_min() || is_finite_half(block + 2));
   std::memcpy(place.d, block, 2);
   block += 2;
-  if (place.layout.has_min) {
+  if (place.layout.has_min()) {
     std::memcpy(place.m, block, 2);
     block += 2;
   }
@@ -62,7 +63,7 @@ bool pack_block(const std::byte* block, const BlockPlace& place) {
 void unpack_block(const BlockPlace& place, std::byte* block) {
   std::memcpy(block, place.d, 2);
   block += 2;
-  if (place.layout.has_min) {
+  if (place.layout.has_min()) {
     std::memcpy(block, place.m, 2);
     block += 2;
   }

@@ -19,24 +19,50 @@ enum class TensorType : uint8_t {
 #undef TENSOR_TYPE
 };
 
+// What the bits of a weight mean: its code, or a float.
+enum class Codes : uint8_t {
+  Float,
+  UpperHalf,    // of a float
+  Centred,      // (code - 2^(bits-1))·d
+  FromMinimum,  // code·d + m
+  Signed,       // code·d
+  Table,        // kCodeValues[code]·d
+};
+
+// How blocks store the scales d and the minima m of their parts: blocks.hpp.
+enum class Scales : uint8_t { None, Half, FourBits, SixBits, SixBits16, SixBitsSplit, EightBits };
+
 // How kernels multiply weights. Types of one kind share their packed layout and their kernels.
 struct WeightKind {
-  int bits;      // of a weight; 16 and 32: floats
-  bool has_min;  // quantized weights are q·d + m; otherwise (q - 2^(bits-1))·d, 8 bits: signed q·d
-  constexpr bool is_float() const { return bits >= 16; }
+  int bits;  // of a weight
+  Codes codes;
+  Scales scales;
+  constexpr bool is_float() const { return scales == Scales::None; }
+  constexpr bool has_min() const { return codes == Codes::FromMinimum; }
+  // The kernels multiply weights of this kind.
+  constexpr bool has_kernel() const {
+    return (scales == Scales::None && codes == Codes::Float) ||
+           (scales == Scales::Half && codes != Codes::Table);
+  }
 };
 
 struct TypeTraits {
   TensorType type;
   const char* name;        // "q4_0"
-  int32_t ggml_id, ftype;  // of a tensor; of a ggml file
+  int32_t ggml_id, ftype;  // of a tensor; of a ggml file, -1: none
   int block_weights, block_bytes;
   WeightKind kind;
 };
 
 inline constexpr TypeTraits kTensorTypes[] = {
-#define TENSOR_TYPE(Type, name, id, ftype, Block, bits, has_min) \
-  {TensorType::Type, name, id, ftype, Block::kWeights, sizeof(Block), {bits, has_min}},
+#define TENSOR_TYPE(Type, name, id, ftype, Block, bits, codes, scales) \
+  {TensorType::Type,                                                   \
+   name,                                                               \
+   id,                                                                 \
+   ftype,                                                              \
+   Block::kWeights,                                                    \
+   sizeof(Block),                                                      \
+   {bits, Codes::codes, Scales::scales}},
 #include "quant/types.def"
 #undef TENSOR_TYPE
 };

@@ -73,6 +73,7 @@ void compare_products(const Kernels& fast, const Kernels& scalar) {
   constexpr int kBlocks = 19, kRecords = 10;
   for (const TypeTraits& traits : kTensorTypes) {
     const TensorType type = traits.type;
+    if (!traits.kind.has_kernel()) continue;
     const StripLayout layout{traits.kind};
     const size_t n = layout.is_float() ? kBlocks * kBlock * kLanes * traits.block_bytes
                                        : kRecords * layout.record_bytes();
@@ -91,7 +92,7 @@ void compare_products(const Kernels& fast, const Kernels& scalar) {
       set_halves(0, kPanelStrips * n / 2);
     } else {
       for (int record = 0; record < kPanelStrips * kRecords; ++record) {
-        set_halves(record * layout.record_bytes(), layout.has_min ? 64 : 32);
+        set_halves(record * layout.record_bytes(), layout.has_min() ? 64 : 32);
       }
     }
     for (const int n_columns : {1, 2, 3, 4, 5, 6, 7, 11, 16, 23, 70}) {

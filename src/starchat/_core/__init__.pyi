@@ -166,7 +166,7 @@ class TensorType:
     def ggml_id(self) -> int: ...
     @property
     def ftype(self) -> int:
-        """What names it in the header of a ggml file, without the version."""
+        """What names it in the header of a ggml file, without the version; -1: nothing."""
     @property
     def block_weights(self) -> int: ...
     @property
