@@ -9,7 +9,7 @@
 #include <chrono>
 #include <utility>
 
-#include "base/errors.hpp"
+#include "base/cpu_time.hpp"
 #include "base/thread_pool.hpp"
 
 namespace starchat {
@@ -17,9 +17,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// The thread that stands by looks so often; work that it sees twice is left to its thread. So quick
-// work has at least this long, which is a hundred times what an ordinary grammar needs.
+// The thread that stands by looks so often. Work is left to its thread when it has taken this CPU
+// time since it was first seen, a hundred times what an ordinary grammar needs; or when it was seen
+// so often, if it waits for something.
 constexpr milliseconds kPeriod{3};
+constexpr double kMostSeconds = 2e-3;
+constexpr int kMostPeriods = 33;
 constexpr int kIdlePeriods = 50;  // without a call; then it sleeps until the next one
 constexpr milliseconds kMostForLeft{500};
 
@@ -51,6 +54,7 @@ void LoopThreads::State::run() {
   {
     const std::lock_guard lock(mutex);
     system_id = this_thread();
+    clock = cpu_clock();
   }
   const bool ended = loop();
   const std::lock_guard lock(mutex);
@@ -85,27 +89,34 @@ bool LoopThreads::State::end_call(uint64_t number) noexcept {
 void LoopThreads::State::stand_by() {
   std::unique_lock lock(mutex);
   uint64_t seen = 0;
-  for (int n_idle = 0; !has_ended;) {
+  double seen_seconds = 0;  // of CPU time then
+  for (int n_same = 0; !has_ended;) {
     uint64_t now = call;
     const bool is_in_call = now % 2 == 1;
-    if (is_in_call && now == seen && call.compare_exchange_strong(now, now + 1)) {
-      lower_priority(system_id);
-      ++n_left;
-      has_standby = false;  // the next call starts another one
-      lock.unlock();
-      run();
-      return;
+    if (now != seen) {
+      seen = now;
+      n_same = 0;
+      if (is_in_call) seen_seconds = cpu_seconds(clock);
+    } else if (++n_same; is_in_call) {
+      const bool is_long =
+          n_same >= kMostPeriods || cpu_seconds(clock) - seen_seconds > kMostSeconds;
+      if (is_long && call.compare_exchange_strong(now, now + 1)) {
+        lower_priority(system_id);
+        ++n_left;
+        has_standby = false;  // the next call starts another one
+        lock.unlock();
+        run();
+        return;
+      }
     }
-    n_idle = now == seen ? n_idle + 1 : 0;
-    seen = now;
-    if (n_idle < kIdlePeriods) {
+    if (is_in_call || n_same < kIdlePeriods) {
       changed.wait_for(lock, kPeriod, [&] { return has_ended; });
       continue;
     }
     standby_sleeps = true;
     if (call == seen) changed.wait(lock, [&] { return !standby_sleeps || has_ended; });
     standby_sleeps = false;
-    n_idle = 0;
+    n_same = 0;
   }
   has_standby = false;
   changed.notify_all();

@@ -3,6 +3,8 @@
 // with the loop, and the thread that called is left with the work. So quick work needs no second
 // thread, and slow work stops nobody.
 #pragma once
+#include <time.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -48,7 +50,9 @@ class LoopThreads {
     std::atomic<bool> has_standby = false, standby_sleeps = false;
     std::mutex mutex;
     std::condition_variable changed;
-    int system_id = 0;  // of the thread that has the loop
+    // Of the thread that has the loop.
+    int system_id = 0;
+    clockid_t clock{};
     bool has_ended = false;
     int n_left = 0;  // threads with work
   };

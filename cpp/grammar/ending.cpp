@@ -1,7 +1,5 @@
 #include "grammar/ending.hpp"
 
-#include <time.h>
-
 #include <algorithm>
 #include <limits>
 #include <map>
@@ -11,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/cpu_time.hpp"
 #include "base/errors.hpp"
 
 namespace starchat {
@@ -28,12 +27,6 @@ constexpr int kDigits = 4;  // to try: the next one matters to a multiple
 constexpr std::string_view kFirst = "}])\"'`>,;:\n Z1023456789Tntf";
 constexpr std::string_view kLast = ".+-\\<({[";
 constexpr std::string_view kMayClose = "\"'`<>\n}]),;:@|/*#$%&=!?.~^_- +([{";
-
-double cpu_seconds() {
-  timespec time;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
 
 bool is_letter(char byte) { return (byte | 32) >= 'a' && (byte | 32) <= 'z'; }
 
