@@ -35,12 +35,13 @@ CPP_FOLDERS = {
 CPP_FOLDERS["bindings"] = CPP_FOLDERS["tests"] = CPP_FOLDERS["fuzz"] = {*CPP_FOLDERS}
 
 #: folder or module of src/starchat → what it may import: folders, or modules beside them
-BASE = {"errors", "types", "partial_json", "checks", "limits", "sampling", "_core"}
+BASE = {"errors", "types", "partial_json", "checks", "json_text", "limits", "sampling", "_core"}
 FOLDERS = {
     "errors": set[str](),
     "partial_json": set[str](),
     "types": {"errors", "partial_json"},
     "checks": {"errors"},
+    "json_text": {"checks"},
     "limits": {"errors", "checks"},
     "argument_names": {"errors"},
     "sampling": {"errors", "checks", "argument_names"},
@@ -51,7 +52,7 @@ FOLDERS = {
     "threads": {"errors"},
     "worker": {"errors", "threads"},
     "request_size": {"types"},
-    "prompt_room": {"errors", "_core"},
+    "prompt_room": {"errors", "limits", "_core"},
     "async_waker": {"errors", "_core", "worker"},
     "stream": BASE | {"async_waker", "partial_reply", "worker"},
     "openai": BASE | {"chat", "grammar"},

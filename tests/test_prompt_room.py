@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starchat import ContextLengthError, InvalidRequestError, StarChat, escape
+from starchat import (
+    ContextLengthError,
+    InvalidRequestError,
+    Limits,
+    StarChat,
+    checks,
+    escape,
+    generation,
+)
 from starchat import model as model_module
 from starchat._core import Tokenizer
 from starchat.chat import framed_prompt, tools
@@ -71,7 +79,7 @@ def test_what_leaves_no_ids_does_not_count(nano: StarChat) -> None:
 
 
 def test_a_vocabulary_that_drops_characters_refuses_nothing_by_length() -> None:
-    room = PromptRoom(Tokenizer([b"a"]), 8, "prompt")
+    room = PromptRoom("prompt", Limits(), Tokenizer([b"a"]), 8)
     room.take(1_000_000)
     with pytest.raises(ContextLengthError, match="prompt has at least 9 tokens"):
         room.take(0, 9)
@@ -80,7 +88,8 @@ def test_a_vocabulary_that_drops_characters_refuses_nothing_by_length() -> None:
 # ---- long texts, in pieces --------------------------------------------------------------------
 
 LINES = st.lists(
-    st.sampled_from(["<tool_call>", "<tool_result>", " ", "\n", "a", "<"]), max_size=30
+    st.sampled_from(["<tool_call>", "<tool_result>", " ", "\n", "a", "<", "[", "|", "P"]),
+    max_size=30,
 )
 
 
@@ -92,6 +101,7 @@ def test_pieces_of_a_long_text_are_read_as_the_whole(parts: list[str], size: int
         patch.setattr(framed_prompt, "_PIECE", size)
         assert plain_text(text) == tools._MARKED.sub(" ", text)
         assert contains(text, "<tool_call>") == ("<tool_call>" in text)
+        assert escape(text) == framed_prompt._BEGINNING.sub(f"\\g<0>{framed_prompt._MARK}", text)
         stripped = text.lstrip()
         n_blank = len(text) - len(stripped) if stripped.startswith("<") else 0
         assert least_characters(text) == len(text) - n_blank
@@ -105,7 +115,7 @@ def test_ids_are_decoded_in_slices(
     cut = ids[:-1]
     whole = nano._engine.tokenizer.decode
     expected = [whole(some).decode("utf-8", "replace") for some in (ids, cut)]
-    monkeypatch.setattr(model_module, "_SLICE", size)
+    monkeypatch.setattr(checks, "_SLICE", size)
     assert [nano.detokenize(ids), nano.detokenize(cut)] == expected
 
 
@@ -116,6 +126,46 @@ def test_a_count_is_that_of_the_prompt(nano: StarChat) -> None:
     next_reply = nano.chat(dialogue, max_tokens=1)
     assert nano.count_tokens(dialogue) == next_reply.usage.prompt_tokens
     assert nano.count_tokens([user(LONG)]) > 10 * N_CTX
+
+
+SMALL = Limits(text_characters=50)
+NAMED = {"id": "1", "name": "x" * 20, "arguments": {}}
+TOO_MUCH: dict[str, Callable[[StarChat], object]] = {
+    "messages": lambda m: m.count_tokens([user("a" * 30)] * 2),
+    "turns": lambda m: m.count_tokens([user("")] * 30),
+    "result": lambda m: m.count_tokens([{"role": "tool", "content": "a" * 51}]),
+    "name": lambda m: m.count_tokens([ANSWER | {"tool_calls": [NAMED | {"name": "x" * 51}]}]),
+    "names": lambda m: m.count_tokens(
+        [ANSWER | {"tool_calls": [NAMED]}, {"role": "tool", "content": "a", "tool_call_id": "1"}]
+    ),
+    "arguments": lambda m: m.count_tokens(
+        [ANSWER | {"tool_calls": [NAMED | {"arguments": {"x": [0] * 51}}]}]
+    ),
+    "ids": lambda m: m.count_tokens([ANSWER | {"token_ids": ["x"] * 51}]),
+    "prompt": lambda m: m.tokenize_prompt("a" * 51),
+    "completion": lambda m: m.complete("a" * 51),
+    "embedding": lambda m: m.embed("a" * 51),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_what_is_beyond_the_bound_of_texts_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"expected at most 50 characters.*text_char"):
+        TOO_MUCH[name](StarChat.load(limits=SMALL))
+
+
+@pytest.mark.parametrize("ask", ["chat", "complete", "infill"])
+def test_a_prompt_of_many_ids_never_becomes_the_cores_list(
+    ask: str, nano: StarChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(generation.Generation, "compile", lambda *_: seen.append(1))
+    monkeypatch.setattr(model_module, "infill_prompt", lambda *_: [97] * 3000)
+    text = "\u4e16" * 2000  # three ids each, though few characters
+    asked = {"chat": [user(text)], "complete": text, "infill": ""}[ask]
+    with pytest.raises(ContextLengthError, match=r"prompt has \d,\d{3} tokens, the context holds"):
+        getattr(nano, ask)(*([asked] if ask != "infill" else ["", ""]))
+    assert not seen
 
 
 def test_so_many_names_are_no_control_tokens(nano: StarChat) -> None:

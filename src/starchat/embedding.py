@@ -76,7 +76,7 @@ class EmbeddingJob:
 
     def _prompt(self, name: str, text: str) -> list[int]:
         tokenizer = self._handle.engine.tokenizer
-        PromptRoom(tokenizer, self._n_ctx, name).take(len(text))
+        PromptRoom(name, self._handle.limits, tokenizer, self._n_ctx).take(len(text))
         ids = tokenizer.encode(text)
         if (excess := len(ids) - self._n_ctx) > 0:
             problem = f"{name} has {len(ids):,} tokens, the context holds {self._n_ctx:,}"

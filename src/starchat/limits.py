@@ -23,6 +23,7 @@ class Limits:
     logprobs: likeliest tokens that are reported for each token of a reply.
     stop_strings: of a request, and as many stop ids.
     stop_bytes: of all stop strings of a request.
+    text_characters: of a dialogue, a raw prompt or a text to embed, also where it is only counted.
     schema_bytes: of a JSON Schema, regex or grammar, or of all texts of a choice, as it is given.
     tool_bytes: of all tools of a request as the prompt shows them, with references written out.
     compile_seconds: CPU time to compile a JSON Schema, regex, grammar, choice or tools.
@@ -40,6 +41,7 @@ class Limits:
     logprobs: int = 20
     stop_strings: int = 1024
     stop_bytes: int = 1 << 14
+    text_characters: int = 1 << 22
     schema_bytes: int = 1 << 20
     tool_bytes: int = 1 << 20
     compile_seconds: float = 5.0

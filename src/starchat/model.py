@@ -19,7 +19,7 @@ from .chat.framed_prompt import least_characters, read_prompt
 from .chat.messages import check_begun, check_messages
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
-from .checks import check_allow_special, check_flag, check_token_ids
+from .checks import check_allow_special, check_flag, check_token_ids, token_id_slices
 from .embedding import EmbeddingJob
 from .engine_registry import EngineHandle, EngineSettings, acquire_engine
 from .errors import FileAccessError, InvalidRequestError, unexpected
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Unpack
 
-_SLICE = 1 << 16  # ids that are decoded at a time: a call holds the GIL
 EMBEDDED = os.path.join(os.path.dirname(__file__), "models", "starchat-nano.q8_0.bin")
 
 
@@ -190,14 +189,16 @@ class StarChat:
     ) -> int:
         """Return how many tokens a dialogue takes as a prompt, its frame and tools included.
 
-        Counts parts of a dialogue too, in any order: results may lack their calls.
+        Counts parts of a dialogue too, in any order: results may lack their calls. Raises
+        InvalidRequestError beyond `Limits.text_characters`.
 
         >>> StarChat.load().count_tokens([{"role": "user", "content": "Hello"}]) > 8
         True
         """
-        return STARCHAT.count_tokens(
-            messages, Toolbox.check(tools, bounds=self._handle.limits), self._engine.tokenizer
-        )
+        limits = self._handle.limits
+        toolbox = Toolbox.check(tools, bounds=limits)
+        room = PromptRoom("messages", limits)
+        return STARCHAT.count_tokens(messages, toolbox, self._engine.tokenizer, room)
 
     def render(
         self,
@@ -352,13 +353,16 @@ class StarChat:
     ) -> list[int]:
         r"""Return the token ids that `complete` makes of a prompt: its frame decides, see there.
 
+        Raises InvalidRequestError beyond `Limits.text_characters`.
+
         >>> model = StarChat.load()
         >>> prompt = "<|system|>\n<|end|>\n<|user|>\nHello<|end|>\n<|assistant|>"
         >>> len(model.tokenize_prompt(prompt)) < len(model.tokenize(prompt))
         True
         """
         allowed = None if allow_special is None else check_allow_special(allow_special)
-        return read_prompt(_text("prompt", prompt), allowed, self._engine.tokenizer)
+        PromptRoom("prompt", self._handle.limits).take(len(_text("prompt", prompt)))
+        return read_prompt(prompt, allowed, self._engine.tokenizer)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens spelt out; U+FFFD for what is no UTF-8.
@@ -366,10 +370,9 @@ class StarChat:
         >>> StarChat.load().detokenize([])
         ''
         """
-        ids = check_token_ids("token_ids", token_ids)
         tokenizer = self._engine.tokenizer
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        slices = [ids[start : start + _SLICE] for start in range(0, len(ids), _SLICE)]
+        slices = token_id_slices("token_ids", token_ids)
         text = "".join([decoder.decode(tokenizer.decode(some)) for some in slices])
         return text + decoder.decode(b"", final=True)
 
@@ -481,27 +484,33 @@ class StarChat:
 
     def _infill(self, prefix: str, suffix: str, options: Mapping[str, Any]) -> Generation:
         texts = _text("prefix", prefix), _text("suffix", suffix)
-        self._room("prompt").take(len(prefix) + len(suffix), 3)
+        room = self._room("prompt")
+        room.take(len(prefix) + len(suffix), 3)
         prompt = infill_prompt(*texts, self._engine.tokenizer, self.info.file)
+        room.check_list(prompt)
         return Generation(self._handle, prompt, options)
 
     @property
     def _engine(self) -> _core.Engine:
         return self._handle.engine
 
-    def _room(self, name: str, param: str = "") -> PromptRoom:
-        return PromptRoom(self._engine.tokenizer, self.info.n_ctx, name, param)
+    def _room(self, param: str, name: str = "") -> PromptRoom:
+        tokenizer, limits = self._engine.tokenizer, self._handle.limits
+        return PromptRoom(param, limits, tokenizer, self.info.n_ctx, name)
 
     def _chat_prompt(
         self, messages: Messages, tools: Toolbox, options: Mapping[str, Any] | None = None
     ) -> list[int]:
         options = options or {}
-        turns = check_messages(messages, tools, room=self._room("prompt", "messages"))
+        room = self._room("messages", "prompt")
+        turns = check_messages(messages, tools, room=room)
         begun = options.get("continue_final_message")
         goes_on = begun is not None and check_flag("continue_final_message", begun)
         if goes_on:
             check_begun(messages, tools, options.get("json_schema"))
-        return STARCHAT.render(turns, self._engine.tokenizer, goes_on=goes_on)
+        ids = STARCHAT.render(turns, self._engine.tokenizer, goes_on=goes_on)
+        room.check_list(ids)  # else the core would take a copy before it looks at the length
+        return ids
 
     def _prompt(
         self, prompt: str | Sequence[int], allow_special: bool | Sequence[str] | None
@@ -509,7 +518,9 @@ class StarChat:
         room = self._room("prompt")
         if isinstance(prompt, str):
             room.take(least_characters(prompt))
-            return self.tokenize_prompt(prompt, allow_special)
+            ids = self.tokenize_prompt(prompt, allow_special)
+            room.check_list(ids)
+            return ids
         if allow_special is not None:
             check_allow_special(allow_special)
         room.check_list(prompt)

@@ -29,6 +29,7 @@ from .errors import StarChatError, unexpected
 from .lazy_model import Loader
 from .limits import Limits
 from .model import EMBEDDED, StarChat
+from .prompt_room import PromptRoom
 from .types import Messages
 
 __all__ = ["ModelSettings", "unknown_argument"]
@@ -119,13 +120,18 @@ class ModelSettings(BaseModel):
         if not isinstance(text, str):
             raise unexpected("text", "a string", text)
         allowed = None if allow_special is None else check_allow_special(allow_special)
+        PromptRoom("text", self._bounds).take(len(text))
         return read_prompt(text, allowed, self._reader())
 
     def _count_tokens(self, messages: Messages, tools: Sequence[Mapping[str, Any]]) -> int:
         """Return what StarChat.count_tokens does."""
-        return STARCHAT.count_tokens(
-            messages, Toolbox.check(tools, bounds=self.limits), self._reader()
-        )
+        toolbox = Toolbox.check(tools, bounds=self._bounds)
+        room = PromptRoom("messages", self._bounds)
+        return STARCHAT.count_tokens(messages, toolbox, self._reader(), room)
+
+    @property
+    def _bounds(self) -> Limits:
+        return self.limits or Limits()
 
     async def _aengine(self) -> StarChat:
         """Load in a thread: it may take seconds."""

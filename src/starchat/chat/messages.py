@@ -18,6 +18,7 @@ from ..types import Messages, ToolCall
 from .tools import Toolbox, call_line, plain_text, reply_text, result_line
 
 _MOST_IDS = 64  # of a text without characters
+_LONG_TEXT = 1 << 19  # characters of a reply
 _KEYS = {
     "system": ("role", "content"),
     "user": ("role", "content"),
@@ -72,7 +73,9 @@ def check_messages(
         if room:
             _take(room, role, content, message)
         if role == "tool":
-            open_calls.answer(where, message, content)
+            line = open_calls.answer(where, message, content)
+            if room:  # a line has the name of its call, which may be long, again
+                room.take(len(line) - len(content))
             continue
         turns += open_calls.turns()
         calls = _check_calls(f"{where}.tool_calls", message.get("tool_calls", ()))
@@ -115,9 +118,12 @@ def check_begun(messages: Messages, tools: Toolbox, json_schema: object = None) 
 def _check_ids(where: str, ids: Any, text: str) -> tuple[int, ...]:
     """Return the ids that were generated for a text, () where they are too many for it.
 
-    A token has a byte at least; the JSON of calls may be written longer than `text` has it.
+    A token has a byte at least; the JSON of calls may be written longer than `text` has it. No
+    context holds a longer text, which would have to be read as calls with the GIL held.
     """
-    if ids is None or (isinstance(ids, Sized) and len(ids) > _MOST_IDS + 8 * len(text)):
+    if ids is None or len(text) > _LONG_TEXT:
+        return ()
+    if isinstance(ids, Sized) and len(ids) > _MOST_IDS + 8 * len(text):
         return ()
     return check_token_ids(f"{where}.token_ids", ids)
 
@@ -154,8 +160,9 @@ def _take(room: PromptRoom, role: str, content: str, message: Mapping[str, Any])
     if role == "assistant":
         room.check_list(message.get("token_ids", ()))
         for call in calls if isinstance(calls := message.get("tool_calls"), (list, tuple)) else ():
-            arguments = call.get("arguments") if isinstance(call, Mapping) else None
-            room.take_json(call.arguments if isinstance(call, ToolCall) else arguments)
+            for key in ("name", "arguments"):
+                given = call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
+                room.take_json(given)
 
 
 def _missing(where: str, key: str) -> InvalidRequestError:
@@ -208,13 +215,13 @@ class _OpenCalls:
             for index, call in enumerate(self._calls)
         ]
 
-    def answer(self, where: str, message: Mapping[str, Any], content: str) -> None:
-        """Take the result of a tool."""
+    def answer(self, where: str, message: Mapping[str, Any], content: str) -> str:
+        """Take the result of a tool, and return its line."""
         if self._part:
             answered = self._by_id.get(str(message.get("tool_call_id")))
             tool = answered.name if answered else str(message.get("name") or "tool")
-            self._answers[where] = result_line(where, tool, content)
-            return
+            line = self._answers[where] = result_line(where, tool, content)
+            return line
         if "tool_call_id" not in message:
             raise _missing(where, "tool_call_id")
         id = message["tool_call_id"]
@@ -236,7 +243,8 @@ class _OpenCalls:
             problem = f"name is {shown(name)}, but the call {shown(id)} is one of "
             problem += shown(call.name)
             raise InvalidRequestError.of(where, problem, "name", got=shown(name))
-        self._answers[call.id] = result_line(where, call.name, content)
+        line = self._answers[call.id] = result_line(where, call.name, content)
+        return line
 
     def turns(self) -> list[Turn]:
         """Return the one turn that holds all results, none without any."""

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import _core
+from ..checks import token_id_slices
 from ..errors import InvalidRequestError, UnsupportedFeatureError
+from ..prompt_room import PromptRoom
 from ..types import Messages
 from .call_reader import restated
 from .messages import Turn, check_messages
@@ -53,9 +55,11 @@ class ChatTemplate:
         prompt.append(roles["assistant"])
         return prompt
 
-    def count_tokens(self, messages: Messages, tools: Toolbox, tokenizer: _core.Tokenizer) -> int:
+    def count_tokens(
+        self, messages: Messages, tools: Toolbox, tokenizer: _core.Tokenizer, room: PromptRoom
+    ) -> int:
         """Return the tokens of a dialogue, or of a part of one, as a prompt."""
-        turns = check_messages(messages, tools, part=True)
+        turns = check_messages(messages, tools, part=True, room=room)
         self._control_ids(tokenizer)
         n_content = sum([self._n_content(turn, tokenizer) for turn in turns])
         n_around = 2 + tokenizer.count("\n")  # of a turn: its role, its end and a line break
@@ -103,15 +107,25 @@ class ChatTemplate:
         if ids and ids[-1] in [tokenizer.find(token) for token in self.reply_ends]:
             ids = ids[:-1]
         if ids:
-            try:
-                written = tokenizer.decode(ids)
-            except InvalidRequestError:  # an id that this vocabulary does not have
-                written = None
-            if written is not None and written == tokenizer.decode(ids, skip_special=True):
+            written = _plain_bytes(ids, tokenizer)
+            if written is not None:
                 text = written.decode("utf-8", "replace").removeprefix(self.lead)
                 if restated(text) == turn.content:
                     return ids
         return tokenizer.encode(self.lead + turn.content)
+
+
+def _plain_bytes(ids: Sequence[int], tokenizer: _core.Tokenizer) -> bytes | None:
+    """Return the bytes of ids; None with control tokens, or ids that the vocabulary lacks."""
+    pieces = []
+    for some in token_id_slices("token_ids", ids):
+        try:
+            pieces.append(tokenizer.decode(some))
+        except InvalidRequestError:
+            return None
+        if pieces[-1] != tokenizer.decode(some, skip_special=True):
+            return None
+    return b"".join(pieces)
 
 
 STARCHAT = ChatTemplate(

@@ -18,6 +18,7 @@ from ..checks import check_limits, check_list, json_size
 from ..errors import ConstraintError, InvalidRequestError, shown, shown_first, unexpected
 from ..grammar.constraint import Constraint, json_text
 from ..grammar.schemas import Schema, closed_schema, prompt_schema
+from ..json_text import write_json
 from ..limits import Limits
 from ..sampling import TOOLS
 
@@ -48,7 +49,7 @@ def to_json(where: str, value: object) -> str:
 
 def _dump(where: str, value: object) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return write_json(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         problem = f"cannot be written as JSON: {error}"
         raise InvalidRequestError.of(where, problem) from error

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from .. import _core
 from ..checks import check_limits, json_size
 from ..errors import ConstraintError, InvalidRequestError, UnsupportedFeatureError, unexpected
+from ..json_text import write_json
 from ..limits import Limits
 from ..sampling import CONSTRAINTS
 from .enforcement import enforced_schema
@@ -29,8 +30,10 @@ from .schemas import check_exact
 # Closing marks may be missing: the search shall not begin again within what they would close.
 # Literals, comments and expressions are matched too: what looks like a schema in them is none.
 _SCHEMA_IN_LARK = re.compile(
-    r""""(?:\\.|[^"\\\n])*"?|(?://|\#)[^\n]*|/(?:\\.|[^/\\\n])+/?|(?P<json>%json\s*\{)"""
+    r""""[^"\\\n]*(?:\\.[^"\\\n]*)*"?|(?://|\#)[^\n]*|/[^/\\\n]*(?:\\.[^/\\\n]*)*/?"""
+    r"|(?P<json>%json\s*\{)"
 )
+_MOST_GBNF = 1 << 18  # bytes: of objects of its parser, Python's garbage collector holds the GIL
 _MOST_WRITTEN = 1 << 22  # bytes that the core compiles
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -123,7 +126,7 @@ def json_text(
     bounds.check_schema(where, schema)
     try:
         # As it is compiled: tuples are lists, enums are numbers.
-        plain = json.loads(json.dumps({**schema, "x-guidance": _JSON}, allow_nan=False))
+        plain = json.loads(write_json({**schema, "x-guidance": _JSON}, allow_nan=False))
         check_exact(plain, where)
         plain = limited_schema(plain, limits or {})
         enforced = enforced_schema(plain, _MOST_WRITTEN)
@@ -131,7 +134,7 @@ def json_text(
             problem = f"what a grammar enforces of it has more than {_MOST_WRITTEN:,} bytes: "
             problem += "use shorter lists of distinct values, and fewer formats"
             raise ConstraintError.of(where, problem, limit=_MOST_WRITTEN)
-        return json.dumps(enforced)
+        return write_json(enforced)
     except ConstraintError:
         raise
     except RecursionError:
@@ -156,6 +159,9 @@ def _lark(text: str) -> str:
     """Return Lark as it is, and GBNF, which has rules of the form `name ::= …`, as Lark."""
     if "::=" not in text:
         return _SCHEMA_IN_LARK.sub(_without_white_space, text) if "%json" in text else text
+    if (got := len(text)) > _MOST_GBNF:
+        problem = f"expected at most {_MOST_GBNF:,} characters of GBNF, got {got:,}: write it as "
+        raise ConstraintError.of("grammar", f"{problem}Lark", limit=_MOST_GBNF, got=got)
     to_lark = _gbnf_converter()
     try:
         return str(to_lark(text))

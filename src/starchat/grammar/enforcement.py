@@ -25,6 +25,7 @@ _ABOUT = {"type", "title", "description", "default"}
 _OF_AN_ENUM = {"enum", "const", *_ABOUT}
 _OF_NAMES = {"pattern", "format", "minLength", "maxLength", "allOf", *_ABOUT}
 _OF_ARRAYS = ("type", "items", "minItems", "maxItems")
+_LONG_PATTERN = 10_000  # characters
 # Each character can be matched in one way only: no text makes it try others.
 _LOOK_AHEAD = re.compile(r"\(\?=((?:[^()\[\]\\|]|\\.|\[(?:[^\]\\]|\\.)+\])*)\)")
 # What zod 4 writes beside the format "email"; all that the format allows here matches it.
@@ -118,9 +119,13 @@ def _is_text_of_a_number(node: Any) -> bool:
 
 
 def _anded(pattern: str) -> Iterator[str]:
-    """Yield the patterns that one with looks ahead at its start asks for at once."""
+    """Yield the patterns that one with looks ahead at its start asks for at once.
+
+    A long one stays as it is: to search it would hold the GIL for as long.
+    """
     end = 1
-    while pattern[:1] == "^" and (match := _LOOK_AHEAD.match(pattern, end)):
+    is_short = len(pattern) <= _LONG_PATTERN
+    while is_short and pattern[:1] == "^" and (match := _LOOK_AHEAD.match(pattern, end)):
         yield f"^(?:{match[1]})"
         end = match.end()
     yield pattern[:1] + pattern[end:]
