@@ -472,6 +472,8 @@ class StarChat:
     def _chat(self, messages: Messages, options: Mapping[str, Any]) -> Generation:
         tools = Toolbox.from_options(options, self._handle.limits)
         prompt = self._chat_prompt(messages, tools, options)
+        # Here, as the core would take a copy before it looks at the length.
+        self._room("messages", "prompt").check_list(prompt)
         return Generation(self._handle, prompt, options, tools)
 
     def _complete(
@@ -502,15 +504,12 @@ class StarChat:
         self, messages: Messages, tools: Toolbox, options: Mapping[str, Any] | None = None
     ) -> list[int]:
         options = options or {}
-        room = self._room("messages", "prompt")
-        turns = check_messages(messages, tools, room=room)
+        turns = check_messages(messages, tools, room=self._room("messages", "prompt"))
         begun = options.get("continue_final_message")
         goes_on = begun is not None and check_flag("continue_final_message", begun)
         if goes_on:
             check_begun(messages, tools, options.get("json_schema"))
-        ids = STARCHAT.render(turns, self._engine.tokenizer, goes_on=goes_on)
-        room.check_list(ids)  # else the core would take a copy before it looks at the length
-        return ids
+        return STARCHAT.render(turns, self._engine.tokenizer, goes_on=goes_on)
 
     def _prompt(
         self, prompt: str | Sequence[int], allow_special: bool | Sequence[str] | None

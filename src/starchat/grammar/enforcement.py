@@ -144,11 +144,13 @@ def _distinct(known: _Values, node: Schema) -> Schema:
         return node
     n_values = len(values)
     most = min(most, n_values)
-    lists: list[Any] = []
+    lists: list[
+        Any
+    ] = []  # tuples: of numbers and texts, the garbage collector does not look at them
     if _are_few(n_values, range(least, most + 1), perm):
-        lists = [list(some) for n in range(least, most + 1) for some in permutations(values, n)]
+        lists = [some for n in range(least, most + 1) for some in permutations(values, n)]
     elif _are_few(n_values, range(least, most + 1), comb):
-        lists = [list(some) for n in range(least, most + 1) for some in combinations(values, n)]
+        lists = [some for n in range(least, most + 1) for some in combinations(values, n)]
     types = node.get("type")
     if isinstance(types, list) and "null" in types:
         lists.append(None)
