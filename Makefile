@@ -18,7 +18,7 @@ test-fast:  ## the same on every core, without the slow files: a minute
 quality:  ## grades of the demonstration model against the published ones: minutes
 	$(PYTEST) training/nano/quality
 
-nightly:  ## attacks, failure injection, random grammars beside running streams: an hour
+nightly:  ## failing memory, forks, MINUTES=30 of random grammars beside streams: two hours
 	$(PYTEST) -m nightly -o timeout=7200 tests/nightly
 
 lint:  ## linters, formatters, type checker; a missing tool is an error

@@ -19,6 +19,10 @@ KNOWN = {"glibc aborts": 2, "Python waits": 2, "Rust aborts": 10_000}
 CALLS = ["load", "ask", "stream", "replies", "async", "achat", "embed", "aembed", "tokenize"]
 
 
+ADAPTERS = [f"langchain {name}" for name in ("invoke", "stream", "ainvoke")]
+ADAPTERS += [f"llama_index {name}" for name in ("chat", "stream", "achat", "embed")]
+
+
 def check(found: Counter[str]) -> None:
     """Only MemoryErrors, and faults that are known."""
     print(dict(found))
@@ -49,6 +53,12 @@ def test_constraints_fail_with_a_memory_error_or_in_rust(failing_memory: Path) -
     found = outcomes(failing_memory, RUST, "json", range(1, 301, 10))
     assert found["Rust aborts"] > 0, f"known to abort, and if it does not any more, say so: {found}"
     check(found)
+
+
+@pytest.mark.parametrize("call", ADAPTERS)
+def test_allocations_fail_below_the_adapters(failing_memory: Path, call: str) -> None:
+    check(outcomes(failing_memory, CORE, call, range(1, 301, 6)))
+    check(outcomes(failing_memory, CORE, call, range(1, 301, 30), count=100_000))
 
 
 LIMITED = """

@@ -90,6 +90,29 @@ def calls() -> dict[str, Callable[[Any], object]]:
     }
 
 
+def adapters() -> dict[str, Callable[[Any], object]]:
+    """Return calls of the adapters' models, which share the engine of the same file."""
+    from llama_index.core.llms import ChatMessage
+    from llama_index.embeddings.starchat import StarChatEmbedding
+    from llama_index.llms.starchat import StarChat
+
+    from langchain_starchat import ChatStarChat
+
+    chain = ChatStarChat(n_threads=2, temperature=0, max_tokens=12)
+    index = StarChat(n_threads=2, temperature=0, max_tokens=12)
+    texts = StarChatEmbedding(n_threads=2)
+    text, messages = "How do I sort a list in Python?", [ChatMessage(content="Hello")]
+    return {
+        "langchain invoke": lambda _: chain.invoke(text),
+        "langchain stream": lambda _: [*chain.stream(text)],
+        "langchain ainvoke": lambda _: _soon(chain.ainvoke(text)),
+        "llama_index chat": lambda _: index.chat(messages),
+        "llama_index stream": lambda _: [*index.stream_chat(messages)],
+        "llama_index achat": lambda _: _soon(index.achat(messages)),
+        "llama_index embed": lambda _: texts.get_text_embedding("sort a list"),
+    }
+
+
 def _outcome(library: Any, watched: str, name: str, point: int, count: int) -> str:
     """Load a model, make the call, and ask again without failures."""
     import starchat
@@ -98,7 +121,7 @@ def _outcome(library: Any, watched: str, name: str, point: int, count: int) -> s
     before = model.chat(QUESTION, temperature=0, max_tokens=4).text
     if name == "json":  # loads llguidance's library
         model.complete("a", regex="a", max_tokens=1)
-    call = calls()[name]
+    call = (adapters if " " in name else calls)()[name]
     library.watch(watched.encode())
     library.fail_from(point, count)
     try:
@@ -149,6 +172,8 @@ def main(watched: str, name: str, *numbers: str) -> None:
 
     import starchat
 
+    if " " in name:
+        adapters()
     count, first, end, step = map(int, numbers)
     library = ctypes.CDLL(os.environ["LD_PRELOAD"])
     starchat.StarChat.load(n_threads=2).close()
