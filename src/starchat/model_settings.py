@@ -5,6 +5,7 @@ Imports pydantic, which every adapter brings and nothing else in starchat needs.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -24,15 +25,19 @@ from .argument_names import unknown_argument
 from .chat.framed_prompt import read_prompt
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
-from .checks import check_allow_special
-from .errors import StarChatError, unexpected
+from .checks import check_allow_special, json_size
+from .errors import InvalidRequestError, StarChatError, unexpected
+from .json_text import write_json
 from .lazy_model import Loader
 from .limits import Limits
 from .model import EMBEDDED, StarChat
 from .prompt_room import PromptRoom
+from .request_size import is_small
 from .types import Messages
 
-__all__ = ["ModelSettings", "unknown_argument"]
+__all__ = ["ModelSettings", "is_small", "rows", "rows_async", "unknown_argument", "write_json"]
+
+_MOST_OPTIONS = 1 << 22
 
 
 class ModelSettings(BaseModel):
@@ -120,7 +125,7 @@ class ModelSettings(BaseModel):
         if not isinstance(text, str):
             raise unexpected("text", "a string", text)
         allowed = None if allow_special is None else check_allow_special(allow_special)
-        PromptRoom("text", self._bounds).take(len(text))
+        self._check_length(text)
         return read_prompt(text, allowed, self._reader())
 
     def _count_tokens(self, messages: Messages, tools: Sequence[Mapping[str, Any]]) -> int:
@@ -128,6 +133,21 @@ class ModelSettings(BaseModel):
         toolbox = Toolbox.check(tools, bounds=self._bounds)
         room = PromptRoom("messages", self._bounds)
         return STARCHAT.count_tokens(messages, toolbox, self._reader(), room)
+
+    def _check_length(self, prompt: object) -> None:
+        """Raise InvalidRequestError for a text that is too long to be looked at."""
+        if isinstance(prompt, str):
+            PromptRoom("prompt", self._bounds).take(len(prompt))
+
+    @staticmethod
+    def _check_options(options: Mapping[str, Any]) -> None:
+        """Raise InvalidRequestError for a call's keywords beyond what any request may have.
+
+        Frameworks write them out as a cache key, in one hold of the GIL.
+        """
+        if json_size(options, _MOST_OPTIONS) > _MOST_OPTIONS:
+            problem = f"expected at most {_MOST_OPTIONS:,} bytes of options: ask for less"
+            raise InvalidRequestError(problem, limit=_MOST_OPTIONS)
 
     @property
     def _bounds(self) -> Limits:
@@ -142,3 +162,17 @@ class ModelSettings(BaseModel):
 def _read_tokenizer(path: str, *_: object) -> _core.Tokenizer:
     """Return the tokenizer of a file; the other arguments tell its states apart."""
     return _core.read_tokenizer(os.fsencode(path))
+
+
+def rows(vectors: Any) -> list[list[float]]:
+    """Return vectors as lists; one by one, as a call that makes all would hold the GIL."""
+    return [row.tolist() for row in vectors]
+
+
+async def rows_async(vectors: Any) -> list[list[float]]:
+    """Return vectors as lists; between two of them the event loop goes on."""
+    made: list[list[float]] = []
+    for row in vectors:
+        made.append(row.tolist())
+        await asyncio.sleep(0)
+    return made

@@ -28,6 +28,7 @@ from langchain_starchat.schemas import definitions, json_schema, without_respons
 from langchain_starchat.settings import StarChatSettings, WideBatches, wide
 from langchain_starchat.structured_output import StructuredOutputParser, beside_raw, is_pydantic
 from starchat import Chunk, InvalidRequestError, StarChat, shown
+from starchat.model_settings import is_small
 from starchat.openai import read_tool_choice
 
 _ABILITIES = (
@@ -56,11 +57,13 @@ _MANY = 300  # messages, or parts of their contents: 2 ms
 
 
 def _is_long(messages: Sequence[BaseMessage], call: dict[str, Any]) -> bool:
-    """Return whether the request takes an event loop's time: many parts, or schemas."""
+    """Return whether the request takes an event loop's time: many or long parts, or schemas."""
     if len(messages) > _MANY or call.get("tools") or call.get("response_format"):
         return True
     contents = [message.content for message in messages]
-    return sum([len(c) if isinstance(c, list) else 1 for c in contents]) > _MANY
+    if sum([len(c) if isinstance(c, list) else 1 for c in contents]) > _MANY:
+        return True
+    return not is_small(*[content for content in contents if isinstance(content, list)])
 
 
 class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
@@ -423,6 +426,11 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
         if progress := events_of_config(config, self.callbacks, is_async=True):
             kwargs.setdefault("prompt_progress", progress)
         return super().astream(input, config, stop=stop, **kwargs)
+
+    @langchain_errors()
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        self._check_options(kwargs | {"stop": stop})
+        return super()._get_llm_string(stop, **kwargs)
 
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any

@@ -7,14 +7,15 @@ a tool's pictures and files become a placeholder. A user's picture is an error.
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from starchat import InvalidRequestError, Role
+from starchat.model_settings import write_json
 from starchat.openai import read_text_part
 
+_LONGEST_FILE = 1 << 22  # bytes, base64 or not: a call holds the GIL
 _TEXTS = ("text", "input_text", "output_text", "refusal")
 _NESTED = ("tool_result", "search_result", "document")  # Anthropic's, with content of their own
 _THOUGHTS = ("reasoning", "thinking", "redacted_thinking", "reasoning_content", "thought")
@@ -102,10 +103,14 @@ def _text(where: str, block: Mapping[str, Any], role: Role, lenient: bool) -> st
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=repr)
+    return write_json(value, ensure_ascii=False, default=repr)
 
 
 def _decoded(where: str, data: str | bytes) -> str:
+    if len(data) > _LONGEST_FILE:
+        problem = f"expected a text file of at most {_LONGEST_FILE:,} bytes, got {len(data):,}: "
+        problem += "no context holds more"
+        raise InvalidRequestError.of(where, problem, limit=_LONGEST_FILE, got=len(data))
     if isinstance(data, bytes):
         return data.decode("utf-8", "replace")
     try:

@@ -9,6 +9,7 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_starchat.errors import langchain_errors
 from langchain_starchat.settings import ModelSettings
+from starchat.model_settings import rows, rows_async
 
 
 class StarChatEmbeddings(ModelSettings, Embeddings):
@@ -61,8 +62,7 @@ class StarChatEmbeddings(ModelSettings, Embeddings):
     @langchain_errors()
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector for each text; the texts are computed together."""
-        vectors: list[list[float]] = self._model().embed(texts).tolist()
-        return vectors
+        return rows(self._model().embed(texts))
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a text."""
@@ -72,8 +72,7 @@ class StarChatEmbeddings(ModelSettings, Embeddings):
         """Return a vector for each text; cancelling the task ends the computation."""
         with langchain_errors():
             model = await self._amodel()
-            vectors: list[list[float]] = (await model.aembed(texts)).tolist()
-            return vectors
+            return await rows_async(await model.aembed(texts))
 
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a text."""

@@ -128,6 +128,8 @@ class StarChatLLM(StarChatSettings, WideBatches, BaseLLM):
 
     def _with_call_arguments(self, kwargs: dict[str, Any]) -> tuple[StarChatLLM, dict[str, Any]]:
         """Return a copy that holds a call's options: BaseLLM's cache key is made of the model."""
+        with langchain_errors():
+            self._check_options(kwargs)
         names = {*SAMPLING, *CONSTRAINTS, *OF_REQUESTS, "allow_special"}
         fields = {name: value for name, value in kwargs.items() if name in names}
         rest = {name: value for name, value in kwargs.items() if name not in names}

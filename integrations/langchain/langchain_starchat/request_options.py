@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, NamedTuple, cast
 
 from langchain_starchat.schemas import class_of, json_schema
 from starchat import ChatOptions, Chunk, InvalidRequestError, Limits, Message, StarChat
+from starchat.model_settings import write_json
 from starchat.openai import read_response_format, read_tool_choice, read_tools, system_first
 
 
@@ -68,7 +68,7 @@ def _with_schema(
     """
     if not schema:
         return dialogue  # any object: the prompt says which
-    shown = json.dumps(schema, ensure_ascii=False, default=repr)  # starchat refuses what is no JSON
+    shown = write_json(schema, ensure_ascii=False, default=repr)  # starchat refuses what is no JSON
     asked = "If you call no tool, answer" if may_call else "Answer"
     words = f"{asked} with JSON by this schema: {shown}"
     if may_call or is_begun:

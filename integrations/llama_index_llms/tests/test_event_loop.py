@@ -1,7 +1,10 @@
 """Nothing blocks the event loop: blockbuster raises where a call of its default list would."""
 
+import asyncio
 import shutil
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +12,14 @@ import pytest
 from llama_index import core
 from llama_index.core import Settings
 from llama_index.core.agent.workflow import FunctionAgent
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, DocumentBlock
 from llama_index.core.prompts import PromptTemplate
-from llama_index.llms.starchat import StarChat
+from llama_index.llms.starchat import StarChat, base
 from pydantic import BaseModel
 
 from calling_contract import ADD
 from llm_contract import QUESTION
+from starchat import InvalidRequestError
 from starchat.model import EMBEDDED
 
 blockbuster = pytest.importorskip("blockbuster")
@@ -58,3 +62,46 @@ async def test_an_agent(llm: StarChat, monkeypatch: pytest.MonkeyPatch) -> None:
         tools=[ADD], llm=StarChat(model_path="nano.bin", max_tokens=40, n_ctx=2000)
     )
     assert await agent.run(QUESTION)
+
+
+WRONG: dict[str, tuple[str, dict[str, Any]]] = {
+    "long": ("word " * 20_000, {}),
+    "small": ("a", {"top_p": 2}),
+    "schema": ("a", {"json_schema": {"type": "strng"}}),
+    "grammar": ("a", {"grammar": "start: nothing"}),
+    "too long to be looked at": ("<|user|>" * 600_000, {}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("method", ["chat", "complete"])
+async def test_all_ways_of_asking_raise_the_same_class(
+    name: str, method: str, llm: StarChat
+) -> None:
+    """Also the async streams do so at the call, before anything is read."""
+    text, options = WRONG[name]
+    given: Any = [ChatMessage(text)] if method == "chat" else text
+    found = []
+    for way in ("", "stream_", "a", "astream_"):
+        with pytest.raises(InvalidRequestError) as raised:
+            ask = partial(getattr(llm, way + method), given, **options)
+            await (ask() if way.startswith("a") else asyncio.to_thread(ask))
+        found.append((type(raised.value), raised.value.param, str(raised.value)))
+    assert found == [found[0]] * 4
+
+
+async def test_long_prompts_and_files_are_looked_at_in_a_thread(
+    llm: StarChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def refuse(*_: Any) -> Any:
+        threads.append(threading.get_ident())
+        raise InvalidRequestError("enough")
+
+    monkeypatch.setattr(base, "to_starchat", refuse)
+    file = ChatMessage(blocks=[DocumentBlock(data=b"a", document_mimetype="text/plain")])
+    for answer in (llm.acomplete("a" * 100_000), llm.achat([file]), llm.acomplete("a")):
+        with pytest.raises(InvalidRequestError, match="enough"):
+            await answer
+    assert [thread == threading.get_ident() for thread in threads] == [False, False, True]

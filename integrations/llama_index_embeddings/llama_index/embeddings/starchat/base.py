@@ -15,7 +15,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, field_validator
 
 from starchat import ContextLengthError
-from starchat.model_settings import ModelSettings
+from starchat.model_settings import ModelSettings, rows, rows_async
 
 
 class StarChatEmbedding(ModelSettings, BaseEmbedding):
@@ -69,7 +69,7 @@ class StarChatEmbedding(ModelSettings, BaseEmbedding):
 
     def _get_text_embeddings(self, texts: Sequence[str]) -> list[list[float]]:
         with _named_texts(texts):
-            return _rows(self.engine.embed(texts))
+            return rows(self.engine.embed(texts))
 
     # The async methods of BaseEmbedding would block the event loop.
 
@@ -82,7 +82,7 @@ class StarChatEmbedding(ModelSettings, BaseEmbedding):
     async def _aget_text_embeddings(self, texts: Sequence[str]) -> list[list[float]]:
         engine = await self._aengine()
         with _named_texts(texts):
-            return _rows(await engine.aembed(texts))
+            return await rows_async(await engine.aembed(texts))
 
 
 @contextmanager
@@ -95,8 +95,3 @@ def _named_texts(texts: Sequence[str]) -> Iterator[None]:
         begin = texts[int(place[1])][:80] if place else ""
         error.args = (f"{error}; the text begins with {begin!r}",)
         raise
-
-
-def _rows(vectors: Any) -> list[list[float]]:
-    rows: list[list[float]] = vectors.tolist()
-    return rows

@@ -21,6 +21,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     CompletionResponseAsyncGen,
     CompletionResponseGen,
+    DocumentBlock,
     LLMMetadata,
 )
 from llama_index.core.bridge.pydantic import Field, field_validator
@@ -51,7 +52,7 @@ from llama_index.llms.starchat.tools import (
 )
 
 import starchat
-from starchat.model_settings import ModelSettings
+from starchat.model_settings import ModelSettings, is_small
 
 if TYPE_CHECKING:
     from llama_index.core.prompts import BasePromptTemplate
@@ -264,7 +265,7 @@ class StarChat(ModelSettings, ParsablePredictions):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Return the answer to a prompt, or the continuation of a formatted one."""
-        request = self._complete(prompt, formatted, kwargs)
+        request = await self._acomplete(prompt, formatted, kwargs)
         stream = request.submit(await self._aengine(), "a")
         return await whole_async(completion_response, request.reply, stream)
 
@@ -284,7 +285,7 @@ class StarChat(ModelSettings, ParsablePredictions):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Stream the answer; a wrong request raises at the call, not in the stream."""
-        request = self._complete(prompt, formatted, kwargs)
+        request = await self._acomplete(prompt, formatted, kwargs)
         stream = await request.asubmit_stream(await self._aengine())
         return responses_async(completion_response, request.reply, stream)
 
@@ -337,10 +338,7 @@ class StarChat(ModelSettings, ParsablePredictions):
 
     async def _achat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> _Request:
         """Return what _chat() returns; a thread makes it where that takes long."""
-        n_parts = len(messages)
-        if n_parts <= _MANY:  # what is no message is refused later
-            n_parts = sum([len(getattr(message, "blocks", ())) for message in messages])
-        if n_parts > _MANY:
+        if _is_long(messages):
             return await asyncio.to_thread(self._chat, messages, kwargs)
         return self._chat(messages, kwargs)
 
@@ -357,7 +355,14 @@ class StarChat(ModelSettings, ParsablePredictions):
             request = _Request("chat", to_starchat(messages), self._options(kwargs, schema))
         return request._replace(is_parsed=is_parsed)
 
+    async def _acomplete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
+        """Return what _complete() returns; a thread makes it where that takes long."""
+        if is_small(prompt):
+            return self._complete(prompt, formatted, kwargs)
+        return await asyncio.to_thread(self._complete, prompt, formatted, kwargs)
+
     def _complete(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> _Request:
+        self._check_length(prompt)
         if unseen := sorted(kwargs.keys() & _OF_CHATS):
             shows = "go on with a message" if "continue_final_message" in unseen else "show calls"
             problem = f"{', '.join(unseen)}: a completion cannot {shows}, use the chat methods"
@@ -407,6 +412,14 @@ class StarChat(ModelSettings, ParsablePredictions):
     def _given(self, names: Iterable[str]) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_long(messages: Sequence[ChatMessage]) -> bool:
+    """Return whether messages take an event loop's time: many parts, or files."""
+    if len(messages) > _MANY:
+        return True
+    blocks = [block for message in messages for block in getattr(message, "blocks", ())]
+    return len(blocks) > _MANY or any(isinstance(block, DocumentBlock) for block in blocks)
 
 
 class _Request(NamedTuple):

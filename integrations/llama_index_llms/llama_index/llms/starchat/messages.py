@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from starchat import InvalidRequestError, Message, Role, ToolCall
 from starchat.openai import read_arguments, read_tool_calls, system_first
 
+_LONGEST_FILE = 1 << 22  # a call holds the GIL
 _ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
     MessageRole.DEVELOPER: "system",
@@ -91,6 +92,10 @@ def _texts(where: str, role: Role, block: Any) -> Iterator[str]:
         case DocumentBlock(data=bytes(data), document_mimetype=str(kind)) if (
             kind.startswith("text/") or kind == "application/json"
         ):
+            if len(data) > _LONGEST_FILE:
+                problem = f"expected a text file of at most {_LONGEST_FILE:,} bytes in base64, "
+                problem += f"got {len(data):,}: no context holds more"
+                raise InvalidRequestError.of(where, problem, limit=_LONGEST_FILE, got=len(data))
             yield base64.b64decode(data).decode(errors="replace")  # LlamaIndex keeps base64
         case _ if role in ("assistant", "tool"):
             yield f"[{block.block_type}]"
