@@ -181,8 +181,9 @@ bool is_memory_limited() {
          (space.rlim_cur != RLIM_INFINITY || data.rlim_cur != RLIM_INFINITY);
 }
 
-// Starts a helper. kCompiled: it is ready. kUnavailable: none can be. kOverloaded: not now. Throws
-// OutOfMemoryError where memory, processes or files do not suffice.
+// Starts a helper. kCompiled: it is ready. kUnavailable: none can be. kOverloaded: not in time.
+// kKilled: the system ended it. Throws OutOfMemoryError where memory, processes or files do not
+// suffice.
 TrialEnd start(Helper& helper, const Pool& pool) {
   const int theirs = connect(helper);
   if (theirs < 0) throw scarce(std::strerror(errno));
@@ -214,8 +215,7 @@ TrialEnd start(Helper& helper, const Pool& pool) {
   if (is_late) return TrialEnd::kOverloaded;
   if (is_memory_limited()) throw scarce("the limits of this process's memory are too narrow");
   // Python found what is wrong; or the system killed it.
-  return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? TrialEnd::kUnavailable
-                                                       : TrialEnd::kOverloaded;
+  return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? TrialEnd::kUnavailable : TrialEnd::kKilled;
 }
 
 // Starts a helper unless none could be started a short time ago.
@@ -226,8 +226,8 @@ TrialEnd start_again(Helper& helper, Pool& pool) {
   }
   TrialEnd result = start(helper, pool);
   const std::lock_guard lock(pool.mutex);
-  // What never started one is no overload: it may be a program of another kind.
-  if (result == TrialEnd::kOverloaded && !pool.has_greeted) result = TrialEnd::kUnavailable;
+  // What never started one may be a program of another kind.
+  if (result != TrialEnd::kCompiled && !pool.has_greeted) result = TrialEnd::kUnavailable;
   if (result == TrialEnd::kCompiled) {
     pool.has_greeted = true;
     pool.pause = kFirstPause;
@@ -368,9 +368,10 @@ TrialResult try_grammar(const std::vector<std::string>& command, const GrammarTr
       bool ends = true;
       ~GiveBack() { give_back(pool, helper, ends); }
     } back{pool, *helper};
-    if (helper->socket < 0)
-      if (const TrialEnd end = start_again(*helper, pool); end != TrialEnd::kCompiled)
-        return {end, std::chrono::duration<double>(kExchange).count()};
+    if (helper->socket < 0) {
+      result = {start_again(*helper, pool), std::chrono::duration<double>(kExchange).count()};
+      if (result.end != TrialEnd::kCompiled) continue;
+    }
     const bool is_first = helper == pool.helpers.data();
     result = ask(*helper, is_first, trial, while_compiling, back.ends)
                  .value_or(TrialResult{TrialEnd::kKilled});
