@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -135,6 +136,31 @@ def test_copies_of_large_grammars_are_bounded() -> None:
     testing.Constraint(BYTES, small)
     replies.clear()
     testing.Constraint(BYTES, large)
+
+
+def test_a_grammar_is_freed_without_the_gil() -> None:
+    """A large one takes 0.1 s, perhaps in the event loop's thread."""
+    fresh = compiler(cache_bytes=0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # a thread runs only where the other one lets it
+    try:
+        for n in range(100):
+            grammar = fresh.compile(
+                "json_schema", f'{{"type": "integer", "multipleOf": {500 + n}}}'
+            )
+            go = threading.Event()
+            ran: list[bool] = []
+            thread = threading.Thread(target=lambda go=go, ran=ran: go.wait() and ran.append(True))
+            thread.start()
+            go.set()
+            del grammar
+            was_free = bool(ran)
+            thread.join()
+            if was_free:
+                return
+    finally:
+        sys.setswitchinterval(interval)
+    pytest.fail("no other thread ran")
 
 
 def test_close_ends_the_wait() -> None:

@@ -1,16 +1,11 @@
 #include "engine/loop_threads.hpp"
 
-#ifdef __linux__
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include <chrono>
 #include <utility>
 
 #include "base/cpu_time.hpp"
 #include "base/thread_pool.hpp"
+#include "base/thread_priority.hpp"
 
 namespace starchat {
 namespace {
@@ -25,16 +20,6 @@ constexpr double kMostSeconds = 2e-3;
 constexpr int kMostPeriods = 33;
 constexpr int kIdlePeriods = 50;  // without a call; then it sleeps until the next one
 constexpr milliseconds kMostForLeft{500};
-
-// A thread that is left with work has a lower priority than the steps that go on beside it. On
-// Linux alone threads have priorities of their own.
-#ifdef __linux__
-int this_thread() { return static_cast<int>(syscall(SYS_gettid)); }
-void lower_priority(int thread) { setpriority(PRIO_PROCESS, static_cast<id_t>(thread), 10); }
-#else
-int this_thread() { return 0; }
-void lower_priority(int) {}
-#endif
 
 }  // namespace
 

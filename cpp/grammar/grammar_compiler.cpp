@@ -15,6 +15,7 @@
 #include "base/format_number.hpp"
 #include "base/latest_by_size.hpp"
 #include "base/thread_pool.hpp"
+#include "base/thread_priority.hpp"
 #include "grammar/grammar_copies.hpp"
 #include "grammar/helper_pool.hpp"
 #include "grammar/memory_room.hpp"
@@ -25,6 +26,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kMaxBytes = 1 << 22;
+constexpr double kLongSeconds = 0.05;            // to compile: then others go first
 constexpr int64_t kRefusedBytes = 8 << 20;       // of texts that were refused
 constexpr std::chrono::minutes kRefusedFor{10};  // a busy machine may count more time than another
 constexpr int kMostUnbounded = 4;                // at once, without a helper process
@@ -160,6 +162,7 @@ struct GrammarCompiler::State {
     switch (result.end) {
       case TrialEnd::kCompiled: {
         const MemoryRoom room(result.peak_bytes);
+        if (result.seconds > kLongSeconds) lower_priority(this_thread());
         return keep(work, compile_grammar(prepared(), work.kind, work.text), result.compiled_bytes,
                     result.copy_bytes);
       }

@@ -20,12 +20,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <functional>
 #include <map>
 #include <new>
 #include <stdexcept>
 
+#include "base/cpu_time.hpp"
 #include "base/file_descriptor.hpp"
 #include "base/thread_pool.hpp"
 #include "grammar/grammar_trial.hpp"
@@ -79,12 +79,6 @@ int64_t allocated() {
   return statm(1);
 }
 
-double cpu_seconds() {
-  timespec time{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
 // What the handler of fatal signals needs; it allocates nothing.
 struct {
   int socket = -1, messages = -1;  // Rust's last words are read from `messages`
@@ -93,8 +87,10 @@ struct {
   TrialEnd too_large = TrialEnd::kTooLarge;
 } g_trial;
 
+double used_seconds() { return cpu_seconds(CLOCK_PROCESS_CPUTIME_ID) - g_trial.cpu; }
+
 [[noreturn]] void answer_and_end(TrialEnd end, int64_t peak_bytes) {
-  const TrialAnswer answer{end, 1, cpu_seconds() - g_trial.cpu, 0, 0, peak_bytes, 0};
+  const TrialAnswer answer{end, 1, used_seconds(), 0, 0, peak_bytes, 0};
   static_cast<void>(send(g_trial.socket, &answer, sizeof answer, 0));  // Python ignores SIGPIPE
   _exit(0);
 }
@@ -242,7 +238,7 @@ void run_within(double seconds, size_t stack_bytes, const std::function<void()>&
     answer_and_end(TrialEnd::kOutOfMemory, static_cast<int64_t>(stack_bytes));
   }
   for (;;) {
-    const double left = seconds - (cpu_seconds() - g_trial.cpu);
+    const double left = seconds - used_seconds();
     if (left <= 0) answer_and_end(TrialEnd::kTooLong, 0);
     pollfd waiting[2] = {{done.out, POLLIN, 0}, {g_trial.socket, POLLIN, 0}};
     poll(waiting, 2, static_cast<int>(std::min(1000 * left + 1, 1e6)));
@@ -307,7 +303,7 @@ void serve_grammar_trials(int socket) {
     const uint8_t accepted = 1;
     send_or_end(&accepted, 1);
     if (request.forgets) vocabularies.clear();
-    g_trial.cpu = cpu_seconds();
+    g_trial.cpu = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID);
     if (request.n_library) {
       try {
         vocabularies[request.vocabulary] = vocabulary_of(library, lengths, bytes);
@@ -323,7 +319,7 @@ void serve_grammar_trials(int socket) {
     for (char old[4096]; read(g_trial.messages, old, sizeof old) > 0;) {
     }
     const size_t stack_bytes = compiling_stack_bytes(text.size());
-    g_trial.cpu = cpu_seconds();
+    g_trial.cpu = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID);
     g_trial.space = statm(0);
     write_file("/proc/self/clear_refs", "5");  // peak_resident() begins again
     const int64_t resident = statm(1);
@@ -334,7 +330,7 @@ void serve_grammar_trials(int socket) {
       compiled = compile(known.prepared, known.n_tokens, kind, text);
     });
     if (compiled.end == g_trial.too_large) answer_and_end(compiled.end, request.bytes);
-    TrialAnswer answer{compiled.end,        0, cpu_seconds() - g_trial.cpu, compiled.bytes,
+    TrialAnswer answer{compiled.end,        0, used_seconds(),         compiled.bytes,
                        compiled.copy_bytes, 0, compiled.message.size()};
     answer.peak_bytes = std::max(peak_resident() - resident, compiled.bytes);
     set_space(INT64_MAX, inherited);
