@@ -145,6 +145,7 @@ TOO_MUCH: dict[str, Callable[[StarChat], object]] = {
     "prompt": lambda m: m.tokenize_prompt("a" * 51),
     "completion": lambda m: m.complete("a" * 51),
     "embedding": lambda m: m.embed("a" * 51),
+    "text of ids": lambda m: m.detokenize([97] * 51),
 }
 
 

@@ -36,8 +36,10 @@ def json_size(value: Any, most: int) -> int:
         for item in waiting[-1][1]:
             n_bytes += 3  # a separator, and brackets or a digit
             kind = type(item)
-            if kind is bool or kind is float or item is None:
+            if kind is bool or item is None:
                 pass
+            elif kind is float:
+                n_bytes += len(repr(item))
             elif isinstance(item, int):
                 n_bytes += item.bit_length() // 4
             elif isinstance(item, str):

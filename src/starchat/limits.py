@@ -23,7 +23,8 @@ class Limits:
     logprobs: likeliest tokens that are reported for each token of a reply.
     stop_strings: of a request, and as many stop ids.
     stop_bytes: of all stop strings of a request.
-    text_characters: of a dialogue, a raw prompt or a text to embed, also where it is only counted.
+    text_characters: of a dialogue, a raw prompt, a text to embed, or that of ids; also where it is
+    only counted.
     schema_bytes: of a JSON Schema, regex or grammar, or of all texts of a choice, as it is given.
     tool_bytes: of all tools of a request as the prompt shows them, with references written out.
     compile_seconds: CPU time to compile a JSON Schema, regex, grammar, choice or tools.

@@ -159,7 +159,7 @@ class StarChat:
         return self._chat(messages, options).stream()
 
     async def achat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Completion:
-        """Return the assistant's next reply; cancelling the task ends it.
+        """Return the assistant's next reply; cancelling the task ends it. Raises what chat() does.
 
         >>> import asyncio
         >>> dialogue = [{"role": "user", "content": "Hello"}]
@@ -172,8 +172,9 @@ class StarChat:
         """Return the assistant's next reply as it is written, for `async for`; not a coroutine.
 
         This call raises what is wrong with a short request without tools and constraints. Others
-        are prepared in a thread, so that the event loop goes on: `await stream.submitted()` and the
-        first chunk raise what is wrong with them. Leave what was given unchanged until then.
+        are prepared in a thread, so that the event loop goes on: `await stream.submitted()` or the
+        first chunk raises what is wrong with them, with the class and text that chat() raises.
+        Leave what was given unchanged until then.
 
         >>> import asyncio
         >>> async def answer(dialogue):
@@ -367,14 +368,19 @@ class StarChat:
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens spelt out; U+FFFD for what is no UTF-8.
 
+        Raises InvalidRequestError for wrong ids, and beyond `Limits.text_characters`.
+
         >>> StarChat.load().detokenize([])
         ''
         """
         tokenizer = self._engine.tokenizer
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        slices = token_id_slices("token_ids", token_ids)
-        text = "".join([decoder.decode(tokenizer.decode(some)) for some in slices])
-        return text + decoder.decode(b"", final=True)
+        room = PromptRoom("token_ids", self._handle.limits)
+        pieces = []
+        for some in token_id_slices("token_ids", token_ids):
+            pieces.append(decoder.decode(tokenizer.decode(some)))
+            room.take(len(pieces[-1]))
+        return "".join([*pieces, decoder.decode(b"", final=True)])
 
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return the logits after each token, float32 (n_tokens, n_vocab), for evaluation.

@@ -20,7 +20,7 @@ _SYSTEM, _ASSISTANT, _END = STARCHAT.roles["system"], STARCHAT.roles["assistant"
 _ROLES = tuple(STARCHAT.roles.values())
 _DIALOGUE = re.compile("|".join(map(re.escape, (*_ROLES, _END))))
 # Every control token begins like this, also one that the text behind completes.
-_PIECE = 1 << 20  # characters
+_PIECE = 1 << 18  # characters
 _MARK = "\N{WORD JOINER}"
 _BEGINNING = re.compile(rf"<(?=[|a-z{_MARK}]|\Z)|\[(?=[P{_MARK}]|\Z)")
 _MARKED = re.compile(rf"([<\[]){_MARK}")
