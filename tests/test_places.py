@@ -66,6 +66,33 @@ def test_a_prompt_that_is_waited_for_is_computed_before_those_that_are_not() -> 
     assert unread[0].counts.prompt_done == unread[1].counts.prompt_done == 8
 
 
+@pytest.mark.parametrize(
+    ("max_columns", "runs"),
+    [
+        (16, [[(0, 16)], [(16, 16)], [(32, 8), (3, 1), (3, 1)]]),
+        (64, [[(0, 40)]]),  # though it makes the step long for the unread
+    ],
+    ids=str,
+)
+def test_a_prompt_that_is_waited_for_does_not_share_with_unread_streams(
+    max_columns: int, runs: list[Any]
+) -> None:
+    scheduler = scheduler_of(2, max_columns=max_columns)
+    unread = [scheduler.add([id], LONG) for id in range(2)]
+    for _ in range(3):
+        scheduler.step()
+        if max_columns == 64:
+            scheduler.took(0.01)  # so that 5 columns are most for a mixed step
+    asked = scheduler.add([3] * 40, SamplingParams(max_tokens=1))
+    asked.drain()
+    for expected in runs:
+        assert not asked.drain()
+        scheduler.step()
+        assert scheduler.runs == expected
+    assert len(asked.drain()) == 1
+    assert len(unread[0].drain()) == 3 + (max_columns == 16)
+
+
 def test_columns_that_are_left_go_to_streams_that_nobody_reads() -> None:
     scheduler = scheduler_of(4)
     read = scheduler.add([1], LONG)
@@ -130,6 +157,23 @@ def test_an_embedding_always_has_a_reader() -> None:
     assert results[0] == results[1]
 
 
+def test_an_embedding_without_a_place_is_never_computed_twice() -> None:
+    by_itself = scheduler_of(1)
+    _, expected = by_itself.embed(PROMPT * 2)
+    run(by_itself)
+    scheduler = scheduler_of(1, unread_pages=2, max_columns=8)  # the embedding has 5
+    stream = scheduler.add([1], LONG)
+    stream.drain()
+    for _ in range(BEHIND + 2):
+        scheduler.step()
+    end, embedding = scheduler.embed(PROMPT * 2)
+    for _ in range(40):
+        scheduler.step()
+        stream.drain()  # and takes its place back
+    assert end.finish_reason
+    assert list(embedding.vector) == list(expected.vector)
+
+
 # ---- the bound ------------------------------------------------------------------------------
 
 
@@ -146,8 +190,11 @@ def test_unread_streams_stay_within_their_bound(n_pages: int) -> None:
     assert n_columns == 256 * n_fitting, "nothing is computed twice"
 
 
-def test_the_longest_unread_stream_is_paused_and_goes_on_when_it_is_read() -> None:
-    scheduler = scheduler_of(4, unread_pages=8)
+@pytest.mark.parametrize("prefix_cache_bytes", [-1, 0], ids=["cache", "no cache"])
+def test_the_longest_unread_stream_is_paused_and_goes_on_when_it_is_read(
+    prefix_cache_bytes: int,
+) -> None:
+    scheduler = scheduler_of(4, unread_pages=8, prefix_cache_bytes=prefix_cache_bytes)
     sampling = {"max_tokens": 150, "temperature": 1.0}
     prompts = [[*PROMPT, id] for id in range(3)]  # 3 pages each
     streams = [scheduler.add(prompt, SamplingParams(**sampling)) for prompt in prompts]
@@ -163,7 +210,8 @@ def test_the_longest_unread_stream_is_paused_and_goes_on_when_it_is_read() -> No
     n_done = len(got[0])
     assert BEHIND < n_done < 100, "paused, as it was left first"
     scheduler.step()
-    assert 0 in [first for first, _ in scheduler.runs], "its ids are computed again"
+    n_kept = 64 if prefix_cache_bytes else 0
+    assert n_kept in [first for first, _ in scheduler.runs], "its ids are computed again"
     assert streams[0].counts == left, "and not counted again"
     while scheduler.step():
         got = [ids + ids_of(stream) for ids, stream in zip(got, streams, strict=True)]
@@ -190,16 +238,17 @@ def test_any_reading_gives_the_same_tokens(data: st.DataObject) -> None:
         streams += scheduler.add_replies(prompt, SamplingParams(**sampling), n)
         wanted += [(prompt, sampling | {"seed": seed + i}) for i in range(n)]
     got: list[list[int]] = [[] for _ in streams]
-    done = [0] * len(streams)
+    done, cached = [0] * len(streams), [0] * len(streams)
 
     def play(read: set[int]) -> None:
         scheduler.step()
         for i, stream in enumerate(streams):
             if i in read:
                 got[i] += ids_of(stream)
-            assert done[i] <= stream.counts.prompt_done, "progress never goes back"
-            assert stream.counts.cached_tokens <= stream.counts.prompt_done
-            done[i] = stream.counts.prompt_done
+            counts = stream.counts
+            assert done[i] <= counts.prompt_done, "progress never goes back"
+            assert counts.cached_tokens - cached[i] <= counts.prompt_done - done[i]
+            done[i], cached[i] = counts.prompt_done, counts.cached_tokens
 
     for _ in range(data.draw(st.integers(0, 6))):
         read = data.draw(st.sets(st.sampled_from(range(len(streams)))))
@@ -263,6 +312,8 @@ def test_replies_that_are_read_one_after_the_other(tiny_model_path: Any) -> None
         expected = [model.complete("a", seed=seed, **options).token_ids for seed in range(3)]
     with StarChat.load(tiny_model_path, n_threads=1, limits={"unread_bytes": 0}) as model:
         streams = [model.stream_complete("a", seed=seed, **options) for seed in range(3)]
+        assert len(model.complete("b", **options).token_ids) == 300
+        assert model.stats()["tokens"] == 300, "of the others, nothing is computed unread"
         for _ in range(3):
             for stream in streams:
                 next(stream)
