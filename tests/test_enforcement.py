@@ -283,3 +283,13 @@ def test_definitions_that_nothing_uses_are_not_looked_at(tiny: StarChat) -> None
 def test_annotations_are_no_constraints(tiny: StarChat) -> None:
     schema = {"type": "boolean", "contentSchema": {"not": {}}, "examples": [{"not": {}}]}
     assert tiny.complete("x", json_schema=schema).text in ("true", "false")
+
+
+def test_a_long_pattern_is_left_to_llguidance() -> None:
+    """To search it would hold the GIL."""
+    look_ahead = "^(?=a)"
+    assert enforced_schema({"pattern": look_ahead + "b" * 9_000}) != {
+        "pattern": look_ahead + "b" * 9_000
+    }
+    schema = {"pattern": look_ahead + "b" * 10_000}
+    assert enforced_schema(schema) == schema

@@ -112,6 +112,10 @@ def repeated(n: int) -> dict[str, Any]:
         ),
         ({"regex": "a" * (2**20 + 1)}, "regex: expected at most 1,048,576 bytes, got 1,048,577"),
         ({"grammar": "a" * 2**21}, "grammar: expected at most 1,048,576 bytes, got 2,097,152"),
+        (
+            {"grammar": 'root ::= "' + "a" * 2**18},
+            "grammar: expected at most 262,144 characters of GBNF, got 262,154: write it as Lark",
+        ),
         ({"choice": ["no"] * 10**6}, "choice: expected at most 1,048,576 bytes, got more than"),
         ({"choice": ["no"] * 10**7}, "choice: expected at most 1,048,576 bytes, got more than"),
         (

@@ -17,6 +17,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.llms.starchat import StarChat, base
 from pydantic import BaseModel
 
+import starchat
 from calling_contract import ADD
 from llm_contract import QUESTION
 from starchat import InvalidRequestError
@@ -105,3 +106,9 @@ async def test_long_prompts_and_files_are_looked_at_in_a_thread(
         with pytest.raises(InvalidRequestError, match="enough"):
             await answer
     assert [thread == threading.get_ident() for thread in threads] == [False, False, True]
+
+
+def test_a_prompt_that_is_too_long_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starchat, "is_framed", lambda prompt: pytest.fail("searched"))
+    with pytest.raises(InvalidRequestError, match="expected at most 4,194,304 characters"):
+        StarChat().complete("a" * (2**22 + 1))
