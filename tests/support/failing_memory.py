@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-CORE = "libstdc++ _core.cpython"  # the C++ code: allocations of it and of pybind11
+CORE = "libstdc++ /_core.cpython"  # the C++ code: allocations of it and of pybind11
 # llguidance's library, where Rust ends the process; a forked child has a copy of it.
 RUST = "_lib.abi3 /proc/"
 ALL = f"-{RUST}"  # every other library

@@ -102,7 +102,8 @@ class Rule(Node):
         return self.name
 
     def ends(self, text: bytes, starts: Ends, rules: Rules) -> Ends:
-        return rules.ends(self.name, starts)
+        ended = {i for i in starts if i > len(text)}
+        return ended | rules.ends(self.name, starts - ended)
 
 
 @dataclass(frozen=True)
