@@ -4,7 +4,8 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast quality nightly lint format generate bench docs wheel lowest asan tsan fuzz
+.PHONY: help test test-fast quality nightly lint format generate bench docs wheel lowest asan tsan \
+	tsan-python fuzz
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
@@ -82,6 +83,25 @@ tsan:  ## C++ tests under ThreadSanitizer (gcc)
 	  -DCMAKE_CXX_FLAGS="-O1 -g -fsanitize=thread"
 	cmake --build build/tsan --parallel
 	ctest --test-dir build/tsan --output-on-failure
+
+# A copy of the package with a module of its own. Python itself and other libraries are not
+# instrumented, so races between their accesses alone say nothing.
+TSAN_PYTHON = $(CURDIR)/build/tsan-python
+tsan-python:  ## threads, tasks, cancels and closes of one engine under ThreadSanitizer (gcc)
+	CXX=g++ cmake -DCMAKE_BUILD_TYPE=None -S . -B $(TSAN_PYTHON) \
+	  -DPython_EXECUTABLE="$$($(PYTHON) -c 'import sys; print(sys.executable)')" \
+	  -Dpybind11_DIR="$$($(PYTHON) -m pybind11 --cmakedir)" \
+	  -DCMAKE_CXX_FLAGS="-O1 -g -fsanitize=thread"
+	cmake --build $(TSAN_PYTHON) --target _core --parallel
+	mkdir -p $(TSAN_PYTHON)/package
+	rm -rf $(TSAN_PYTHON)/package/starchat
+	cp -r src/starchat $(TSAN_PYTHON)/package
+	cp $(TSAN_PYTHON)/_core.*.so $(TSAN_PYTHON)/package/starchat
+	LD_PRELOAD="$$(g++ -print-file-name=libtsan.so)" \
+	  TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66" \
+	  PYTHONPATH="$(TSAN_PYTHON)/package:tests:$$($(PYTHON) -c \
+	    'import numpy, pathlib; print(pathlib.Path(numpy.__file__).parents[1])')" \
+	  setarch -R $(PYTHON) -S -m support.many_threads 60
 
 SECONDS ?= 60
 fuzz:  ## every target of cpp/fuzz for SECONDS=60 (clang)
