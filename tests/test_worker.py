@@ -54,24 +54,19 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """The threads that check, render, compile and submit."""
     seen: set[int] = set()
 
-    def noted(name: str) -> None:
-        method = getattr(Generation, name)
+    def noted(kind: type, name: str) -> None:
+        method = getattr(kind, name)
 
         def note(*args: Any, **kwargs: Any) -> Any:
             seen.add(threading.get_ident())
             return method(*args, **kwargs)
 
-        monkeypatch.setattr(Generation, name, note)
+        monkeypatch.setattr(kind, name, note)
 
     for name in ("__init__", "compile", "submit"):
-        noted(name)
-    render = ChatTemplate.render
-
-    def note_render(*args: Any, **kwargs: Any) -> Any:
-        seen.add(threading.get_ident())
-        return render(*args, **kwargs)
-
-    monkeypatch.setattr(ChatTemplate, "render", note_render)
+        noted(Generation, name)
+    noted(ChatTemplate, "render")
+    noted(StarChat, "tokenize_prompt")
     return seen
 
 
