@@ -51,7 +51,7 @@ if does == "garbage":
 if does == "long message":
     own.sendall(struct.pack("<IIdqqqQ", 1, 0, 0, 0, 0, 0, 1 << 40))
 if does == "no answer":
-    own.recv(1)
+    time.sleep(60)
 """
 
 

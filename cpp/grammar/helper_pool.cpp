@@ -358,8 +358,8 @@ TrialResult try_grammar(const std::vector<std::string>& command, const GrammarTr
                         const std::function<bool()>& is_wanted) {
   if (command.empty()) return {TrialEnd::kUnavailable};
   Pool& pool = pool_of(command);
-  TrialResult result{TrialEnd::kKilled};
-  for (int attempt = 0; attempt < 2 && result.end == TrialEnd::kKilled; ++attempt) {
+  int n_killed = 0;
+  for (int attempt = 0; attempt < kMostHelpers + 2; ++attempt) {
     Helper* const helper = take(pool, trial.vocabulary, is_wanted);
     if (!helper) return {TrialEnd::kUnwanted};
     struct GiveBack {
@@ -368,15 +368,16 @@ TrialResult try_grammar(const std::vector<std::string>& command, const GrammarTr
       bool ends = true;
       ~GiveBack() { give_back(pool, helper, ends); }
     } back{pool, *helper};
-    if (helper->socket < 0) {
-      result = {start_again(*helper, pool), std::chrono::duration<double>(kExchange).count()};
-      if (result.end != TrialEnd::kCompiled) continue;
-    }
+    std::optional<TrialResult> result;
+    if (helper->socket < 0)
+      if (const TrialEnd end = start_again(*helper, pool); end != TrialEnd::kCompiled)
+        result = TrialResult{end, std::chrono::duration<double>(kExchange).count()};
     const bool is_first = helper == pool.helpers.data();
-    result = ask(*helper, is_first, trial, while_compiling, back.ends)
-                 .value_or(TrialResult{TrialEnd::kKilled});
+    if (!result) result = ask(*helper, is_first, trial, while_compiling, back.ends);
+    if (!result) continue;  // it had ended while idle: perhaps all have
+    if (result->end != TrialEnd::kKilled || ++n_killed == 2) return *result;
   }
-  return result;
+  return {TrialEnd::kKilled};
 }
 
 }  // namespace starchat
