@@ -10,13 +10,13 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .._core import tensor_types
+from .atomic_file import Output, atomic_file
 
 __all__ = [
     "TYPES",
@@ -230,11 +230,13 @@ def write_ggml(
     tensors: Mapping[str, TensorSource],
     type: str,
     version: int = 2,
+    report: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a ggml `starcoder` file; it appears under `path` only when it is complete.
 
     `tensors` holds the file's own names (`tensor_shapes`; `model/lm_head` may be absent) and
-    their values (`TensorSource`). Matrices become `type`; norms, biases and `model/wpe` stay f32.
+    their values (`TensorSource`). Matrices become `type`; norms, biases and `model/wpe`
+    stay f32. `report` is told the bytes that are written, and all there are.
     Raises ValueError for missing, unknown or misshapen tensors.
     """
     form = _type(type)
@@ -249,30 +251,43 @@ def write_ggml(
     if wrong := shapes.keys() ^ tensors.keys():
         missing = sorted(shapes.keys() - tensors.keys())
         raise ValueError(f"missing tensors {missing}, unknown tensors {sorted(wrong - {*missing})}")
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            ftype = version * 1000 + form.ftype
-            head = (MAGIC, n_vocab, n_ctx, n_embd, n_head, n_layer, ftype, n_vocab)
-            file.write(struct.pack("<I7i", *head))
-            file.write(b"".join(struct.pack("<I", len(token)) + token for token in vocab))
-            for name, shape in shapes.items():
-                stays_f32 = len(shape) == 1 or name == "model/wpe"
-                _write_tensor(file, name, shape, tensors[name], "f32" if stays_f32 else type)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    kinds = {
+        name: "f32" if len(shape) == 1 or name == "model/wpe" else type
+        for name, shape in shapes.items()
+    }
+    head = (MAGIC, n_vocab, n_ctx, n_embd, n_head, n_layer, version * 1000 + form.ftype, n_vocab)
+    begin = struct.pack("<I7i", *head)
+    begin += b"".join([struct.pack("<I", len(token)) + token for token in vocab])
+    total = len(begin) + sum(
+        12 + 4 * len(shape) + len(name.encode()) + _n_rows(shape) * _row_bytes(kinds[name], shape)
+        for name, shape in shapes.items()
+    )
+
+    def written(n_bytes: int) -> None:
+        if report:
+            report(n_bytes, total)
+
+    with atomic_file(path, total, written) as file:
+        file.write(begin)
+        for name, shape in shapes.items():
+            _write_tensor(file, name, shape, tensors[name], kinds[name])
+
+
+def _n_rows(shape: tuple[int, ...]) -> int:
+    return shape[0] if len(shape) == 2 else 1
+
+
+def _row_bytes(type: str, shape: tuple[int, ...]) -> int:
+    return _type(type).row_bytes(shape[-1])
 
 
 def _write_tensor(
-    file: BinaryIO, name: str, shape: tuple[int, ...], source: TensorSource, type: str
+    file: Output, name: str, shape: tuple[int, ...], source: TensorSource, type: str
 ) -> None:
     encoded = name.encode()
     file.write(struct.pack("<3i", len(shape), len(encoded), _type(type).id))
     file.write(struct.pack(f"<{len(shape)}i", *reversed(shape)) + encoded)
-    n_rows = shape[0] if len(shape) == 2 else 1
-    row_bytes = _type(type).row_bytes(shape[-1])
+    n_rows, row_bytes = _n_rows(shape), _row_bytes(type, shape)
     done = 0
     for rows in _row_blocks(source, shape):
         is_raw = rows.dtype == np.uint8
