@@ -1,0 +1,212 @@
+"""Named, typed tensors that are read in blocks of rows: what every source gives and writers take.
+
+Rows are bytes of their type, so that nothing changes on the way where both sides know the type.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CorruptFileError, UnsupportedFormatError
+from .ggml_writer import TYPES, dequantize, quantize
+
+__all__ = ["Checkpoint", "Loss", "StoredTensor", "gathered", "read_at", "stacked", "transposed"]
+
+Bytes = npt.NDArray[np.uint8]
+BLOCK_BYTES = 64 << 20  # of rows, as floats: bounds the memory
+_FLOATS = {"f32": 4, "f16": 2, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor; a vector is one row. Types that are none of TYPES are bytes an element."""
+
+    type: str
+    shape: tuple[int, ...]
+    read: Callable[[int, int], Bytes]  # rows [start, stop) → (rows, bytes of a row)
+    is_requantized: bool = False  # its loss is measured
+
+    @property
+    def n_rows(self) -> int:
+        """Rows: 1 of a vector."""
+        return self.shape[0] if len(self.shape) > 1 else 1
+
+    def floats(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Return rows as float32."""
+        return _floats(self.read(start, stop), self.type)
+
+    def blocks(self, type: str, loss: Loss) -> Iterator[Bytes]:
+        """Return all rows as bytes of `type`, in blocks."""
+        step = max(1, BLOCK_BYTES // (4 * self.shape[-1]))
+        for start in range(0, self.n_rows, step):
+            stored = self.read(start, min(self.n_rows, start + step))
+            if type == self.type:
+                yield stored
+                continue
+            values = _floats(stored, self.type)
+            made = _stored(values, type)
+            if self.is_requantized or (type in _FLOATS and self.type in _FLOATS):
+                loss.add(values, _floats(made, type), self.is_requantized)
+            yield made
+
+
+@dataclass
+class Loss:
+    """What conversion lost: floats that the new type lacks, and the error of requantization."""
+
+    changed: int = 0
+    total: int = 0
+    _error: float = field(default=0, repr=False)
+    _power: float = field(default=0, repr=False)
+
+    def add(self, before: Any, after: Any, is_requantized: bool) -> None:
+        """Count a block."""
+        if not is_requantized:
+            self.changed += int(np.count_nonzero(before != after))
+            self.total += before.size
+            return
+        self._error += float(np.square(before - after, dtype=np.float64).sum())
+        self._power += float(np.square(before, dtype=np.float64).sum())
+
+    @property
+    def nmse(self) -> float | None:
+        """The squared error of requantized weights, as a share of their squares."""
+        return self._error / self._power if self._power else None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A GPTBigCode model: names as in ggml files, key and value heads kept once."""
+
+    n_ctx: int
+    n_embd: int
+    n_head: int
+    n_layer: int
+    epsilon: float
+    tokens: list[bytes]  # one for each row of wte; b"" has no token
+    kinds: list[int]  # of GGUF: 1 normal, 3 control, 4 user-defined, 5 unused
+    merges: list[tuple[bytes, bytes]]
+    tensors: Mapping[str, StoredTensor]
+    about: Mapping[str, str]  # name, license, chat_template
+
+    @property
+    def is_multi_query(self) -> bool:
+        """Whether all query heads share one key head and one value head."""
+        rows = self.tensors["model/h0/attn/c_attn/w"].shape[0]
+        return rows == self.n_embd + 2 * (self.n_embd // self.n_head)
+
+
+def _floats(rows: Bytes, type: str) -> npt.NDArray[np.float32]:
+    if type == "bf16":
+        wide = np.ascontiguousarray(rows).view("<u2").astype(np.uint32) << 16
+        return wide.view(np.float32)
+    if type not in TYPES:
+        raise UnsupportedFormatError(f"tensors of type {type}: expected f32, f16 or bf16")
+    return dequantize(rows, type)
+
+
+def _stored(values: npt.NDArray[np.float32], type: str) -> Bytes:
+    if type != "bf16":
+        return quantize(values, type)
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to the nearest, halves to even
+    return rounded.astype("<u2").view(np.uint8).reshape(len(values), -1)
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def read_at(fd: int, n_bytes: int, offset: int, path: str) -> bytearray:
+    """Return bytes of a file, all of them."""
+    data = bytearray(n_bytes)
+    view = memoryview(data)
+    done = 0
+    while done < n_bytes:
+        got = os.preadv(fd, [view[done:]], offset + done)
+        if not got:
+            raise CorruptFileError(
+                f"{path}: ends at byte {offset + done:,}, expected {offset + n_bytes:,}: the file "
+                "is cut; download it again"
+            )
+        done += got
+    return data
+
+
+def in_file(
+    fd: int, path: str, offset: int, type: str, shape: tuple[int, ...], row_bytes: int
+) -> StoredTensor:
+    """Return the tensor at `offset` of an open file."""
+
+    def read(start: int, stop: int) -> Bytes:
+        data = read_at(fd, (stop - start) * row_bytes, offset + start * row_bytes, path)
+        return np.frombuffer(data, np.uint8).reshape(stop - start, row_bytes)
+
+    return StoredTensor(type, shape, read)
+
+
+# ---- other orders of rows -----------------------------------------------------------------------
+
+
+def gathered(tensor: StoredTensor, index: npt.NDArray[np.intp]) -> StoredTensor:
+    """Return the rows of a matrix, or the elements of a vector, at `index`."""
+    if len(tensor.shape) == 1:
+
+        def pick(start: int, stop: int) -> Bytes:
+            elements = tensor.read(0, 1).reshape(tensor.shape[0], -1)
+            return elements[index].reshape(1, -1)
+
+        return StoredTensor(tensor.type, (len(index),), pick)
+
+    def read(start: int, stop: int) -> Bytes:
+        wanted = index[start:stop]
+        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
+        runs = [
+            wanted[run[0] : run[1]] for run in zip(starts, [*starts[1:], len(wanted)], strict=False)
+        ]
+        return np.concatenate([tensor.read(int(run[0]), int(run[-1]) + 1) for run in runs])
+
+    return StoredTensor(tensor.type, (len(index), *tensor.shape[1:]), read)
+
+
+def stacked(first: StoredTensor, second: StoredTensor) -> StoredTensor:
+    """Return the rows of both, or the elements of two vectors."""
+    shape = (first.shape[0] + second.shape[0], *first.shape[1:])
+    if len(shape) == 1:
+        return StoredTensor(
+            first.type,
+            shape,
+            lambda start, stop: np.concatenate([first.read(0, 1), second.read(0, 1)], axis=1),
+        )
+    n = first.n_rows
+
+    def read(start: int, stop: int) -> Bytes:
+        parts = []
+        if start < n:
+            parts.append(first.read(start, min(stop, n)))
+        if stop > n:
+            parts.append(second.read(max(start, n) - n, stop - n))
+        return np.concatenate(parts)
+
+    return StoredTensor(first.type, shape, read)
+
+
+def transposed(tensor: StoredTensor) -> StoredTensor:
+    """Return a matrix of floats with rows and columns exchanged; it is in memory while read."""
+    n_in, n_out = tensor.shape
+    kept: list[Any] = []
+
+    def read(start: int, stop: int) -> Bytes:
+        if not kept:
+            kept.append(tensor.read(0, n_in).reshape(n_in, n_out, -1))
+        rows = np.ascontiguousarray(kept[0][:, start:stop].swapaxes(0, 1))
+        if stop == n_out:
+            kept.clear()
+        return rows.reshape(stop - start, -1)
+
+    return StoredTensor(tensor.type, (n_out, n_in), read)
