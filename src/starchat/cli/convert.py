@@ -1,0 +1,54 @@
+"""`starchat convert`: a model file from a checkpoint, or from a file of another format."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from ..convert.conversion import convert as convert_model
+from ..model_path import model_path
+from ..progress import LoadingBar
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            parser=os.path.expanduser,
+            help="A Hugging Face or GPTQ folder, or a ggml .bin file.",
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", parser=os.path.expanduser, help="The file to write: .gguf or .bin."
+        ),
+    ],
+    type: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="Of the matrices; by default as the source has them."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that exists.")
+    ] = False,
+) -> None:
+    """Write a model file from a checkpoint or another file, without loss where no type is given."""
+    with closing(LoadingBar(target, "writing")) as bar:
+        counts, loss = convert_model(
+            model_path(source), target, type, overwrite=overwrite, report=bar
+        )
+    mix = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+    print(f"{target}: {os.path.getsize(target):,} bytes, tensors: {mix}")
+    if loss.changed:
+        print(f"{loss.changed:,} of {loss.total:,} floats changed", file=sys.stderr)
+    if loss.nmse is not None:
+        print(
+            f"act-order groups were quantized again: they added {loss.nmse:.2g} of the weights' "
+            "squares as error (NMSE)",
+            file=sys.stderr,
+        )

@@ -1,0 +1,137 @@
+"""From any source to a model file: which types its tensors get, and the writer for its name."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+
+import numpy as np
+
+from ..errors import FileAccessError, InvalidRequestError
+from .ggml_reader import open_ggml
+from .ggml_writer import TYPES, write_ggml
+from .gguf_writer import write_gguf
+from .hugging_face import open_folder
+from .tensors import Checkpoint, Loss, StoredTensor, gathered
+from .vocabulary import rebuilt_merges
+
+__all__ = ["convert"]
+
+_REQUANTIZED = "q8_0"  # for act-order GPTQ, whose groups no block has
+
+
+def convert(
+    source: str,
+    target: str,
+    type: str | None = None,
+    *,
+    overwrite: bool = False,
+    report: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, int], Loss]:
+    """Write the model in a folder or a file to `target`, a .gguf or .bin file.
+
+    type: of the matrices; by default each keeps its own, or the nearest without loss. Norms,
+    biases and positions are f32. report: is told bytes that are written, and all there are.
+    Returns how many tensors of each type there are, and what was lost.
+    """
+    form = os.path.splitext(target)[1].lower()
+    if form not in (".gguf", ".bin"):
+        raise InvalidRequestError.of("target", f"{target}: expected a name with .gguf or .bin")
+    choices = (*TYPES, "bf16") if form == ".gguf" else tuple(TYPES)
+    if type is not None and type not in choices:
+        problem = f"expected one of {', '.join(choices)} for {form} files, got {type[:40]}"
+        raise InvalidRequestError.of("type", problem)
+    if os.path.exists(target):
+        if os.path.exists(source) and os.path.samefile(source, target):
+            raise InvalidRequestError.of("target", f"{target}: is the source")
+        if os.path.isdir(target) or not overwrite:
+            raise FileAccessError.of("target", f"{target}: exists; remove it, or use --overwrite")
+    if not os.path.isdir(os.path.dirname(target) or "."):
+        raise FileAccessError.of("target", f"{target}: there is no such folder")
+    loss = Loss()
+    with ExitStack() as files:
+        reader = open_folder if os.path.isdir(source) else open_ggml
+        model = reader(source, files)
+        types = _types(model, type, form)
+        if "model/lm_head" in types and form == ".gguf" and _is_tied(model):
+            del types["model/lm_head"]
+        if form == ".gguf":
+            write_gguf(target, model, types, loss, report)
+        else:
+            _write_bin(target, model, types, loss, report)
+    return dict(Counter(types.values())), loss
+
+
+def _types(model: Checkpoint, type: str | None, form: str) -> dict[str, str]:
+    types = {}
+    for name, tensor in model.tensors.items():
+        if len(tensor.shape) == 1 or name == "model/wpe":
+            types[name] = "f32"
+        elif type:
+            types[name] = type
+        elif tensor.is_requantized:
+            types[name] = _REQUANTIZED
+        else:
+            types[name] = "f32" if (tensor.type, form) == ("bf16", ".bin") else tensor.type
+        if len(tensor.shape) > 1 and types[name] in TYPES:
+            TYPES[types[name]].row_bytes(tensor.shape[-1])
+    return types
+
+
+def _is_tied(model: Checkpoint) -> bool:
+    head, wte = model.tensors["model/lm_head"], model.tensors["model/wte"]
+    if (head.type, head.shape) != (wte.type, wte.shape):
+        return False
+    blocks = zip(head.blocks(head.type, Loss()), wte.blocks(wte.type, Loss()), strict=True)
+    return all(np.array_equal(left, right) for left, right in blocks)
+
+
+def _write_bin(
+    target: str,
+    model: Checkpoint,
+    types: dict[str, str],
+    loss: Loss,
+    report: Callable[[int, int], None] | None,
+) -> None:
+    shapes = {name: tensor.shape for name, tensor in model.tensors.items() if name != "model/wpe"}
+    mix = {types[name] for name, shape in shapes.items() if len(shape) > 1}
+    if len(mix) > 1:
+        raise InvalidRequestError.of(
+            "target",
+            f"{target}: matrices in a .bin file have one type, and these are {sorted(mix)}: write "
+            "a .gguf file, or choose one by --type",
+        )
+    ordinary = [token for token, kind in zip(model.tokens, model.kinds, strict=True) if kind == 1]
+    if model.merges != rebuilt_merges(ordinary):
+        raise InvalidRequestError.of(
+            "target",
+            f"{target}: ids do not follow the order of merges, which .bin files lack: "
+            "write a .gguf file",
+        )
+    tensors: dict[str, StoredTensor] = dict(model.tensors)
+    tensors.setdefault("model/lm_head", tensors["model/wte"])
+    types.setdefault("model/lm_head", types["model/wte"])
+    if model.is_multi_query:
+        n, head_dim = model.n_embd, model.n_embd // model.n_head
+        key = np.tile(n + np.arange(head_dim), model.n_head)
+        index = np.concatenate([np.arange(n), key, key + head_dim])
+        for name, tensor in tensors.items():
+            if "/attn/c_attn/" in name:
+                tensors[name] = gathered(tensor, index)
+    tokens = list(model.tokens)
+    for id, token in enumerate(tokens):  # .bin files pad by repeating
+        tokens[id] = token or tokens[id - 1]
+    write_ggml(
+        target,
+        n_ctx=model.n_ctx,
+        n_embd=model.n_embd,
+        n_head=model.n_head,
+        n_layer=model.n_layer,
+        vocab=tokens,
+        tensors={n: partial(t.blocks, types[n], loss) for n, t in tensors.items()},
+        type=types["model/wte"],
+        report=report,
+    )

@@ -1,0 +1,553 @@
+"""`starchat convert`: files from checkpoints that transformers and safetensors have written."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from starchat import (
+    CorruptFileError,
+    FileAccessError,
+    InvalidRequestError,
+    StarChat,
+    UnsupportedFormatError,
+)
+from starchat.convert.conversion import convert
+from starchat.convert.ggml_writer import dequantize, quantize
+from starchat.convert.hugging_face import open_folder
+from starchat.convert.tensors import Loss
+from starchat.convert.vocabulary import rebuilt_merges, to_letters
+from support.tiny_model import CONTROL, MERGED, ROLES, Shape, TinyModel, random_weights, write_tiny
+
+gguf = pytest.importorskip("gguf")
+numpy_files = pytest.importorskip("safetensors.numpy")
+
+SHAPE = Shape()
+Arrays = dict[str, np.ndarray]
+
+
+def hf_name(name: str) -> str:
+    """Return the name of a tensor in a checkpoint of transformers."""
+    if name == "model/lm_head":
+        return "lm_head.weight"
+    ends = {"w": "weight", "g": "weight", "b": "bias"}
+    *path, last = name.removeprefix("model/").split("/")
+    path = [f"h.{part[1:]}" if part[0] == "h" and part[1:].isdigit() else part for part in path]
+    return ".".join(["transformer", *path, ends[last] if path else f"{last}.weight"])
+
+
+def checkpoint(multi_query: bool = True, **options: Any) -> Arrays:
+    weights = random_weights(SHAPE, multi_query=multi_query, lm_head="absent", **options)
+    return {hf_name(name): values.astype(np.float16) for name, values in weights.items()}
+
+
+def write_folder(root: Path, tensors: Arrays | None, **config: Any) -> Path:
+    """Write a folder as Hugging Face has it, with the vocabulary of the tiny models."""
+    root.mkdir(exist_ok=True)
+    settings = {
+        "architectures": ["GPTBigCodeForCausalLM"],
+        "n_embd": SHAPE.n_embd,
+        "n_head": SHAPE.n_head,
+        "n_layer": SHAPE.n_layer,
+        "n_positions": SHAPE.n_ctx,
+        "multi_query": True,
+        **config,
+    }
+    (root / "config.json").write_text(json.dumps(settings))
+    ordinary = [bytes([value]) for value in range(256)] + [text.encode() for text in MERGED]
+    vocab = {to_letters(token): len(CONTROL) + id for id, token in enumerate(ordinary)}
+    controls = {text: id for id, text in enumerate(CONTROL)}
+    controls |= {text: len(CONTROL) + len(ordinary) + id for id, text in enumerate(ROLES)}
+    merges = [[to_letters(left), to_letters(right)] for left, right in rebuilt_merges(ordinary)]
+    added = [{"id": id, "content": text, "special": True} for text, id in controls.items()]
+    model = {"vocab": vocab, "merges": merges}
+    (root / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": added}))
+    (root / "README.md").write_text("---\nlicense: bigcode-openrail-m\n---\n# A model\n")
+    if tensors is not None:
+        numpy_files.save_file(tensors, root / "model.safetensors")
+    return root
+
+
+def fields_of(path: Path) -> Any:
+    return gguf.GGUFReader(path)
+
+
+def values_in(path: Path) -> Arrays:
+    """Return the tensors of a GGUF file as floats, by the gguf package."""
+    return {
+        str(tensor.name): gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        for tensor in fields_of(path).tensors
+    }
+
+
+def logits_of(path: Path) -> np.ndarray:
+    with StarChat.load(path, progress=False) as model:
+        return model.logits([25, 60, 100, 30, 31])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("hf"), checkpoint())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return write_tiny(tmp_path_factory.mktemp("bin") / "tiny.bin")
+
+
+def test_a_folder_becomes_a_file_with_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.gguf"
+    counts, loss = convert(str(folder), str(target))
+    assert (counts["f16"], loss.changed) == (1 + 4 * SHAPE.n_layer, 0)
+    found, expected = values_in(target), checkpoint()
+    assert len(found) == len(expected)
+    qkv = expected["transformer.h.1.attn.c_attn.weight"].astype(np.float32)
+    assert np.array_equal(found["blk.1.attn_qkv.weight"], qkv)
+    assert np.array_equal(
+        found["position_embd.weight"], expected["transformer.wpe.weight"].astype(np.float32)
+    )
+    reader = fields_of(target)
+
+    def value(key: str) -> Any:
+        return reader.fields[key].contents()
+
+    assert value("general.license") == "bigcode-openrail-m"
+    assert value("tokenizer.ggml.pre") == "refact"
+    assert value("tokenizer.ggml.tokens")[value("tokenizer.ggml.eot_token_id")] == "<|end|>"
+    assert value("tokenizer.ggml.token_type")[:20] == [3] * 19 + [1]
+    assert value("tokenizer.ggml.merges")[:2] == ["Ġ Ġ", "ĠĠ ĠĠ"]
+    assert value("starcoder.attention.head_count_kv") == 1
+
+
+def test_the_chat_template_renders_our_dialogue(folder: Path, tmp_path: Path) -> None:
+    jinja2 = pytest.importorskip("jinja2")
+    convert(str(folder), str(tmp_path / "model.gguf"))
+    source = fields_of(tmp_path / "model.gguf").fields["tokenizer.chat_template"].contents()
+    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(source)
+    with StarChat.load() as model:
+        for first in [], [{"role": "system", "content": "Be brief."}]:
+            messages = [
+                *first,
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Hello"},
+                {"role": "user", "content": "Bye"},
+            ]
+            ours = model.render(messages).replace("«", "").replace("»", "")
+            assert template.render(messages=messages, add_generation_prompt=True) == ours
+
+
+@pytest.mark.parametrize("multi_query", [True, False])
+def test_logits_equal_those_of_the_file_written_directly(tmp_path: Path, multi_query: bool) -> None:
+    tensors = checkpoint(multi_query)
+    if not multi_query:  # transformers keeps q, k and v of a head together
+        for name, values in tensors.items():
+            if ".c_attn." in name:
+                heads = values.reshape(3, SHAPE.n_head, SHAPE.head_dim, *values.shape[1:])
+                tensors[name] = np.ascontiguousarray(heads.swapaxes(0, 1).reshape(values.shape))
+    root = write_folder(tmp_path / "hf", tensors, multi_query=multi_query)
+    convert(str(root), str(tmp_path / "made.bin"), "f32")
+    f16 = write_tiny(tmp_path / "f16.bin", "f16", multi_query=multi_query, lm_head="absent")
+    del f16
+    made, direct = logits_of(tmp_path / "made.bin"), logits_of(tmp_path / "f16.bin")
+    assert np.allclose(made, direct, atol=2e-2)
+
+
+def test_santacoders_first_layout(folder: Path, tmp_path: Path) -> None:
+    tensors = {}
+    for name, values in checkpoint().items():
+        is_matrix = values.ndim == 2 and ".h." in name
+        if ".c_attn." in name:
+            q, kv = np.split(values, [SHAPE.n_embd])
+            for part, rows in ("q_attn", q), ("kv_attn", kv):
+                tensors[name.replace("c_attn", part)] = np.ascontiguousarray(rows.T)
+        else:
+            tensors[name] = np.ascontiguousarray(values.T) if is_matrix else values
+    tensors["transformer.h.0.attn.bias"] = np.zeros((1, 1, 4, 4), np.uint8)
+    root = write_folder(tmp_path / "old", tensors, architectures=["GPT2LMHeadCustomModel"])
+    convert(str(root), str(tmp_path / "old.gguf"))
+    convert(str(folder), str(tmp_path / "new.gguf"))
+    old, new = values_in(tmp_path / "old.gguf"), values_in(tmp_path / "new.gguf")
+    assert old.keys() == new.keys()
+    assert all(np.array_equal(old[name], new[name]) for name in new)
+
+
+def test_a_bin_file_keeps_its_blocks_and_loses_only_repetitions(
+    tiny: TinyModel, tmp_path: Path
+) -> None:
+    convert(str(tiny.path), str(tmp_path / "made.gguf"))
+    tensors = {str(each.name): each for each in fields_of(tmp_path / "made.gguf").tensors}
+    assert "output.weight" not in tensors
+    expected = quantize(tiny.weights["model/h1/attn/c_attn/w"], "q4_0")
+    assert np.array_equal(tensors["blk.1.attn_qkv.weight"].data, expected)
+    convert(str(tiny.path), str(tmp_path / "again.bin"))
+    assert (tmp_path / "again.bin").read_bytes() == tiny.path.read_bytes()
+
+
+@pytest.mark.parametrize("type", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
+def test_weights_are_quantized_as_by_gguf(folder: Path, tmp_path: Path, type: str) -> None:
+    convert(str(folder), str(tmp_path / "made.gguf"), type)
+    (tensor,) = (
+        each
+        for each in fields_of(tmp_path / "made.gguf").tensors
+        if each.name == "blk.0.ffn_down.weight"
+    )
+    weights = checkpoint()["transformer.h.0.mlp.c_proj.weight"].astype(np.float32)
+    reference = gguf.quants.quantize(weights, gguf.GGMLQuantizationType[type.upper()])
+    assert np.array_equal(tensor.data, reference)
+
+
+def test_bf16_is_kept_and_what_f16_lacks_is_counted(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch_files = pytest.importorskip("safetensors.torch")
+    root = write_folder(tmp_path / "hf", None)
+    tensors = {name: torch.from_numpy(t).bfloat16() for name, t in checkpoint().items()}
+    tensors["transformer.wte.weight"][3, :5] = 1e-9
+    torch_files.save_file(tensors, root / "model.safetensors")
+    convert(str(root), str(tmp_path / "made.gguf"))
+    name = "transformer.h.0.mlp.c_fc.weight"
+    assert np.array_equal(
+        values_in(tmp_path / "made.gguf")["blk.0.ffn_up.weight"], tensors[name].float().numpy()
+    )
+    _, loss = convert(str(root), str(tmp_path / "half.gguf"), "f16")
+    values = [t.float().numpy() for n, t in tensors.items() if t.ndim == 2 and "wpe" not in n]
+    changed = sum(int((v.astype(np.float16).astype(np.float32) != v).sum()) for v in values)
+    assert loss.changed == changed >= 5
+
+
+# ---- shards, PyTorch files ----------------------------------------------------------------------
+
+
+def test_shards_of_pytorch_files_equal_safetensors(folder: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    root = write_folder(tmp_path / "hf", None)
+    names = sorted(checkpoint())
+    where = {}
+    for shard, part in enumerate((names[::2], names[1::2])):
+        file = f"pytorch_model-{shard}.bin"
+        state = {name: torch.from_numpy(checkpoint()[name]) for name in part}
+        torch.save(state, root / file)
+        where |= dict.fromkeys(part, file)
+    index = root / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
+    convert(str(root), str(tmp_path / "torch.gguf"))
+    convert(str(folder), str(tmp_path / "safe.gguf"))
+    made, safe = values_in(tmp_path / "torch.gguf"), values_in(tmp_path / "safe.gguf")
+    assert all(np.array_equal(made[name], safe[name]) for name in safe)
+
+    (root / "pytorch_model-1.bin").unlink()
+    with pytest.raises(FileAccessError, match=r"download every shard"):
+        convert(str(root), str(tmp_path / "other.gguf"))
+    index.write_text(json.dumps({"weight_map": {names[0]: "../x.bin"}}))
+    with pytest.raises(CorruptFileError, match="no file here"):
+        convert(str(root), str(tmp_path / "other.gguf"))
+    assert not list(tmp_path.glob("other*"))
+
+
+def torch_zip(path: Path, data: bytes, compression: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("model/data.pkl", data)
+
+
+class Command:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_executes_nothing(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "hf", None)
+    trap = tmp_path / "trap"
+    for state in {"a": Command(str(trap))}, Command(str(trap)):
+        torch_zip(root / "pytorch_model.bin", pickle.dumps(state, protocol=2))
+        with pytest.raises(UnsupportedFormatError, match=r"posix\.mkdir.*nothing was executed"):
+            convert(str(root), str(tmp_path / "made.gguf"))
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        (b"\x80\x02}q\x00(X\x01\x00\x00\x00aK\x01u.", UnsupportedFormatError, "is no tensor"),
+        (b"\x80\x02}", CorruptFileError, "malformed or cut"),
+        (b"\x80\x02.", CorruptFileError, "malformed or cut"),
+        (b"\x80\x02u.", CorruptFileError, "malformed or cut"),
+        (b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00.", UnsupportedFormatError, "FRAME"),
+        (b"\x80\x02cos\nsystem\n.", UnsupportedFormatError, "os.system"),
+        (b"\x80\x02K\x01K\x02b.", UnsupportedFormatError, "state"),
+        (b"\x80\x02ccollections\nOrderedDict\nK\x01R.", UnsupportedFormatError, "no part"),
+    ],
+)
+def test_pickles_that_are_no_tensors(
+    tmp_path: Path, data: bytes, error: type[Exception], words: str
+) -> None:
+    root = write_folder(tmp_path / "hf", None)
+    torch_zip(root / "pytorch_model.bin", data)
+    with pytest.raises(error, match=words):
+        convert(str(root), str(tmp_path / "made.gguf"))
+
+
+def test_old_and_compressed_pytorch_files_have_a_remedy(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "hf", None)
+    file = root / "pytorch_model.bin"
+    file.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    with pytest.raises(UnsupportedFormatError, match="save it again"):
+        convert(str(root), str(tmp_path / "made.gguf"))
+    torch_zip(file, bytes(1000), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UnsupportedFormatError, match="compressed"):
+        convert(str(root), str(tmp_path / "made.gguf"))
+
+
+# ---- hostile safetensors ------------------------------------------------------------------------
+
+
+def header(entries: Any, data: int = 8, length: int | None = None) -> bytes:
+    text = json.dumps(entries).encode() if not isinstance(entries, bytes) else entries
+    return struct.pack("<Q", len(text) if length is None else length) + text + bytes(data)
+
+
+def entry(begin: Any, end: Any, shape: Any = (2,), dtype: Any = "F16") -> Any:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"abc",
+        header({}, length=2**63),
+        header({}, length=99_999_999),
+        header(b"[" * 100_000),
+        header(b"\xff\xfe"),
+        header([1]),
+        header({"a": 1}),
+        header({"a": {}}),
+        header({"a": entry(0, 4), "b": entry(2, 6)}, 6),  # overlap
+        header({"a": entry(0, 4), "b": entry(6, 10)}, 10),  # gap
+        header({"a": entry(0, 4)}, 3),  # cut
+        header({"a": entry(0, 4)}, 5),  # more
+        header({"a": entry(0, 2**70, [2**69])}),
+        header({"a": entry(-4, 0)}),
+        header({"a": entry(0, 4, [-2, -1])}),
+        header({"a": entry(0, 4, [1.0, 2])}),
+        header({"a": entry(0, 4, "x")}),
+        header({"a": entry(0, 4, 7)}),
+        header({"a": entry(0, 4, dtype=[])}, 4),
+        header({"a": entry(True, 4)}, 4),
+        header({"a": entry(4, 0)}, 0),
+    ],
+)
+def test_hostile_safetensors(tmp_path: Path, data: bytes) -> None:
+    root = write_folder(tmp_path / "hf", None)
+    (root / "model.safetensors").write_bytes(data)
+    with pytest.raises(CorruptFileError, match=r"model\.safetensors"):
+        convert(str(root), str(tmp_path / "made.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
+        ({"activation_function": "gelu"}, "gelu_pytorch_tanh"),
+        ({"scale_attn_weights": False}, "scale_attn_weights"),
+        ({"n_inner": 8}, "n_inner"),
+        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon"),
+        ({"n_embd": 0}, "n_embd"),
+        ({"n_embd": "x"}, "n_embd"),
+        ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
+        ({"n_layer": 1}, "unknown tensors"),
+        ({"n_positions": 5}, "wpe has the shape"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "AWQ scales"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "without it"),
+        ({"quantization_config": {"quant_method": "exl2"}}, "exl2"),
+        ({"quantization_config": {"bits": 4, "checkpoint_format": "marlin"}}, "Marlin"),
+        ({"quantization_config": {"bits": 3, "quant_method": "gptq"}}, "3 bits"),
+        ({"quantization_config": {"bits": 4, "group_size": 48}}, "group_size 48"),
+    ],
+)
+def test_what_the_engine_does_not_compute_is_refused(
+    folder: Path, tmp_path: Path, config: dict[str, Any], words: str
+) -> None:
+    root = write_folder(tmp_path / "hf", None, **config)
+    (root / "model.safetensors").symlink_to(folder / "model.safetensors")
+    with pytest.raises((UnsupportedFormatError, CorruptFileError), match=words):
+        convert(str(root), str(tmp_path / "made.gguf"))
+
+
+# ---- GPTQ ---------------------------------------------------------------------------------------
+
+
+def pack(codes: np.ndarray, axis: int) -> np.ndarray:
+    """Return eight 4-bit codes in each word, along an axis."""
+    codes = np.moveaxis(codes.astype(np.uint32), axis, -1).reshape(-1, codes.shape[axis] // 8, 8)
+    words = (codes << np.arange(0, 32, 4, dtype=np.uint32)).sum(axis=-1, dtype=np.uint32)
+    return np.ascontiguousarray((words.T if axis == 0 else words).view(np.int32))
+
+
+def gptq_tensors(
+    group: int, is_symmetric: bool, shift: int, act_order: bool, seed: int = 0
+) -> tuple[Arrays, Arrays]:
+    """Return the tensors of a checkpoint, and the weights of its linears in double precision."""
+    random = np.random.default_rng(seed)
+    tensors, weights = checkpoint(), {}
+    for name in [n for n, t in tensors.items() if t.ndim == 2 and ".h." in n]:
+        n_out, n_in = tensors.pop(name).shape
+        size = n_in if group == -1 else group
+        n_groups = -(-n_in // size)
+        code = random.integers(0, 16, (n_in, n_out))
+        zero = np.full((n_groups, n_out), 8)
+        if not is_symmetric:
+            zero = random.integers(1, 16, (n_groups, n_out))
+        scale = random.uniform(0.001, 0.02, (n_groups, n_out)).astype(np.float16)
+        g_idx = np.arange(n_in, dtype=np.int32) // size
+        if act_order:
+            g_idx = random.permutation(g_idx)
+        prefix = name.removesuffix("weight")
+        tensors[prefix + "qweight"] = pack(code, 0)
+        tensors[prefix + "qzeros"] = pack(zero - shift, 1)
+        tensors[prefix + "scales"] = scale
+        tensors[prefix + "g_idx"] = g_idx
+        weights[name] = (scale[g_idx].astype(np.float64) * (code - zero[g_idx])).T
+    return tensors, weights
+
+
+@pytest.mark.parametrize("group", [32, 64, 128, -1])
+@pytest.mark.parametrize("form", ["gptq", "gptq_v2"])
+@pytest.mark.parametrize("is_symmetric", [True, False])
+def test_gptq_becomes_the_same_weights(
+    tmp_path: Path, group: int, form: str, is_symmetric: bool
+) -> None:
+    shift = 1 if form == "gptq" else 0
+    tensors, weights = gptq_tensors(group, is_symmetric, shift, act_order=False)
+    root = write_folder(tmp_path / "hf", tensors)
+    settings = {"bits": 4, "group_size": group, "checkpoint_format": form}
+    (root / "quantize_config.json").write_text(json.dumps(settings))
+    counts, loss = convert(str(root), str(tmp_path / "made.gguf"))
+    assert counts["q4_0" if is_symmetric else "q4_1"] == 4 * SHAPE.n_layer
+    assert loss.nmse is None
+    found = values_in(tmp_path / "made.gguf")
+    for ours, name in ("attn_qkv", "attn.c_attn"), ("ffn_down", "mlp.c_proj"):
+        expected = weights[f"transformer.h.1.{name}.weight"]
+        values = found[f"blk.1.{ours}.weight"]
+        if is_symmetric:
+            assert np.array_equal(values, expected)
+        else:
+            assert np.square(values - expected).sum() / np.square(expected).sum() < 1e-6
+
+
+def test_gptq_in_another_order_is_quantized_again_and_says_so(tmp_path: Path) -> None:
+    tensors, weights = gptq_tensors(32, True, 1, act_order=True)
+    root = write_folder(tmp_path / "hf", tensors, quantization_config={"bits": 4, "group_size": 32})
+    counts, loss = convert(str(root), str(tmp_path / "made.gguf"))
+    assert counts["q8_0"] == 4 * SHAPE.n_layer
+    assert loss.nmse is not None and 0 < loss.nmse < 1e-3
+    expected = weights["transformer.h.0.mlp.c_fc.weight"].astype(np.float32)
+    found = values_in(tmp_path / "made.gguf")["blk.0.ffn_up.weight"]
+    assert np.array_equal(found, dequantize(quantize(expected, "q8_0"), "q8_0"))
+
+
+def test_gptq_files_answer(tmp_path: Path) -> None:
+    tensors, _ = gptq_tensors(32, True, 1, act_order=False)
+    root = write_folder(tmp_path / "hf", tensors, quantization_config={"bits": 4, "group_size": 32})
+    with pytest.raises(InvalidRequestError, match=r"one type, and these are.*f16.*q4_0"):
+        convert(str(root), str(tmp_path / "made.bin"))
+    convert(str(root), str(tmp_path / "made.bin"), "q4_0")
+    assert np.isfinite(logits_of(tmp_path / "made.bin")).all()
+
+
+# ---- files that are not finished ----------------------------------------------------------------
+
+
+def test_no_room_is_said_before_the_first_byte(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    with pytest.raises(FileAccessError, match=r"the disk has 1,000 free"):
+        convert(str(folder), str(tmp_path / "made.gguf"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        for name in "made.gguf", "made.bin":
+            with pytest.raises(FileAccessError, match="File too large"):
+                convert(str(folder), str(tmp_path / name))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["made.gguf", "made.bin"])
+def test_a_killed_run_leaves_nothing_under_the_name(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    code = (
+        "import os, sys\n"
+        "from starchat.convert.conversion import convert\n"
+        "stop = lambda done, total: done > total // 2 and os.kill(os.getpid(), 9)\n"
+        "convert(*sys.argv[1:], report=stop)"
+    )
+    command = [sys.executable, "-c", code, str(folder), str(tmp_path / name)]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert not (tmp_path / name).exists()
+    convert(str(folder), str(tmp_path / name))
+    assert (tmp_path / name).exists()
+
+
+def test_ctrl_c_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(str(folder), str(tmp_path / "made.gguf"), report=stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_replaced_only_on_demand(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "made.gguf"
+    target.write_bytes(b"precious")
+    with pytest.raises(FileAccessError, match="--overwrite"):
+        convert(str(folder), str(target))
+    assert target.read_bytes() == b"precious"
+    convert(str(folder), str(target), overwrite=True)
+    assert target.read_bytes()[:4] == b"GGUF"
+
+
+def test_blocks_of_rows_do_not_change_a_byte(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(str(folder), str(tmp_path / "whole.gguf"), "q5_1")
+    monkeypatch.setattr("starchat.convert.tensors.BLOCK_BYTES", 7 * 4 * SHAPE.n_embd)
+    convert(str(folder), str(tmp_path / "parts.gguf"), "q5_1")
+    assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "parts.gguf").read_bytes()
+
+
+def test_reading_a_folder_reads_no_weights(folder: Path) -> None:
+    with ExitStack() as files:
+        model = open_folder(str(folder), files)
+        wte = model.tensors["model/wte"]
+        (block,) = wte.blocks("f16", Loss())
+        assert block.tobytes() == checkpoint()["transformer.wte.weight"].tobytes()
+    with pytest.raises(OSError):
+        wte.read(0, 1)
