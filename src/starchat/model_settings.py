@@ -65,6 +65,11 @@ class ModelSettings(BaseModel):
     @classmethod
     def _refuse_unknown_names(cls, values: Any) -> Any:
         known = cls.model_fields
+        if isinstance(values, dict) and "model" in values and "model" not in known:
+            values = dict(values)  # the name that most models of the frameworks have for it
+            file = values.pop("model")
+            if values.setdefault("model_path", file) != file:
+                raise ValueError("model and model_path are one argument: give one of them")
         if isinstance(values, dict) and cls.model_config.get("extra") == "forbid":
             for name in values.keys() - known.keys() - {field.alias for field in known.values()}:
                 raise ValueError(unknown_argument(cls.__name__, name, known))

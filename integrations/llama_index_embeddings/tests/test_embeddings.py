@@ -65,6 +65,10 @@ def test_names_of_other_embedders_get_a_hint() -> None:
             StarChatEmbedding(model_name=name)
 
 
+def test_model_is_another_name_of_model_path() -> None:
+    assert StarChatEmbedding(model="here.bin").model_path == "here.bin"
+
+
 def test_a_dict_becomes_an_embedder_again() -> None:
     from llama_index.core.embeddings.loading import load_embed_model
 

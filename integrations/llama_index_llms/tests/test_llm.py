@@ -251,7 +251,6 @@ def test_every_sampling_parameter_arrives(monkeypatch: pytest.MonkeyPatch, as_fi
         ("max_new_tokens", "max_tokens"),
         ("num_output", "max_tokens"),
         ("max_completion_tokens", "max_tokens"),
-        ("model", "model_path"),
         ("model_name", "model_path"),
         ("repeat_penalty", "repetition_penalty"),
         ("temprature", "temperature"),
@@ -262,6 +261,12 @@ def test_names_of_other_llms_get_a_hint(name: str, ours: str) -> None:
         ValueError, match=f"StarChat has no argument '{name}': did you mean '{ours}'"
     ):
         StarChat(**{name: 1})
+
+
+def test_model_is_another_name_of_model_path() -> None:
+    assert StarChat(model="here.bin").model_path == "here.bin"
+    with pytest.raises(ValueError, match="are one argument"):
+        StarChat(model="here.bin", model_path="there.bin")
 
 
 @pytest.mark.parametrize(
