@@ -25,6 +25,7 @@ from starchat import (
     StarChat,
     UnsupportedFormatError,
 )
+from starchat.cli.app import app
 from starchat.convert.conversion import convert
 from starchat.convert.ggml_writer import dequantize, quantize
 from starchat.convert.hugging_face import open_folder
@@ -150,19 +151,19 @@ def test_the_chat_template_renders_our_dialogue(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("multi_query", [True, False])
-def test_logits_equal_those_of_the_file_written_directly(tmp_path: Path, multi_query: bool) -> None:
-    tensors = checkpoint(multi_query)
+def test_a_bin_file_equals_the_one_written_directly(tmp_path: Path, multi_query: bool) -> None:
+    weights = random_weights(SHAPE, multi_query=multi_query, lm_head="absent")
+    tensors = {hf_name(name): values for name, values in weights.items()}
     if not multi_query:  # transformers keeps q, k and v of a head together
         for name, values in tensors.items():
             if ".c_attn." in name:
                 heads = values.reshape(3, SHAPE.n_head, SHAPE.head_dim, *values.shape[1:])
                 tensors[name] = np.ascontiguousarray(heads.swapaxes(0, 1).reshape(values.shape))
     root = write_folder(tmp_path / "hf", tensors, multi_query=multi_query)
-    convert(str(root), str(tmp_path / "made.bin"), "f32")
-    f16 = write_tiny(tmp_path / "f16.bin", "f16", multi_query=multi_query, lm_head="absent")
-    del f16
-    made, direct = logits_of(tmp_path / "made.bin"), logits_of(tmp_path / "f16.bin")
-    assert np.allclose(made, direct, atol=2e-2)
+    for type in "f32", "q5_0":
+        convert(str(root), str(tmp_path / f"{type}.bin"), type)
+        write_tiny(tmp_path / "direct.bin", type, multi_query=multi_query)
+        assert (tmp_path / f"{type}.bin").read_bytes() == (tmp_path / "direct.bin").read_bytes()
 
 
 def test_santacoders_first_layout(folder: Path, tmp_path: Path) -> None:
@@ -225,6 +226,19 @@ def test_bf16_is_kept_and_what_f16_lacks_is_counted(tmp_path: Path) -> None:
     values = [t.float().numpy() for n, t in tensors.items() if t.ndim == 2 and "wpe" not in n]
     changed = sum(int((v.astype(np.float16).astype(np.float32) != v).sum()) for v in values)
     assert loss.changed == changed >= 5
+
+
+def test_loading_a_folder_names_the_command(folder: Path) -> None:
+    with pytest.raises(FileAccessError, match="starchat convert"):
+        StarChat.load(folder)
+
+
+def test_the_command_says_what_it_wrote(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app(["convert", str(folder), str(tmp_path / "made.bin")], standalone_mode=False)
+    size = (tmp_path / "made.bin").stat().st_size
+    assert f"made.bin: {size:,} bytes, tensors: 10 f16, 19 f32" in capsys.readouterr().out
 
 
 # ---- shards, PyTorch files ----------------------------------------------------------------------

@@ -27,6 +27,10 @@ def model_path(path: Any) -> str:
             if not os.path.lexists(file) and (advice := _advice(file)):
                 problem = f"{file}: cannot be opened: {advice}"
                 raise FileAccessError(problem, param="path", got=shown(path))
+            if os.path.isfile(os.path.join(file, "config.json")):
+                problem = f"{file}: a checkpoint of Hugging Face; make a model file of it: "
+                problem += f"starchat convert {file} model.bin --type q8_0"
+                raise FileAccessError(problem, param="path", got=shown(path))
             return file
     except TypeError:
         raise unexpected("path", "a path or None", path) from None

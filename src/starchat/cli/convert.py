@@ -38,10 +38,9 @@ def convert(
     ] = False,
 ) -> None:
     """Write a model file from a checkpoint or another file, without loss where no type is given."""
+    source = source if os.path.isdir(source) else model_path(source)
     with closing(LoadingBar(target, "writing")) as bar:
-        counts, loss = convert_model(
-            model_path(source), target, type, overwrite=overwrite, report=bar
-        )
+        counts, loss = convert_model(source, target, type, overwrite=overwrite, report=bar)
     mix = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
     print(f"{target}: {os.path.getsize(target):,} bytes, tensors: {mix}")
     if loss.changed:
