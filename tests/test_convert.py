@@ -372,6 +372,16 @@ def test_hostile_safetensors(tmp_path: Path, data: bytes) -> None:
         convert(str(root), str(tmp_path / "made.gguf"))
 
 
+@pytest.mark.parametrize("length", [100, 99_999_999, 2**63])
+def test_a_header_is_compared_with_the_file_before_memory_is_asked_for(
+    tmp_path: Path, length: int
+) -> None:
+    root = write_folder(tmp_path / "hf", None)
+    (root / "model.safetensors").write_bytes(header({}, 8, length))
+    with pytest.raises(CorruptFileError, match=f"header has {length:,} bytes, expected at most 10"):
+        convert(str(root), str(tmp_path / "made.gguf"))
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
