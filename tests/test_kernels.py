@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from starchat._core import testing
+from starchat._core import TensorType, tensor_types, testing
 from starchat._core.machine import instruction_sets
 from starchat.convert.ggml_writer import TYPES, dequantize, quantize
 
@@ -38,6 +38,53 @@ def test_packing_keeps_every_row(type: str, n_cols: int) -> None:
     matrix = testing.Matrix("scalar", type, rows)
     for i in range(37):
         assert same_bits(matrix.row(i), expected[i])
+
+
+#: Types that only gguf can make weights of: random codes and scales under finite halves.
+OTHERS = [type for type in tensor_types() if type.name not in TYPES]
+HALVES = {"q2_k": (80, 82), "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,)}
+
+
+def random_rows(type: TensorType, n_rows: int, n_cols: int) -> npt.NDArray[np.uint8]:
+    random = np.random.default_rng(n_rows + n_cols)
+    n_blocks = n_rows * n_cols // type.block_weights
+    if type.name == "bf16":
+        weights = random.standard_normal((n_rows, n_cols)).astype(np.float32)
+        return np.ascontiguousarray(weights.view(np.uint16)[:, 1::2]).view(np.uint8)
+    blocks = random.integers(0, 256, (n_blocks, type.block_bytes), np.uint8)
+    for at in HALVES.get(type.name, (0,)):
+        halves = random.standard_normal((n_blocks, 1)).astype(np.float16)
+        blocks[:, at : at + 2] = halves.view(np.uint8)
+    return blocks.reshape(n_rows, -1)
+
+
+def weights_of(type: TensorType, rows: npt.NDArray[np.uint8]) -> FloatArray:
+    return testing.dequantize(rows.tobytes(), type.ggml_id).reshape(len(rows), -1)
+
+
+@pytest.mark.parametrize("type", OTHERS, ids=lambda type: type.name)
+@pytest.mark.parametrize("n_blocks", [1, 3, 8, 11, 24])
+def test_packing_keeps_every_row_of_the_other_types(type: TensorType, n_blocks: int) -> None:
+    rows = random_rows(type, 33, 256 * n_blocks)
+    matrix = testing.Matrix("scalar", type.name, rows)
+    expected = weights_of(type, rows)
+    for i in range(33):
+        assert same_bits(matrix.row(i), expected[i])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", OTHERS, ids=lambda type: type.name)
+@pytest.mark.parametrize("n_rows", [1, 17, 33])
+def test_product_with_the_other_types(isa: str, type: TensorType, n_rows: int) -> None:
+    """NMSE, the scalar bits, and columns that do not depend on their batch."""
+    rows, x = random_rows(type, n_rows, 256 * 3), gaussian(72, 256 * 3, seed=1)
+    matrix = testing.Matrix(isa, type.name, rows, 2)
+    out = matrix.product(x)
+    exact = x.astype(np.float64) @ weights_of(type, rows).astype(np.float64).T
+    assert normalised_error(out, exact) <= (1e-11 if type.name == "bf16" else 1e-4)
+    assert same_bits(out, testing.Matrix("scalar", type.name, rows).product(x))
+    for n_columns in (1, 2, 5, 25):
+        assert same_bits(matrix.product(x[:n_columns]), out[:n_columns])
 
 
 def check_product(isa: str, type: str, rows: npt.NDArray[np.uint8], x: FloatArray) -> None:

@@ -1,8 +1,9 @@
 // AVX2 with FMA and F16C: 16 lanes are two registers. Dot products use VPMADDUBSW, whose 16-bit
-// sums are added until they could exceed 32767: 8 terms of 4 bits (8·2·15·127 = 30480), 4 terms of
-// 5 bits (4·2·31·127 = 31496), 1 term of 8 bits (2·128·127 = 32512; the weight's sign moves to the
-// activation, because one operand is unsigned). A 4-bit block of 8 rows takes, for each column, 8
-// VPMADDUBSW, 7 additions, one widening to 32 bits, one conversion to float and one fma.
+// sums are added until they could exceed 32767: 8 terms of up to 4 bits (8·2·15·127 = 30480), 4 of
+// 5 bits (4·2·31·127 = 31496), 2 of 6 bits (2·2·63·127 = 32004), 1 of 8 bits (2·128·127 = 32512;
+// the weight's sign moves to the activation, because one operand is unsigned). A 4-bit block of 8
+// rows takes, for each column, 8 VPMADDUBSW, 7 additions, one widening to 32 bits, one conversion
+// to float and one fma.
 #include <immintrin.h>
 
 #include "kernels/double_width.hpp"
@@ -14,10 +15,11 @@ namespace {
 struct Avx2Half {
   using F = __m256;
   using I = __m256i;
-  struct Quads {
-    __m256i q[8];
-  };
+  using Quad = __m256i;
+  using Products = __m256i;  // 16-bit sums
   static constexpr int kLanes = 8;
+  static constexpr int kPanelStrips = 1;
+  static constexpr int kPanelColumns = 4;
   static constexpr bool kUnsignedBytes = false;
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
@@ -61,68 +63,58 @@ struct Avx2Half {
   static I set1_int(int32_t x) { return _mm256_set1_epi32(x); }
   static F to_float(I x) { return _mm256_cvtepi32_ps(x); }
 
-  static __m256i load_bytes(const std::byte* p) {
+  static I load_int(const std::byte* p) { return load_bytes(p); }
+  static I load_words(const uint16_t* p) {
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static I and_int(I a, I b) { return _mm256_and_si256(a, b); }
+  static I or_int(I a, I b) { return _mm256_or_si256(a, b); }
+  static I shift_int(I x, int n) {  // to the right; to the left if n < 0
+    return n < 0 ? _mm256_slli_epi32(x, -n) : _mm256_srli_epi32(x, n);
+  }
+
+  static Quad load_bytes(const std::byte* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-
+  static Quad and_bytes(Quad x, int mask) {
+    return _mm256_and_si256(x, _mm256_set1_epi8(static_cast<char>(mask)));
+  }
+  static Quad shift_bytes(Quad x, int n) {  // as shift_int
+    return n < 0 ? _mm256_slli_epi16(x, -n) : _mm256_srli_epi16(x, n);
+  }
+  static Quad select_bytes(int mask, Quad ones, Quad zeros) {
+    const __m256i select = _mm256_set1_epi8(static_cast<char>(mask));
+    return _mm256_or_si256(_mm256_and_si256(select, ones), _mm256_andnot_si256(select, zeros));
+  }
+  static Quad signed_bytes(Quad x) { return x; }
+  static Quad look_up(Quad codes) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodeValues));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes);
+  }
+  static I four_bytes(const int8_t* q) {
+    int32_t four;
+    __builtin_memcpy(&four, q, 4);
+    return _mm256_set1_epi32(four);
+  }
   template <int kBits>
-  static Quads unpack(const std::byte* qs, const std::byte* qh) {
-    Quads quads;
+  static void add_dot(I& sum, Products& products, Quad quad, I four, int term, int n_terms) {
+    constexpr int kTerms = kBits <= 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
     if constexpr (kBits == 8) {
-      for (int j = 0; j < 8; ++j) quads.q[j] = load_bytes(qs + 64 * j);
-    } else if constexpr (kBits == 4) {
-      const __m256i low4 = _mm256_set1_epi8(0x0f);
-      for (int j = 0; j < 4; ++j) {
-        const __m256i packed = load_bytes(qs + 64 * j);
-        quads.q[j] = _mm256_and_si256(packed, low4);
-        quads.q[j + 4] = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low4);
-      }
-    } else {
-      const __m256i low5 = _mm256_set1_epi8(0x1f), low3 = _mm256_set1_epi8(0x07);
-      const __m256i bits34 = _mm256_set1_epi8(0x18), high = load_bytes(qh);
-      for (int j = 0; j < 4; ++j) {
-        const __m256i packed = load_bytes(qs + 64 * j);
-        const __m256i high_at_bit3 =
-            j < 2 ? _mm256_slli_epi16(high, 3 - 2 * j) : _mm256_srli_epi16(high, 2 * j - 3);
-        quads.q[j] = _mm256_and_si256(packed, low5);
-        quads.q[j + 4] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(packed, 5), low3),
-                                         _mm256_and_si256(high_at_bit3, bits34));
-      }
+      four = _mm256_sign_epi8(four, quad);
+      quad = _mm256_abs_epi8(quad);
     }
-    return quads;
-  }
-
-  template <int kBits>
-  static I dot(I start, const Quads& quads, const int8_t* q) {
-    constexpr int kTerms = kBits == 4 ? 8 : kBits == 5 ? 4 : 1;
-    for (int j = 0; j < 8; j += kTerms) {
-      __m256i words{};
-      for (int t = 0; t < kTerms; ++t) {
-        int32_t bytes;
-        __builtin_memcpy(&bytes, q + 4 * (j + t), 4);
-        __m256i four = _mm256_set1_epi32(bytes), quad = quads.q[j + t];
-        if constexpr (kBits == 8) {
-          four = _mm256_sign_epi8(four, quad);
-          quad = _mm256_abs_epi8(quad);
-        }
-        const __m256i products = _mm256_maddubs_epi16(quad, four);
-        words = t == 0 ? products : _mm256_add_epi16(words, products);
-      }
-      start = _mm256_add_epi32(start, _mm256_madd_epi16(words, _mm256_set1_epi16(1)));
+    const __m256i words = _mm256_maddubs_epi16(quad, four);
+    products = term % kTerms == 0 ? words : _mm256_add_epi16(products, words);
+    if (term % kTerms == kTerms - 1 || term == n_terms - 1) {
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
     }
-    return start;
-  }
-  template <int kBits, int kColumns>
-  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
-    for (int c = 0; c < kColumns; ++c) sum[c] = dot<kBits>(sum[c], quads, x[c].q);
   }
 };
 
 struct Avx2 : DoubleWidth<Avx2Half> {
   static constexpr int kMaxColumns = 4;
-  static constexpr int kPanelColumns = 0;  // products go strip by strip
-  static constexpr int kVectors = 1;       // of keys or values in one pass of attention
-  using Rows = Avx2Half;                   // 8 rows at a time: 4 columns fit into 16 registers
+  static constexpr int kVectors = 1;  // of keys or values in one pass of attention
+  using Rows = Avx2Half;              // 8 rows at a time: 4 columns fit into 16 registers
 };
 
 }  // namespace

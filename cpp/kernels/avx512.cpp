@@ -13,7 +13,9 @@ struct Avx512 {
   using F = __m512;
   using I = __m512i;
   using Quad = __m512i;
+  struct Products {};  // 16-bit sums: VPDPBUSD needs none
   static constexpr int kLanes = 16;
+  static constexpr int kPanelStrips = 2;
   static constexpr int kPanelColumns = 6;       // of a pass over both strips of a panel
   using Rows = Avx512;                          // for several columns: all 16 rows of a strip
   static constexpr int kMaxColumns = 24;        // sums of one pass of float weights, 32 registers
@@ -52,40 +54,45 @@ struct Avx512 {
   static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
   static F to_float(I x) { return _mm512_cvtepi32_ps(x); }
 
-  static __m512i load_bytes(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static I load_int(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static I load_words(const uint16_t* p) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static I and_int(I a, I b) { return _mm512_and_si512(a, b); }
+  static I or_int(I a, I b) { return _mm512_or_si512(a, b); }
+  static I shift_int(I x, int n) {  // to the right; to the left if n < 0
+    return n < 0 ? _mm512_slli_epi32(x, -n) : _mm512_srli_epi32(x, n);
+  }
 
-  // Unpacks quads j and j + 4 (StripLayout has the bits).
-  template <int kBits>
-  static void unpack(const std::byte* qs, const std::byte* qh, int j, Quad (&two)[2]) {
-    if constexpr (kBits == 8) {
-      const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
-      two[0] = _mm512_xor_si512(load_bytes(qs + 64 * j), flip);
-      two[1] = _mm512_xor_si512(load_bytes(qs + 64 * (j + 4)), flip);
-      return;
-    }
-    const __m512i packed = load_bytes(qs + 64 * j);
-    if constexpr (kBits == 4) {
-      const __m512i low4 = _mm512_set1_epi8(0x0f);
-      two[0] = _mm512_and_si512(packed, low4);
-      two[1] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low4);
-    } else {
-      constexpr int kSelect = 0xca;  // truth table of a ? b : c
-      const __m512i low5 = _mm512_set1_epi8(0x1f), low3 = _mm512_set1_epi8(0x07);
-      const __m512i high = load_bytes(qh);
-      const __m512i high_at_bit3 =
-          j < 2 ? _mm512_slli_epi16(high, 3 - 2 * j) : _mm512_srli_epi16(high, 2 * j - 3);
-      const __m512i mixed =
-          _mm512_ternarylogic_epi32(low3, _mm512_srli_epi16(packed, 5), high_at_bit3, kSelect);
-      two[0] = _mm512_and_si512(packed, low5);
-      two[1] = _mm512_and_si512(mixed, low5);
-    }
+  static Quad load_bytes(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static Quad and_bytes(Quad x, int mask) {
+    return _mm512_and_si512(x, _mm512_set1_epi8(static_cast<char>(mask)));
+  }
+  static Quad shift_bytes(Quad x, int n) {  // as shift_int
+    return n < 0 ? _mm512_slli_epi16(x, -n) : _mm512_srli_epi16(x, n);
+  }
+  static Quad select_bytes(int mask, Quad ones, Quad zeros) {
+    constexpr int kSelect = 0xca;  // truth table of a ? b : c
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(static_cast<char>(mask)), ones, zeros,
+                                     kSelect);
+  }
+  // Both add 128: weight_offset().
+  static Quad signed_bytes(Quad x) {
+    return _mm512_xor_si512(x, _mm512_set1_epi8(static_cast<char>(0x80)));
+  }
+  static Quad look_up(Quad codes) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodeValues));
+    return _mm512_shuffle_epi8(signed_bytes(_mm512_broadcast_i32x4(table)), codes);
   }
   static I four_bytes(const int8_t* q) {
     int32_t four;
     __builtin_memcpy(&four, q, 4);
     return _mm512_set1_epi32(four);
   }
-  static I add_dot(I sum, Quad quad, I four) { return _mm512_dpbusd_epi32(sum, quad, four); }
+  template <int kBits>
+  static void add_dot(I& sum, Products&, Quad quad, I four, int, int) {
+    sum = _mm512_dpbusd_epi32(sum, quad, four);
+  }
 };
 
 }  // namespace

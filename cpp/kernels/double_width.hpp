@@ -17,9 +17,6 @@ struct DoubleWidth {
   struct I {
     typename H::I low, high;
   };
-  struct Quads {
-    typename H::Quads low, high;
-  };
   static constexpr int kLanes = 2 * H::kLanes;
   static constexpr bool kUnsignedBytes = H::kUnsignedBytes;
 
@@ -58,23 +55,10 @@ struct DoubleWidth {
   }
   static I set1_int(int32_t x) { return {H::set1_int(x), H::set1_int(x)}; }
   static F to_float(I x) { return {H::to_float(x.low), H::to_float(x.high)}; }
-
-  template <int kBits>
-  static Quads unpack(const std::byte* qs, const std::byte* qh) {
-    return {H::template unpack<kBits>(qs, qh),
-            H::template unpack<kBits>(qs + 4 * H::kLanes, qh + 4 * H::kLanes)};
+  static I load_words(const uint16_t* p) {
+    return {H::load_words(p), H::load_words(p + H::kLanes)};
   }
-  template <int kBits, int kColumns>
-  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
-    typename H::I low[kColumns], high[kColumns];
-    for (int c = 0; c < kColumns; ++c) {
-      low[c] = sum[c].low;
-      high[c] = sum[c].high;
-    }
-    H::template add_dots<kBits>(low, quads.low, x);
-    H::template add_dots<kBits>(high, quads.high, x);
-    for (int c = 0; c < kColumns; ++c) sum[c] = {low[c], high[c]};
-  }
+  static I shift_int(I x, int n) { return {H::shift_int(x.low, n), H::shift_int(x.high, n)}; }
 };
 
 }  // namespace

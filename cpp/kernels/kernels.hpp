@@ -30,19 +30,22 @@ inline constexpr int kPagePositions = 32;  // positions of a page of the KV cach
 // scale · 2^power · q[k]. A group of 16 blocks shares the float scale, each block has its own
 // power, so a block of small values stays accurate. Multiplying by 2^power is one integer addition
 // to the exponents of the weights' scales d; the group's scale is multiplied once for 512 weights.
-//   byte   0            32           36                      40
-//          | int8 q[32] | int32 power | start or scaled_sum |
+// Weights have one scale for 32 of a row or two for 16 each: kParts, of which each has its own sum.
+//   byte   0            32           36
+//          | int8 q[32] | int32 power | start or scaled_sum [kParts] |
+template <int kParts>
 struct ActivationBlock {
-  int8_t q[kBlock];    // -127 to 127
-  int32_t power;       // 0 to kMaxPower, shifted left by kMantissaBits: added to a float's bits
-  union {              // depends on the kind of the weights
-    int32_t start;     // initial dot product, -offset · sum of q: see weight_offset()
-    float scaled_sum;  // 2^power · sum of q, to be multiplied by the minimum m of *_1 weights
+  int8_t q[kBlock];  // -127 to 127
+  int32_t power;     // 0 to kMaxPower, shifted left by kMantissaBits: added to a float's bits
+  union {            // depends on the kind of the weights; sums are those of a part
+    int32_t start[kParts];     // initial dot product, -offset · sum of q: see weight_offset()
+    float scaled_sum[kParts];  // 2^power · sum of q, to be multiplied by a minimum of weights
   };
 };
-static_assert(sizeof(ActivationBlock) == 40);
+static_assert(sizeof(ActivationBlock<1>) == 40 && sizeof(ActivationBlock<2>) == 44);
 
-// Blocks of a group: 512 weights a row, at most 17 KB for both strips of a panel (q8_0), so they
+// Blocks of a group: 512 weights a row, at most 17 KB for both strips of a panel (q8_0), beside
+// their scales as floats, 4 KB for each scale of a block, so they
 // stay in an L1 cache of 32 KB while all columns of a sweep are multiplied with them.
 inline constexpr int kGroupBlocks = 16;
 // The power of the blocks that hold values as large as the largest of their group. A float holds
@@ -52,56 +55,96 @@ inline constexpr int kMantissaBits = 23;
 
 constexpr int groups_of(int n_blocks) { return (n_blocks + kGroupBlocks - 1) / kGroupBlocks; }
 
-// Byte offset, within a tile, of the scales of its groups: they follow its blocks.
-constexpr size_t scales_offset(int n_blocks, int width) {
-  return sizeof(ActivationBlock) * n_blocks * width;
-}
-
-// Size of one column of activations, for quantized or for float weights.
-constexpr size_t activation_bytes(bool quantized, int n_blocks) {
-  return quantized ? scales_offset(n_blocks, 1) + groups_of(n_blocks) * sizeof(float)
-                   : n_blocks * kBlock * sizeof(float);
-}
-
-// Memory layout of a strip, 16 rows of weights. f16 and f32: plain, [k][16 rows]. Quantized:
-// records of two blocks of each row. Every load is 64-byte aligned, the size is that of the file.
-//   record   d f16[2][16]  m f16[2][16]  qh u8[2][64]  qs          bytes
-//   q4_0     0                                         64 [2][256]   576
-//   q4_1     0             64                         128 [2][256]   640
-//   q5_0     0                            64          192 [2][256]   704
-//   q5_1     0             64            128          256 [2][256]   768
-//   q8_0     0                                         64 [2][512]  1088
-// Quad j holds the weights k = 4j to 4j + 3 of 16 rows, 64 in all. Weight k of a row is in byte
-// i = 4·row + k % 4 of the quad's 64-byte vector. A vector of 4 or 5 bits holds two quads: l is a
-// bit of quad j, h of quad j + 4 (that is k + 16), j = 0 to 3.
-//                   bit 7  6  5  4  3  2  1  0
-//   4 bits   qs[j][i]: h3 h2 h1 h0 l3 l2 l1 l0
-//   5 bits   qs[j][i]: h2 h1 h0 l4 l3 l2 l1 l0
-//            qh[i]:    h4 h3 h4 h3 h4 h3 h4 h3
-//               quad:   7  7  6  6  5  5  4  4
-//   8 bits   qs[j][i]: the signed weight of quad j, j = 0 to 7
-struct StripLayout : WeightKind {
-  // To be raised with every change: processes of two builds may share packed weights.
-  static constexpr uint64_t kVersion = 1;
-
-  constexpr size_t record_bytes() const { return qs_offset() + 2 * qs_bytes(); }
-  constexpr size_t m_offset() const { return 64; }
-  constexpr size_t qh_offset() const { return has_min() ? 128 : 64; }
-  constexpr size_t qs_offset() const { return qh_offset() + (bits == 5 ? 128 : 0); }
-  constexpr size_t qs_bytes() const { return bits == 8 ? 512 : 256; }
-};
-
-// What activations hold for weights of a kind: floats, or blocks whose last field is `start` for
-// this offset, or `scaled_sum` where there is none. A product takes no others.
+// What activations hold for weights of a kind: floats, or blocks of so many parts whose last field
+// is `start` for this offset, or `scaled_sum` where there is none. A product takes no others.
 struct ActivationFormat {
-  bool is_quantized;
+  int n_parts;  // 0: floats
   int weight_offset;
   friend constexpr bool operator==(const ActivationFormat&, const ActivationFormat&) = default;
+
+  constexpr size_t block_bytes() const {
+    return n_parts == 1   ? sizeof(ActivationBlock<1>)
+           : n_parts == 2 ? sizeof(ActivationBlock<2>)
+                          : kBlock * sizeof(float);
+  }
+  // Byte offset, within a tile, of the scales of its groups: they follow its blocks.
+  constexpr size_t scales_offset(int n_blocks, int width) const {
+    return block_bytes() * n_blocks * width;
+  }
+  // Size of one column of activations.
+  constexpr size_t column_bytes(int n_blocks) const {
+    return scales_offset(n_blocks, 1) + (n_parts == 0 ? 0 : groups_of(n_blocks) * sizeof(float));
+  }
 };
 constexpr ActivationFormat activation_format(WeightKind weights) {
-  if (weights.is_float() || weights.has_min()) return {!weights.is_float(), 0};
-  return {true, 1 << (weights.bits - 1)};
+  const int n_parts = weights.is_float() ? 0 : weights.n_parts();
+  switch (weights.codes) {
+    case Codes::Centred:
+      return {n_parts, 1 << (weights.bits - 1)};
+    case Codes::Signed:
+    case Codes::Table:
+      return {n_parts, 128};
+    default:
+      return {n_parts, 0};
+  }
 }
+
+// Memory layout of a strip, 16 rows of weights. Floats: plain, [k][16 rows]. Quantized: a row of
+// groups of up to 16 blocks. Every load is 64-byte aligned, the size is that of the file.
+//   group   words u32[n][n_words][16]   halves u16[n_halves][n][16]   codes u8[blocks][64·bits]
+// The words and halves are those in which the file's n blocks of a row (of 32 or 256 weights) keep
+// their scales; halves are padded to 64 bytes.
+//
+// Quad j holds the weights k = 4j to 4j + 3 of 16 rows, 64 in all. Weight k of a row is in byte
+// i = 4·row + k % 4 of the quad's 64-byte vector. `bits` vectors hold the eight quads of a block,
+// the digit is a quad, letters its bits from the lowest on:
+//   bit     7  6  5  4  3  2  1  0
+//   2 bits  3b 3a 2b 2a 1b 1a 0b 0a   vector 0; 1: quads 4 to 7
+//   3 bits  3b 3a 1c 1b 1a 0c 0b 0a   vector 0; 1: quads 4, 5 and 7
+//           7c 3c 6c 6b 6a 2c 2b 2a   vector 2
+//   4 bits  4d 4c 4b 4a 0d 0c 0b 0a   vector 0; 1 to 3: quads j and j + 4
+//   5 bits  7e 7d 6e 6d 5e 5d 4e 4d   vector 0
+//           4c 4b 4a 0e 0d 0c 0b 0a   vector 1; 2 to 4: quads j and j + 4
+//   6 bits  1b 1a 0f 0e 0d 0c 0b 0a   vector 0; 1 to 3: quads 2j and 2j + 1
+//           3f 3e 3d 3c 1f 1e 1d 1c   vector 4; 5: quads 5 and 7
+//   8 bits  the weights of quad j in vector j
+struct StripLayout {
+  // To be raised with every change: processes of two builds may share packed weights.
+  static constexpr uint64_t kVersion = 2;
+  WeightKind kind;
+
+  constexpr int n_words() const {
+    switch (kind.scales) {
+      case Scales::FourBits:
+      case Scales::EightBits:
+        return 4;
+      case Scales::SixBits:
+      case Scales::SixBits16:
+        return 3;
+      case Scales::SixBitsSplit:
+        return 1;
+      default:
+        return 0;
+    }
+  }
+  constexpr int n_halves() const { return kind.has_min() || n_words() == 1 ? 2 : 1; }
+  // Of a group of n blocks of 32 weights.
+  constexpr int file_blocks(int n_blocks) const { return n_words() == 0 ? n_blocks : n_blocks / 8; }
+  constexpr size_t halves_offset(int n_blocks, int half) const {
+    const int n = file_blocks(n_blocks);
+    return static_cast<size_t>(n) * n_words() * 64 + static_cast<size_t>(half) * ((n + 1) / 2 * 64);
+  }
+  constexpr size_t codes_offset(int n_blocks) const { return halves_offset(n_blocks, n_halves()); }
+  constexpr size_t codes_bytes() const { return static_cast<size_t>(kind.bits) * 64; }  // a block
+  constexpr size_t group_bytes(int n_blocks) const {
+    return codes_offset(n_blocks) + n_blocks * codes_bytes();
+  }
+  constexpr size_t strip_bytes(int n_blocks) const {
+    if (kind.is_float()) return static_cast<size_t>(n_blocks) * kBlock * kind.bits / 8 * kLanes;
+    const int rest = n_blocks % kGroupBlocks;
+    return n_blocks / kGroupBlocks * group_bytes(kGroupBlocks) + (rest ? group_bytes(rest) : 0);
+  }
+};
 
 // The product of a panel (one or two consecutive strips of a packed matrix) with all columns of a
 // batch.

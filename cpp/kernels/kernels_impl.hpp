@@ -1,7 +1,8 @@
 // Every kernel, as a template over V: the SIMD operations of one instruction set on 16 lanes. V::F
-// is a vector of floats, V::I of int32; weights are unpacked to quads in a form of V's choice. The
-// order of operations is written only here and in the three files below, so all instruction sets
-// give the same bits. Included by one .cpp each; internal linkage keeps their code apart.
+// is a vector of floats, V::I of int32, V::Quad of four bytes for each lane. V::Rows: the lanes of
+// which a product takes several columns at once. The order of operations is written only here and
+// in the files below, so all instruction sets give the same bits. Included by one .cpp each;
+// internal linkage keeps their code apart.
 #pragma once
 #include "kernels/attention_impl.hpp"
 #include "kernels/lanes_impl.hpp"
@@ -11,8 +12,8 @@ namespace starchat {
 namespace {
 
 // Quantizes a group of up to 16 blocks and returns its scale.
-template <class V>
-float quantize_group(const float* x, int n_blocks, int32_t offset, ActivationBlock* out,
+template <class V, int kParts>
+float quantize_group(const float* x, int n_blocks, int32_t offset, ActivationBlock<kParts>* out,
                      int stride) {
   const auto values = [&](int b, int i) { return V::load(x + b * kBlock + i * kLanes); };
   // Bits of absolute values, compared as integers, have the order of the values; NaN is above
@@ -39,26 +40,37 @@ float quantize_group(const float* x, int n_blocks, int32_t offset, ActivationBlo
     const auto high = V::round(V::mul(values(b, 1), factor));
     V::store_bytes(out->q, low);
     V::store_bytes(out->q + kLanes, high);
-    const int32_t sum = V::sum_of(V::add_int(low, high));
     out->power = (kMaxPower - n) << kMantissaBits;
-    if (offset != 0) {
-      out->start = -offset * sum;
-    } else {
-      out->scaled_sum = static_cast<float>(sum * (1 << (kMaxPower - n)));
+    for (int part = 0; part < kParts; ++part) {
+      const int32_t sum = V::sum_of(kParts == 1 ? V::add_int(low, high) : part == 0 ? low : high);
+      if (offset != 0) {
+        out->start[part] = -offset * sum;
+      } else {
+        out->scaled_sum[part] = static_cast<float>(sum * (1 << (kMaxPower - n)));
+      }
     }
   }
   return is_tiny ? 0.0f : largest / 127.0f * (1.0f / (1 << kMaxPower));
 }
 
-template <class V>
-void quantize(const float* x, int n_blocks, WeightKind weights, std::byte* tile, int column,
-              int width) {
-  auto* blocks = reinterpret_cast<ActivationBlock*>(tile) + column;
-  auto* scales = reinterpret_cast<float*>(tile + scales_offset(n_blocks, width)) + column;
+template <class V, int kParts>
+void quantize_column(const float* x, int n_blocks, WeightKind weights, std::byte* tile, int column,
+                     int width) {
+  auto* blocks = reinterpret_cast<ActivationBlock<kParts>*>(tile) + column;
+  auto* scales =
+      reinterpret_cast<float*>(tile + activation_format(weights).scales_offset(n_blocks, width)) +
+      column;
   for (int b = 0; b < n_blocks; b += kGroupBlocks, scales += width) {
     *scales = quantize_group<V>(x + b * kBlock, smaller(n_blocks - b, kGroupBlocks),
                                 weight_offset<V>(weights), blocks + b * width, width);
   }
+}
+
+template <class V>
+void quantize(const float* x, int n_blocks, WeightKind weights, std::byte* tile, int column,
+              int width) {
+  const auto quantize = weights.n_parts() == 1 ? quantize_column<V, 1> : quantize_column<V, 2>;
+  quantize(x, n_blocks, weights, tile, column, width);
 }
 
 template <class V>
@@ -105,20 +117,11 @@ void to_half(const float* x, int n, uint16_t* out) {
   for (int j = i; j < n; ++j) out[j] = half[j - i];
 }
 
-template <class V, WeightKind kKind>
-constexpr auto product_of() -> void (*)(const PanelProduct&) {
-  if constexpr (kKind.has_kernel()) {
-    return panel_product<V, kKind>;
-  } else {
-    return nullptr;
-  }
-}
-
 template <class V>
 Kernels make_kernels(const char* name) {
   return {name,
           {
-#define TENSOR_TYPE(Type, ...) product_of<V, traits(TensorType::Type).kind>(),
+#define TENSOR_TYPE(Type, ...) panel_product<V, traits(TensorType::Type).kind>,
 #include "quant/types.def"
 #undef TENSOR_TYPE
           },

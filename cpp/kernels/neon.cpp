@@ -1,5 +1,5 @@
 // NEON with dot products (Armv8.2): 16 lanes are four registers. SDOT multiplies signed bytes, to
-// which 4- and 5-bit weights (0 to 31) need no conversion.
+// which codes of up to 6 bits need no conversion.
 #include <arm_neon.h>
 
 #include "kernels/kernels_impl.hpp"
@@ -14,14 +14,16 @@ struct Neon {
   struct I {
     int32x4_t part[4];
   };
-  struct Quads {
-    int8x16_t q[8][4];
+  struct Quad {
+    uint8x16_t part[4];
   };
+  struct Products {};  // 16-bit sums: SDOT needs none
   static constexpr int kLanes = 16;
   using Rows = Neon;  // for several columns: all 16 rows of a strip
   static constexpr int kMaxColumns = 4;
-  static constexpr int kPanelColumns = 0;  // products go strip by strip
-  static constexpr int kVectors = 1;       // of keys or values in one pass of attention
+  static constexpr int kPanelStrips = 1;
+  static constexpr int kPanelColumns = 4;
+  static constexpr int kVectors = 1;  // of keys or values in one pass of attention
   static constexpr bool kUnsignedBytes = false;
 
   template <class Operation>
@@ -120,47 +122,71 @@ struct Neon {
     return each([&](int i) { return vcvtq_f32_s32(x.part[i]); });
   }
 
-  template <int kBits>
-  static Quads unpack(const std::byte* qs, const std::byte* qh) {
-    Quads quads;
+  static I load_int(const std::byte* p) {
+    I out;
     for (int i = 0; i < 4; ++i) {
-      const auto* bytes = reinterpret_cast<const uint8_t*>(qs) + 16 * i;
-      if constexpr (kBits == 8) {
-        for (int j = 0; j < 8; ++j) {
-          quads.q[j][i] = vreinterpretq_s8_u8(vld1q_u8(bytes + 64 * j));
-        }
-        continue;
-      }
-      for (int j = 0; j < 4; ++j) {
-        const uint8x16_t packed = vld1q_u8(bytes + 64 * j);
-        uint8x16_t low, high;
-        if constexpr (kBits == 4) {
-          low = vandq_u8(packed, vdupq_n_u8(0x0f));
-          high = vshrq_n_u8(packed, 4);
-        } else {
-          const uint8x16_t bits = vld1q_u8(reinterpret_cast<const uint8_t*>(qh) + 16 * i);
-          const uint8x16_t high_at_bit3 = vshlq_u8(bits, vdupq_n_s8(3 - 2 * j));
-          low = vandq_u8(packed, vdupq_n_u8(0x1f));
-          high = vorrq_u8(vshrq_n_u8(packed, 5), vandq_u8(high_at_bit3, vdupq_n_u8(0x18)));
-        }
-        quads.q[j][i] = vreinterpretq_s8_u8(low);
-        quads.q[j + 4][i] = vreinterpretq_s8_u8(high);
-      }
+      out.part[i] = vreinterpretq_s32_u8(vld1q_u8(reinterpret_cast<const uint8_t*>(p) + 16 * i));
     }
-    return quads;
+    return out;
+  }
+  static I load_words(const uint16_t* p) {
+    I out;
+    for (int i = 0; i < 4; ++i) {
+      out.part[i] = vreinterpretq_s32_u32(vmovl_u16(vld1_u16(p + 4 * i)));
+    }
+    return out;
+  }
+  static I and_int(I a, const I& b) {
+    for (int i = 0; i < 4; ++i) a.part[i] = vandq_s32(a.part[i], b.part[i]);
+    return a;
+  }
+  static I or_int(I a, const I& b) {
+    for (int i = 0; i < 4; ++i) a.part[i] = vorrq_s32(a.part[i], b.part[i]);
+    return a;
+  }
+  static I shift_int(I x, int n) {  // to the right; to the left if n < 0
+    for (auto& part : x.part) {
+      part = vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(part), vdupq_n_s32(-n)));
+    }
+    return x;
   }
 
-  template <int kBits, int kColumns>
-  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
-    for (int j = 0; j < 8; ++j) {
-      for (int c = 0; c < kColumns; ++c) {
-        int32_t four;
-        __builtin_memcpy(&four, x[c].q + 4 * j, 4);
-        const int8x16_t repeated = vreinterpretq_s8_s32(vdupq_n_s32(four));
-        for (int i = 0; i < 4; ++i) {
-          sum[c].part[i] = vdotq_s32(sum[c].part[i], quads.q[j][i], repeated);
-        }
-      }
+  template <class Operation>
+  static Quad each_byte(Operation operation) {
+    Quad out;
+    for (int i = 0; i < 4; ++i) out.part[i] = operation(i);
+    return out;
+  }
+  static Quad load_bytes(const std::byte* p) {
+    return each_byte([=](int i) { return vld1q_u8(reinterpret_cast<const uint8_t*>(p) + 16 * i); });
+  }
+  static Quad and_bytes(const Quad& x, int mask) {
+    return each_byte(
+        [&](int i) { return vandq_u8(x.part[i], vdupq_n_u8(static_cast<uint8_t>(mask))); });
+  }
+  static Quad shift_bytes(const Quad& x, int n) {  // as shift_int
+    return each_byte(
+        [&](int i) { return vshlq_u8(x.part[i], vdupq_n_s8(static_cast<int8_t>(-n))); });
+  }
+  static Quad select_bytes(int mask, const Quad& ones, const Quad& zeros) {
+    return each_byte([&](int i) {
+      return vbslq_u8(vdupq_n_u8(static_cast<uint8_t>(mask)), ones.part[i], zeros.part[i]);
+    });
+  }
+  static Quad signed_bytes(const Quad& x) { return x; }
+  static Quad look_up(const Quad& codes) {
+    const uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(kCodeValues));
+    return each_byte([&](int i) { return vqtbl1q_u8(table, codes.part[i]); });
+  }
+  static int8x16_t four_bytes(const int8_t* q) {
+    int32_t four;
+    __builtin_memcpy(&four, q, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(four));
+  }
+  template <int kBits>
+  static void add_dot(I& sum, Products&, const Quad& quad, int8x16_t four, int, int) {
+    for (int i = 0; i < 4; ++i) {
+      sum.part[i] = vdotq_s32(sum.part[i], vreinterpretq_s8_u8(quad.part[i]), four);
     }
   }
 };

@@ -1,6 +1,11 @@
 // Products of packed weights and tiles of activations. V: the SIMD operations (kernels_impl.hpp).
-// Two loops, one order of sums: strip_by_strip, and group_by_group where V::kPanelColumns > 0.
+// strip_by_strip for float weights, group_by_group for quantized ones. One order of sums:
+//   part:   dot = exact integer dot product of 32 weights, or of 16 that have a scale
+//           group_sum = fma(dot, d · 2^power, group_sum), part by part; then, of weights with
+//           minima, fma(m, scaled_sum, group_sum), part by part
+//   group:  sum = fma(group_sum, scale of the activations, sum)
 #pragma once
+#include "kernels/codes_impl.hpp"
 #include "kernels/lanes_impl.hpp"
 
 namespace starchat {
@@ -10,7 +15,18 @@ namespace {
 // ActivationBlock::start corrects the dot product.
 template <class V>
 constexpr int weight_offset(WeightKind kind) {
-  return kind.bits < 8 || V::kUnsignedBytes ? activation_format(kind).weight_offset : 0;
+  const int offset = activation_format(kind).weight_offset;
+  return offset < 128 || V::kUnsignedBytes ? offset : 0;
+}
+
+// Halves are loaded where they are needed: with expanded ones, products with few columns took up to
+// 2.6 times as long, others as long. Scales of few bits are expanded.
+constexpr bool has_expanded_scales(WeightKind kind) { return kind.scales != Scales::Half; }
+
+// Kinds that differ in how they expand their scales have one kernel.
+constexpr WeightKind kernel_kind(WeightKind kind) {
+  if (!has_expanded_scales(kind)) return kind;
+  return {kind.bits, kind.codes, kind.n_parts() == 1 ? Scales::SixBits : Scales::FourBits};
 }
 
 // Up to 24 interleaved columns of a batch.
@@ -18,72 +34,17 @@ struct Tile {
   const std::byte* columns;  // as in PanelProduct
   int width;                 // number of columns
   float* out;                // of its first column
-
-  const ActivationBlock* blocks() const {
-    return reinterpret_cast<const ActivationBlock*>(columns);
-  }
-  const float* scales(int n_blocks) const {
-    return reinterpret_cast<const float*>(columns + scales_offset(n_blocks, width));
-  }
 };
 
 template <WeightKind kKind>
 Tile tile_at(const PanelProduct& p, int first) {
-  return {p.columns + first * activation_bytes(!kKind.is_float(), p.n_blocks),
+  return {p.columns + first * activation_format(kKind).column_bytes(p.n_blocks),
           smaller(p.n_columns - first, kTileColumns),
           p.out + static_cast<size_t>(first) * p.out_stride};
 }
 
-// sum[c] += (the V::kLanes rows from `row` on of one strip) · column c. The order of sums:
-//   block:  dot = exact integer dot product of 32 weights
-//           group_sum = fma(dot, d · 2^power, group_sum); *_1: then fma(m, scaled_sum, group_sum)
-//   group:  sum = fma(group_sum, scale of the activations, sum)
-template <class V, WeightKind kKind, int kColumns>
-void quantized_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
-                       typename V::F (&sum)[kColumns]) {
-  using F = typename V::F;
-  constexpr StripLayout layout{kKind};
-  constexpr size_t kPrefetchBytes = 4 * layout.record_bytes();  // distance
-  const ActivationBlock* x = tile.blocks() + first;
-  const float* x_scales = tile.scales(n_blocks) + first;
-  for (int group = 0; group < n_blocks; group += kGroupBlocks, x_scales += tile.width) {
-    F group_sum[kColumns];
-    for (auto& s : group_sum) s = V::set1(0.0f);
-    const int end = smaller(group + kGroupBlocks, n_blocks);
-    for (int b = group; b < end; ++b, x += tile.width) {
-      const std::byte* record = strip + static_cast<size_t>(b / 2) * layout.record_bytes();
-      const size_t half = b % 2;
-      if (half == 0) {
-        for (size_t i = 0; i < layout.record_bytes(); i += 64) {
-          __builtin_prefetch(record + kPrefetchBytes + i, 0, 3);
-        }
-      }
-      const auto quads = V::template unpack<layout.bits>(
-          record + layout.qs_offset() + half * layout.qs_bytes() + 4 * row,
-          record + layout.qh_offset() + half * 64 + 4 * row);
-      const auto* scales = reinterpret_cast<const uint16_t*>(record + half * 32) + row;
-      const F d = V::load_half(scales);
-      F m{};
-      if constexpr (layout.has_min()) m = V::load_half(scales + layout.m_offset() / 2);
-      typename V::I dot[kColumns];
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) {
-        dot[c] = V::set1_int(weight_offset<V>(kKind) != 0 ? x[c].start : 0);
-      }
-      V::template add_dots<layout.bits>(dot, quads, x);
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) {
-        F& s = group_sum[c];
-        const F scale = times_power_of_two<V>(d, V::set1_int(x[c].power));
-        s = V::fma(V::to_float(dot[c]), scale, s);
-        if constexpr (layout.has_min()) s = V::fma(m, V::set1(x[c].scaled_sum), s);
-      }
-    }
-    for (int c = 0; c < kColumns; ++c) sum[c] = V::fma(group_sum[c], V::set1(x_scales[c]), sum[c]);
-  }
-}
-
-// The same for float weights: one fma for each k, in order.
+// sum[c] += (the V::kLanes rows from `row` on of one strip of floats) · column c: one fma for each
+// k, in order.
 template <class V, WeightKind kKind, int kColumns>
 void float_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
                    typename V::F (&sum)[kColumns]) {
@@ -94,7 +55,10 @@ void float_columns(const std::byte* strip, int n_blocks, const Tile& tile, int r
   for (int b = 0; b < n_blocks; ++b, x += static_cast<size_t>(tile.width) * kBlock) {
     for (int k = 0; k < kBlock; ++k, weights += kLanes * kElement) {
       typename V::F w;
-      if constexpr (kKind.bits == 16) {
+      if constexpr (kKind.codes == Codes::UpperHalf) {
+        const auto upper = V::load_words(reinterpret_cast<const uint16_t*>(weights));
+        w = V::as_float(V::shift_int(upper, -16));
+      } else if constexpr (kKind.bits == 16) {
         w = V::load_half(reinterpret_cast<const uint16_t*>(weights));
       } else {
         w = V::load(reinterpret_cast<const float*>(weights));
@@ -118,11 +82,7 @@ void strip_columns(const PanelProduct& p, int strip, const Tile& tile, int first
   for (int row = 0; row < kLanes; row += V::kLanes) {
     typename V::F sum[kColumns];
     for (auto& s : sum) s = V::set1(0.0f);
-    if constexpr (!kKind.is_float()) {
-      quantized_columns<V, kKind, kColumns>(weights, p.n_blocks, tile, row, first, sum);
-    } else {
-      float_columns<V, kKind, kColumns>(weights, p.n_blocks, tile, row, first, sum);
-    }
+    float_columns<V, kKind, kColumns>(weights, p.n_blocks, tile, row, first, sum);
     const int at = strip * kLanes + row;
     for (int c = 0; c < kColumns; ++c) {
       store_sum<V>(p, sum[c], at, tile.out + static_cast<size_t>(first + c) * p.out_stride + at);
@@ -154,13 +114,37 @@ void strip_by_strip(const PanelProduct& p) {
   }
 }
 
-// The loop for an instruction set that multiplies both strips of a panel together, so that each
-// activation that is loaded serves both (V::kPanelColumns > 0). A sweep reads the panel once, group
-// by group, for up to 72 columns: a group stays in the L1 cache while all of them are multiplied
-// with it. The next group is prefetched meanwhile, a few cache lines for each block, so that memory
-// is read at an even rate.
+// A sweep reads the panel once, group by group, for up to 72 columns: a group stays in the L1 cache
+// while all of them are multiplied with it, and its scales are made floats only once. The next
+// group is prefetched meanwhile, a few cache lines for each block, so that memory is read at an
+// even rate. Where V::kPanelStrips is 2, each activation that is loaded serves both strips.
 constexpr int kSweepColumns = 72;  // 3 tiles: their activations of a group take 46 KB of L2
 constexpr int kCacheLine = 64;
+
+// A group of blocks of one strip or two.
+struct Group {
+  const std::byte* codes;  // of the first strip
+  size_t strip_bytes;      // from one strip to the next
+  int n_blocks;
+  const GroupScales *d, *m;  // of each strip, where they are expanded
+  const std::byte* halves;   // of the first strip, where they are not: d f16[n_blocks][16]; m
+  size_t m_offset;           // in bytes from d
+
+  // Of a part of a block.
+  template <class V, WeightKind kKind>
+  typename V::F scale(int strip, int part, int row) const {
+    if constexpr (has_expanded_scales(kKind)) return V::load(d[strip][part] + row);
+    return V::load_half(half(strip, part, row));
+  }
+  template <class V, WeightKind kKind>
+  typename V::F minimum(int strip, int part, int row) const {
+    if constexpr (has_expanded_scales(kKind)) return V::load(m[strip][part] + row);
+    return V::load_half(half(strip, part, row) + m_offset / 2);
+  }
+  const uint16_t* half(int strip, int part, int row) const {
+    return reinterpret_cast<const uint16_t*>(halves + strip * strip_bytes) + part * kLanes + row;
+  }
+};
 
 // What to prefetch: n_lines cache lines of each strip for every block.
 struct Prefetch {
@@ -168,68 +152,91 @@ struct Prefetch {
   int n_lines;
 };
 
-// sums (kColumns, kStrips, 16) += product of one group of blocks with kColumns columns, in the same
-// order as quantized_columns; "=" instead of "+=" for the first group.
-template <class V, WeightKind kKind, int kStrips, int kColumns>
-void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const ActivationBlock* x,
-               const float* x_scales, int tile_width, bool is_first, float* sums,
-               Prefetch prefetch) {
+// sums (kColumns, V::kPanelStrips, 16) += product of a group with kColumns columns, for V::kLanes
+// rows from `row` on; "=" instead of "+=" for the first group.
+template <class V, WeightKind kKind, int kColumns>
+[[gnu::noinline]] void add_group(const Group& group, int row,
+                                 const ActivationBlock<kKind.n_parts()>* x, const float* x_scales,
+                                 int tile_width, bool is_first, float* sums, Prefetch prefetch) {
   using F = typename V::F;
   constexpr StripLayout layout{kKind};
+  constexpr int kParts = kKind.n_parts(), kStrips = V::kPanelStrips;
   F sum[kColumns][kStrips];
 #pragma GCC unroll 8
   for (int c = 0; c < kColumns; ++c) {
     for (int s = 0; s < kStrips; ++s) sum[c][s] = V::set1(0.0f);
   }
-  for (int b = 0; b < n_blocks; ++b, x += tile_width) {
+  const std::byte* codes = group.codes + 4 * row;
+  for (int b = 0; b < group.n_blocks; ++b, x += tile_width, codes += layout.codes_bytes()) {
     if (b == kGroupBlocks / 2) prefetch.lines = prefetch.from_middle;
     for (int i = 0; i < prefetch.n_lines; ++i, prefetch.lines += kCacheLine) {
-      for (int s = 0; s < kStrips; ++s) __builtin_prefetch(prefetch.lines + s * strip_bytes, 0, 3);
+      for (int s = 0; s < kStrips; ++s) {
+        __builtin_prefetch(prefetch.lines + s * group.strip_bytes, 0, 3);
+      }
     }
-    const size_t half = b % 2;
-    const std::byte* record = strips + static_cast<size_t>(b / 2) * layout.record_bytes();
-    typename V::I dot[kColumns][kStrips];
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
+      constexpr int kPairs = 4 / kParts;
+      typename V::I dot[kColumns][kStrips];
+      typename V::Products products[kColumns][kStrips];
 #pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) {
-      const auto start = V::set1_int(weight_offset<V>(kKind) != 0 ? x[c].start : 0);
-      for (int s = 0; s < kStrips; ++s) dot[c][s] = start;
-    }
+      for (int c = 0; c < kColumns; ++c) {
+        const auto start = V::set1_int(weight_offset<V>(kKind) != 0 ? x[c].start[part] : 0);
+        for (int s = 0; s < kStrips; ++s) dot[c][s] = start;
+      }
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      typename V::Quad quad[kStrips][2];
+      for (int i = 0; i < kPairs; ++i) {
+        const int pair = part * kPairs + i;
+        typename V::Quad quad[kStrips][2];
+#pragma GCC unroll 2
+        for (int s = 0; s < kStrips; ++s) {
+          unpack_pair<V, kKind.bits>(codes + s * group.strip_bytes, pair, quad[s]);
+          for (auto& q : quad[s]) {
+            if constexpr (kKind.codes == Codes::Table) q = V::look_up(q);
+            if constexpr (kKind.codes == Codes::Signed) q = V::signed_bytes(q);
+          }
+        }
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+#pragma GCC unroll 8
+          for (int c = 0; c < kColumns; ++c) {
+            const auto four = V::four_bytes(x[c].q + 4 * quad_of_pair(kKind.bits, pair, h));
+#pragma GCC unroll 2
+            for (int s = 0; s < kStrips; ++s) {
+              V::template add_dot<kKind.codes == Codes::Table ? 8 : kKind.bits>(
+                  dot[c][s], products[c][s], quad[s][h], four, 2 * i + h, 2 * kPairs);
+            }
+          }
+        }
+      }
+      F d[kStrips];
 #pragma GCC unroll 2
       for (int s = 0; s < kStrips; ++s) {
-        const std::byte* at = record + s * strip_bytes;
-        V::template unpack<layout.bits>(at + layout.qs_offset() + half * layout.qs_bytes(),
-                                        at + layout.qh_offset() + half * 64, j, quad[s]);
+        d[s] = group.template scale<V, kKind>(s, b * kParts + part, row);
       }
-#pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) {
 #pragma GCC unroll 8
-        for (int c = 0; c < kColumns; ++c) {
-          const auto four = V::four_bytes(x[c].q + 4 * j + 16 * h);
+      for (int c = 0; c < kColumns; ++c) {
+        const auto power = V::set1_int(x[c].power);
 #pragma GCC unroll 2
-          for (int s = 0; s < kStrips; ++s) dot[c][s] = V::add_dot(dot[c][s], quad[s][h], four);
+        for (int s = 0; s < kStrips; ++s) {
+          sum[c][s] = V::fma(V::to_float(dot[c][s]), times_power_of_two<V>(d[s], power), sum[c][s]);
         }
       }
     }
-    F d[kStrips], m[kStrips]{};
+    if constexpr (kKind.has_min()) {
 #pragma GCC unroll 2
-    for (int s = 0; s < kStrips; ++s) {
-      const auto* scales = reinterpret_cast<const uint16_t*>(record + s * strip_bytes + half * 32);
-      d[s] = V::load_half(scales);
-      if constexpr (layout.has_min()) m[s] = V::load_half(scales + layout.m_offset() / 2);
-    }
+      for (int part = 0; part < kParts; ++part) {
+        F m[kStrips];
+#pragma GCC unroll 2
+        for (int s = 0; s < kStrips; ++s) {
+          m[s] = group.template minimum<V, kKind>(s, b * kParts + part, row);
+        }
 #pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) {
-      const auto power = V::set1_int(x[c].power);
-      F scaled_sum{};
-      if constexpr (layout.has_min()) scaled_sum = V::set1(x[c].scaled_sum);
+        for (int c = 0; c < kColumns; ++c) {
+          const F scaled_sum = V::set1(x[c].scaled_sum[part]);
 #pragma GCC unroll 2
-      for (int s = 0; s < kStrips; ++s) {
-        F& total = sum[c][s];
-        total = V::fma(V::to_float(dot[c][s]), times_power_of_two<V>(d[s], power), total);
-        if constexpr (layout.has_min()) total = V::fma(m[s], scaled_sum, total);
+          for (int s = 0; s < kStrips; ++s) sum[c][s] = V::fma(m[s], scaled_sum, sum[c][s]);
+        }
       }
     }
   }
@@ -237,45 +244,74 @@ void add_group(const std::byte* strips, size_t strip_bytes, int n_blocks, const 
   for (int c = 0; c < kColumns; ++c) {
     const F scale = V::set1(x_scales[c]);
     for (int s = 0; s < kStrips; ++s, sums += kLanes) {
-      V::store(sums, V::fma(sum[c][s], scale, is_first ? V::set1(0.0f) : V::load(sums)));
+      float* out = sums + row;
+      V::store(out, V::fma(sum[c][s], scale, is_first ? V::set1(0.0f) : V::load(out)));
     }
   }
 }
 
-// add_group for a number of columns that is known at run time.
-template <class V, WeightKind kKind, int kStrips, int kColumns = V::kPanelColumns, class... Rest>
-void add_some_columns(int n_columns, Rest... rest) {
-  if (n_columns == kColumns) return add_group<V, kKind, kStrips, kColumns>(rest...);
-  if constexpr (kColumns > 1) {
-    add_some_columns<V, kKind, kStrips, kColumns - 1>(n_columns, rest...);
+// add_group for all rows and for a number of columns that is known at run time.
+template <class V, WeightKind kKind, int kColumns = V::kPanelColumns>
+void add_some_columns(int n_columns, const Group& group, const ActivationBlock<kKind.n_parts()>* x,
+                      const float* x_scales, int tile_width, bool is_first, float* sums,
+                      Prefetch prefetch) {
+  if (n_columns == kColumns) {
+    add_group<V, kKind, kColumns>(group, 0, x, x_scales, tile_width, is_first, sums, prefetch);
+    for (int row = V::kLanes; row < kLanes; row += V::kLanes) {
+      add_group<V, kKind, kColumns>(group, row, x, x_scales, tile_width, is_first, sums, {});
+    }
+  } else if constexpr (kColumns > 1) {
+    add_some_columns<V, kKind, kColumns - 1>(n_columns, group, x, x_scales, tile_width, is_first,
+                                             sums, prefetch);
   }
 }
 
-template <class V, WeightKind kKind, int kStrips>
-void group_by_group(const PanelProduct& p) {
+// strips: V::kPanelStrips of them, or one that is multiplied in the place of both.
+template <class V, WeightKind kKind>
+void group_by_group(const PanelProduct& p, int first_strip) {
   constexpr auto passes = [](int width) {
     return (width + V::kPanelColumns - 1) / V::kPanelColumns;
   };
-  constexpr int kGroupBytes =
-      kGroupBlocks / 2 * static_cast<int>(StripLayout{kKind}.record_bytes());
+  constexpr StripLayout layout{kKind};
+  constexpr WeightKind kernel = kernel_kind(kKind);
+  constexpr ActivationFormat format = activation_format(kKind);
+  constexpr int kStrips = V::kPanelStrips;
+  constexpr int kGroupBytes = static_cast<int>(layout.group_bytes(kGroupBlocks));
+  const std::byte* const first_group = p.strips + first_strip * p.strip_bytes;
+  const int n_strips = smaller(kStrips, p.n_strips - first_strip);
+  const size_t strip_bytes = n_strips == kStrips ? p.strip_bytes : 0;
+  float* const first_out = p.out + first_strip * kLanes;
   alignas(64) float sums[kSweepColumns * kStrips * kLanes];
+  alignas(64) GroupScales d[kStrips], m[kStrips];
   for (int begin = 0; begin < p.n_columns; begin += kSweepColumns) {  // a sweep
     const int end = smaller(begin + kSweepColumns, p.n_columns), n_sweep = end - begin;
     const int n_passes =
         n_sweep / kTileColumns * passes(kTileColumns) + passes(n_sweep % kTileColumns);
-    const std::byte* strips = p.strips;
+    const std::byte* strips = first_group;
     for (int block = 0; block < p.n_blocks; block += kGroupBlocks, strips += kGroupBytes) {
       const int n = smaller(kGroupBlocks, p.n_blocks - block);
       const std::byte* next = block + n < p.n_blocks ? strips + kGroupBytes
-                              : end < p.n_columns    ? p.strips
-                                                     : p.strips + kStrips * p.strip_bytes;
+                              : end < p.n_columns    ? first_group
+                                                     : first_group + kStrips * p.strip_bytes;
       const std::byte* end_of_next = next + kGroupBytes;
       const int n_fetches = n_passes * n;
       const int n_lines = (kGroupBytes / kCacheLine + n_fetches - 1) / n_fetches;
+      if constexpr (has_expanded_scales(kKind)) {
+        for (int s = 0; s < kStrips; ++s) {
+          for (int row = 0; row < kLanes; row += V::kLanes) {
+            expand_scales<V, kKind>(strips + s * strip_bytes, n, row, d[s], m[s]);
+          }
+        }
+      }
+      const Group group{strips + layout.codes_offset(n), strip_bytes, n, d, m, strips,
+                        layout.halves_offset(n, 1)};
       for (int first = begin; first < end; first += kTileColumns) {
         const Tile tile = tile_at<kKind>(p, first);
-        const ActivationBlock* x = tile.blocks() + block * tile.width;
-        const float* x_scales = tile.scales(p.n_blocks) + block / kGroupBlocks * tile.width;
+        const auto* x = reinterpret_cast<const ActivationBlock<kKind.n_parts()>*>(tile.columns) +
+                        static_cast<size_t>(block) * tile.width;
+        const float* x_scales = reinterpret_cast<const float*>(
+                                    tile.columns + format.scales_offset(p.n_blocks, tile.width)) +
+                                block / kGroupBlocks * tile.width;
         for (int c = 0; c < tile.width;) {
           const int left = tile.width - c, n_left = passes(left);
           const int n_columns = (left + n_left - 1) / n_left;  // passes of nearly equal width
@@ -284,18 +320,18 @@ void group_by_group(const PanelProduct& p) {
           const Prefetch prefetch = n_passes == 1
                                         ? Prefetch{strips + kGroupBytes / 2, next, n_lines}
                                         : Prefetch{next, middle, next < end_of_next ? n_lines : 0};
-          add_some_columns<V, kKind, kStrips>(
-              n_columns, strips, p.strip_bytes, n, x + c, x_scales + c, tile.width, block == 0,
-              sums + (first - begin + c) * kStrips * kLanes, prefetch);
+          add_some_columns<V, kernel>(n_columns, group, x + c, x_scales + c, tile.width, block == 0,
+                                      sums + (first - begin + c) * kStrips * kLanes, prefetch);
           next += n_lines * n * kCacheLine;
           c += n_columns;
         }
       }
     }
     for (int c = begin; c < end; ++c) {
-      for (int row = 0; row < kStrips * kLanes; row += kLanes) {
-        store_sum<V>(p, V::load(sums + (c - begin) * kStrips * kLanes + row), row,
-                     p.out + static_cast<size_t>(c) * p.out_stride + row);
+      for (int at = 0; at < n_strips * kLanes; at += V::kLanes) {
+        store_sum<V>(p, V::load(sums + (c - begin) * kStrips * kLanes + at),
+                     first_strip * kLanes + at,
+                     first_out + static_cast<size_t>(c) * p.out_stride + at);
       }
     }
   }
@@ -303,12 +339,13 @@ void group_by_group(const PanelProduct& p) {
 
 template <class V, WeightKind kKind>
 void panel_product(const PanelProduct& p) {
-  if constexpr (kKind.is_float() || V::kPanelColumns == 0) {
+  if constexpr (kKind.is_float()) {
     strip_by_strip<V, kKind>(p);
-  } else if (p.n_strips == kPanelStrips) {
-    group_by_group<V, kKind, kPanelStrips>(p);
   } else {
-    group_by_group<V, kKind, 1>(p);
+    using Rows = typename V::Rows;
+    for (int strip = 0; strip < p.n_strips; strip += Rows::kPanelStrips) {
+      group_by_group<Rows, kKind>(p, strip);
+    }
   }
 }
 

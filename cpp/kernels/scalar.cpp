@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "kernels/kernels_impl.hpp"
@@ -16,14 +17,16 @@ struct Scalar {
   struct I {
     int32_t lane[kLanes];
   };
-  struct Quads {
-    int8_t q[8][kLanes][4];  // quad, row, k
+  struct Quad {
+    uint8_t byte[4 * kLanes];  // (row, k)
   };
+  struct Products {};  // sums of 16 bits, which only AVX2 needs
   static constexpr int kLanes = 16;
   using Rows = Scalar;  // for several columns: all 16 rows of a strip
   static constexpr int kMaxColumns = 4;
-  static constexpr int kPanelColumns = 0;  // products go strip by strip
-  static constexpr int kVectors = 1;       // of keys or values in one pass of attention
+  static constexpr int kPanelStrips = 1;
+  static constexpr int kPanelColumns = 2;
+  static constexpr int kVectors = 1;  // of keys or values in one pass of attention
   static constexpr bool kUnsignedBytes = false;
 
   template <class Operation>
@@ -109,34 +112,62 @@ struct Scalar {
     return each([&](int i) { return static_cast<float>(x.lane[i]); });
   }
 
-  template <int kBits>
-  static Quads unpack(const std::byte* qs, const std::byte* qh) {
-    Quads quads;
-    for (int j = 0; j < 8; ++j) {
-      for (int row = 0; row < kLanes; ++row) {
-        for (int t = 0; t < 4; ++t) {
-          const int at = 4 * row + t;
-          if constexpr (kBits == 8) {
-            quads.q[j][row][t] = static_cast<int8_t>(qs[64 * j + at]);
-          } else {
-            const int packed = static_cast<int>(qs[64 * (j % 4) + at]);
-            int value = j < 4 ? packed & ((1 << kBits) - 1) : packed >> kBits;
-            if (kBits == 5 && j >= 4) value |= (static_cast<int>(qh[at]) >> 2 * (j - 4) & 3) << 3;
-            quads.q[j][row][t] = static_cast<int8_t>(value);
-          }
-        }
-      }
+  static I load_int(const std::byte* p) {
+    I out;
+    std::memcpy(out.lane, p, sizeof out.lane);
+    return out;
+  }
+  static I load_words(const uint16_t* p) {
+    I out;
+    std::copy_n(p, kLanes, out.lane);
+    return out;
+  }
+  static I and_int(I a, const I& b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] &= b.lane[i];
+    return a;
+  }
+  static I or_int(I a, const I& b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] |= b.lane[i];
+    return a;
+  }
+  static I shift_int(I x, int n) {  // to the right; to the left if n < 0
+    for (int32_t& lane : x.lane) {
+      const auto bits = static_cast<uint32_t>(lane);
+      lane = static_cast<int32_t>(n < 0 ? bits << -n : bits >> n);
     }
-    return quads;
+    return x;
   }
 
-  template <int kBits, int kColumns>
-  static void add_dots(I (&sum)[kColumns], const Quads& quads, const ActivationBlock* x) {
-    for (int c = 0; c < kColumns; ++c) {
-      for (int j = 0; j < 8; ++j) {
-        for (int row = 0; row < kLanes; ++row) {
-          for (int t = 0; t < 4; ++t) sum[c].lane[row] += quads.q[j][row][t] * x[c].q[4 * j + t];
-        }
+  // Not inlined: the loops of a product are unrolled, which is of no use here but in size.
+  template <class Operation>
+  static Quad each_byte(Operation operation) {
+    Quad out;
+    for (int i = 0; i < 4 * kLanes; ++i) out.byte[i] = static_cast<uint8_t>(operation(i));
+    return out;
+  }
+  [[gnu::noinline]] static Quad load_bytes(const std::byte* p) {
+    return each_byte([=](int i) { return p[i]; });
+  }
+  [[gnu::noinline]] static Quad and_bytes(const Quad& x, int mask) {
+    return each_byte([&](int i) { return x.byte[i] & mask; });
+  }
+  [[gnu::noinline]] static Quad shift_bytes(const Quad& x, int n) {  // as shift_int
+    return each_byte([&](int i) { return n < 0 ? x.byte[i] << -n : x.byte[i] >> n; });
+  }
+  [[gnu::noinline]] static Quad select_bytes(int mask, const Quad& ones, const Quad& zeros) {
+    return each_byte([&](int i) { return (ones.byte[i] & mask) | (zeros.byte[i] & ~mask); });
+  }
+  static Quad signed_bytes(const Quad& x) { return x; }
+  [[gnu::noinline]] static Quad look_up(const Quad& codes) {
+    return each_byte([&](int i) { return kCodeValues[codes.byte[i]]; });
+  }
+  static const int8_t* four_bytes(const int8_t* q) { return q; }
+  template <int kBits>
+  [[gnu::noinline]] static void add_dot(I& sum, Products&, const Quad& quad, const int8_t* four,
+                                        int, int) {
+    for (int row = 0; row < kLanes; ++row) {
+      for (int t = 0; t < 4; ++t) {
+        sum.lane[row] += static_cast<int8_t>(quad.byte[4 * row + t]) * four[t];
       }
     }
   }

@@ -58,11 +58,6 @@ class Packer {
 
   // First every matrix is planned, then the memory is made, then every matrix is packed.
   void plan(PackedMatrix& matrix, const Tensor& tensor) {
-    if (!traits(tensor.type).kind.has_kernel()) {
-      throw UnsupportedFormatError(file_.files[tensor.sources.front().file].path() + ": " +
-                                   tensor.name + ": no product with weights of type " +
-                                   traits(tensor.type).name + " yet");
-    }
     matrix = {.type = tensor.type,
               .n_rows = static_cast<int>(tensor.n_rows()),
               .n_cols = static_cast<int>(tensor.n_cols)};

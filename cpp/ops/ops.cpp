@@ -18,13 +18,13 @@ int64_t grain_for(int64_t n_items, int64_t total, int64_t small, int n_threads) 
 }  // namespace
 
 ActivationTiles::ActivationTiles(int max_columns, int max_cols)
-    : storage_(max_columns * activation_bytes(false, max_cols / kBlock)) {}
+    : storage_(max_columns * ActivationFormat{}.column_bytes(max_cols / kBlock)) {}
 
 void ActivationTiles::prepare_for(const PackedMatrix& weights, int n_columns) {
   weights_ = weights.kind();
   n_columns_ = n_columns;
   n_blocks_ = weights.n_blocks();
-  column_bytes_ = activation_bytes(!weights_.is_float(), n_blocks_);
+  column_bytes_ = activation_format(weights_).column_bytes(n_blocks_);
 }
 
 int ActivationTiles::tile_width(int tile) const {

@@ -1,30 +1,12 @@
 #include "ops/packed_matrix.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace starchat {
 
 namespace {
-
-// Moves bit t of 4 bits to byte t of a word, and back.
-uint32_t to_bytes(uint32_t bits) { return (bits & 15) * 0x00204081u & 0x01010101u; }
-uint32_t from_bytes(uint32_t word) { return (word & 0x01010101u) * 0x01020408u >> 24 & 15; }
-
-// Addresses of one block of one row in its strip.
-struct BlockPlace {
-  StripLayout layout;
-  std::byte *d, *m, *qh, *qs;  // this row's; quads of qs are 64 bytes apart
-
-  BlockPlace(WeightKind kind, std::byte* strip, int block, int row) : layout{kind} {
-    std::byte* record = strip + static_cast<size_t>(block / 2) * layout.record_bytes();
-    const size_t half = block % 2;
-    d = record + half * 32 + row * 2;
-    m = d + layout.m_offset();
-    qh = record + layout.qh_offset() + half * 64 + row * 4;
-    qs = record + layout.qs_offset() + half * layout.qs_bytes() + row * 4;
-  }
-  int n_quads() const { return layout.bits == 8 ? 8 : 4; }
-};
 
 bool is_finite_half(const std::byte* p) {
   uint16_t half;
@@ -32,109 +14,230 @@ bool is_finite_half(const std::byte* p) {
   return (half & 0x7c00) != 0x7c00;
 }
 
-bool pack_block(const std::byte* block, const BlockPlace& place) {
-  const bool finite =
-      is_finite_half(block) && (!place.layout.has_min() || is_finite_half(block + 2));
-  std::memcpy(place.d, block, 2);
-  block += 2;
-  if (place.layout.has_min()) {
-    std::memcpy(place.m, block, 2);
-    block += 2;
+// The codes of one row of a block in its strip, from the eight quads and back. at: the row's bytes
+// of the first vector; StripLayout has the bits.
+struct CodesPlace {
+  std::byte* at;
+
+  uint32_t get(int vector) const {
+    uint32_t word;
+    std::memcpy(&word, at + 64 * vector, 4);
+    return word;
   }
-  if (place.layout.bits == 5) {
-    uint32_t fifth, high = 0;
-    std::memcpy(&fifth, block, 4);
-    block += 4;
+  void put(int vector, uint32_t word) const { std::memcpy(at + 64 * vector, &word, 4); }
+};
+
+// Bits first to first + n - 1 of each byte.
+template <int n>
+uint32_t bits_at(uint32_t word, int first) {
+  return word >> first & 0x01010101u * ((1 << n) - 1);
+}
+
+template <int kBits>
+void put_codes(const CodesPlace& place, const uint32_t (&q)[8]) {
+  if constexpr (kBits == 8) {
+    for (int j = 0; j < 8; ++j) place.put(j, q[j]);
+  } else if constexpr (kBits == 4) {
+    for (int j = 0; j < 4; ++j) place.put(j, q[j] | q[j + 4] << 4);
+  } else if constexpr (kBits == 5) {
+    uint32_t high = 0;
     for (int j = 0; j < 4; ++j) {
-      uint32_t q;
-      std::memcpy(&q, block + 4 * j, 4);
-      const uint32_t upper = (q >> 4 & 0x0f0f0f0fu) | to_bytes(fifth >> (16 + 4 * j)) << 4;
-      q = (q & 0x0f0f0f0fu) | to_bytes(fifth >> 4 * j) << 4 | (upper & 0x07070707u) << 5;
-      high |= (upper >> 3 & 0x03030303u) << 2 * j;
-      std::memcpy(place.qs + 64 * j, &q, 4);
+      place.put(1 + j, q[j] | bits_at<3>(q[j + 4], 0) << 5);
+      high |= bits_at<2>(q[j + 4], 3) << 2 * j;
     }
-    std::memcpy(place.qh, &high, 4);
+    place.put(0, high);
+  } else if constexpr (kBits == 6) {
+    for (int j = 0; j < 4; ++j) place.put(j, q[2 * j] | bits_at<2>(q[2 * j + 1], 0) << 6);
+    for (int part = 0; part < 2; ++part) {
+      place.put(4 + part, bits_at<4>(q[4 * part + 1], 2) | bits_at<4>(q[4 * part + 3], 2) << 4);
+    }
+  } else if constexpr (kBits == 3) {
+    for (int part = 0; part < 2; ++part) {
+      const uint32_t* of = q + 4 * part;
+      place.put(part, of[0] | of[1] << 3 | bits_at<2>(of[3], 0) << 6);
+    }
+    place.put(2, q[2] | q[6] << 3 | bits_at<1>(q[3], 2) << 6 | bits_at<1>(q[7], 2) << 7);
   } else {
-    for (int j = 0; j < place.n_quads(); ++j) std::memcpy(place.qs + 64 * j, block + 4 * j, 4);
+    static_assert(kBits == 2);
+    for (int part = 0; part < 2; ++part) {
+      const uint32_t* of = q + 4 * part;
+      place.put(part, of[0] | of[1] << 2 | of[2] << 4 | of[3] << 6);
+    }
+  }
+}
+
+template <int kBits>
+void get_codes(const CodesPlace& place, uint32_t (&q)[8]) {
+  if constexpr (kBits == 8) {
+    for (int j = 0; j < 8; ++j) q[j] = place.get(j);
+  } else if constexpr (kBits == 4) {
+    for (int j = 0; j < 8; ++j) q[j] = bits_at<4>(place.get(j % 4), j / 4 * 4);
+  } else if constexpr (kBits == 5) {
+    for (int j = 0; j < 4; ++j) {
+      q[j] = bits_at<5>(place.get(1 + j), 0);
+      q[j + 4] = bits_at<3>(place.get(1 + j), 5) | bits_at<2>(place.get(0), 2 * j) << 3;
+    }
+  } else if constexpr (kBits == 6) {
+    for (int j = 0; j < 4; ++j) {
+      q[2 * j] = bits_at<6>(place.get(j), 0);
+      q[2 * j + 1] = bits_at<2>(place.get(j), 6) | bits_at<4>(place.get(4 + j / 2), j % 2 * 4) << 2;
+    }
+  } else if constexpr (kBits == 3) {
+    for (int part = 0; part < 2; ++part) {
+      uint32_t* of = q + 4 * part;
+      of[0] = bits_at<3>(place.get(part), 0);
+      of[1] = bits_at<3>(place.get(part), 3);
+      of[2] = bits_at<3>(place.get(2), 3 * part);
+      of[3] = bits_at<2>(place.get(part), 6) | bits_at<1>(place.get(2), 6 + part) << 2;
+    }
+  } else {
+    for (int j = 0; j < 8; ++j) q[j] = bits_at<2>(place.get(j / 4), j % 4 * 2);
+  }
+}
+
+// One row of one group in its strip.
+template <class Block, WeightKind kKind>
+struct RowOfGroup {
+  static constexpr StripLayout kLayout{kKind};
+  static constexpr int kBlocks = Block::kWeights / kBlock;  // of 32 weights in one of the file
+
+  std::byte* group;
+  int n_blocks, row;
+
+  std::byte* word(int block, int i) const {
+    return group + static_cast<size_t>(block * kLayout.n_words() + i) * 64 + row * 4;
+  }
+  std::byte* half(int block, int i) const {
+    return group + kLayout.halves_offset(n_blocks, i) + block * 32 + row * 2;
+  }
+  CodesPlace codes(int block) const {
+    return {group + kLayout.codes_offset(n_blocks) + block * kLayout.codes_bytes() + row * 4};
+  }
+
+  // Returns whether its weights are finite.
+  bool pack(int i, const std::byte* source) const {
+    for (int k = 0; k < kLayout.n_words(); ++k) {
+      std::memcpy(word(i, k), source + Block::kWordsAt + 4 * k, 4);
+    }
+    bool finite = true;
+    for (int k = 0; k < kLayout.n_halves(); ++k) {
+      const std::byte* from = source + Block::kHalvesAt + 2 * k;
+      std::memcpy(half(i, k), from, 2);
+      if (k == 0 || kKind.has_min()) finite &= is_finite_half(from);
+    }
+    Block block;
+    std::memcpy(&block, source, sizeof block);
+    for (int b = 0; b < kBlocks; ++b) {
+      uint32_t quads[8];
+      for (int j = 0; j < 8; ++j) quads[j] = block.quad(8 * b + j);
+      put_codes<kKind.bits>(codes(i * kBlocks + b), quads);
+    }
+    return finite;
+  }
+
+  void unpack(int i, float* out) const {
+    std::byte bytes[sizeof(Block)]{};
+    for (int k = 0; k < kLayout.n_words(); ++k) {
+      std::memcpy(bytes + Block::kWordsAt + 4 * k, word(i, k), 4);
+    }
+    for (int k = 0; k < kLayout.n_halves(); ++k) {
+      std::memcpy(bytes + Block::kHalvesAt + 2 * k, half(i, k), 2);
+    }
+    Block scales;
+    std::memcpy(&scales, bytes, sizeof scales);
+    for (int b = 0; b < kBlocks; ++b) {
+      uint32_t quads[8];
+      get_codes<kKind.bits>(codes(i * kBlocks + b), quads);
+      for (int k = 0; k < kBlock; ++k) {
+        const int part = (b * kBlock + k) / Block::kPartWeights;
+        float minimum = 0.0f;
+        if constexpr (kKind.has_min()) minimum = scales.minimum(part);
+        *out++ = kKind.weight(quads[k / 4] >> k % 4 * 8 & 255, scales.scale(part), minimum);
+      }
+    }
+  }
+};
+
+// Calls visit(row of the group, index of a block of the file in it, its index in the row).
+template <class Block, WeightKind kKind, class Visit>
+void for_each_block(std::byte* strip, int n_cols, int row, const Visit& visit) {
+  using Row = RowOfGroup<Block, kKind>;
+  const int n_blocks = n_cols / kBlock;
+  for (int first = 0; first < n_blocks; first += kGroupBlocks) {
+    const Row group{strip, std::min(kGroupBlocks, n_blocks - first), row};
+    for (int i = 0; i < group.n_blocks / Row::kBlocks; ++i) {
+      visit(group, i, first / Row::kBlocks + i);
+    }
+    strip += Row::kLayout.group_bytes(group.n_blocks);
+  }
+}
+
+template <class Block, WeightKind kKind>
+bool pack_row(const std::byte* source, int n_cols, std::byte* strip, int row) {
+  bool finite = true;
+  if constexpr (!kKind.is_float()) {
+    for_each_block<Block, kKind>(strip, n_cols, row, [&](const auto& group, int i, int at) {
+      finite &= group.pack(i, source + at * sizeof(Block));
+    });
+  } else {
+    for (int k = 0; k < n_cols; ++k, source += sizeof(Block)) {
+      std::memcpy(strip + (static_cast<size_t>(k) * kLanes + row) * sizeof(Block), source,
+                  sizeof(Block));
+      Block block;
+      std::memcpy(&block, source, sizeof block);
+      finite &= std::isfinite(block.to_float());
+    }
   }
   return finite;
 }
 
-void unpack_block(const BlockPlace& place, std::byte* block) {
-  std::memcpy(block, place.d, 2);
-  block += 2;
-  if (place.layout.has_min()) {
-    std::memcpy(block, place.m, 2);
-    block += 2;
-  }
-  if (place.layout.bits == 5) {
-    uint32_t high, fifth = 0;
-    std::memcpy(&high, place.qh, 4);
-    for (int j = 0; j < 4; ++j) {
-      uint32_t q;
-      std::memcpy(&q, place.qs + 64 * j, 4);
-      const uint32_t upper = (q >> 5 & 0x07070707u) | (high >> 2 * j & 0x03030303u) << 3;
-      fifth |= from_bytes(q >> 4) << 4 * j | from_bytes(upper >> 4) << (16 + 4 * j);
-      q = (q & 0x0f0f0f0fu) | (upper & 0x0f0f0f0fu) << 4;
-      std::memcpy(block + 4 + 4 * j, &q, 4);
-    }
-    std::memcpy(block, &fifth, 4);
+template <class Block, WeightKind kKind>
+void unpack_row(std::byte* strip, int n_cols, int row, float* out) {
+  if constexpr (!kKind.is_float()) {
+    for_each_block<Block, kKind>(strip, n_cols, row, [&](const auto& group, int i, int at) {
+      group.unpack(i, out + at * Block::kWeights);
+    });
   } else {
-    for (int j = 0; j < place.n_quads(); ++j) std::memcpy(block + 4 * j, place.qs + 64 * j, 4);
+    for (int k = 0; k < n_cols; ++k) {
+      Block block;
+      std::memcpy(&block, strip + (static_cast<size_t>(k) * kLanes + row) * sizeof(Block),
+                  sizeof block);
+      out[k] = block.to_float();
+    }
   }
 }
+
+using PackRow = bool (*)(const std::byte* source, int n_cols, std::byte* strip, int row);
+using UnpackRow = void (*)(std::byte* strip, int n_cols, int row, float* out);
+constexpr struct {
+  PackRow pack;
+  UnpackRow unpack;
+} kRows[] = {
+// by TensorType
+#define TENSOR_TYPE(Type, name, id, ftype, Block, ...) \
+  {pack_row<Block, traits(TensorType::Type).kind>,     \
+   unpack_row<Block, traits(TensorType::Type).kind>},
+#include "quant/types.def"
+#undef TENSOR_TYPE
+};
 
 }  // namespace
 
-size_t PackedMatrix::strip_bytes() const {
-  if (is_quantized(type)) {
-    return static_cast<size_t>((n_blocks() + 1) / 2) * StripLayout{kind()}.record_bytes();
-  }
-  return kLanes * size_of_weights(type, n_cols);
-}
+size_t PackedMatrix::strip_bytes() const { return StripLayout{kind()}.strip_bytes(n_blocks()); }
 
 bool pack_strip(TensorType type, int n_cols, std::span<const std::byte> rows, std::byte* strip) {
-  const int n_blocks = n_cols / kBlock;
-  const size_t row_bytes = size_of_weights(type, n_cols), block_bytes = traits(type).block_bytes;
+  const size_t row_bytes = size_of_weights(type, n_cols);
   const int n_rows = static_cast<int>(rows.size() / row_bytes);
   bool finite = true;
   for (int row = 0; row < n_rows; ++row) {
-    const std::byte* source = rows.data() + row * row_bytes;
-    if (is_quantized(type)) {
-      for (int b = 0; b < n_blocks; ++b, source += block_bytes) {
-        finite &= pack_block(source, BlockPlace(traits(type).kind, strip, b, row));
-      }
-    } else {
-      for (int k = 0; k < n_cols; ++k) {
-        const std::byte* weight = source + k * block_bytes;
-        std::memcpy(strip + (static_cast<size_t>(k) * kLanes + row) * block_bytes, weight,
-                    block_bytes);
-        // The upper half of a float has its whole exponent: 8 bits from bit 7 on.
-        finite &= block_bytes == 2 ? is_finite_half(weight)
-                                   : (std::to_integer<int>(weight[3]) & 0x7f) != 0x7f ||
-                                         (std::to_integer<int>(weight[2]) & 0x80) == 0;
-      }
-    }
+    finite &= kRows[static_cast<int>(type)].pack(rows.data() + row * row_bytes, n_cols, strip, row);
   }
   return finite;
 }
 
 void unpack_row(const PackedMatrix& matrix, int row, float* out) {
-  auto* strip = const_cast<std::byte*>(matrix.strip(row / kLanes));
-  const int lane = row % kLanes;
-  for (int b = 0; b < matrix.n_blocks(); ++b, out += kBlock) {
-    std::byte block[size_of_weights(TensorType::F32, kBlock)];
-    if (is_quantized(matrix.type)) {
-      unpack_block(BlockPlace(matrix.kind(), strip, b, lane), block);
-    } else {
-      const size_t size = traits(matrix.type).block_bytes;
-      for (int k = 0; k < kBlock; ++k) {
-        const size_t element = static_cast<size_t>(b * kBlock + k) * kLanes + lane;
-        std::memcpy(block + k * size, strip + element * size, size);
-      }
-    }
-    dequantize_row(matrix.type, block, out, kBlock);
-  }
+  kRows[static_cast<int>(matrix.type)].unpack(const_cast<std::byte*>(matrix.strip(row / kLanes)),
+                                              matrix.n_cols, row % kLanes, out);
 }
 
 }  // namespace starchat

@@ -11,7 +11,7 @@ namespace starchat {
 
 struct PackedMatrix {
   TensorType type{};
-  int n_rows = 0, n_cols = 0;       // n_cols is a multiple of 32
+  int n_rows = 0, n_cols = 0;       // n_cols is a multiple of the type's block_weights and of 32
   const std::byte* data = nullptr;  // (n_strips, strip_bytes), 64-byte aligned
 
   int n_strips() const { return (n_rows + kLanes - 1) / kLanes; }

@@ -1,7 +1,7 @@
 // The blocks of weights as files store them, one struct for each tensor type: kWeights, and for
 // quantized types their parts. quad(j): the codes of weights 4j to 4j + 3, one in each byte.
 // scale(i), minimum(i): of the i-th part, kPartWeights weights; weight = value of code · scale
-// (+ minimum). dequantized(): slow and clear, the kernels are tested against it.
+// (+ minimum). The bytes that say so are whole words from kWordsAt on and halves from kHalvesAt on.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -45,7 +45,7 @@ inline uint32_t to_bytes(uint32_t bits) { return (bits & 15) * 0x00204081u & 0x0
 // Blocks of 32 weights. Byte j of qs holds weight j in its low half and weight j + 16 in its high
 // half; bit i of qh, little-endian, is the fifth bit of weight i.
 struct Block32 {
-  static constexpr int kWeights = 32, kPartWeights = 32;
+  static constexpr int kWeights = 32, kPartWeights = 32, kWordsAt = 2, kHalvesAt = 0;
 };
 
 inline uint32_t low_quad(const uint8_t (&qs)[16], int j) {
@@ -101,7 +101,7 @@ struct Block256 {
 };
 
 struct BlockQ2_K : Block256 {
-  static constexpr int kPartWeights = 16;
+  static constexpr int kPartWeights = 16, kWordsAt = 0, kHalvesAt = 80;
   uint8_t scales[16];  // low half: scale; high half: minimum
   uint8_t qs[64];      // bits 2r and 2r + 1 of 32 bytes: run r of four
   uint16_t d, dmin;
@@ -111,7 +111,7 @@ struct BlockQ2_K : Block256 {
 };
 
 struct BlockQ3_K : Block256 {
-  static constexpr int kPartWeights = 16;
+  static constexpr int kPartWeights = 16, kWordsAt = 96, kHalvesAt = 108;
   uint8_t hmask[32];   // bit r: the third bit of run r
   uint8_t qs[64];      // as in Q2_K: the lower two
   uint8_t scales[12];  // low halves of 8 bytes: 0 to 7, high halves: 8 to 15; then the upper 2 bits
@@ -140,7 +140,7 @@ struct SixBitScales {
 };
 
 struct BlockQ4_K : Block256 {
-  static constexpr int kPartWeights = 32;
+  static constexpr int kPartWeights = 32, kWordsAt = 4, kHalvesAt = 0;
   uint16_t d, dmin;
   SixBitScales scales;
   uint8_t qs[128];  // halves of 32 bytes: two runs
@@ -150,7 +150,7 @@ struct BlockQ4_K : Block256 {
 };
 
 struct BlockQ5_K : Block256 {
-  static constexpr int kPartWeights = 32;
+  static constexpr int kPartWeights = 32, kWordsAt = 4, kHalvesAt = 0;
   uint16_t d, dmin;
   SixBitScales scales;
   uint8_t qh[32];   // bit r: the fifth bit of run r
@@ -164,7 +164,7 @@ struct BlockQ5_K : Block256 {
 };
 
 struct BlockQ6_K : Block256 {
-  static constexpr int kPartWeights = 16;
+  static constexpr int kPartWeights = 16, kWordsAt = 192, kHalvesAt = 208;
   uint8_t ql[128];     // low halves of 64 bytes: runs 0 and 1 of four; high halves: 2 and 3
   uint8_t qh[64];      // bits 2r and 2r + 1 of 32 bytes: the upper two bits of run r of four
   uint8_t scales[16];  // signed
@@ -180,7 +180,7 @@ struct BlockQ6_K : Block256 {
 };
 
 struct BlockIQ4_XS : Block256 {
-  static constexpr int kPartWeights = 32;
+  static constexpr int kPartWeights = 32, kWordsAt = 4, kHalvesAt = 0;
   uint16_t d;
   uint16_t scales_h;    // the upper two bits of each scale
   uint8_t scales_l[4];  // their lower four

@@ -5,19 +5,6 @@
 namespace starchat {
 namespace {
 
-float value_of_code(WeightKind kind, int code) {
-  switch (kind.codes) {
-    case Codes::Centred:
-      return static_cast<float>(code - (1 << (kind.bits - 1)));
-    case Codes::Signed:
-      return static_cast<float>(static_cast<int8_t>(code));
-    case Codes::Table:
-      return static_cast<float>(kCodeValues[code]);
-    default:
-      return static_cast<float>(code);
-  }
-}
-
 template <typename Block, WeightKind kKind>
 void dequantize_block(const Block& block, float* dst) {
   if constexpr (kKind.is_float()) {
@@ -25,8 +12,9 @@ void dequantize_block(const Block& block, float* dst) {
   } else {
     for (int i = 0; i < Block::kWeights; ++i) {
       const int code = block.quad(i / 4) >> i % 4 * 8 & 255, part = i / Block::kPartWeights;
-      dst[i] = value_of_code(kKind, code) * block.scale(part);
-      if constexpr (kKind.has_min()) dst[i] += block.minimum(part);
+      float minimum = 0.0f;
+      if constexpr (kKind.has_min()) minimum = block.minimum(part);
+      dst[i] = kKind.weight(code, block.scale(part), minimum);
     }
   }
 }

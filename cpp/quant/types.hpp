@@ -39,10 +39,24 @@ struct WeightKind {
   Scales scales;
   constexpr bool is_float() const { return scales == Scales::None; }
   constexpr bool has_min() const { return codes == Codes::FromMinimum; }
-  // The kernels multiply weights of this kind.
-  constexpr bool has_kernel() const {
-    return (scales == Scales::None && codes == Codes::Float) ||
-           (scales == Scales::Half && codes != Codes::Table);
+  // Of a block of 32: parts with a scale of their own.
+  constexpr int n_parts() const {
+    return scales == Scales::FourBits || scales == Scales::SixBits16 || scales == Scales::EightBits
+               ? 2
+               : 1;
+  }
+  // The weight that a code stands for.
+  float weight(int code, float scale, float minimum) const {
+    switch (codes) {
+      case Codes::Centred:
+        return static_cast<float>(code - (1 << (bits - 1))) * scale;
+      case Codes::Signed:
+        return static_cast<float>(static_cast<int8_t>(code)) * scale;
+      case Codes::Table:
+        return static_cast<float>(kCodeValues[code]) * scale;
+      default:
+        return static_cast<float>(code) * scale + minimum;
+    }
   }
 };
 

@@ -33,7 +33,7 @@ std::vector<float> product(const Kernels& kernels, TensorType type, size_t strip
                            int n_strips, const std::vector<uint8_t>& strips,
                            const std::vector<float>& x, int n_blocks, int n_columns) {
   const bool quantized = is_quantized(type);
-  const size_t column_bytes = activation_bytes(quantized, n_blocks);
+  const size_t column_bytes = activation_format(traits(type).kind).column_bytes(n_blocks);
   std::vector<std::byte> tiles(n_columns * column_bytes);
   for (int c = 0; quantized && c < n_columns; ++c) {
     const int tile = c / kTileColumns * kTileColumns;
@@ -68,18 +68,17 @@ std::vector<float> activations(size_t n_blocks) {
   return values;
 }
 
-// More blocks than a group has, more columns than a tile; the last block is half a record.
+// More blocks than a group has, more columns than a tile. Random scales and codes under finite
+// halves.
 void compare_products(const Kernels& fast, const Kernels& scalar) {
-  constexpr int kBlocks = 19, kRecords = 10;
   for (const TypeTraits& traits : kTensorTypes) {
     const TensorType type = traits.type;
-    if (!traits.kind.has_kernel()) continue;
     const StripLayout layout{traits.kind};
-    const size_t n = layout.is_float() ? kBlocks * kBlock * kLanes * traits.block_bytes
-                                       : kRecords * layout.record_bytes();
+    const int n_blocks = traits.block_weights == 256 ? 24 : 19;
+    const size_t n = layout.strip_bytes(n_blocks);
     std::vector<uint8_t> strips(kPanelStrips * n + 1024);
     for (auto& byte : strips) byte = static_cast<uint8_t>(random_bits());
-    const auto set_halves = [&](size_t at, size_t count) {  // finite scales
+    const auto set_halves = [&](size_t at, size_t count) {
       for (size_t i = 0; i < count; ++i) {
         const uint16_t half = f32_to_f16(gaussian(1)[0]);
         std::memcpy(strips.data() + at + 2 * i, &half, 2);
@@ -88,18 +87,24 @@ void compare_products(const Kernels& fast, const Kernels& scalar) {
     if (type == TensorType::F32) {
       const auto weights = gaussian(kPanelStrips * n / 4);
       std::memcpy(strips.data(), weights.data(), kPanelStrips * n);
-    } else if (type == TensorType::F16) {
+    } else if (layout.kind.is_float()) {  // as bf16, they are finite too
       set_halves(0, kPanelStrips * n / 2);
     } else {
-      for (int record = 0; record < kPanelStrips * kRecords; ++record) {
-        set_halves(record * layout.record_bytes(), layout.has_min() ? 64 : 32);
+      for (int strip = 0; strip < kPanelStrips; ++strip) {
+        size_t group = strip * n;
+        for (int first = 0; first < n_blocks; first += kGroupBlocks) {
+          const int blocks = std::min(kGroupBlocks, n_blocks - first);
+          const size_t halves = layout.halves_offset(blocks, 0);
+          set_halves(group + halves, (layout.codes_offset(blocks) - halves) / 2);
+          group += layout.group_bytes(blocks);
+        }
       }
     }
     for (const int n_columns : {1, 2, 3, 4, 5, 6, 7, 11, 16, 23, 70}) {
-      const auto x = activations(kBlocks * n_columns);
+      const auto x = activations(n_blocks * n_columns);
       for (const int n_strips : {1, kPanelStrips}) {
-        check("panel_product", product(fast, type, n, n_strips, strips, x, kBlocks, n_columns),
-              product(scalar, type, n, n_strips, strips, x, kBlocks, n_columns));
+        check(traits.name, product(fast, type, n, n_strips, strips, x, n_blocks, n_columns),
+              product(scalar, type, n, n_strips, strips, x, n_blocks, n_columns));
       }
     }
   }

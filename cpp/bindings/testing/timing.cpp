@@ -132,10 +132,10 @@ double attention_seconds(const std::string& isa, int n_heads, int head_dim, int 
 double quantize_seconds(const std::string& isa, int n) {
   const Kernels& kernels = kernels_named(isa);
   const std::vector<float> x = random_floats(n);
-  std::vector<std::byte> out(activation_bytes(true, n / kBlock));
-  return seconds_per_call([&] {
-    kernels.quantize(x.data(), n / kBlock, traits(TensorType::Q4_0).kind, out.data(), 0, 1);
-  });
+  constexpr WeightKind weights = traits(TensorType::Q4_0).kind;
+  std::vector<std::byte> out(activation_format(weights).column_bytes(n / kBlock));
+  return seconds_per_call(
+      [&] { kernels.quantize(x.data(), n / kBlock, weights, out.data(), 0, 1); });
 }
 
 double layer_norm_seconds(const std::string& isa, int n) {
