@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
@@ -56,15 +56,18 @@ def memory_mib() -> tuple[float, float]:
     return (info.used + info.mapped) / 2**20, resident / 2**20
 
 
-def threads() -> dict[str, float]:
-    """Return how long each thread of this process has waited for a processor, in seconds."""
-    waits = {}
-    for task in TASKS.iterdir():
-        try:
-            waits[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
-        except OSError:  # it ended
-            continue
-    return waits
+def threads() -> set[int]:
+    """Return the threads of this process."""
+    return {int(task.name) for task in TASKS.iterdir()}
+
+
+def waits(ids: Iterable[int]) -> dict[int, float]:
+    """Return how long each of some threads has waited for a processor, in seconds."""
+    found = {}
+    for id in ids:
+        with suppress(OSError):  # it ended
+            found[id] = int((TASKS / str(id) / "schedstat").read_text().split()[1]) / 1e9
+    return found
 
 
 def adopt() -> None:
@@ -93,8 +96,11 @@ def children() -> list[int]:
 class Attack:
     """Streams that are timed, attackers, and what they found."""
 
-    def __init__(self, model: StarChat, first_seed: int) -> None:
+    def __init__(self, model: StarChat, engine: set[int], first_seed: int) -> None:
+        """Attack a model whose threads are `engine`."""
         self.model = model
+        self.engine = engine
+        self.history: deque[tuple[float, dict[int, float]]] = deque(maxlen=2000)  # of waits
         self.seeds = count(first_seed)
         self.running: dict[int, float] = {}  # seed: when it began
         self.ends: Counter[str] = Counter()
@@ -108,6 +114,7 @@ class Attack:
         end = time.monotonic() + seconds
         attackers = [threading.Thread(target=self._attack, args=[end]) for _ in range(N_ATTACKERS)]
         self.attacking = True
+        threading.Thread(target=self._watch).start()
         readers = [threading.Thread(target=self._read, args=[i]) for i in range(N_STREAMS)]
         for thread in [*readers, *attackers]:
             thread.start()
@@ -129,29 +136,34 @@ class Attack:
             {"seed": seed, "what": what, "keyword": constraint.keyword, "value": value}
         )
 
+    def _watch(self) -> None:
+        while self.attacking:
+            self.history.append((time.monotonic(), waits(self.engine)))
+            time.sleep(0.01)
+
     def _read(self, i: int) -> None:
         for n in count():
             stream = self.model.stream_chat(QUESTION, ignore_eos=True, seed=10_000 * n + i)
-            last, waits = time.monotonic(), threads()
+            last = time.monotonic()
             for chunk in stream:
                 self.n_tokens += len(chunk.token_ids)
                 now = time.monotonic()
                 self.longest_gap_s = max(self.longest_gap_s, now - last)
                 if now - last > LONGEST_GAP_S / 2:
-                    self._gap(now - last, waits)
-                if now - last > LONGEST_GAP_S / 10 or not n % 50:
-                    waits = threads()
+                    self._gap(last, now)
                 last = time.monotonic()
                 if not self.attacking:
                     stream.close()
                     return
 
-    def _gap(self, seconds: float, before: dict[str, float]) -> None:
-        """Note a gap, and how long some thread of this process waited for a processor in it."""
-        waited = max(wait - before.get(id, 0) for id, wait in threads().items())
+    def _gap(self, begin: float, end: float) -> None:
+        """Note a gap, and how long a thread of the engine waited for a processor in it."""
+        before = [waited for when, waited in [*self.history] if when <= begin] or [{}]
+        after = waits(self.engine)
+        waited = max([after[id] - before[-1].get(id, 0) for id in after], default=0.0)
         self.gaps.append(
             {
-                "seconds": round(seconds, 3),
+                "seconds": round(end - begin, 3),
                 "waited": round(waited, 3),
                 "load": os.getloadavg()[0],
                 "seeds": [*self.running],
@@ -202,8 +214,9 @@ def main(seconds: float, first_seed: int) -> None:
     with StarChat.load(limits=LIMITS) as model, suppress(ConstraintError):  # the process's threads
         model.complete("a", grammar="start: e\ne: e e | /[a-z]/", max_tokens=300, ignore_eos=True)
     before = len(threads())
+    outside = threads()
     model = StarChat.load(limits=LIMITS)
-    attack = Attack(model, first_seed)
+    attack = Attack(model, threads() - outside, first_seed)
     attack.run(seconds / 2)
     warm_mib = memory_mib()
     if not attack.findings:
