@@ -17,6 +17,12 @@ struct DoubleWidth {
   struct I {
     typename H::I low, high;
   };
+  struct Quad {
+    typename H::Quad low, high;
+  };
+  struct Products {
+    typename H::Products low, high;
+  };
   static constexpr int kLanes = 2 * H::kLanes;
   static constexpr bool kUnsignedBytes = H::kUnsignedBytes;
 
@@ -59,6 +65,28 @@ struct DoubleWidth {
     return {H::load_words(p), H::load_words(p + H::kLanes)};
   }
   static I shift_int(I x, int n) { return {H::shift_int(x.low, n), H::shift_int(x.high, n)}; }
+
+  static Quad load_bytes(const std::byte* p) {
+    return {H::load_bytes(p), H::load_bytes(p + 4 * H::kLanes)};
+  }
+  static Quad and_bytes(Quad x, int mask) {
+    return {H::and_bytes(x.low, mask), H::and_bytes(x.high, mask)};
+  }
+  static Quad shift_bytes(Quad x, int n) {
+    return {H::shift_bytes(x.low, n), H::shift_bytes(x.high, n)};
+  }
+  static Quad select_bytes(int mask, Quad ones, Quad zeros) {
+    return {H::select_bytes(mask, ones.low, zeros.low),
+            H::select_bytes(mask, ones.high, zeros.high)};
+  }
+  static Quad signed_bytes(Quad x) { return {H::signed_bytes(x.low), H::signed_bytes(x.high)}; }
+  static Quad look_up(Quad codes) { return {H::look_up(codes.low), H::look_up(codes.high)}; }
+  static auto four_bytes(const int8_t* q) { return H::four_bytes(q); }
+  template <int kBits, class Four>
+  static void add_dot(I& sum, Products& products, Quad quad, Four four, int term, int n_terms) {
+    H::template add_dot<kBits>(sum.low, products.low, quad.low, four, term, n_terms);
+    H::template add_dot<kBits>(sum.high, products.high, quad.high, four, term, n_terms);
+  }
 };
 
 }  // namespace

@@ -5,6 +5,8 @@
 //           minima, fma(m, scaled_sum, group_sum), part by part
 //   group:  sum = fma(group_sum, scale of the activations, sum)
 #pragma once
+#include <type_traits>
+
 #include "kernels/codes_impl.hpp"
 #include "kernels/lanes_impl.hpp"
 
@@ -250,15 +252,17 @@ template <class V, WeightKind kKind, int kColumns>
   }
 }
 
-// add_group for all rows and for a number of columns that is known at run time.
-template <class V, WeightKind kKind, int kColumns = V::kPanelColumns>
+// add_group for all rows and for a number of columns that is known at run time. All rows at once
+// for one column or two: the weights, which come from memory, are read once.
+template <class V, WeightKind kKind, int kColumns = V::Rows::kPanelColumns>
 void add_some_columns(int n_columns, const Group& group, const ActivationBlock<kKind.n_parts()>* x,
                       const float* x_scales, int tile_width, bool is_first, float* sums,
                       Prefetch prefetch) {
+  using Rows = std::conditional_t<kColumns <= 2, V, typename V::Rows>;
   if (n_columns == kColumns) {
-    add_group<V, kKind, kColumns>(group, 0, x, x_scales, tile_width, is_first, sums, prefetch);
-    for (int row = V::kLanes; row < kLanes; row += V::kLanes) {
-      add_group<V, kKind, kColumns>(group, row, x, x_scales, tile_width, is_first, sums, {});
+    add_group<Rows, kKind, kColumns>(group, 0, x, x_scales, tile_width, is_first, sums, prefetch);
+    for (int row = Rows::kLanes; row < kLanes; row += Rows::kLanes) {
+      add_group<Rows, kKind, kColumns>(group, row, x, x_scales, tile_width, is_first, sums, {});
     }
   } else if constexpr (kColumns > 1) {
     add_some_columns<V, kKind, kColumns - 1>(n_columns, group, x, x_scales, tile_width, is_first,
@@ -270,7 +274,7 @@ void add_some_columns(int n_columns, const Group& group, const ActivationBlock<k
 template <class V, WeightKind kKind>
 void group_by_group(const PanelProduct& p, int first_strip) {
   constexpr auto passes = [](int width) {
-    return (width + V::kPanelColumns - 1) / V::kPanelColumns;
+    return (width + V::Rows::kPanelColumns - 1) / V::Rows::kPanelColumns;
   };
   constexpr StripLayout layout{kKind};
   constexpr WeightKind kernel = kernel_kind(kKind);
@@ -298,8 +302,8 @@ void group_by_group(const PanelProduct& p, int first_strip) {
       const int n_lines = (kGroupBytes / kCacheLine + n_fetches - 1) / n_fetches;
       if constexpr (has_expanded_scales(kKind)) {
         for (int s = 0; s < kStrips; ++s) {
-          for (int row = 0; row < kLanes; row += V::kLanes) {
-            expand_scales<V, kKind>(strips + s * strip_bytes, n, row, d[s], m[s]);
+          for (int row = 0; row < kLanes; row += V::Rows::kLanes) {
+            expand_scales<typename V::Rows, kKind>(strips + s * strip_bytes, n, row, d[s], m[s]);
           }
         }
       }
@@ -342,9 +346,8 @@ void panel_product(const PanelProduct& p) {
   if constexpr (kKind.is_float()) {
     strip_by_strip<V, kKind>(p);
   } else {
-    using Rows = typename V::Rows;
-    for (int strip = 0; strip < p.n_strips; strip += Rows::kPanelStrips) {
-      group_by_group<Rows, kKind>(p, strip);
+    for (int strip = 0; strip < p.n_strips; strip += V::kPanelStrips) {
+      group_by_group<V, kKind>(p, strip);
     }
   }
 }

@@ -69,15 +69,15 @@ std::vector<float> activations(size_t n_blocks) {
 }
 
 // More blocks than a group has, more columns than a tile. Random scales and codes under finite
-// halves.
-void compare_products(const Kernels& fast, const Kernels& scalar) {
+// halves; or the largest, all of one sign, at which sums of 16 bits are near their bounds.
+void compare_products(const Kernels& fast, const Kernels& scalar, bool largest) {
   for (const TypeTraits& traits : kTensorTypes) {
     const TensorType type = traits.type;
     const StripLayout layout{traits.kind};
     const int n_blocks = traits.block_weights == 256 ? 24 : 19;
     const size_t n = layout.strip_bytes(n_blocks);
     std::vector<uint8_t> strips(kPanelStrips * n + 1024);
-    for (auto& byte : strips) byte = static_cast<uint8_t>(random_bits());
+    for (auto& byte : strips) byte = static_cast<uint8_t>(largest ? 0xff : random_bits());
     const auto set_halves = [&](size_t at, size_t count) {
       for (size_t i = 0; i < count; ++i) {
         const uint16_t half = f32_to_f16(gaussian(1)[0]);
@@ -101,7 +101,8 @@ void compare_products(const Kernels& fast, const Kernels& scalar) {
       }
     }
     for (const int n_columns : {1, 2, 3, 4, 5, 6, 7, 11, 16, 23, 70}) {
-      const auto x = activations(n_blocks * n_columns);
+      auto x = activations(n_blocks * n_columns);
+      if (largest) std::ranges::fill(x, 1.0f);
       for (const int n_strips : {1, kPanelStrips}) {
         check(traits.name, product(fast, type, n, n_strips, strips, x, n_blocks, n_columns),
               product(scalar, type, n, n_strips, strips, x, n_blocks, n_columns));
@@ -164,7 +165,8 @@ int main() {
   for (const auto& name : available_instruction_sets()) {
     const Kernels& fast = *find_kernels(name);
     if (&fast == &scalar) continue;
-    compare_products(fast, scalar);
+    compare_products(fast, scalar, false);
+    compare_products(fast, scalar, true);
     compare_vectors(fast, scalar);
     compare_attention(fast, scalar);
     std::printf("%s equals scalar\n", fast.name);
