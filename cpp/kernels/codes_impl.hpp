@@ -71,8 +71,8 @@ void expand_scales(const std::byte* group, int n_blocks, int row, GroupScales& d
   const int n = layout.file_blocks(n_blocks);
   for (int block = 0; block < n; ++block) {
     const auto half = [=](int i) {
-      return reinterpret_cast<const uint16_t*>(group + layout.halves_offset(n_blocks, i)) +
-             block * kLanes + row;
+      return reinterpret_cast<const uint16_t*>(group + layout.half_offset(n_blocks, block, i)) +
+             row;
     };
     const auto word = [=](int i) {
       return V::load_int(group + static_cast<size_t>(block * layout.n_words() + i) * 64 + 4 * row);

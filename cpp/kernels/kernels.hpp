@@ -93,7 +93,9 @@ constexpr ActivationFormat activation_format(WeightKind weights) {
 // groups of up to 16 blocks. Every load is 64-byte aligned, the size is that of the file.
 //   group   words u32[n][n_words][16]   halves u16[n_halves][n][16]   codes u8[blocks][64·bits]
 // The words and halves are those in which the file's n blocks of a row (of 32 or 256 weights) keep
-// their scales; halves are padded to 64 bytes.
+// their scales; halves are padded to 64 bytes. Without words, a group is a row of pairs of blocks,
+// so that a step with one column reads memory strictly in order:
+//   pair    halves u16[n_halves][2][16]   codes u8[2][64·bits]
 //
 // Quad j holds the weights k = 4j to 4j + 3 of 16 rows, 64 in all. Weight k of a row is in byte
 // i = 4·row + k % 4 of the quad's 64-byte vector. `bits` vectors hold the eight quads of a block,
@@ -110,7 +112,7 @@ constexpr ActivationFormat activation_format(WeightKind weights) {
 //   8 bits  the weights of quad j in vector j
 struct StripLayout {
   // To be raised with every change: processes of two builds may share packed weights.
-  static constexpr uint64_t kVersion = 2;
+  static constexpr uint64_t kVersion = 3;
   WeightKind kind;
 
   constexpr int n_words() const {
@@ -130,14 +132,25 @@ struct StripLayout {
   constexpr int n_halves() const { return kind.has_min() || n_words() == 1 ? 2 : 1; }
   // Of a group of n blocks of 32 weights.
   constexpr int file_blocks(int n_blocks) const { return n_words() == 0 ? n_blocks : n_blocks / 8; }
-  constexpr size_t halves_offset(int n_blocks, int half) const {
-    const int n = file_blocks(n_blocks);
-    return static_cast<size_t>(n) * n_words() * 64 + static_cast<size_t>(half) * ((n + 1) / 2 * 64);
-  }
-  constexpr size_t codes_offset(int n_blocks) const { return halves_offset(n_blocks, n_halves()); }
+  constexpr bool is_paired() const { return n_words() == 0; }
   constexpr size_t codes_bytes() const { return static_cast<size_t>(kind.bits) * 64; }  // a block
+  constexpr size_t pair_bytes() const {
+    return 2 * codes_bytes() + (is_paired() ? n_halves() * 64 : 0);
+  }
+  // In a group of n_blocks, of the file's block number `block`.
+  constexpr size_t half_offset(int n_blocks, int block, int half) const {
+    if (is_paired()) return block / 2 * pair_bytes() + half * 64 + block % 2 * 32;
+    const int n = file_blocks(n_blocks);
+    return static_cast<size_t>(n) * n_words() * 64 + half * ((n + 1) / 2 * 64) + block * 32;
+  }
+  // In a group of n_blocks, of a block of 32.
+  constexpr size_t codes_offset(int n_blocks, int block) const {
+    const size_t before = is_paired() ? n_halves() * 64 : half_offset(n_blocks, 0, n_halves());
+    return before + block / 2 * pair_bytes() + block % 2 * codes_bytes();
+  }
   constexpr size_t group_bytes(int n_blocks) const {
-    return codes_offset(n_blocks) + n_blocks * codes_bytes();
+    if (is_paired() && n_blocks % 2 == 0) return n_blocks / 2 * pair_bytes();
+    return codes_offset(n_blocks, n_blocks - 1) + codes_bytes();
   }
   constexpr size_t strip_bytes(int n_blocks) const {
     if (kind.is_float()) return static_cast<size_t>(n_blocks) * kBlock * kind.bits / 8 * kLanes;

@@ -21,8 +21,8 @@ constexpr int weight_offset(WeightKind kind) {
   return offset < 128 || V::kUnsignedBytes ? offset : 0;
 }
 
-// Halves are loaded where they are needed: with expanded ones, products with few columns took up to
-// 2.6 times as long, others as long. Scales of few bits are expanded.
+// Halves are loaded where they are needed: with expanded ones, products with few columns took
+// longer, others as long. Scales of few bits are expanded.
 constexpr bool has_expanded_scales(WeightKind kind) { return kind.scales != Scales::Half; }
 
 // Kinds that differ in how they expand their scales have one kernel.
@@ -129,22 +129,23 @@ struct Group {
   size_t strip_bytes;      // from one strip to the next
   int n_blocks;
   const GroupScales *d, *m;  // of each strip, where they are expanded
-  const std::byte* halves;   // of the first strip, where they are not: d f16[n_blocks][16]; m
-  size_t m_offset;           // in bytes from d
+  const std::byte* pairs;    // of the first strip, where they are not
 
   // Of a part of a block.
   template <class V, WeightKind kKind>
   typename V::F scale(int strip, int part, int row) const {
     if constexpr (has_expanded_scales(kKind)) return V::load(d[strip][part] + row);
-    return V::load_half(half(strip, part, row));
+    return V::load_half(half<kKind>(strip, part, 0) + row);
   }
   template <class V, WeightKind kKind>
   typename V::F minimum(int strip, int part, int row) const {
     if constexpr (has_expanded_scales(kKind)) return V::load(m[strip][part] + row);
-    return V::load_half(half(strip, part, row) + m_offset / 2);
+    return V::load_half(half<kKind>(strip, part, 1) + row);
   }
-  const uint16_t* half(int strip, int part, int row) const {
-    return reinterpret_cast<const uint16_t*>(halves + strip * strip_bytes) + part * kLanes + row;
+  template <WeightKind kKind>
+  const uint16_t* half(int strip, int block, int half) const {
+    const size_t offset = StripLayout{kKind}.half_offset(n_blocks, block, half);
+    return reinterpret_cast<const uint16_t*>(pairs + strip * strip_bytes + offset);
   }
 };
 
@@ -168,8 +169,9 @@ template <class V, WeightKind kKind, int kColumns>
   for (int c = 0; c < kColumns; ++c) {
     for (int s = 0; s < kStrips; ++s) sum[c][s] = V::set1(0.0f);
   }
-  const std::byte* codes = group.codes + 4 * row;
-  for (int b = 0; b < group.n_blocks; ++b, x += tile_width, codes += layout.codes_bytes()) {
+  for (int b = 0; b < group.n_blocks; ++b, x += tile_width) {
+    const std::byte* codes =
+        group.codes + b / 2 * layout.pair_bytes() + b % 2 * layout.codes_bytes() + 4 * row;
     if (b == kGroupBlocks / 2) prefetch.lines = prefetch.from_middle;
     for (int i = 0; i < prefetch.n_lines; ++i, prefetch.lines += kCacheLine) {
       for (int s = 0; s < kStrips; ++s) {
@@ -307,8 +309,7 @@ void group_by_group(const PanelProduct& p, int first_strip) {
           }
         }
       }
-      const Group group{strips + layout.codes_offset(n), strip_bytes, n, d, m, strips,
-                        layout.halves_offset(n, 1)};
+      const Group group{strips + layout.codes_offset(n, 0), strip_bytes, n, d, m, strips};
       for (int first = begin; first < end; first += kTileColumns) {
         const Tile tile = tile_at<kKind>(p, first);
         const auto* x = reinterpret_cast<const ActivationBlock<kKind.n_parts()>*>(tile.columns) +

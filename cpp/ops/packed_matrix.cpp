@@ -108,10 +108,10 @@ struct RowOfGroup {
     return group + static_cast<size_t>(block * kLayout.n_words() + i) * 64 + row * 4;
   }
   std::byte* half(int block, int i) const {
-    return group + kLayout.halves_offset(n_blocks, i) + block * 32 + row * 2;
+    return group + kLayout.half_offset(n_blocks, block, i) + row * 2;
   }
   CodesPlace codes(int block) const {
-    return {group + kLayout.codes_offset(n_blocks) + block * kLayout.codes_bytes() + row * 4};
+    return {group + kLayout.codes_offset(n_blocks, block) + row * 4};
   }
 
   // Returns whether its weights are finite.

@@ -94,8 +94,10 @@ void compare_products(const Kernels& fast, const Kernels& scalar, bool largest) 
         size_t group = strip * n;
         for (int first = 0; first < n_blocks; first += kGroupBlocks) {
           const int blocks = std::min(kGroupBlocks, n_blocks - first);
-          const size_t halves = layout.halves_offset(blocks, 0);
-          set_halves(group + halves, (layout.codes_offset(blocks) - halves) / 2);
+          for (int block = 0; block < layout.file_blocks(blocks); ++block) {
+            for (int half = 0; half < layout.n_halves(); ++half)
+              set_halves(group + layout.half_offset(blocks, block, half), kLanes);
+          }
           group += layout.group_bytes(blocks);
         }
       }
