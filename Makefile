@@ -104,8 +104,9 @@ tsan-python:  ## threads, tasks, cancels and closes of one engine under ThreadSa
 	  setarch -R $(PYTHON) -S -m support.many_threads 60
 
 SECONDS ?= 60
-fuzz:  ## every target of cpp/fuzz for SECONDS=60 (clang)
-	CXX=clang++ $(SANITIZED) -S . -B build/fuzz -DSTARCHAT_FUZZ=ON \
+fuzz:  ## every target of cpp/fuzz for SECONDS=60, and the C++ tests in the same build (clang)
+	CXX=clang++ $(SANITIZED) -S . -B build/fuzz -DSTARCHAT_FUZZ=ON -DSTARCHAT_CPP_TESTS=ON \
 	  -DCMAKE_CXX_FLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all"
 	cmake --build build/fuzz --parallel
+	ctest --test-dir build/fuzz --output-on-failure
 	PYTHONPATH=tests $(PYTHON) cpp/fuzz/run.py build/fuzz $(SECONDS)

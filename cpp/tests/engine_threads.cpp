@@ -97,6 +97,15 @@ class GatedIds : public EvenIds {
   const std::shared_ptr<Gate> gate_;
 };
 
+// EvenIds that take their time.
+class SlowIds : public EvenIds {
+ public:
+  bool fill_mask(std::span<uint32_t> mask) override {
+    std::this_thread::sleep_for(milliseconds(20));
+    return EvenIds::fill_mask(mask);
+  }
+};
+
 struct Request {
   std::vector<int64_t> prompt;
   SamplingParams params;
@@ -274,6 +283,23 @@ class Tests {
     require(engine.stats().n_abandoned == 0, "nothing is given up early");
   }
 
+  void slow_constraints_rest_while_others_run() {
+    EngineLoop engine(*model_);
+    Request request = requests_[0];
+    request.params.max_tokens = 150;
+    const int64_t key = 0;
+    std::vector<Guidance> slow_guidance(1);
+    slow_guidance[0].constraint = std::make_unique<SlowIds>();
+    const auto slow = engine
+                          .submit_replies(request.prompt, request.params, nullptr, {&key, 1},
+                                          std::move(slow_guidance))
+                          .front();
+    size_t n_others = 0;
+    while (n_others < 150) n_others += read_all(*submit(engine, request)).size();
+    require(slow->drain().size() < n_others / 2, "slow constraints leave others their pace");
+    slow->cancel();
+  }
+
   void calls_that_never_come_back_are_given_up() {
     Request gated = requests_[3];
     gated.gate = std::make_shared<Gate>(3);
@@ -349,6 +375,7 @@ int main(int argc, char** argv) {
   tests.streams_are_cancelled_by_other_threads();
   tests.one_thread_serves_many_streams();
   tests.slow_constraints_stop_nobody();
+  tests.slow_constraints_rest_while_others_run();
   tests.calls_that_never_come_back_are_given_up();
   tests.closing_ends_every_stream();
   tests.streams_outlive_their_engine();
