@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import struct
 from contextlib import ExitStack
 
 import numpy as np
 
 from .. import _core
-from ..errors import CorruptFileError
 from .ggml_writer import TYPES
-from .tensors import Checkpoint, StoredTensor, gathered, in_file, read_at
+from .tensors import Checkpoint, StoredTensor, gathered, in_file
 from .vocabulary import rebuilt_merges
 
 __all__ = ["open_ggml"]
@@ -23,18 +21,11 @@ def open_ggml(path: str, files: ExitStack) -> Checkpoint:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     files.callback(os.close, fd)
     n_embd, n_head = content["n_embd"], content["n_head"]
-    tokens, offset = _vocabulary(fd, path, content["vocabulary"]["n_tokens"])
     tensors: dict[str, StoredTensor] = {}
-    for _ in content["tensors"]:
-        n_dims, n_name, type_id = struct.unpack("<3i", read_at(fd, 12, offset, path))
-        ne = struct.unpack(f"<{n_dims}i", read_at(fd, 4 * n_dims, offset + 12, path))
-        offset += 12 + 4 * n_dims
-        name = read_at(fd, n_name, offset, path).decode()
-        type = next(name for name, form in TYPES.items() if form.id == type_id)
-        row_bytes = TYPES[type].row_bytes(ne[0])
-        shape = tuple(reversed(ne))
-        tensors[name] = in_file(fd, path, offset + n_name, type, shape, row_bytes)
-        offset += n_name + row_bytes * (ne[1] if n_dims > 1 else 1)
+    for stored in content["tensors"]:
+        type, shape = stored["type"], stored["shape"]
+        row_bytes = TYPES[type].row_bytes(shape[-1])
+        tensors[stored["name"]] = in_file(fd, path, stored["offset"], type, shape, row_bytes)
     if content["multi_query"]:
         head_dim = n_embd // n_head
         index = np.arange(n_embd + head_dim)  # q and the first of the equal key heads,
@@ -42,7 +33,8 @@ def open_ggml(path: str, files: ExitStack) -> Checkpoint:
         for name, tensor in tensors.items():
             if "/attn/c_attn/" in name:
                 tensors[name] = gathered(tensor, index)
-    tokenizer = _core.Tokenizer(tokens)
+    tokenizer = _core.read_tokenizer(os.fsencode(path))
+    tokens = [tokenizer.token_bytes(id) for id in range(len(tokenizer))]
     seen: set[bytes] = set()
     kinds = []
     for id, token in enumerate(tokens):
@@ -61,17 +53,3 @@ def open_ggml(path: str, files: ExitStack) -> Checkpoint:
         tensors,
         {"name": os.path.basename(path).partition(".")[0]},
     )
-
-
-def _vocabulary(fd: int, path: str, n_tokens: int) -> tuple[list[bytes], int]:
-    offset = 32  # of magic, six numbers and the count
-    size = os.fstat(fd).st_size
-    head = read_at(fd, min(size, 64 << 20), 0, path)
-    tokens = []
-    for _ in range(n_tokens):
-        (n_bytes,) = struct.unpack_from("<I", head, offset)
-        offset += 4 + n_bytes
-        if offset > len(head):
-            raise CorruptFileError(f"{path}: the vocabulary has more than {len(head):,} bytes")
-        tokens.append(bytes(head[offset - n_bytes : offset]))
-    return tokens, offset
