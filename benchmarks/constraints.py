@@ -20,6 +20,7 @@ import numpy as np
 
 from starchat import StarChat, _core
 from starchat.convert.ggml_writer import tensor_shapes, write_ggml
+from starchat.convert.vocabulary import from_letters
 from starchat.grammar.constraint import Constraint, library
 
 PERSON = {
@@ -52,13 +53,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 
 def vocabulary(path: Path) -> list[bytes]:
     """Return the tokens of a byte-level tokenizer by id."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [value for value in range(256) if value not in shown]
-    values = {chr(value): value for value in shown}
-    values |= {chr(256 + n): value for n, value in enumerate(hidden)}
     file = json.loads(path.read_text())
     names = file["model"]["vocab"] | {t["content"]: t["id"] for t in file["added_tokens"]}
-    return [bytes(values[c] for c in name) for name, _ in sorted(names.items(), key=lambda i: i[1])]
+    return [from_letters(name) for name, _ in sorted(names.items(), key=lambda i: i[1])]
 
 
 def mask_times(tokens: list[bytes], options: dict[str, Any], text: str) -> list[float]:

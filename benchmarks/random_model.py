@@ -21,6 +21,7 @@ import numpy.typing as npt
 from rich.progress import Progress
 
 from starchat.convert.ggml_writer import TYPES, tensor_shapes, tile_multi_query, write_ggml
+from starchat.convert.vocabulary import to_letters
 
 Array = npt.NDArray[Any]
 
@@ -161,8 +162,7 @@ def write_gguf(
     writer.add_layer_norm_eps(1e-5)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("starcoder")
-    printable = _byte_characters()
-    tokens = ["".join(printable[b] for b in token) for token in vocabulary(shape.n_vocab)]
+    tokens = [to_letters(token) for token in vocabulary(shape.n_vocab)]
     writer.add_token_list(tokens)
     writer.add_token_types([1] * len(tokens))
     writer.add_token_merges(["a b"])
@@ -190,14 +190,6 @@ def write_gguf(
         writer.write_tensor_data(tensor(name)[0])
         done()
     writer.close()
-
-
-def _byte_characters() -> dict[int, str]:
-    """Return GPT-2's printable stand-ins for bytes."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [value for value in range(256) if value not in plain]
-    table = {value: chr(value) for value in plain}
-    return table | {value: chr(256 + i) for i, value in enumerate(others)}
 
 
 def main() -> None:
