@@ -27,6 +27,7 @@
 
 #include "base/cpu_time.hpp"
 #include "base/file_descriptor.hpp"
+#include "base/process_memory.hpp"
 #include "base/thread_pool.hpp"
 #include "grammar/grammar_trial.hpp"
 #include "grammar/llguidance.hpp"
@@ -39,15 +40,6 @@ using Clock = TrialClock;
 constexpr int kNice = 10;
 constexpr size_t kSignalStack = 1 << 16;
 constexpr int64_t kMostResident = 64 << 20;  // more than at its start: the helper ends
-
-int64_t statm(int field) {  // 0: address space, 1: resident, 5: data
-  const FileDescriptor file(open("/proc/self/statm", O_RDONLY | O_CLOEXEC));
-  char text[200] = "";
-  if (file.get() < 0 || read(file.get(), text, sizeof text - 1) <= 0) return 0;
-  const char* number = text;
-  for (; field > 0 && number; --field) number = std::strchr(number + 1, ' ');
-  return number ? std::atoll(number) * sysconf(_SC_PAGESIZE) : 0;
-}
 
 // The most that was resident since clear_refs was written to.
 int64_t peak_resident() {
@@ -76,7 +68,7 @@ int64_t allocated() {
 #elif defined(__APPLE__)
   return static_cast<int64_t>(mstats().bytes_used);
 #endif
-  return statm(1);
+  return process_memory().resident;
 }
 
 // What the handler of fatal signals needs; it allocates nothing.
@@ -106,7 +98,7 @@ void end_by_signal(int) {
   int64_t wanted = 0;
   for (failed += 21; *failed >= '0' && *failed <= '9'; ++failed)
     wanted = 10 * wanted + *failed - '0';
-  answer_and_end(g_trial.too_large, statm(0) - g_trial.space + wanted);
+  answer_and_end(g_trial.too_large, process_memory().space - g_trial.space + wanted);
 }
 
 struct Compiled {
@@ -152,7 +144,7 @@ void set_space(int64_t bytes, const rlimit& inherited) {
   rlimit data{};
   getrlimit(RLIMIT_DATA, &data);
   if (data.rlim_cur != RLIM_INFINITY &&
-      static_cast<int64_t>(data.rlim_cur) - statm(5) < bytes - statm(0))
+      static_cast<int64_t>(data.rlim_cur) - process_memory().data < bytes - process_memory().space)
     g_trial.too_large = TrialEnd::kOutOfMemory;
 }
 
@@ -312,7 +304,7 @@ void serve_grammar_trials(int socket) {
       } catch (const std::exception&) {
         answer_and_end(TrialEnd::kVocabulary, 0);
       }
-      at_rest = statm(1);
+      at_rest = process_memory().resident;
     }
     const Vocabulary& known = vocabularies[request.vocabulary];
 
@@ -320,12 +312,12 @@ void serve_grammar_trials(int socket) {
     }
     const size_t stack_bytes = compiling_stack_bytes(text.size());
     g_trial.cpu = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID);
-    g_trial.space = statm(0);
+    g_trial.space = process_memory().space;
     write_file("/proc/self/clear_refs", "5");  // peak_resident() begins again
-    const int64_t resident = statm(1);
+    const int64_t resident = process_memory().resident;
     Compiled compiled;
     run_within(request.seconds, stack_bytes, [&] {
-      g_trial.space = statm(0);  // with this thread's stack
+      g_trial.space = process_memory().space;  // with this thread's stack
       set_space(g_trial.space + request.bytes, inherited);
       compiled = compile(known.prepared, known.n_tokens, kind, text);
     });
@@ -338,7 +330,7 @@ void serve_grammar_trials(int socket) {
 #ifdef __GLIBC__
       malloc_trim(0);
 #endif
-      answer.is_last = statm(1) - at_rest > kMostResident;
+      answer.is_last = process_memory().resident - at_rest > kMostResident;
     }
     std::string message(reinterpret_cast<const char*>(&answer), sizeof answer);
     message += compiled.message;

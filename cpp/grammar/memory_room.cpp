@@ -1,15 +1,14 @@
 #include "grammar/memory_room.hpp"
 
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <string>
 
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
+#include "base/process_memory.hpp"
 
 namespace starchat {
 namespace {
@@ -22,16 +21,10 @@ void check(int64_t bytes, int64_t others) {
   getrlimit(RLIMIT_AS, &space);
   getrlimit(RLIMIT_DATA, &data);
   if (space.rlim_cur == RLIM_INFINITY && data.rlim_cur == RLIM_INFINITY) return;
-  long pages[6] = {};  // size, resident, shared, text, lib, data
-  if (std::FILE* file = std::fopen("/proc/self/statm", "re")) {
-    for (long& count : pages)
-      if (std::fscanf(file, "%ld", &count) != 1) break;
-    std::fclose(file);
-  }
-  const auto check_one = [&](rlim_t limit, long n_pages) {
+  const ProcessMemory used = process_memory();
+  const auto check_one = [&](rlim_t limit, int64_t taken) {
     if (limit == RLIM_INFINITY) return;
-    const int64_t left =
-        static_cast<int64_t>(limit) - int64_t{n_pages} * sysconf(_SC_PAGESIZE) - others;
+    const int64_t left = static_cast<int64_t>(limit) - taken - others;
     if (left < bytes)
       throw OutOfMemoryError("compiling this constraint needs " + format_number(bytes >> 20) +
                                  " MiB, but the limits of this process's memory leave " +
@@ -39,8 +32,8 @@ void check(int64_t bytes, int64_t others) {
                                  " MiB: raise them (ulimit -v, -d), or simplify it",
                              {.limit = std::max<int64_t>(left, 0), .got = bytes});
   };
-  check_one(space.rlim_cur, pages[0]);
-  check_one(data.rlim_cur, pages[5]);
+  check_one(space.rlim_cur, used.space);
+  check_one(data.rlim_cur, used.data);
 }
 
 }  // namespace
