@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import pytest
+
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # no test asks a hub elsewhere; nobody is there
 
 KINDS = ("unit", "integration", "quality")
 FOLDERS = {"unit_tests": "unit", "integration_tests": "integration", "quality": "quality"}

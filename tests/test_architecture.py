@@ -59,6 +59,7 @@ FOLDERS = {
     "grammar": BASE,
     "chat": BASE | {"grammar", "infill", "prompt_room", "text_stream"},
     "convert": {"errors", "_core"},
+    "hub": {"errors"},
     "cli": None,  # everything
 }
 ENTRANCES = {"cli", "server"}  # nothing imports them

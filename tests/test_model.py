@@ -187,7 +187,7 @@ def test_a_path_that_cannot_exist_is_refused(path: Any) -> None:
         ("https://example.org/x.bin", "this is a URL, .* download it and give the file's path"),
         ("file:///models/x.bin", "give the path alone: /models/x.bin"),
         ("C:\\models\\x.bin", "under WSL, "),
-        ("TheBloke/starchat-beta-GGML", "Hugging Face, download one of its .bin files"),
+        ("no/such/folder/x.bin", "if it is on Hugging Face, give hf://no/such/folder/x.bin"),
         ("{folder}/starchat-beta.q4_0.bim", r"did you mean .*/starchat-beta\.q4_0\.bin\?"),
         ("{folder}/other", "No such file or directory; check the path"),
     ],

@@ -102,15 +102,31 @@ class _Waiting:
 
 async def in_worker(call: Callable[[], T]) -> T:
     """Return what a call returns that a worker thread makes, or raise what it raises."""
-    waiting = _Waiting(running_loop())
 
     def run(job: Job[T]) -> T:
         with workers.python:
             return call()
 
-    job = Job(run, waiting)
+    return await _end_of(run, workers.submit)
+
+
+async def in_own_thread(call: Callable[[Callable[[], bool]], T]) -> T:
+    """Do the same in a thread of its own, for a call of minutes, such as a download.
+
+    The call is given a function that tells whether somebody still waits for it.
+    """
+
+    def run(job: Job[T]) -> T:
+        return call(lambda: job.is_wanted)
+
+    return await _end_of(run, lambda job: start_thread(job.run, "starchat-download"))
+
+
+async def _end_of(call: Callable[[Job[T]], T], start: Callable[[Job[T]], object]) -> T:
+    waiting = _Waiting(running_loop())
+    job = Job(call, waiting)
     try:
-        workers.submit(job)
+        start(job)
         await waiting.end
     except BaseException:
         job.cancel()

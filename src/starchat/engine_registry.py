@@ -98,6 +98,11 @@ class EngineHandle:
         return shared.engine
 
     @property
+    def path(self) -> str:
+        """The file's name, as it was given or found."""
+        return self._path
+
+    @property
     def limits(self) -> Limits:
         """What a request may take of the engine; EngineClosedError after release()."""
         if self._shared is None:

@@ -4,7 +4,8 @@ StarChatError
 ├── ModelFileError                 the model file cannot be used
 │   ├── FileAccessError            (OSError) missing, a folder, no permission: fix the path
 │   ├── UnsupportedFormatError     another format or version: convert it, or use another tool
-│   └── CorruptFileError           cut, malformed or hostile: download it again
+│   ├── CorruptFileError           cut, malformed or hostile: download it again
+│   └── DownloadError              (OSError) a hub, or the way to it, fails: try again later
 ├── InvalidRequestError            (ValueError) a message, token or parameter that cannot be served
 │   ├── ContextLengthError         the prompt does not fit into the context
 │   └── ConstraintError            a schema, regex or grammar is wrong, unsupported or too complex
@@ -36,6 +37,7 @@ ErrorCode: TypeAlias = Literal[
     "file_access_error",
     "unsupported_format",
     "corrupt_file",
+    "download_error",
     "invalid_parameter",  # of a wrong type, out of range, or contradicted by another one
     "unknown_parameter",
     "missing_parameter",
@@ -122,6 +124,12 @@ class CorruptFileError(ModelFileError):
     """The file is cut short, altered or contradicts itself."""
 
     code: ErrorCode = "corrupt_file"
+
+
+class DownloadError(ModelFileError, OSError):
+    """A model cannot be fetched now: no connection, a busy server, or a wrong one."""
+
+    code: ErrorCode = "download_error"
 
 
 class InvalidRequestError(StarChatError, ValueError):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from typing import TypeAlias
 
-from .async_waker import running_loop
+from .async_waker import in_own_thread, running_loop
 from .limits import Limits
 from .model import StarChat
+from .model_path import model_name, model_path
 from .threads import new_lock
 
 _Key: TypeAlias = tuple[str | None, int | None, int | None, Limits | None]
@@ -76,6 +77,8 @@ class Loader:
         """Return what load() returns, without blocking the event loop while weights are read."""
         model = self.loaded(path, n_threads, n_ctx, limits)
         if model is None:
+            if model_name(path):  # a thread that a program does not wait for at its end
+                await in_own_thread(lambda is_wanted: model_path(path, None, is_wanted))
             arguments = path, n_threads, n_ctx, limits
             model = await running_loop().run_in_executor(None, self.load, *arguments)
         return model

@@ -82,6 +82,9 @@ class StarChat:
     ) -> StarChat:
         """Return the model in a ggml `starcoder` file, or the embedded one without a path.
 
+        path: a file that exists; else a name of Hugging Face, as "owner/repo:q4_0" (docs/models.md
+        has the forms). A model that was never pulled is fetched first, which takes as long as its
+        gigabytes do; with HF_HUB_OFFLINE=1 it is an error.
         n_threads: of the computation, by default one for each physical core.
         n_ctx: tokens that prompt and reply may have together, by default what the file says.
         prefix_cache_bytes: of the cache of finished prompts and replies, which saves computing the
@@ -91,15 +94,17 @@ class StarChat:
         any case, whatever the settings.
         limits: what a request may take, where several people share the model (docs/sharing.md).
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
-        False shows nothing; a function is called with done and total bytes.
+        False shows nothing; a function is called with done and total bytes, of fetching and then
+        of loading.
 
         Raises FileAccessError, UnsupportedFormatError or CorruptFileError for a file that cannot
-        be used, OutOfMemoryError, and InvalidRequestError for wrong settings.
+        be used, DownloadError for one that cannot be fetched now, OutOfMemoryError, and
+        InvalidRequestError for wrong settings.
 
         >>> StarChat.load(n_ctx=512).info.n_ctx
         512
         """
-        file = EMBEDDED if path is None else model_path(path)
+        file = EMBEDDED
         if path is None and not os.path.exists(file):
             problem = f"{file}: this installation lacks the embedded model; give a path"
             raise FileAccessError(problem, param="path")
@@ -108,6 +113,8 @@ class StarChat:
         settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes)
         share = check_flag("share_weights", share_weights)
         bounds = Limits.check(limits)
+        if path is not None:
+            file = model_path(path, progress)
         bar = LoadingBar(file) if progress is None else None
         try:
             model = object.__new__(cls)

@@ -1,25 +1,35 @@
-"""The path of a model file, and advice where it is not one."""
+"""The path of a model: given, or found or fetched by its name; and advice where it is neither."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from contextlib import closing
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from .errors import FileAccessError, shown, unexpected
+from .hub.find import find
+from .hub.names import HubName, hub_name, near_short_name
+from .progress import LoadingBar
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _LONGEST = 4096  # bytes: PATH_MAX of Linux, the largest of all systems
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|.*\\")
 
 
-def model_path(path: Any) -> str:
-    """Return the path of a file as text.
+def model_path(
+    path: Any,
+    progress: Callable[[int, int], None] | Literal[False] | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> str:
+    """Return the path of a model as text; what has a hub's name is fetched if it is not here.
 
+    progress: of fetching, as StarChat.load has it. is_wanted: tells the end of it (hub/pull.py).
     Raises InvalidRequestError for what is no path, and FileAccessError for a name that no file can
     have or that was meant as something else: the core says what is wrong with other paths.
     """
+    path = local_path(path, progress, is_wanted)
     try:
         file = os.fsdecode(path)
         name = os.fsencode(file)
@@ -40,6 +50,45 @@ def model_path(path: Any) -> str:
     raise FileAccessError(problem, param="path", got=shown(path))
 
 
+def local_path(
+    path: Any,
+    progress: Callable[[int, int], None] | Literal[False] | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Any:
+    """Return where a model is that a name means; anything else as it is."""
+    name = model_name(path)
+    if name is None:
+        return path
+    try:
+        return find(name) or fetch(name, progress, is_wanted)
+    except FileAccessError as error:
+        if near := _near_file(path):
+            error.args = (f"{error}; or did you mean the path {near}?",)
+        raise
+
+
+def model_name(path: Any) -> HubName | None:
+    """Return the model on a hub that a text names: None for a path, and for what exists as one."""
+    if not isinstance(path, str) or len(path) > _LONGEST or "\0" in path:
+        return None
+    name = hub_name(path)
+    return None if name is None or os.path.lexists(path) else name
+
+
+def fetch(
+    name: HubName,
+    progress: Callable[[int, int], None] | Literal[False] | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> str:
+    """Return the path of a model, fetched or renewed; for people, stderr tells what is done."""
+    from .hub.pull import pull  # HTTP and TLS, which `import starchat` has no use for
+
+    if progress is not None:
+        return pull(name, progress or None, is_wanted=is_wanted)
+    with closing(LoadingBar(name.path or name.repo, "pulling")) as bar:
+        return pull(name, bar, bar.say, is_wanted)
+
+
 def _advice(path: str) -> str:
     """Say what a path that does not exist may have been meant as; "" for no idea."""
     scheme, separator, rest = path.partition("://")
@@ -57,14 +106,21 @@ def _advice(path: str) -> str:
         return f"only a shell expands variables; give os.path.expandvars(path): {expanded}"
     if _WINDOWS.match(path):
         return "this is a path of Windows; under WSL, C:\\models\\x.bin is /mnt/c/models/x.bin"
+    if near := _near_file(path):
+        return f"no such file; did you mean {near}?"
+    first, _, rest = path.partition("/")
+    if "/" in rest and first not in ("", ".", "..") and not os.path.exists(first):
+        return f"no such file; if it is on Hugging Face, give hf://{path}"
+    if not os.path.dirname(path) and (short := near_short_name(path)):
+        return f"no such file; did you mean {short}, which is fetched from Hugging Face?"
+    return ""
+
+
+def _near_file(path: str) -> str:
+    """Return the path of a file whose name is nearly that of one that does not exist, or ""."""
     folder, name = os.path.split(path)
-    if _HUB_NAME.fullmatch(path) and not os.path.isdir(folder):
-        return (
-            "no such file or folder; if it is a repository on Hugging Face, download one of its "
-            f".bin files (`hf download {path} FILE --local-dir .`) and give the path of that file"
-        )
     try:
         near = get_close_matches(name, os.listdir(folder or "."), n=1)
-    except OSError:
+    except (OSError, ValueError):
         return ""
-    return f"no such file; did you mean {os.path.join(folder, near[0])}?" if near else ""
+    return os.path.join(folder, near[0]) if near else ""

@@ -27,10 +27,12 @@ from .chat.template import STARCHAT
 from .chat.tools import Toolbox
 from .checks import check_allow_special, json_size
 from .errors import InvalidRequestError, StarChatError, unexpected
+from .hub.find import find
 from .json_text import write_json
 from .lazy_model import Loader
 from .limits import Limits
 from .model import EMBEDDED, StarChat
+from .model_path import model_name
 from .prompt_room import PromptRoom
 from .request_size import is_small
 from .types import Messages
@@ -50,7 +52,7 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model_path: str | None = Field(
-        default=None, frozen=True, description="A ggml file; None: the embedded starchat-nano."
+        default=None, frozen=True, description="A file or a hub's name; None: the embedded one."
     )
     n_threads: int | None = Field(default=None, frozen=True, description="None: all cores.")
     n_ctx: int | None = Field(
@@ -97,7 +99,19 @@ class ModelSettings(BaseModel):
 
     @property
     def _file(self) -> str:
-        return EMBEDDED if self.model_path is None else self.model_path
+        """The path of the file, as far as it is known without asking a hub."""
+        if self.model_path is None:
+            return EMBEDDED
+        if model := self._loader.loaded(*self._what):
+            return model._handle.path
+        name = model_name(self.model_path)
+        return (find(name) if name else None) or self.model_path
+
+    @property
+    def _is_absent(self) -> bool:
+        """Whether the model has a hub's name and is not here: loading it takes minutes."""
+        name = model_name(self.model_path)
+        return name is not None and find(name) is None
 
     def _context_size(self) -> int | None:
         """Return the context by the file's header, loading nothing; None where load would fail."""

@@ -58,6 +58,13 @@ class LoadingBar:
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done_bytes, total=total_bytes)
 
+    def say(self, text: str) -> None:
+        """Print a line on stderr, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif sys.stderr:
+            print(text, file=sys.stderr)
+
     def close(self) -> None:
         """Remove the bar."""
         if self._bar is not None:

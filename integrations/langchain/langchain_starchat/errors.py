@@ -44,7 +44,9 @@ def _also(kind: type[starchat.StarChatError], framework: str) -> None:
 _also(starchat.FileAccessError, "ModelNotFoundError")
 _also(starchat.InvalidRequestError, "ModelInvalidRequestError")
 _also(starchat.ConstraintError, "ModelInvalidRequestError")
-_also(starchat.OutOfMemoryError, "ModelAPIError")  # others may free memory: the one to try again
+# Those to try again: others may free memory, and a hub may come back.
+_also(starchat.OutOfMemoryError, "ModelAPIError")
+_also(starchat.DownloadError, "ModelAPIError")
 for _kind in (
     starchat.StarChatError,
     starchat.ModelFileError,

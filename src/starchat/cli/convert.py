@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..convert.conversion import convert as convert_model
-from ..model_path import model_path
+from ..model_path import local_path, model_path
 from ..progress import LoadingBar
 
 
@@ -20,7 +20,7 @@ def convert(
         typer.Argument(
             metavar="SOURCE",
             parser=os.path.expanduser,
-            help="A Hugging Face or GPTQ folder, or a ggml .bin file.",
+            help="A Hugging Face or GPTQ folder, a ggml .bin file, or a hub's name.",
         ),
     ],
     target: Annotated[
@@ -38,6 +38,7 @@ def convert(
     ] = False,
 ) -> None:
     """Write a model file from a checkpoint or another file, without loss where no type is given."""
+    source = local_path(source)
     source = source if os.path.isdir(source) else model_path(source)
     with closing(LoadingBar(target, "writing")) as bar:
         counts, loss = convert_model(source, target, type, overwrite=overwrite, report=bar)

@@ -67,6 +67,7 @@ _FRAMED_BELOW_SYSTEM_PROMPT = (
 )
 _MANY = 300  # messages, or parts of their contents, that take an event loop's time
 _NUM_OUTPUT = 512  # tokens that LlamaIndex reserves for an answer without max_tokens
+_LEAST_CONTEXT = 2048  # of SantaCoder; the others have 8,192
 
 
 class StarChat(ModelSettings, ParsablePredictions):
@@ -197,9 +198,10 @@ class StarChat(ModelSettings, ParsablePredictions):
         """What the model can do, by its file's header.
 
         LlamaIndex looks at this on the event loop too: nothing is loaded, unless to raise what is
-        wrong with the file.
+        wrong with the file. Until a model is fetched from a hub, the context is the least of all.
         """
-        n_ctx = self._context_size() or self.engine.info.n_ctx
+        n_ctx = self._context_size() or (self._is_absent and (self.n_ctx or _LEAST_CONTEXT))
+        n_ctx = n_ctx or self.engine.info.n_ctx
         return LLMMetadata(
             context_window=n_ctx,
             # LlamaIndex fills the rest with a template and texts: they get half at least.
