@@ -21,6 +21,7 @@ import numpy.typing as npt
 from rich.progress import Progress
 
 from starchat.convert.ggml_writer import TYPES, tensor_shapes, tile_multi_query, write_ggml
+from starchat.convert.tensor_types import quantize
 from starchat.convert.vocabulary import to_letters
 
 Array = npt.NDArray[Any]
@@ -68,12 +69,12 @@ def random_tensor(name: str, shape: tuple[int, ...], type: str) -> Array:
     )
     if type in ("f16", "f32"):
         weights = random.standard_normal(shape, np.float32) * np.float32(0.02)
-        return weights.astype(form.layout).view(np.uint8).reshape(rows.shape)
+        return quantize(weights, type)
     rows = rows.copy()
-    blocks = rows.reshape(-1).view(form.layout)
-    blocks["d"] = np.float16(0.02 / (2**form.bits / np.sqrt(12)))
-    if "m" in form.layout.names:
-        blocks["m"] = -blocks["d"] * np.float16((2**form.bits - 1) / 2)
+    d = np.float16(0.02 / (2**form.bits / np.sqrt(12)))
+    scales = [d, -d * np.float16((2**form.bits - 1) / 2)]
+    for at, scale in zip(form.halves, scales, strict=False):
+        rows.reshape(-1, form.block_bytes)[:, at : at + 2] = scale.reshape(1).view(np.uint8)
     return rows
 
 

@@ -29,6 +29,7 @@ from rich.progress import Progress
 
 from starchat import StarChat, Stream, Usage
 from starchat.convert.ggml_writer import TYPES
+from starchat.convert.tensor_types import dequantize, quantize
 from starchat.errors import StarChatError
 
 Samples = dict[str, list[float]]
@@ -50,10 +51,14 @@ def reciting_tensor(name: str, shape: tuple[int, ...], type: str) -> Array:
     if name == "model/lm_head":
         return np.roll(values, 1, axis=0)
     if name == "model/wte":
-        blocks = values.reshape(-1).view(TYPES[type].layout)
-        names = blocks.dtype.names
-        for scales in [blocks[field] for field in "dm" if field in names] if names else [blocks]:
-            scales *= scales.dtype.type(4096)
+        form = TYPES[type]
+        if form.halves:
+            blocks = values.reshape(-1, form.block_bytes)
+            for at in form.halves:
+                scales = blocks[:, at : at + 2].copy().view(np.float16) * np.float16(4096)
+                blocks[:, at : at + 2] = scales.view(np.uint8)
+        else:
+            values = quantize(dequantize(values, type) * np.float32(4096), type)
     return values
 
 

@@ -27,8 +27,8 @@ from starchat import (
 )
 from starchat.cli.app import app
 from starchat.convert.conversion import convert
-from starchat.convert.ggml_writer import dequantize, quantize
 from starchat.convert.hugging_face import open_folder
+from starchat.convert.tensor_types import dequantize, quantize
 from starchat.convert.tensors import Loss
 from starchat.convert.vocabulary import rebuilt_merges, to_letters
 from support.tiny_model import CONTROL, MERGED, ROLES, Shape, TinyModel, random_weights, write_tiny

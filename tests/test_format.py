@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from starchat import StarChatError, _core
-from starchat.convert.ggml_writer import TYPES, quantize
+from starchat.convert.ggml_writer import TYPES
+from starchat.convert.tensor_types import quantize
 from starchat.errors import CorruptFileError, FileAccessError, UnsupportedFormatError
 from support.processes import run_python
 from support.tiny_model import CONTROL, ROLES, Shape, vocabulary, write_tiny
@@ -67,7 +68,7 @@ class File:
         tokens = [take(numbers(1)[0]) for _ in range(n_vocab)]
         file = cls(header, n_vocab, tokens, [], magic)
         start = 0
-        forms = {form.id: form for form in TYPES.values()}
+        forms = {form.ggml_id: form for form in TYPES.values()}
         while at < len(data):
             n_dims, n_name, type = numbers(3)
             ne = numbers(n_dims)
@@ -124,7 +125,7 @@ def test_everything_in_the_file_is_reported(tmp_path: Path, type: str) -> None:
     assert info["path"] == str(model.path)
     assert info["size_bytes"] == model.path.stat().st_size
     assert info["weight_type"] == type
-    types = {form.id: name for name, form in TYPES.items()}
+    types = {form.ggml_id: name for name, form in TYPES.items()}
     assert info["tensors"] == [
         {
             "name": tensor.name.decode(),

@@ -8,7 +8,8 @@ import pytest
 
 from starchat._core import TensorType, tensor_types, testing
 from starchat._core.machine import instruction_sets
-from starchat.convert.ggml_writer import TYPES, dequantize, quantize
+from starchat.convert.ggml_writer import TYPES
+from starchat.convert.tensor_types import dequantize, quantize
 
 ISAS = instruction_sets()
 FloatArray = npt.NDArray[np.float32]
@@ -42,7 +43,6 @@ def test_packing_keeps_every_row(type: str, n_cols: int) -> None:
 
 #: Types that only gguf can make weights of: random codes and scales under finite halves.
 OTHERS = [type for type in tensor_types() if type.name not in TYPES]
-HALVES = {"q2_k": (80, 82), "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,)}
 
 
 def random_rows(type: TensorType, n_rows: int, n_cols: int) -> npt.NDArray[np.uint8]:
@@ -52,14 +52,14 @@ def random_rows(type: TensorType, n_rows: int, n_cols: int) -> npt.NDArray[np.ui
         weights = random.standard_normal((n_rows, n_cols)).astype(np.float32)
         return np.ascontiguousarray(weights.view(np.uint16)[:, 1::2]).view(np.uint8)
     blocks = random.integers(0, 256, (n_blocks, type.block_bytes), np.uint8)
-    for at in HALVES.get(type.name, (0,)):
+    for at in type.halves:
         halves = random.standard_normal((n_blocks, 1)).astype(np.float16)
         blocks[:, at : at + 2] = halves.view(np.uint8)
     return blocks.reshape(n_rows, -1)
 
 
 def weights_of(type: TensorType, rows: npt.NDArray[np.uint8]) -> FloatArray:
-    return testing.dequantize(rows.tobytes(), type.ggml_id).reshape(len(rows), -1)
+    return dequantize(rows, type.name)
 
 
 @pytest.mark.parametrize("type", OTHERS, ids=lambda type: type.name)

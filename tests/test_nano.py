@@ -13,7 +13,8 @@ import pytest
 
 from starchat import StarChat
 from starchat._core import inspect, testing
-from starchat.convert.ggml_writer import TYPES, dequantize, write_ggml
+from starchat.convert.ggml_writer import TYPES, write_ggml
+from starchat.convert.tensor_types import dequantize
 from support.tiny_model import Shape, TinyModel, tiled
 
 pytestmark = pytest.mark.usefixtures("nano")

@@ -3,13 +3,20 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <string>
+
+#include "quant/types.hpp"
+
 namespace starchat {
 
 void bind_errors(pybind11::module_& m);
 void bind_tokenizer(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
 void bind_format(pybind11::module_& m);
+void bind_quant(pybind11::module_& m);
 void bind_machine(pybind11::module_& m);
 void bind_testing(pybind11::module_& m);  // testing/: absent where STARCHAT_TESTING is off
+
+TensorType type_named(const std::string& name);  // InvalidRequestError: no such type
 
 }  // namespace starchat

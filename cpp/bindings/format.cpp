@@ -1,4 +1,4 @@
-// Binds inspect() and the list of tensor types.
+// Binds inspect() and what else is asked of a file without loading it.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -101,16 +101,6 @@ py::dict inspect(const py::object& path_like, const py::object& progress) {
 }  // namespace
 
 void bind_format(py::module_& module) {
-  py::class_<TypeTraits>(module, "TensorType", "A type of tensors and the layout of its blocks.")
-      .def_readonly("name", &TypeTraits::name)
-      .def_readonly("ggml_id", &TypeTraits::ggml_id)
-      .def_readonly("ftype", &TypeTraits::ftype)
-      .def_readonly("block_weights", &TypeTraits::block_weights)
-      .def_readonly("block_bytes", &TypeTraits::block_bytes)
-      .def_property_readonly("bits", [](const TypeTraits& type) { return type.kind.bits; });
-  module.def(
-      "tensor_types", [] { return std::vector(std::begin(kTensorTypes), std::end(kTensorTypes)); },
-      "Return every tensor type that files may have.");
   module.def("inspect", &inspect, py::arg("path"), py::arg("progress") = py::none(),
              "Return what is in a model file, read and checked without loading its weights.\n\n"
              "progress(done_bytes, total_bytes) is called while copies of weights are compared.");

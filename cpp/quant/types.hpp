@@ -65,8 +65,16 @@ struct TypeTraits {
   const char* name;        // "q4_0"
   int32_t ggml_id, ftype;  // of a tensor; of a ggml file, -1: none
   int block_weights, block_bytes;
+  int halves_at;  // in a block: the offset of d, and of m or dmin after it; floats have none
   WeightKind kind;
+  constexpr int n_halves() const { return kind.is_float() ? 0 : kind.has_min() ? 2 : 1; }
 };
+
+template <class Block>
+constexpr int halves_at() {
+  if constexpr (requires { Block::kHalvesAt; }) return Block::kHalvesAt;
+  return 0;
+}
 
 inline constexpr TypeTraits kTensorTypes[] = {
 #define TENSOR_TYPE(Type, name, id, ftype, Block, bits, codes, scales) \
@@ -76,6 +84,7 @@ inline constexpr TypeTraits kTensorTypes[] = {
    ftype,                                                              \
    Block::kWeights,                                                    \
    sizeof(Block),                                                      \
+   halves_at<Block>(),                                                 \
    {bits, Codes::codes, Scales::scales}},
 #include "quant/types.def"
 #undef TENSOR_TYPE

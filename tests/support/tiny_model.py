@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from starchat.convert.ggml_writer import TYPES, dequantize, quantize, tile_multi_query, write_ggml
+from starchat.convert.ggml_writer import TYPES, tile_multi_query, write_ggml
+from starchat.convert.tensor_types import dequantize, quantize
 
 Weights = dict[str, npt.NDArray[np.float32]]
 

@@ -15,6 +15,7 @@
 #include "base/arena.hpp"
 #include "base/core_share.hpp"
 #include "base/errors.hpp"
+#include "bindings/bindings.hpp"
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
 #include "format/duplicates.hpp"
@@ -24,11 +25,6 @@
 namespace starchat {
 
 namespace py = pybind11;
-
-TensorType type_named(const std::string& name) {
-  if (const auto type = find_type(&TypeTraits::name, name)) return *type;
-  throw InvalidRequestError("type " + name + ": unknown");
-}
 
 namespace {
 
@@ -152,21 +148,6 @@ class Forward {
   int position_ = 0;
 };
 
-// Weights of whole blocks: the oracle that kernels are tested against.
-py::array_t<float> dequantize(const py::bytes& data, int32_t ggml_type) {
-  const auto type = find_type(&TypeTraits::ggml_id, ggml_type);
-  const std::string_view bytes = data;
-  if (!type || bytes.size() % traits(*type).block_bytes != 0) {
-    throw InvalidRequestError(std::to_string(bytes.size()) + " bytes are no whole blocks of type " +
-                              std::to_string(ggml_type));
-  }
-  py::array_t<float> weights(static_cast<py::ssize_t>(bytes.size() / traits(*type).block_bytes *
-                                                      traits(*type).block_weights));
-  dequantize_row(*type, reinterpret_cast<const std::byte*>(bytes.data()), weights.mutable_data(),
-                 static_cast<size_t>(weights.size()));
-  return weights;
-}
-
 py::array_t<uint16_t> to_half(const py::array_t<float, py::array::c_style>& values) {
   py::array_t<uint16_t> halves(values.size());
   std::transform(values.data(), values.data() + values.size(), halves.mutable_data(), f32_to_f16);
@@ -280,7 +261,6 @@ void bind_kernels(py::module_& m) {
       .def(py::init<int, int>(), py::arg("n_threads"), py::arg("n_cores"))
       .def("begin", &CoreShare::begin)
       .def("end", &CoreShare::end);
-  m.def("dequantize", &dequantize, py::arg("data"), py::arg("ggml_type"));
   m.def("to_half", &to_half, py::arg("values"));
   m.def("layer_norm", &layer_norm_of, py::arg("isa"), py::arg("x"), py::arg("gain"),
         py::arg("bias"), py::arg("eps") = 1e-5f);

@@ -6,6 +6,7 @@
 
 #include "base/arena.hpp"
 #include "base/errors.hpp"
+#include "bindings/bindings.hpp"
 #include "bindings/testing/testing.hpp"
 #include "bindings/waiting.hpp"
 #include "ops/ops.hpp"

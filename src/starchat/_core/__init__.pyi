@@ -174,8 +174,20 @@ class TensorType:
     @property
     def bits(self) -> int:
         """Of a weight, without its block's scale and minimum."""
+    @property
+    def halves(self) -> list[int]:
+        """Where in a block its scale is, and its minimum or the scale of its minima."""
+    def row_bytes(self, n_cols: int) -> int:
+        """Return the size of a row of `n_cols` weights."""
 
 def tensor_types() -> list[TensorType]: ...
+def quantize(
+    rows: npt.NDArray[np.floating],
+    type: str,
+    n_threads: int = 0,
+    importance: npt.NDArray[np.floating] | None = None,
+) -> npt.NDArray[np.uint8]: ...
+def dequantize(rows: npt.NDArray[np.uint8], type: str) -> npt.NDArray[np.float32]: ...
 def inspect(
     path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]: ...

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from .. import _core
-from .ggml_writer import TYPES
+from .tensor_types import TYPES
 from .tensors import Checkpoint, StoredTensor, gathered, in_file
 from .vocabulary import rebuilt_merges
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .atomic_file import atomic_file
-from .ggml_writer import TYPES
-from .tensors import Checkpoint, Loss, StoredTensor
+from .tensor_types import TYPES
+from .tensors import Checkpoint, Loss
 from .vocabulary import to_letters
 
 __all__ = ["write_gguf"]
 
 _ALIGNMENT = 32
-_BF16 = 30, 32  # type, file_type
 _LAYER_NAMES = {
     "ln_1/g": "attn_norm.weight",
     "ln_1/b": "attn_norm.bias",
@@ -64,10 +63,10 @@ def write_gguf(
     sizes = {}
     for name, tensor in tensors.items():
         type = types[name]
-        sizes[name] = tensor.n_rows * _row_bytes(tensor, type)
+        sizes[name] = tensor.n_rows * TYPES[type].row_bytes(tensor.shape[-1])
         header += _string(_gguf_name(name)) + struct.pack("<I", len(tensor.shape))
         header += struct.pack(f"<{len(tensor.shape)}Q", *reversed(tensor.shape))
-        header += struct.pack("<IQ", _ids(type)[0], offset)
+        header += struct.pack("<IQ", TYPES[type].ggml_id, offset)
         offset += sizes[name] + -sizes[name] % _ALIGNMENT
     keys = _keys(checkpoint, types, sizes)
     start = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(keys))
@@ -95,13 +94,8 @@ def _gguf_name(name: str) -> str:
     return f"blk.{layer[1:]}.{_LAYER_NAMES[rest]}"
 
 
-def _ids(type: str) -> tuple[int, int]:
-    return _BF16 if type == "bf16" else (TYPES[type].id, TYPES[type].ftype)
-
-
-def _row_bytes(tensor: StoredTensor, type: str) -> int:
-    columns = tensor.shape[-1]
-    return 2 * columns if type == "bf16" else TYPES[type].row_bytes(columns)
+def _file_type(type: str) -> int:
+    return 32 if type == "bf16" else TYPES[type].ftype
 
 
 def _keys(
@@ -121,7 +115,7 @@ def _keys(
             if "license" in checkpoint.about
             else {}
         ),
-        "general.file_type": _u32(_ids(max(share, key=lambda type: share[type]))[1]),
+        "general.file_type": _u32(_file_type(max(share, key=lambda type: share[type]))),
         "general.quantization_version": _u32(2),
         f"{arch}context_length": _u32(checkpoint.n_ctx),
         f"{arch}embedding_length": _u32(checkpoint.n_embd),

@@ -13,13 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CorruptFileError, UnsupportedFormatError
-from .ggml_writer import TYPES
 from .tensors import Bytes, StoredTensor
 
 __all__ = ["unpacked"]
 
 Array = npt.NDArray[Any]
 _SHIFTS = np.arange(0, 32, 4, dtype=np.uint32)
+_BLOCKS = {
+    "q4_0": np.dtype([("d", "<f2"), ("qs", "u1", 16)]),
+    "q4_1": np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)]),
+}
 _OTHERS = {
     "awq": "AWQ scales the activations of this architecture; take the GPTQ or a GGUF file",
     "bitsandbytes": "bitsandbytes is a scheme of loading; save the model without it",
@@ -120,7 +123,7 @@ def _linear(
         return StoredTensor("f32", (n_out, n_in), floats, is_requantized=True)
 
     type = "q4_0" if bool((zeros == 8).all()) else "q4_1"
-    layout = TYPES[type].layout
+    layout = _BLOCKS[type]
     groups = plain[::32]  # one for each block
 
     def blocks(start: int, stop: int) -> Bytes:

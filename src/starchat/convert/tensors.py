@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CorruptFileError, UnsupportedFormatError
-from .ggml_writer import TYPES, dequantize, quantize
+from .tensor_types import TYPES, dequantize, quantize
 
 __all__ = ["Checkpoint", "Loss", "StoredTensor", "gathered", "read_at", "stacked", "transposed"]
 
 Bytes = npt.NDArray[np.uint8]
 BLOCK_BYTES = 64 << 20  # of rows, as floats: bounds the memory
-_FLOATS = {"f32": 4, "f16": 2, "bf16": 2}
+_FLOATS = "f32", "f16", "bf16"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class StoredTensor:
                 yield stored
                 continue
             values = _floats(stored, self.type)
-            made = _stored(values, type)
+            made = quantize(values, type)
             if self.is_requantized or (type in _FLOATS and self.type in _FLOATS):
                 loss.add(values, _floats(made, type), self.is_requantized)
             yield made
@@ -103,20 +103,9 @@ class Checkpoint:
 
 
 def _floats(rows: Bytes, type: str) -> npt.NDArray[np.float32]:
-    if type == "bf16":
-        wide = np.ascontiguousarray(rows).view("<u2").astype(np.uint32) << 16
-        return wide.view(np.float32)
     if type not in TYPES:
         raise UnsupportedFormatError(f"tensors of type {type}: expected f32, f16 or bf16")
     return dequantize(rows, type)
-
-
-def _stored(values: npt.NDArray[np.float32], type: str) -> Bytes:
-    if type != "bf16":
-        return quantize(values, type)
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to the nearest, halves to even
-    return rounded.astype("<u2").view(np.uint8).reshape(len(values), -1)
 
 
 # ---- files --------------------------------------------------------------------------------------
