@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "base/cpu_time.hpp"
 #include "base/errors.hpp"
 #include "engine/current_error.hpp"
 
@@ -123,16 +124,33 @@ bool EngineLoop::run() {
 // Returns whether this thread still has the loop.
 bool EngineLoop::take_turns() {
   while (const auto sequence = scheduler_.next_turn()) {
+    if (sequence->was_left && leave_turn(sequence)) continue;
     const auto wake_event = wake_event_;
     const bool has_loop =
         threads_.call([&] { sequence->take_turn(sequence->rows, sequence->most_guesses); });
     if (!has_loop) {
-      sequence->turn_ended = true;
+      sequence->end_left_turn(std::chrono::hours(1));  // long, in any case
       wake_event->signal();
       return false;
     }
     scheduler_.end_turn();
   }
+  return true;
+}
+
+// Leaves the turn, which is likely to be slow, to a thread of its own, if there is memory for one.
+bool EngineLoop::leave_turn(const std::shared_ptr<Sequence>& sequence) noexcept {
+  try {
+    threads_.leave([sequence, wake_event = wake_event_] {
+      const double begin = cpu_seconds();
+      sequence->take_turn(sequence->rows, sequence->most_guesses);
+      sequence->end_left_turn(std::chrono::duration<double>(cpu_seconds() - begin));
+      wake_event->signal();
+    });
+  } catch (...) {
+    return false;
+  }
+  scheduler_.leave_turn();
   return true;
 }
 

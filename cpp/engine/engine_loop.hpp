@@ -58,6 +58,7 @@ class EngineLoop {
   void enqueue(Sequences sequences);
   bool run();
   bool take_turns();
+  bool leave_turn(const std::shared_ptr<Sequence>& sequence) noexcept;
   bool take_inbox();
 
   ForwardPass& model_;

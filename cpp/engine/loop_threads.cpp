@@ -28,6 +28,18 @@ LoopThreads::LoopThreads(std::function<bool()> loop) {
   start_thread([state = state_] { state->run(); }).detach();
 }
 
+void LoopThreads::leave(std::function<void()> work) {
+  const auto state = state_;
+  auto body = [state, work = std::move(work)]() mutable {
+    lower_priority(this_thread());
+    std::exchange(work, nullptr)();
+    state->end_left();
+  };
+  const std::lock_guard lock(state->mutex);
+  start_thread(std::move(body)).detach();
+  ++state->n_left;
+}
+
 void LoopThreads::join() {
   std::unique_lock lock(state_->mutex);
   state_->changed.wait(lock, [&] { return state_->has_ended && !state_->has_standby; });
@@ -42,9 +54,15 @@ void LoopThreads::State::run() {
     clock = cpu_clock();
   }
   const bool ended = loop();
+  if (!ended) return end_left();
   const std::lock_guard lock(mutex);
-  has_ended |= ended;
-  if (!ended) --n_left;
+  has_ended = true;
+  changed.notify_all();
+}
+
+void LoopThreads::State::end_left() {
+  const std::lock_guard lock(mutex);
+  --n_left;
   changed.notify_all();
 }
 

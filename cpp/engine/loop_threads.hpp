@@ -1,7 +1,8 @@
 // The threads that run the engine's loop, one at a time. What may take long, the work of a grammar,
 // the loop does within call(). If that does not come back soon, a thread that stands by goes on
 // with the loop, and the thread that called is left with the work. So quick work needs no second
-// thread, and slow work stops nobody.
+// thread, and slow work stops nobody. Work that is known to be slow gets a thread at once: systems
+// are slow to spread threads over cores again, so the loop should stay where it is.
 #pragma once
 #include <time.h>
 
@@ -34,6 +35,10 @@ class LoopThreads {
     return state->end_call(number);
   }
 
+  // Within the loop. Calls work(), which must not throw, in a thread of low priority; it may only
+  // use what it owns. Throws OutOfMemoryError or std::bad_alloc.
+  void leave(std::function<void()> work);
+
   // Waits until the loop has ended, and a short time for threads that are left with work.
   void join();
 
@@ -42,6 +47,7 @@ class LoopThreads {
     uint64_t begin_call() noexcept;
     bool end_call(uint64_t number) noexcept;
     void run();
+    void end_left();
     void stand_by();
 
     std::function<bool()> loop;

@@ -141,7 +141,7 @@ void Scheduler::take_back() noexcept {
   for (auto next = away_.begin(); next != away_.end();) {
     const auto sequence = next++;
     if ((*sequence)->turn_ended) {
-      (*sequence)->is_slow = (*sequence)->was_left = true;
+      (*sequence)->is_slow = (*sequence)->was_left = (*sequence)->left_time > kQuick;
       count_turn(**sequence);
       running_.splice(running_.end(), away_, sequence);
     } else if (Clock::now() - (*sequence)->left_at > most_away_) {

@@ -182,6 +182,11 @@ void Sequence::push(SampledToken token) {
   if (n_ids() == max_ids) end(sampler.is_complete() ? FinishReason::kStop : FinishReason::kLength);
 }
 
+void Sequence::end_left_turn(std::chrono::duration<double> cpu_time) noexcept {
+  left_time = cpu_time;
+  turn_ended = true;
+}
+
 void Sequence::end(FinishReason reason, std::optional<int32_t> stop_token_id) {
   reason_ = reason;
   stop_token_id_ = stop_token_id;

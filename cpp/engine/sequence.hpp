@@ -75,6 +75,8 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   // the rows.
   void take_turn(std::span<float> rows, int most_guesses) noexcept;
 
+  void end_left_turn(std::chrono::duration<double> cpu_time) noexcept;  // by that thread
+
   // Records how the sequence ended. The scheduler frees the cache, then calls tell_stream().
   void end(FinishReason reason, std::optional<int32_t> stop_token_id = {});
   void end(std::exception_ptr error);
@@ -97,7 +99,8 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   std::vector<float> rows;  // for the next turn, if another thread may be left with it
   int most_guesses = 0;     // likewise
   std::atomic<bool> turn_ended = true;
-  std::chrono::steady_clock::time_point left_at;  // when another thread was left with it
+  std::chrono::duration<double> left_time{};      // of CPU time, if another thread was left with it
+  std::chrono::steady_clock::time_point left_at;  // and when that was
   // Because of its grammar, the last turn was slow; another thread was left with it.
   bool is_slow = false, was_left = false;
   StreamState state;                      // of the stream, in this step
