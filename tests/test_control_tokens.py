@@ -181,6 +181,14 @@ def test_beside_other_tokens_a_control_token_is_left_out(
 
 
 @needs_grammar
+def test_a_control_token_is_not_meant_by_any_bytes(tiny: StarChat) -> None:
+    grammar = BYTES + 'start: "Hi" /(?-u:[\\x80-\\xff])/ /.{5,9}/'  # as FF<|end|>
+    reply = tiny.chat(DIALOGUE, grammar=grammar, logit_bias={END: 1e4}, max_tokens=40)
+    assert reply.text.startswith("Hi") and len(reply.text) >= 2 + 1 + 5
+    check(tiny, reply)
+
+
+@needs_grammar
 def test_the_mask_keeps_what_fits_into_few_tokens(tiny: StarChat) -> None:
     grammar = f'start: "a" /[a-z ]{{0,400}}/ (<[{SYSTEM}]> | "?")'
     for n in range(3, 30, 3):

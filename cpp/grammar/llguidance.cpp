@@ -143,7 +143,7 @@ struct GrammarVocabulary {
     };
     for (int32_t id = 0; id < vocabulary->size(); ++id)
       add(vocabulary->token_bytes(id), vocabulary->is_special(id));
-    add("<|end of text|>", true);
+    lengths.push_back(0);  // the end has no bytes that a grammar could take
 
     LlgTokenizerInit init{};
     init.vocab_size = n_vocab + 1;
@@ -173,12 +173,13 @@ namespace {
 class LlguidanceConstraint : public Constraint {
  public:
   LlguidanceConstraint(std::shared_ptr<const void> keeps, const Library& library,
-                       const EndingVocabulary& vocabulary, LlgMatcher* matcher,
+                       const EndingVocabulary& vocabulary, bool takes_bytes, LlgMatcher* matcher,
                        std::shared_ptr<GrammarBudget> budget)
       : keeps_(std::move(keeps)),
         library_(library),
         vocabulary_(vocabulary),
         n_vocab_(static_cast<uint32_t>(vocabulary.tokenizer.size())),
+        takes_bytes_(takes_bytes),
         matcher_(matcher),
         handle_(library.cancellation_handle(matcher)),
         cancel_([this] { library_.cancel(handle_); }),
@@ -203,6 +204,7 @@ class LlguidanceConstraint : public Constraint {
     const bool may_end = last & end;
     last &= end - 1;
     std::copy_n(mask_.begin(), std::min(mask.size(), mask_.size()), mask.begin());
+    if (takes_bytes_) leave_control_tokens_out(mask, may_end);
     return may_end;
   }
 
@@ -220,7 +222,7 @@ class LlguidanceConstraint : public Constraint {
   }
 
   std::unique_ptr<Constraint> clone() const override {
-    return std::make_unique<LlguidanceConstraint>(keeps_, library_, vocabulary_,
+    return std::make_unique<LlguidanceConstraint>(keeps_, library_, vocabulary_, takes_bytes_,
                                                   library_.clone_matcher(matcher_), budget_);
   }
 
@@ -233,6 +235,15 @@ class LlguidanceConstraint : public Constraint {
   }
 
  private:
+  // Where any bytes are taken, a control token fits by its FF. It is meant only if all else ends.
+  void leave_control_tokens_out(std::span<uint32_t> mask, bool may_end) const {
+    std::vector<uint32_t> others(mask.begin(), mask.end());
+    for (const int64_t id : vocabulary_.tokenizer.control_ids())
+      others[static_cast<size_t>(id) / 32] &= ~(uint32_t{1} << id % 32);
+    const bool has_others = std::ranges::any_of(others, [](uint32_t bits) { return bits != 0; });
+    if (has_others || may_end) std::ranges::copy(others, mask.begin());
+  }
+
   // What the library returns for a call within the budget.
   template <class Call>
   int32_t call(const Call& of_library) {
@@ -250,6 +261,7 @@ class LlguidanceConstraint : public Constraint {
   const Library& library_;
   const EndingVocabulary& vocabulary_;
   const uint32_t n_vocab_;
+  const bool takes_bytes_;
   LlgMatcher* const matcher_;
   LlgCancellationHandle* const handle_;
   const std::function<void()> cancel_;
@@ -262,7 +274,8 @@ class LlguidanceConstraint : public Constraint {
 struct Grammar::Compiled {
   Compiled(std::shared_ptr<const GrammarVocabulary> model_vocabulary, const std::string& kind,
            const std::string& text)
-      : vocabulary(std::move(model_vocabulary)) {
+      : vocabulary(std::move(model_vocabulary)),
+        takes_bytes(text.find("allow_invalid_utf8") != std::string::npos) {
     LlgConstraintInit init{};
     vocabulary->library.set_defaults(&init, vocabulary->tokenizer);
     init.log_stderr_level = 0;
@@ -276,7 +289,8 @@ struct Grammar::Compiled {
   ~Compiled() { vocabulary->library.free_matcher(matcher); }
 
   const std::shared_ptr<const GrammarVocabulary> vocabulary;
-  LlgMatcher* matcher;  // in its initial state: copied for each sequence
+  const bool takes_bytes;  // the grammar may have lexemes of any bytes
+  LlgMatcher* matcher;     // in its initial state: copied for each sequence
   mutable std::mutex copying;
 };
 
@@ -287,7 +301,7 @@ std::unique_ptr<Constraint> Grammar::start(const GrammarBudget& budget) const {
                                                   copies_ ? copies_->take(copy_bytes_) : nullptr);
   const std::lock_guard lock(compiled_->copying);
   return std::make_unique<LlguidanceConstraint>(
-      keeps, vocabulary.library, vocabulary.for_endings,
+      keeps, vocabulary.library, vocabulary.for_endings, compiled_->takes_bytes,
       vocabulary.library.clone_matcher(compiled_->matcher),
       std::make_shared<GrammarBudget>(budget));
 }

@@ -123,8 +123,6 @@ class Class(Node):
             if i < len(text) and text[i] in self.allowed:
                 n = (text[i] >= 0xC0) + (text[i] >= 0xE0) + (text[i] >= 0xF0)
                 found |= {i + 1, min(i + 1 + n, len(text))}
-        if self is HIGH_BYTE and len(text) in starts:  # FF, by which names of control tokens begin
-            found.add(len(text) + 1)
         return found
 
 
