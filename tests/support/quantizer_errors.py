@@ -37,15 +37,19 @@ def weights(name: str) -> Floats:
 
 
 def _nano() -> list[Floats]:
-    path = EMBEDDED
-    tensors = _core.inspect(path)["tensors"]
-    matrices = []
-    for tensor in tensors:
-        if tensor["name"].startswith(("model/h0/", "model/h5/")) and tensor["name"].endswith("/w"):
-            data = np.fromfile(path, np.uint8, tensor["size_bytes"], offset=tensor["offset"])
-            rows = data.reshape(tensor["shape"][0], -1)
-            matrices.append(dequantize(rows, tensor["type"]))
-    return matrices
+    names = [tensor["name"] for tensor in _core.inspect(EMBEDDED)["tensors"]]
+    return [
+        embedded_matrix(name)
+        for name in names
+        if name.startswith(("model/h0/", "model/h5/")) and name.endswith("/w")
+    ]
+
+
+def embedded_matrix(name: str) -> Floats:
+    """Return a matrix of the embedded model."""
+    [tensor] = (each for each in _core.inspect(EMBEDDED)["tensors"] if each["name"] == name)
+    data = np.fromfile(EMBEDDED, np.uint8, tensor["size_bytes"], offset=tensor["offset"])
+    return dequantize(data.reshape(tensor["shape"][0], -1), tensor["type"])
 
 
 def nmse(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..convert.conversion import convert as convert_model
+from ..convert.tensor_types import TYPES
 from ..model_path import local_path, model_path
 from ..progress import LoadingBar
 
@@ -31,7 +32,10 @@ def convert(
     ],
     type: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="Of the matrices; by default as the source has them."),
+        typer.Option(
+            metavar="TYPE",
+            help="Of the matrices, or a preset such as q4_k_m; by default as the source has them.",
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that exists.")
@@ -44,6 +48,12 @@ def convert(
         counts, loss = convert_model(source, target, type, overwrite=overwrite, report=bar)
     mix = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
     print(f"{target}: {os.path.getsize(target):,} bytes, tensors: {mix}")
+    for (wanted, given, n_cols), n in loss.replaced.items():
+        print(
+            f"{n} matrices are {given}, not {wanted}: rows of {n_cols} are no multiple of "
+            f"{TYPES[wanted].block_weights}",
+            file=sys.stderr,
+        )
     if loss.changed:
         print(f"{loss.changed:,} of {loss.total:,} floats changed", file=sys.stderr)
     if loss.nmse is not None:

@@ -12,9 +12,12 @@ import numpy as np
 
 from ..errors import FileAccessError, InvalidRequestError
 from .ggml_reader import open_ggml
-from .ggml_writer import TYPES, write_ggml
+from .ggml_writer import TYPES as BIN_TYPES
+from .ggml_writer import write_ggml
 from .gguf_writer import write_gguf
 from .hugging_face import open_folder
+from .presets import PRESETS, fitting, named
+from .tensor_types import TYPES
 from .tensors import Checkpoint, Loss, StoredTensor, gathered
 from .vocabulary import rebuilt_merges
 
@@ -33,17 +36,19 @@ def convert(
 ) -> tuple[dict[str, int], Loss]:
     """Write the model in a folder or a file to `target`, a .gguf or .bin file.
 
-    type: of the matrices; by default each keeps its own, or the nearest without loss. Norms,
-    biases and positions are f32. report: is told bytes that are written, and all there are.
+    type: of the matrices, or a preset; by default each keeps its own, or the nearest without loss.
+    Norms, biases and positions are f32. report: is told bytes that are written, and all there are.
     Returns how many tensors of each type there are, and what was lost.
     """
     form = os.path.splitext(target)[1].lower()
     if form not in (".gguf", ".bin"):
         raise InvalidRequestError.of("target", f"{target}: expected a name with .gguf or .bin")
-    choices = (*TYPES, "bf16") if form == ".gguf" else tuple(TYPES)
-    if type is not None and type not in choices:
-        problem = f"expected one of {', '.join(choices)} for {form} files, got {type[:40]}"
-        raise InvalidRequestError.of("type", problem)
+    choices = (*BIN_TYPES, "bf16", *PRESETS) if form == ".gguf" else tuple(BIN_TYPES)
+    if type is not None:
+        if named(type) not in choices:
+            problem = f"expected one of {', '.join(choices)} for {form} files, got {type[:40]}"
+            raise InvalidRequestError.of("type", problem)
+        type = named(type)
     if os.path.exists(target):
         if os.path.exists(source) and os.path.samefile(source, target):
             raise InvalidRequestError.of("target", f"{target}: is the source")
@@ -55,23 +60,30 @@ def convert(
     with ExitStack() as files:
         reader = open_folder if os.path.isdir(source) else open_ggml
         model = reader(source, files)
-        types = _types(model, type, form)
-        if "model/lm_head" in types and form == ".gguf" and _is_tied(model):
-            del types["model/lm_head"]
+        is_tied = form == ".gguf" and _is_tied(model)
+        types = _types(model, type, form, is_tied, loss)
         if form == ".gguf":
-            write_gguf(target, model, types, loss, report)
+            write_gguf(target, model, types, loss, report, mix=type)
         else:
             _write_bin(target, model, types, loss, report)
     return dict(Counter(types.values())), loss
 
 
-def _types(model: Checkpoint, type: str | None, form: str) -> dict[str, str]:
+def _types(
+    model: Checkpoint, type: str | None, form: str, is_tied: bool, loss: Loss
+) -> dict[str, str]:
     types = {}
     for name, tensor in model.tensors.items():
+        if name == "model/lm_head" and is_tied:
+            continue
         if len(tensor.shape) == 1 or name == "model/wpe":
             types[name] = "f32"
         elif type:
-            types[name] = type
+            preset = PRESETS.get(type)
+            wanted = preset.type_of(name, model.n_layer, is_tied) if preset else type
+            types[name] = fitting(wanted, tensor.shape[-1])
+            if types[name] != wanted:
+                loss.replaced[wanted, types[name], tensor.shape[-1]] += 1
         elif tensor.is_requantized:
             types[name] = _REQUANTIZED
         else:
@@ -82,7 +94,9 @@ def _types(model: Checkpoint, type: str | None, form: str) -> dict[str, str]:
 
 
 def _is_tied(model: Checkpoint) -> bool:
-    head, wte = model.tensors["model/lm_head"], model.tensors["model/wte"]
+    head, wte = model.tensors.get("model/lm_head"), model.tensors["model/wte"]
+    if head is None:
+        return True
     if (head.type, head.shape) != (wte.type, wte.shape):
         return False
     blocks = zip(head.blocks(head.type, Loss()), wte.blocks(wte.type, Loss()), strict=True)

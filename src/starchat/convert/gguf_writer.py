@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .atomic_file import atomic_file
+from .presets import file_type
 from .tensor_types import TYPES
 from .tensors import Checkpoint, Loss
 from .vocabulary import to_letters
@@ -55,8 +56,9 @@ def write_gguf(
     types: Mapping[str, str],
     loss: Loss,
     report: Callable[[int, int], None] | None = None,
+    mix: str | None = None,
 ) -> None:
-    """Write a file with the tensors of `types`, each in its type."""
+    """Write a file with the tensors of `types`, each in its type; mix: the preset's name."""
     tensors = {name: checkpoint.tensors[name] for name in types}
     header = bytearray()
     offset = 0
@@ -68,7 +70,7 @@ def write_gguf(
         header += struct.pack(f"<{len(tensor.shape)}Q", *reversed(tensor.shape))
         header += struct.pack("<IQ", TYPES[type].ggml_id, offset)
         offset += sizes[name] + -sizes[name] % _ALIGNMENT
-    keys = _keys(checkpoint, types, sizes)
+    keys = _keys(checkpoint, types, sizes, mix)
     start = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(keys))
     head = start + b"".join([_string(key) + value for key, value in keys.items()]) + header
     head += bytes(-len(head) % _ALIGNMENT)
@@ -94,12 +96,8 @@ def _gguf_name(name: str) -> str:
     return f"blk.{layer[1:]}.{_LAYER_NAMES[rest]}"
 
 
-def _file_type(type: str) -> int:
-    return 32 if type == "bf16" else TYPES[type].ftype
-
-
 def _keys(
-    checkpoint: Checkpoint, types: Mapping[str, str], sizes: Mapping[str, int]
+    checkpoint: Checkpoint, types: Mapping[str, str], sizes: Mapping[str, int], mix: str | None
 ) -> dict[str, bytes]:
     share: dict[str, int] = {}
     for name, type in types.items():
@@ -115,7 +113,7 @@ def _keys(
             if "license" in checkpoint.about
             else {}
         ),
-        "general.file_type": _u32(_file_type(max(share, key=lambda type: share[type]))),
+        "general.file_type": _u32(file_type(mix or max(share, key=lambda type: share[type]))),
         "general.quantization_version": _u32(2),
         f"{arch}context_length": _u32(checkpoint.n_ctx),
         f"{arch}embedding_length": _u32(checkpoint.n_embd),

@@ -6,6 +6,7 @@ Rows are bytes of their type, so that nothing changes on the way where both side
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,8 @@ class Loss:
 
     changed: int = 0
     total: int = 0
+    #: Matrices whose rows the wanted blocks do not divide: wanted type, given type, columns.
+    replaced: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     _error: float = field(default=0, repr=False)
     _power: float = field(default=0, repr=False)
 
