@@ -1,6 +1,7 @@
 // What this process takes of memory, as Linux counts it.
 #pragma once
 #include <cstdint>
+#include <optional>
 
 namespace starchat {
 
@@ -10,5 +11,8 @@ struct ProcessMemory {
 
 // Zeros on other systems. Allocates nothing: handlers of signals may call it.
 ProcessMemory process_memory() noexcept;
+
+// Bytes that the limits of this process leave (ulimit -v, -d), at least 0; nullopt: none is set.
+std::optional<int64_t> left_by_ulimit() noexcept;
 
 }  // namespace starchat

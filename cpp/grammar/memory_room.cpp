@@ -1,9 +1,8 @@
 #include "grammar/memory_room.hpp"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <string>
 
 #include "base/errors.hpp"
@@ -17,23 +16,15 @@ namespace {
 std::atomic<int64_t> g_reserved_bytes = 0;
 
 void check(int64_t bytes, int64_t others) {
-  rlimit space{RLIM_INFINITY, RLIM_INFINITY}, data = space;
-  getrlimit(RLIMIT_AS, &space);
-  getrlimit(RLIMIT_DATA, &data);
-  if (space.rlim_cur == RLIM_INFINITY && data.rlim_cur == RLIM_INFINITY) return;
-  const ProcessMemory used = process_memory();
-  const auto check_one = [&](rlim_t limit, int64_t taken) {
-    if (limit == RLIM_INFINITY) return;
-    const int64_t left = static_cast<int64_t>(limit) - taken - others;
-    if (left < bytes)
-      throw OutOfMemoryError("compiling this constraint needs " + format_number(bytes >> 20) +
-                                 " MiB, but the limits of this process's memory leave " +
-                                 format_number(std::max<int64_t>(left, 0) >> 20) +
-                                 " MiB: raise them (ulimit -v, -d), or simplify it",
-                             {.limit = std::max<int64_t>(left, 0), .got = bytes});
-  };
-  check_one(space.rlim_cur, used.space);
-  check_one(data.rlim_cur, used.data);
+  const std::optional<int64_t> room = left_by_ulimit();
+  if (!room) return;
+  const int64_t left = std::max<int64_t>(0, *room - others);
+  if (left < bytes)
+    throw OutOfMemoryError("compiling this constraint needs " + format_number(bytes >> 20) +
+                               " MiB, but the limits of this process's memory leave " +
+                               format_number(left >> 20) +
+                               " MiB: raise them (ulimit -v, -d), or simplify it",
+                           {.limit = left, .got = bytes});
 }
 
 }  // namespace
