@@ -121,23 +121,23 @@ Grammar PyEngine::compile(const std::string& library, const std::string& kind,
   return finished(*pending);
 }
 
-py::array_t<float> PyEngine::logits(const std::vector<int64_t>& token_ids) {
+py::array_t<float> PyEngine::logits(const std::vector<int64_t>& token_ids, int64_t first) {
   EngineLoop& loop = (*core_)->loop;
   Evaluation evaluation;
   {
     const GilReleased released;
-    evaluation = loop.evaluate(token_ids);
+    evaluation = loop.evaluate(token_ids, first);
   }
   PyTokenStream cancelled_if_interrupted(evaluation.stream);
   cancelled_if_interrupted.next();
   if (evaluation.stream->finish_reason() == FinishReason::kCancelled)
     throw EngineClosedError("the engine was closed while these logits were computed");
-  const py::ssize_t n_tokens = std::ssize(token_ids);
+  const py::ssize_t n_rows = std::ssize(token_ids) - first;
   float* rows = evaluation.logits.get();
   const py::capsule owner(
       new std::shared_ptr<float[]>(std::move(evaluation.logits)),
       [](void* pointer) { delete static_cast<std::shared_ptr<float[]>*>(pointer); });
-  return py::array_t<float>({n_tokens, py::ssize_t{info_.config.n_vocab}}, rows, owner);
+  return py::array_t<float>({n_rows, py::ssize_t{info_.config.n_vocab}}, rows, owner);
 }
 
 std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> PyEngine::embed(
@@ -238,8 +238,9 @@ void bind_engine(py::module_& m) {
           "before; kind is \"json_schema\", \"regex\" or \"lark\". `helper`, a command that calls\n"
           "serve_grammar_trials, and the bounds of the first call hold for the engine. Raises\n"
           "ConstraintError and OutOfMemoryError; Ctrl-C ends the wait.")
-      .def("logits", &PyEngine::logits, py::arg("token_ids"),
-           "Return the logits of every position, float32 (n_tokens, n_vocab).")
+      .def("logits", &PyEngine::logits, py::arg("token_ids"), py::arg("first") = 0,
+           "Return the logits of position `first` and those behind it, float32 (n_tokens - first,\n"
+           "n_vocab). With first > 0, positions before it are cached, and taken from the cache.")
       .def("embed", &PyEngine::embed, py::arg("token_ids"), py::arg("ready") = py::none(),
            py::arg("key") = 0,
            "Return a stream without tokens, and the embedding that is complete at its end: the\n"

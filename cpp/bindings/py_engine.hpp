@@ -48,7 +48,7 @@ class PyEngine {
   Grammar compile(const std::string& library, const std::string& kind, const std::string& text,
                   const std::vector<std::string>& helper, double seconds, int64_t bytes,
                   int64_t cache_bytes, int64_t copy_bytes);
-  pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids);
+  pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids, int64_t first);
   std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(
       const std::vector<int64_t>& token_ids, const PyReadyQueue* ready, int64_t key);
   pybind11::dict stats();

@@ -32,19 +32,19 @@ std::vector<std::shared_ptr<TokenStream>> EngineLoop::submit_replies(
   return streams;
 }
 
-Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt) {
-  Sequence::check_evaluation(model_, prompt);  // before the allocation
+Evaluation EngineLoop::evaluate(std::span<const int64_t> prompt, int64_t first) {
+  Sequence::check_evaluation(model_, prompt, first);  // before the allocation
   Evaluation evaluation{nullptr, std::make_shared<TokenStream>(wake_event_)};
-  const size_t n = prompt.size() * model_.n_vocab();
+  const size_t n_rows = prompt.size() - first, n = n_rows * model_.n_vocab();
   try {
     evaluation.logits = std::make_unique_for_overwrite<float[]>(n);
   } catch (const std::bad_alloc&) {
-    throw OutOfMemoryError("logits of " + std::to_string(prompt.size()) + " tokens need " +
+    throw OutOfMemoryError("logits of " + std::to_string(n_rows) + " tokens need " +
                                std::to_string(n * sizeof(float) >> 20) +
                                " MiB: ask for fewer tokens at once",
                            {.param = "token_ids"});
   }
-  enqueue(Sequence::evaluation(model_, prompt, evaluation.logits, evaluation.stream));
+  enqueue(Sequence::evaluation(model_, prompt, first, evaluation.logits, evaluation.stream));
   return evaluation;
 }
 

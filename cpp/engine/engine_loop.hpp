@@ -18,7 +18,7 @@ namespace starchat {
 // Pending logits, complete when the stream has ended. The buffer is shared, so a caller that stops
 // waiting does not free memory that is being written.
 struct Evaluation {
-  std::shared_ptr<float[]> logits;  // (n_tokens, n_vocab)
+  std::shared_ptr<float[]> logits;  // (n_tokens - first, n_vocab)
   std::shared_ptr<TokenStream> stream;
 };
 
@@ -47,7 +47,7 @@ class EngineLoop {
                                                            std::span<const int64_t> keys,
                                                            std::vector<Guidance> guidances,
                                                            const std::string& cache_salt = {});
-  Evaluation evaluate(std::span<const int64_t> prompt);
+  Evaluation evaluate(std::span<const int64_t> prompt, int64_t first = 0);
   PendingEmbedding embed(std::span<const int64_t> prompt,
                          std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0);
   SchedulerStats stats();

@@ -324,11 +324,10 @@ void Scheduler::place_prompts(bool has_place, int n_columns) {
 }
 
 void Scheduler::reuse_prefix(Sequence& sequence) {
-  if (sequence.is_evaluation() || sequence.n_cached >= sequence.n_prompt) return;
+  if (sequence.n_cached >= sequence.n_cacheable()) return;
   if (sequence.n_cached % kPagePositions != 0) return;
   const int n_before = sequence.n_cached;
-  // The last id is always computed, because its logits are needed.
-  const std::span<const int32_t> ids(sequence.ids.data(), sequence.n_prompt - 1);
+  const std::span<const int32_t> ids(sequence.ids.data(), sequence.n_cacheable());
   sequence.n_cached = prefixes_.extend(sequence.cache_salt, ids, sequence.cache);
   count_cached(sequence, n_before, sequence.n_cached);
   if (sequence.n_cached > n_before) sequence.tell_progress();
@@ -355,7 +354,7 @@ void Scheduler::reserve(Sequence& sequence, int n_tokens) {
 }
 
 void Scheduler::keep_prefix(const Sequence& sequence) {
-  if (sequence.is_evaluation()) return;
+  if (sequence.is_evaluation() && sequence.first_logits == 0) return;
   try {
     prefixes_.keep(sequence.cache_salt, sequence.ids, sequence.n_cached, sequence.cache);
   } catch (const std::bad_alloc&) {  // not cached: will be computed again if needed
@@ -378,7 +377,7 @@ void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
     const int position = sequence.n_cached + i, behind = position - sequence.n_ids();
     if (sequence.pooled)
       batch_.state_columns.push_back(batch_.n_columns());
-    else if (sequence.is_evaluation() || behind >= -1)
+    else if (sequence.is_evaluation() ? position >= sequence.first_logits : behind >= -1)
       batch_.logit_columns.push_back(batch_.n_columns());
     batch_.token_ids.push_back(behind >= 0 ? sequence.guesses[behind] : sequence.ids[position]);
     batch_.positions.push_back(position);
@@ -435,12 +434,13 @@ void Scheduler::take_logits(const Slice& slice) {
 
 void Scheduler::take_evaluation(const Slice& slice) {
   Sequence& sequence = *slice.sequence;
-  const size_t n_vocab = model_.n_vocab(), n = slice.n_columns * n_vocab;
+  const int first = std::max(sequence.n_cached - slice.n_columns, sequence.first_logits);
+  const size_t n_vocab = model_.n_vocab(), n = std::max(0, sequence.n_cached - first) * n_vocab;
   const float* rows = logits_.get() + slice.first_logits * n_vocab;
   if (!std::all_of(rows, rows + n, [](float logit) { return std::isfinite(logit); }))
     throw NumericalError(
         "the model computed logits that are not finite: the file's weights may be damaged");
-  std::copy_n(rows, n, sequence.logits.get() + (sequence.n_cached - slice.n_columns) * n_vocab);
+  std::copy_n(rows, n, sequence.logits.get() + (first - sequence.first_logits) * n_vocab);
 }
 
 void Scheduler::take_states(const Slice& slice) {

@@ -77,24 +77,32 @@ Sequences Sequence::replies(ForwardPass& model, std::span<const int64_t> prompt,
   return sequences;
 }
 
-void Sequence::check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt) {
+void Sequence::check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt,
+                                int64_t first) {
   check_prompt(model, prompt, 0);
+  const int64_t last = std::ssize(prompt) - 1;
+  if (first < 0 || first > last)
+    throw InvalidRequestError("first: expected 0 to " + std::to_string(last) +
+                                  ", a position of the tokens, got " + std::to_string(first),
+                              {.param = "first", .limit = first < 0 ? 0 : last, .got = first});
 }
 
 std::shared_ptr<Sequence> Sequence::evaluation(ForwardPass& model, std::span<const int64_t> prompt,
-                                               std::shared_ptr<float[]> logits,
+                                               int64_t first, std::shared_ptr<float[]> logits,
                                                std::shared_ptr<TokenStream> stream) {
-  check_evaluation(model, prompt);
+  check_evaluation(model, prompt, first);
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   const int max_ids = static_cast<int>(ids.size());
-  return std::shared_ptr<Sequence>(new Sequence(model, std::move(ids), max_ids, SamplingParams{},
-                                                std::move(logits), std::move(stream)));
+  std::shared_ptr<Sequence> sequence(new Sequence(model, std::move(ids), max_ids, SamplingParams{},
+                                                  std::move(logits), std::move(stream)));
+  sequence->first_logits = static_cast<int>(first);
+  return sequence;
 }
 
 std::shared_ptr<Sequence> Sequence::embedding(ForwardPass& model, std::span<const int64_t> prompt,
                                               std::shared_ptr<Embedding> embedding,
                                               std::shared_ptr<TokenStream> stream) {
-  auto sequence = evaluation(model, prompt, nullptr, std::move(stream));
+  auto sequence = evaluation(model, prompt, 0, nullptr, std::move(stream));
   sequence->pooled = std::move(embedding);
   return sequence;
 }

@@ -52,10 +52,12 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
                            SamplingParams params,
                            std::span<const std::shared_ptr<TokenStream>> streams,
                            std::vector<Guidance> guidances, const std::string& cache_salt = {});
-  static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt);
-  // logits: (prompt.size(), n_vocab), filled step by step.
+  static void check_evaluation(const ForwardPass& model, std::span<const int64_t> prompt,
+                               int64_t first = 0);
+  // logits: of position `first` and those behind it, (prompt.size() - first, n_vocab), filled step
+  // by step. What is before comes from the prefix cache, if it is there.
   static std::shared_ptr<Sequence> evaluation(ForwardPass& model, std::span<const int64_t> prompt,
-                                              std::shared_ptr<float[]> logits,
+                                              int64_t first, std::shared_ptr<float[]> logits,
                                               std::shared_ptr<TokenStream> stream);
   static std::shared_ptr<Sequence> embedding(ForwardPass& model, std::span<const int64_t> prompt,
                                              std::shared_ptr<Embedding> embedding,
@@ -66,6 +68,8 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   int n_ids() const { return static_cast<int>(ids.size()); }
   int n_pending() const { return n_ids() - n_cached; }  // columns still to be computed
   bool is_evaluation() const { return logits || pooled; }
+  // The ids at the beginning of which no result is needed but their keys and values.
+  int n_cacheable() const { return is_evaluation() ? first_logits : n_prompt - 1; }
   bool is_decoding() const { return n_cached >= n_prompt && n_pending() <= 1; }  // 1 column a step
 
   // Samples the token after the last id from the first of `rows`, (1 + guesses.size(), n_vocab).
@@ -109,7 +113,8 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   bool takes_part = false;                // in this step
   uint64_t read_at = 0;                   // the step in which somebody read it last
   std::shared_ptr<SharedPrompt> shared;   // null: no other reply awaits, or is awaited for, it
-  const std::shared_ptr<float[]> logits;  // the result of an evaluation, or
+  const std::shared_ptr<float[]> logits;  // the result of an evaluation
+  int first_logits = 0;                   // its first position; or
   std::shared_ptr<Embedding> pooled;      // the result of an embedding
   const std::shared_ptr<TokenStream> stream;
 
