@@ -417,7 +417,9 @@ def test_inspect_shows_what_is_inside(call: Call, tiny_model_path: Path) -> None
         "4 heads of width 16, one head of keys and values",
         "output matrix +the input matrix",
         # four pages of 32 tokens: two layers, one head, keys and values of 16 in f16
-        r"with 128 tokens of context \(16\.38 KB\)",
+        r"memory +needs [\d.]+ .B with 128 tokens of context",
+        r"of it +weights [\d.]+ KB, context and prefix cache 32\.77 KB, rest ",
+        r"fits here +yes: [\d.]+ .B are free \(",
         r"model/h\*/attn/c_attn/w +q8_0 +192 x 64 +2 ",
     ):
         assert re.search(expected, shown), f"{expected} is not in\n{shown}"
@@ -439,6 +441,25 @@ def test_inspect_counts_memory_only_for_a_context_that_the_file_has(
     result = call("inspect", tiny_model_path, "--ctx", ctx)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"error: --ctx: expected 2 to 512, the file's own; got {ctx}\n"
+
+
+def test_perplexity_is_shown_and_as_json(call: Call, tiny_model_path: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("def add(a, b):\n    return a + b\n" * 20)
+    options = ["--ctx", "64", "--against", tiny_model_path, "--threads", "1"]
+    shown = call("perplexity", tiny_model_path, text, *options).stdout
+    assert re.search(r"^perplexity +[\d.]+ \+/- [\d.]+$", shown, re.M)
+    assert re.search(r"^KL divergence +mean 0\.000000, 95 % 0\.000000, max 0\.000000$", shown, re.M)
+    assert re.search(r"^same top token +100\.00%$", shown, re.M)
+    measured = json.loads(call("perplexity", tiny_model_path, text, *options, "--json").stdout)
+    assert f"{measured['perplexity']:.4f}" in shown
+    assert measured["against"]["same_top"] == 1 and measured["n_ctx"] == 64
+
+
+def test_perplexity_says_what_it_lacks(call: Call, tiny_model_path: Path) -> None:
+    result = call("perplexity", tiny_model_path, "-", stdin="too short")
+    assert result.returncode == 1 and result.stdout == ""
+    assert re.search(r"one window of 512 tokens, got \d+: .*, or --ctx \d+$", result.stderr)
 
 
 def test_bench_measures_reading_and_writing(call: Call, tiny_model_path: Path) -> None:

@@ -314,13 +314,15 @@ def test_limits_of_a_process_do_not_end_it(path: Path) -> None:
             print("tokens:", model.complete("a", max_tokens=2, ignore_eos=True).usage)
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), used + (8 << 20)))
-        try:
-            StarChat.load(sys.argv[1], n_threads=1)
-        except OutOfMemoryError as error:
-            print(error)
+        for check in (True, False):
+            try:
+                StarChat.load(sys.argv[1], n_threads=1, check_memory=check)
+            except OutOfMemoryError as error:
+                print(error)
         """,
         path,
     )
     assert result.returncode == 0, result.stderr
     assert "tokens: Usage(prompt_tokens=1, completion_tokens=2" in result.stdout
+    assert " are free (ulimit -v or -d)" in result.stdout
     assert "cannot allocate" in result.stdout

@@ -20,8 +20,9 @@
 namespace starchat {
 
 SharedMemory private_memory(size_t size_bytes, const Fill& fill) {
+  fill.begin();
   SharedMemory memory{{}, Arena(size_bytes)};
-  fill(memory.arena.data());
+  fill.write(memory.arena.data());
   return memory;
 }
 
@@ -119,17 +120,18 @@ void use_huge_pages(const Arena& arena, ThreadPool& threads) {
 
 SharedMemory filled(const std::string& name, size_t size_bytes, ThreadPool& threads,
                     const Fill& fill) {
+  fill.begin();
   {
     const Arena possible(size_bytes);
   }  // throws what a memory file would only show when used
   FileDescriptor file = make_file(name, size_bytes);
-  if (!file.is_open()) return private_memory(size_bytes, fill);
+  if (!file.is_open()) return private_memory(size_bytes, {[] {}, fill.write});
   {
     const Arena writable(size_bytes, file.get(), Arena::Access::kReadWrite);
     // The file cannot be sealed while a forked child could write to it.
     madvise(writable.data(), size_bytes, MADV_DONTFORK);
     use_huge_pages(writable, threads);
-    fill(writable.data());
+    fill.write(writable.data());
   }
   if (fcntl(file.get(), F_ADD_SEALS, kConstant | F_SEAL_SEAL) != 0)
     fcntl(file.get(), F_ADD_SEALS, F_SEAL_SEAL);  // others do not wait for it, and do not map it

@@ -33,12 +33,15 @@ struct SharedMemory {
   Arena arena;
 };
 
-using Fill = std::function<void(std::byte* data)>;
+struct Fill {
+  std::function<void()> begin;  // called before any memory is taken; may throw
+  std::function<void(std::byte* data)> write;
+};
 
 SharedMemory private_memory(size_t size_bytes, const Fill& fill);  // throws OutOfMemoryError
 
 // The memory that a process of this user filled under the same name; or, if there is none, memory
-// that fill() writes. The name says what the bytes are and where they are from. lock_file: an open
+// that `fill` writes. The name says what the bytes are and where they are from. lock_file: an open
 // file that such processes agree on; it is locked (flock) while one of them fills. The others call
 // waiting() 20 times a second meanwhile, which may throw. Throws OutOfMemoryError.
 SharedMemory shared_memory(const std::string& name, size_t size_bytes, int lock_file,

@@ -13,7 +13,7 @@
 #include "bindings/waiting.hpp"
 #include "format/duplicates.hpp"
 #include "format/open_model.hpp"
-#include "model/kv_store.hpp"
+#include "model/memory_need.hpp"
 #include "text/tokenizer.hpp"
 
 namespace py = pybind11;
@@ -69,15 +69,26 @@ py::tuple file_state(const std::string& path) {
   return py::make_tuple(py::bytes(real), identity.size_bytes, identity.mtime_ns);
 }
 
-py::dict inspect(const py::object& path_like, const py::object& progress) {
+py::dict memory_summary(const ModelFile& file, const MemorySettings& settings) {
+  const MemoryNeed need = memory_need(file, settings);
+  return py::dict("weights"_a = need.weights, "context"_a = need.context,
+                  "prefix_cache"_a = need.prefix_cache, "work"_a = need.work,
+                  "total"_a = need.total());
+}
+
+py::dict inspect(const py::object& path_like, const py::object& progress, bool compare, int n_ctx,
+                 int n_threads, int64_t prefix_cache_bytes) {
   const auto path = py::module_::import("os").attr("fsencode")(path_like).cast<std::string>();
   const ModelFile file = [&] {
     GilReleased released;
     ProgressReport report(released, progress);
     ModelFile opened = open_model(path);
-    remove_duplicates(opened, [&, total = opened.weight_bytes()](uint64_t copied_bytes) {
-      report(copied_bytes, total);
-    });
+    if (compare)
+      remove_duplicates(opened, [&, total = opened.weight_bytes()](uint64_t copied_bytes) {
+        report(copied_bytes, total);
+      });
+    else
+      remove_likely_duplicates(opened);
     return opened;
   }();
   const DecoderConfig& c = file.config;
@@ -85,6 +96,8 @@ py::dict inspect(const py::object& path_like, const py::object& progress) {
   for (const InputFile& part : file.files) size_bytes += part.size_bytes();
   py::list tensors;
   for (const StoredTensor& tensor : file.stored) tensors.append(tensor_summary(tensor));
+  const bool has_n_ctx = 2 <= n_ctx && n_ctx <= c.n_ctx;
+  const MemorySettings settings{n_threads, has_n_ctx ? n_ctx : 0, prefix_cache_bytes};
   return py::dict(
       "path"_a = py::module_::import("os").attr("fsdecode")(py::bytes(file.path())),
       "format"_a = file.format, "size_bytes"_a = size_bytes, "n_vocab"_a = c.n_vocab,
@@ -92,18 +105,22 @@ py::dict inspect(const py::object& path_like, const py::object& progress) {
       "ftype"_a = file.ftype, "weight_type"_a = file.quantization,
       "has_lm_head"_a = file.repeats_token_embedding || file.find(Role::Output) != nullptr,
       "lm_head_is_wte"_a = file.repeats_token_embedding, "multi_query"_a = c.n_kv_head == 1,
-      "n_kv_head"_a = c.n_kv_head, "kv_page_tokens"_a = kPagePositions,
-      "kv_page_bytes"_a = KvStore({c.n_layer, c.n_kv_head, c.head_dim}).page_bytes(),
-      "n_params"_a = file.n_params(), "weight_bytes"_a = file.weight_bytes(),
+      "n_kv_head"_a = c.n_kv_head, "n_params"_a = file.n_params(),
+      "weight_bytes"_a = file.weight_bytes(), "memory"_a = memory_summary(file, settings),
       "vocabulary"_a = vocabulary_summary(file.vocabulary), "tensors"_a = tensors);
 }
 
 }  // namespace
 
 void bind_format(py::module_& module) {
-  module.def("inspect", &inspect, py::arg("path"), py::arg("progress") = py::none(),
-             "Return what is in a model file, read and checked without loading its weights.\n\n"
-             "progress(done_bytes, total_bytes) is called while copies of weights are compared.");
+  module.def(
+      "inspect", &inspect, py::arg("path"), py::arg("progress") = py::none(), py::kw_only(),
+      py::arg("compare") = true, py::arg("n_ctx") = 0, py::arg("n_threads") = 0,
+      py::arg("prefix_cache_bytes") = -1,
+      "Return what is in a model file, read and checked without loading its weights.\n\n"
+      "progress(done_bytes, total_bytes) is called while copies of weights are compared;\n"
+      "compare=False looks at the beginning of some. \"memory\" is what an engine with these\n"
+      "settings needs, in bytes; a context that the file does not have is the file's own.");
   module.def(
       "context_size", &context_size, py::arg("path"),
       "Return the tokens of context by a file's header, checked without loading its weights.");

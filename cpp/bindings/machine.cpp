@@ -1,9 +1,12 @@
 // `_core.machine`: the instruction sets and the measured limits of this machine.
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "base/cpu_quota.hpp"
+#include "base/free_memory.hpp"
 #include "base/hardware_limits.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
@@ -36,6 +39,15 @@ void bind_machine(py::module_& m) {
   machine.def("cpu_quota", &cpu_quota, py::arg("root") = "",
               "Return the cores that control groups allow this process, None without a limit.\n\n"
               "Their files are read below the folder `root`.");
+  machine.def(
+      "free_memory",
+      [](const std::string& root) {
+        const auto left = free_memory(root);
+        return left ? std::optional(std::pair(left->bytes, left->source)) : std::nullopt;
+      },
+      py::arg("root") = "",
+      "Return the bytes that this process can still take, and what says so; None where nothing\n"
+      "does.\n\nFiles of the system are read below the folder `root`.");
   machine.def("clock_hz", &clock_hz, py::call_guard<GilReleased>(),
               "Measure the cycles per second of one busy core.");
 }

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "bindings/waiting.hpp"
 #include "grammar/helper_process.hpp"
 #include "model/decoder.hpp"
+#include "model/memory_need.hpp"
 
 namespace py = pybind11;
 
@@ -21,24 +23,31 @@ namespace {
 using namespace py::literals;
 
 // Loads without the GIL, unless weights are given. Calls progress, if there is one, and lets Ctrl-C
-// end the load.
+// end the load. memory_root: of free_memory(); None: memory is not checked.
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
                                int64_t prefix_cache_bytes, int64_t unread_bytes,
                                const py::object& progress, std::shared_ptr<PyWeights> weights,
-                               bool share_weights) {
+                               bool share_weights, const std::optional<std::string>& memory_root) {
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
   std::unique_ptr<Decoder> model;
+  bool is_checked = !memory_root;
+  const auto check = [&](const auto& what) {
+    if (is_checked) return;
+    check_memory(what, {n_threads, n_ctx, prefix_cache_bytes}, free_memory(*memory_root));
+    is_checked = true;
+  };
   if (weights) {
     const GilReleased released;
     model = std::make_unique<Decoder>(weights->file, n_threads, n_ctx);
   } else {
     GilReleased released;
     ProgressReport report(released, progress);
-    LoadedModel loaded = load_model(file, n_threads, n_ctx, share_weights, std::ref(report));
+    LoadedModel loaded = load_model(file, n_threads, n_ctx, share_weights, std::ref(report), check);
     model = std::move(loaded.model);
     weights = std::make_shared<PyWeights>(
         model->file(), std::make_shared<Tokenizer>(std::move(loaded.vocabulary)));
   }
+  check(*weights->file);
   ModelInfo info = model->info();
   info.file = file;  // which may be another name of the one that was read
   return std::make_unique<PyEngine>(std::move(model), std::move(info), weights->tokenizer,
@@ -208,9 +217,12 @@ void bind_engine(py::module_& m) {
           py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
           py::arg("unread_bytes") = Scheduler::kUnreadBytes, py::arg("progress") = py::none(),
           py::arg("weights") = nullptr, py::arg("share_weights") = false,
+          py::arg("memory_root") = py::none(),
           "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
           "raises ends the load. With `weights`, those of another engine on this file, nothing is\n"
-          "read; with `share_weights`, processes of this user have them together.")
+          "read; with `share_weights`, processes of this user have them together. Raises\n"
+          "OutOfMemoryError where what is free does not suffice by the files below the folder\n"
+          "`memory_root`; None is no such check.")
       .def_property_readonly("info", &PyEngine::info, "What was loaded.")
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
       .def_property_readonly("weights", &PyEngine::weights,

@@ -15,4 +15,8 @@ namespace starchat {
 using ReportCopies = std::function<void(uint64_t copied_bytes)>;
 void remove_duplicates(ModelFile& file, const ReportCopies& report = {});
 
+// Removes what is likely to be copies: compares the beginning of each in three layers. For those
+// who want an answer about a large file at once, and load nothing.
+void remove_likely_duplicates(ModelFile& file);
+
 }  // namespace starchat

@@ -88,6 +88,7 @@ struct Tensor {
   std::string name;  // in the file: for messages
 
   int64_t n_rows() const;
+  bool is_matrix() const { return n_cols > 1 && role != Role::PositionEmbedding; }
   uint64_t row_bytes() const { return size_of_weights(type, static_cast<uint64_t>(n_cols)); }
 };
 

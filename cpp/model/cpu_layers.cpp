@@ -10,14 +10,26 @@ namespace {
 constexpr int64_t kTeamWork =
     1 << 19;  // multiply-adds of a column that pay for three parallel loops
 
-// Floats of scratch memory for each thread: a normalised column, or what attention needs.
-size_t scratch_elements(const DecoderConfig& config, const KvStore& kv) {
-  Attention largest{};
-  largest.n_heads = config.n_head / config.n_kv_head;
-  largest.v_row_elements = kv.v_row_elements();
-  largest.n_positions = config.n_ctx;
-  return std::max<size_t>(config.n_embd, largest.scratch_elements());
-}
+size_t padded(int n_rows) { return (n_rows + kLanes - 1) / kLanes * kLanes; }
+
+// Rows of each buffer.
+struct BufferRows {
+  size_t tiles, qkv, mixed, inner, logits;
+  size_t scratch;  // of a thread: a normalised column, or what attention needs
+
+  explicit BufferRows(const DecoderConfig& config)
+      : tiles(std::max({config.n_embd, config.q_width(), config.n_inner})),
+        qkv(padded(config.q_width() + 2 * config.kv_width())),
+        mixed(config.q_width()),
+        inner(padded(config.n_inner)),
+        logits(padded(config.n_vocab)) {
+    Attention largest{};
+    largest.n_heads = config.n_head / config.n_kv_head;
+    largest.v_row_elements = KvStore({1, 1, config.head_dim}).v_row_elements();
+    largest.n_positions = config.n_ctx;
+    scratch = std::max<size_t>(config.n_embd, largest.scratch_elements());
+  }
+};
 
 }  // namespace
 
@@ -30,14 +42,24 @@ CpuLayers::CpuLayers(const Compute& compute, const DecoderConfig& config, const 
       output_(weights.output),
       kv_({end - first, config.n_kv_head, config.head_dim}),
       all_columns_(max_columns),
-      tiles_(max_columns, std::max({config.n_embd, config.q_width(), config.n_inner})),
-      qkv_(max_columns, layers_.front().qkv.weight.n_padded_rows()),
-      mixed_(max_columns, config.q_width()),
-      inner_(max_columns, layers_.front().ffn_up.weight.n_padded_rows()),
-      logits_(kTileColumns, output_.n_padded_rows()),
+      tiles_(max_columns, static_cast<int>(BufferRows(config).tiles)),
+      qkv_(max_columns, BufferRows(config).qkv),
+      mixed_(max_columns, BufferRows(config).mixed),
+      inner_(max_columns, BufferRows(config).inner),
+      logits_(kTileColumns, BufferRows(config).logits),
       half_(2 * static_cast<size_t>(config.kv_width())),
-      scratch_(compute.threads.n_threads(), scratch_elements(config, kv_)) {
+      scratch_(compute.threads.n_threads(), BufferRows(config).scratch) {
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
+}
+
+uint64_t CpuLayers::work_bytes(const DecoderConfig& config, int n_threads, int max_columns) {
+  const BufferRows rows(config);
+  uint64_t size_bytes = ActivationTiles::size_bytes(max_columns, static_cast<int>(rows.tiles)) +
+                        ActivationBuffer::size_bytes(kTileColumns, rows.logits) +
+                        ActivationBuffer::size_bytes(n_threads, rows.scratch);
+  for (const size_t n_rows : {rows.qkv, rows.mixed, rows.inner})
+    size_bytes += ActivationBuffer::size_bytes(max_columns, n_rows);
+  return size_bytes;
 }
 
 void CpuLayers::forward(const Batch& batch, ActivationBuffer& x) {

@@ -16,6 +16,9 @@ class CpuLayers : public LayerRun {
   CpuLayers(const Compute& compute, const DecoderConfig& config, const Weights& weights, int first,
             int end, int max_columns);
 
+  // Of scratch memory.
+  static uint64_t work_bytes(const DecoderConfig& config, int n_threads, int max_columns);
+
   size_t page_bytes() const override { return kv_.page_bytes(); }
   void reserve_pages(int n_pages) override { kv_.reserve(n_pages); }
   void copy_page(PageId from, PageId to) override { kv_.copy(from, to); }

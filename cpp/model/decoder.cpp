@@ -15,14 +15,6 @@ namespace {
 
 constexpr int kMaxThreads = 256;
 
-// Larger models get fewer columns, so that a step stays short: other sequences get their turn and
-// cancelling is prompt.
-int columns_per_step(uint64_t weight_bytes) {
-  constexpr uint64_t kGiB = uint64_t{1} << 30;
-  if (weight_bytes < kGiB) return 256;
-  return weight_bytes < 4 * kGiB ? 128 : 64;
-}
-
 int checked_threads(int n_threads) {
   if (n_threads == 0) return available_cores();
   if (n_threads < 0 || n_threads > kMaxThreads) {
@@ -76,6 +68,18 @@ Decoder::Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ct
         for (const auto& run : runs_) run->reserve_pages(n_pages);
       }) {}
 
+int Decoder::columns_per_step(uint64_t weight_bytes) {
+  constexpr uint64_t kGiB = uint64_t{1} << 30;
+  if (weight_bytes < kGiB) return 256;
+  return weight_bytes < 4 * kGiB ? 128 : 64;
+}
+
+uint64_t Decoder::work_bytes(const DecoderConfig& config, int n_threads, int max_columns) {
+  const uint64_t of_scheduler = sizeof(float) * max_columns * (config.n_vocab + config.n_embd);
+  return ActivationBuffer::size_bytes(max_columns, config.n_embd) + of_scheduler +
+         CpuLayers::work_bytes(config, n_threads, max_columns);
+}
+
 // Decides where each layer is computed.
 std::vector<std::unique_ptr<LayerRun>> Decoder::make_runs() {
   std::vector<std::unique_ptr<LayerRun>> runs;
@@ -103,7 +107,7 @@ void Decoder::embed(const Batch& batch) {
 }
 
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share,
-                       const Progress& progress) {
+                       const Progress& progress, const CheckFile& check) {
   wait_until_writes_show(path);
   ModelFile file = open_model(path);
   select_kernels();  // these three throw before any weight is read
@@ -121,9 +125,12 @@ LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool s
   const Progress packed = [&](uint64_t done, uint64_t total) {
     report(total_bytes - (total - done));
   };
+  const auto begin = [&] {
+    if (check) check(file);
+  };
   auto loaded = [&] {
     ThreadPool threads(n_loaders);
-    return load_weights(file, threads, share, packed);
+    return load_weights(file, threads, share, packed, begin);
   }();
   auto model = std::make_unique<Decoder>(std::move(loaded), n_threads, n_ctx);
   return {std::move(model), std::move(file.vocabulary)};

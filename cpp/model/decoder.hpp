@@ -30,6 +30,12 @@ class Decoder : public ForwardPass {
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override;
   void pause() override { share_.end(); }
 
+  // Larger models get fewer columns, so that a step stays short: other sequences get their turn and
+  // cancelling is prompt.
+  static int columns_per_step(uint64_t weight_bytes);
+  // Of activations and logits, the scheduler's included.
+  static uint64_t work_bytes(const DecoderConfig& config, int n_threads, int max_columns);
+
   const std::shared_ptr<const LoadedFile>& file() const { return file_; }
   const ModelInfo& info() const { return info_; }
 
@@ -56,9 +62,12 @@ struct LoadedModel {
 };
 
 // n_threads 0: as many as the process may use. n_ctx 0: the file's own. share: load_weights().
+// check: called before memory is taken for weights, unless those of another process are mapped; may
+// throw.
 // Throws FileAccessError, UnsupportedFormatError, CorruptFileError, InvalidRequestError,
 // UnsupportedFeatureError, OutOfMemoryError.
+using CheckFile = std::function<void(const ModelFile&)>;
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share = false,
-                       const Progress& progress = {});
+                       const Progress& progress = {}, const CheckFile& check = {});
 
 }  // namespace starchat

@@ -37,17 +37,38 @@ std::vector<float> read_vector(const ModelFile& file, const Tensor& tensor, size
   return values;
 }
 
-template <class Visit>
-void for_each_position(const ModelFile& file, const Visit& visit) {
-  const Tensor& tensor = file.tensor(Role::PositionEmbedding);
-  std::vector<std::byte> bytes(tensor.row_bytes());
-  std::vector<float> row(file.config.n_embd);
-  for (int position = 0; position < file.config.n_ctx; ++position) {
-    file.read_rows(tensor, position, bytes);
-    dequantize_row(tensor.type, bytes.data(), row.data(), row.size());
-    check_finite(file, tensor, row);
-    visit(position, row);
+class PositionReader {
+ public:
+  explicit PositionReader(const ModelFile& file)
+      : file_(file),
+        tensor_(file.tensor(Role::PositionEmbedding)),
+        bytes_(tensor_.row_bytes()),
+        row_(file.config.n_embd) {}
+
+  std::span<const float> row(int position) {
+    file_.read_rows(tensor_, position, bytes_);
+    dequantize_row(tensor_.type, bytes_.data(), row_.data(), row_.size());
+    check_finite(file_, tensor_, row_);
+    return row_;
   }
+
+ private:
+  const ModelFile& file_;
+  const Tensor& tensor_;
+  std::vector<std::byte> bytes_;
+  std::vector<float> row_;
+};
+
+bool is_half(std::span<const float> row) {
+  return std::ranges::all_of(row, [](float value) {
+    return std::bit_cast<uint32_t>(f16_to_f32(f32_to_f16(value))) == std::bit_cast<uint32_t>(value);
+  });
+}
+
+PackedMatrix planned(const Tensor& tensor) {
+  return {.type = tensor.type,
+          .n_rows = static_cast<int>(tensor.n_rows()),
+          .n_cols = static_cast<int>(tensor.n_cols)};
 }
 
 // Packs matrices one after the other into memory whose size is known beforehand.
@@ -58,9 +79,7 @@ class Packer {
 
   // First every matrix is planned, then the memory is made, then every matrix is packed.
   void plan(PackedMatrix& matrix, const Tensor& tensor) {
-    matrix = {.type = tensor.type,
-              .n_rows = static_cast<int>(tensor.n_rows()),
-              .n_cols = static_cast<int>(tensor.n_cols)};
+    matrix = planned(tensor);
     jobs_.push_back({&matrix, &tensor});
     size_bytes_ += matrix.size_bytes();
     total_bytes_ += matrix.n_rows * tensor.row_bytes();
@@ -133,24 +152,22 @@ std::string memory_name(const FileIdentity& file) {
 }  // namespace
 
 PositionTable::PositionTable(const ModelFile& file) : n_embd_(file.config.n_embd) {
-  for_each_position(file, [this](int, std::span<const float> row) {
-    half_ = half_ && std::ranges::all_of(row, [](float value) {
-              return std::bit_cast<uint32_t>(f16_to_f32(f32_to_f16(value))) ==
-                     std::bit_cast<uint32_t>(value);
-            });
-  });
+  PositionReader positions(file);
+  for (int i = 0; i < file.config.n_ctx; ++i) half_ &= is_half(positions.row(i));
   size_bytes_ = static_cast<size_t>(file.config.n_ctx) * n_embd_ * (half_ ? 2 : 4);
 }
 
 void PositionTable::write(const ModelFile& file, std::byte* rows) const {
-  for_each_position(file, [&](int position, std::span<const float> row) {
-    const size_t first = static_cast<size_t>(position) * n_embd_;
+  PositionReader positions(file);
+  for (int i = 0; i < file.config.n_ctx; ++i) {
+    const std::span<const float> row = positions.row(i);
+    const size_t first = static_cast<size_t>(i) * n_embd_;
     if (half_) {
       std::ranges::transform(row, reinterpret_cast<uint16_t*>(rows) + first, f32_to_f16);
     } else {
       std::ranges::copy(row, reinterpret_cast<float*>(rows) + first);
     }
-  });
+  }
 }
 
 void PositionTable::add_row(int position, float* x) const {
@@ -164,8 +181,28 @@ void PositionTable::add_row(int position, float* x) const {
   }
 }
 
+uint64_t packed_bytes(const ModelFile& file) {
+  uint64_t size_bytes = 0;
+  for (const Tensor& tensor : file.tensors) {
+    const PackedMatrix matrix = planned(tensor);
+    if (tensor.is_matrix()) {
+      size_bytes += matrix.size_bytes();
+    } else if (tensor.role == Role::PositionEmbedding) {
+      PositionReader positions(file);
+      const int last = file.config.n_ctx - 1;
+      const bool half = is_half(positions.row(0)) && is_half(positions.row(last / 2)) &&
+                        is_half(positions.row(last));
+      size_bytes += tensor.n_rows() * tensor.n_cols * (half ? 2 : 4);
+    } else {
+      size_bytes += matrix.n_padded_rows() * sizeof(float);
+    }
+  }
+  return size_bytes;
+}
+
 std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool& threads,
-                                               bool share, const Progress& progress) {
+                                               bool share, const Progress& progress,
+                                               const std::function<void()>& begin) {
   Packer packer(file, threads, progress);
   const auto norm = [&](Role gain, Role bias, int32_t layer = -1) {
     const auto n = static_cast<size_t>(file.config.n_embd);
@@ -204,11 +241,11 @@ std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool
   const auto check_unchanged = [&] {
     for (const InputFile& part : file.files) part.check_unchanged();
   };
-  const auto fill = [&](std::byte* data) {
-    packer.pack(data);
-    weights.positions.write(file, data + packer.size_bytes());
-    check_unchanged();  // before other processes may map it
-  };
+  const Fill fill{begin, [&](std::byte* data) {
+                    packer.pack(data);
+                    weights.positions.write(file, data + packer.size_bytes());
+                    check_unchanged();  // before other processes may map it
+                  }};
   weights.memory =
       share && size_bytes >= kMinSharedBytes
           ? shared_memory(memory_name(loaded->identity), size_bytes,

@@ -2,6 +2,7 @@
 // list repeated rows once, and tied output matrices are the memory of the token embedding. They
 // are constant and know no device and no context, so any number of decoders share them.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -64,8 +65,14 @@ struct LoadedFile {
 
 // Peak memory is the result plus a strip per thread. With `share`, processes of one user have it
 // together; one of them packs. Errors: those of InputFile::read, and OutOfMemoryError. `progress`
-// runs on the calling thread and may throw to abort.
-std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool& threads,
-                                               bool share, const Progress& progress);
+// runs on the calling thread and may throw to abort; so may `begin`, which is called before memory
+// is taken, unless that of another process is mapped.
+std::shared_ptr<const LoadedFile> load_weights(
+    const ModelFile& file, ThreadPool& threads, bool share, const Progress& progress,
+    const std::function<void()>& begin = [] {});
+
+// What load_weights() will take of memory. Reads three rows of the positions, to guess whether f16
+// loses nothing of them.
+uint64_t packed_bytes(const ModelFile& file);
 
 }  // namespace starchat

@@ -11,8 +11,11 @@ namespace starchat {
 class ActivationBuffer {
  public:
   ActivationBuffer(int max_columns, size_t n_rows)  // throws OutOfMemoryError
-      : stride_((n_rows + kLine - 1) / kLine * kLine | kLine),
-        arena_(max_columns * stride_ * sizeof(float)) {}
+      : stride_(stride_of(n_rows)), arena_(size_bytes(max_columns, n_rows)) {}
+
+  static size_t size_bytes(int max_columns, size_t n_rows) {
+    return max_columns * stride_of(n_rows) * sizeof(float);
+  }
 
   size_t stride() const { return stride_; }
   float* operator[](int column) const {
@@ -21,6 +24,7 @@ class ActivationBuffer {
 
  private:
   static constexpr size_t kLine = 16;  // floats of a cache line
+  static size_t stride_of(size_t n_rows) { return (n_rows + kLine - 1) / kLine * kLine | kLine; }
 
   size_t stride_;
   Arena arena_;

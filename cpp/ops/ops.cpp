@@ -18,7 +18,11 @@ int64_t grain_for(int64_t n_items, int64_t total, int64_t small, int n_threads) 
 }  // namespace
 
 ActivationTiles::ActivationTiles(int max_columns, int max_cols)
-    : storage_(max_columns * ActivationFormat{}.column_bytes(max_cols / kBlock)) {}
+    : storage_(size_bytes(max_columns, max_cols)) {}
+
+size_t ActivationTiles::size_bytes(int max_columns, int max_cols) {
+  return max_columns * ActivationFormat{}.column_bytes(max_cols / kBlock);
+}
 
 void ActivationTiles::prepare_for(const PackedMatrix& weights, int n_columns) {
   weights_ = weights.kind();

@@ -27,6 +27,7 @@ struct LayerNorm {
 class ActivationTiles {
  public:
   ActivationTiles(int max_columns, int max_cols);
+  static size_t size_bytes(int max_columns, int max_cols);
   // For a product with these weights; set_column() for each column follows.
   void prepare_for(const PackedMatrix& weights, int n_columns);
 

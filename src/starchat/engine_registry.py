@@ -76,6 +76,7 @@ class _SharedEngine:
 _lock = threading.RLock()
 _engines: dict[_Key, _SharedEngine] = {}
 _files: weakref.WeakValueDictionary[_FileKey, _SharedFile] = weakref.WeakValueDictionary()
+MACHINE = ""  # the folder below which the core reads /proc and /sys; another one in tests
 # Of a forked child: kept for ever, as a destructor would wait for threads that do not exist here.
 _engines_of_parent: list[_SharedEngine] = []
 
@@ -127,21 +128,27 @@ def acquire_engine(
     progress: Progress | None = None,
     share_weights: bool = True,
     limits: Limits | None = None,
+    check_memory: bool = True,
 ) -> EngineHandle:
     """Return a handle to the engine of this file, settings and limits, loaded if it was not.
 
-    share_weights: with other processes; engines of this one always do.
+    share_weights: with other processes; engines of this one always do. check_memory: raise
+    OutOfMemoryError where the memory that is free does not suffice.
     """
     shared = _take((_file_key(path), settings, limits or Limits()))
     handle = EngineHandle(shared, path)  # gives the count back if loading fails
     with shared.loading:
         if shared.engine is None:
-            shared.engine = _load(shared, path, progress, share_weights)
+            shared.engine = _load(shared, path, progress, share_weights, check_memory)
     return handle
 
 
 def _load(
-    shared: _SharedEngine, path: str, progress: Progress | None, share_weights: bool
+    shared: _SharedEngine,
+    path: str,
+    progress: Progress | None,
+    share_weights: bool,
+    check_memory: bool,
 ) -> _core.Engine:
     (file_key, settings, limits), file = shared.key, shared.file
     with file.loading:
@@ -150,6 +157,7 @@ def _load(
             progress=progress,
             weights=file.weights,
             share_weights=share_weights,
+            memory_root=MACHINE if check_memory else None,
             unread_bytes=min(limits.unread_bytes, 2**63 - 1),
             **settings._asdict(),
         )

@@ -15,7 +15,7 @@ from .model import StarChat
 from .model_path import model_name, model_path
 from .threads import new_lock
 
-_Key: TypeAlias = tuple[str | None, int | None, int | None, Limits | None]
+_Key: TypeAlias = tuple[str | None, int | None, int | None, Limits | None, bool]
 
 
 class Loader:
@@ -44,11 +44,12 @@ class Loader:
         n_threads: int | None = None,
         n_ctx: int | None = None,
         limits: Limits | None = None,
+        check_memory: bool = True,
     ) -> StarChat | None:
         """Return the model if it is there; never waits."""
         if self._pid != os.getpid():  # models of the parent, whose threads may hold the lock
             self._start_afresh()
-        return self._models.get((path, n_threads, n_ctx, limits))
+        return self._models.get((path, n_threads, n_ctx, limits, check_memory))
 
     def load(
         self,
@@ -56,15 +57,22 @@ class Loader:
         n_threads: int | None = None,
         n_ctx: int | None = None,
         limits: Limits | None = None,
+        check_memory: bool = True,
     ) -> StarChat:
         """Return the model, loaded now if it was not; errors as those of StarChat.load."""
-        if model := self.loaded(path, n_threads, n_ctx, limits):
+        if model := self.loaded(path, n_threads, n_ctx, limits, check_memory):
             return model  # without waiting for others that load
         with self._lock:
-            model = self.loaded(path, n_threads, n_ctx, limits)
+            model = self.loaded(path, n_threads, n_ctx, limits, check_memory)
             if model is None:
-                model = StarChat.load(path, n_threads=n_threads, n_ctx=n_ctx, limits=limits)
-                self._models[path, n_threads, n_ctx, limits] = model
+                model = StarChat.load(
+                    path,
+                    n_threads=n_threads,
+                    n_ctx=n_ctx,
+                    limits=limits,
+                    check_memory=check_memory,
+                )
+                self._models[path, n_threads, n_ctx, limits, check_memory] = model
             return model
 
     async def aload(
@@ -73,12 +81,13 @@ class Loader:
         n_threads: int | None = None,
         n_ctx: int | None = None,
         limits: Limits | None = None,
+        check_memory: bool = True,
     ) -> StarChat:
         """Return what load() returns, without blocking the event loop while weights are read."""
-        model = self.loaded(path, n_threads, n_ctx, limits)
+        model = self.loaded(path, n_threads, n_ctx, limits, check_memory)
         if model is None:
             if model_name(path):  # a thread that a program does not wait for at its end
                 await in_own_thread(lambda is_wanted: model_path(path, None, is_wanted))
-            arguments = path, n_threads, n_ctx, limits
+            arguments = path, n_threads, n_ctx, limits, check_memory
             model = await running_loop().run_in_executor(None, self.load, *arguments)
         return model

@@ -78,6 +78,7 @@ class StarChat:
         prefix_cache_bytes: int | None = None,
         share_weights: bool = True,
         limits: Limits | Mapping[str, Any] | None = None,
+        check_memory: bool = True,
         progress: Callable[[int, int], None] | Literal[False] | None = None,
     ) -> StarChat:
         """Return the model in a ggml `starcoder` file, or the embedded one without a path.
@@ -93,6 +94,9 @@ class StarChat:
         in memory once for all (docs/architecture.md has the price). Within a process, they are in
         any case, whatever the settings.
         limits: what a request may take, where several people share the model (docs/sharing.md).
+        check_memory: raise OutOfMemoryError before weights are read where they, one reply that
+        fills the context and the prefix cache need more memory than is free. False loads the model
+        nevertheless, and the system may end the process (docs/memory.md).
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
         False shows nothing; a function is called with done and total bytes, of fetching and then
         of loading.
@@ -113,13 +117,14 @@ class StarChat:
         settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes)
         share = check_flag("share_weights", share_weights)
         bounds = Limits.check(limits)
+        check = check_flag("check_memory", check_memory)
         if path is not None:
             file = model_path(path, progress)
         bar = LoadingBar(file) if progress is None else None
         try:
             model = object.__new__(cls)
             report = bar or progress or None
-            model._handle = acquire_engine(file, settings, report, share, bounds)
+            model._handle = acquire_engine(file, settings, report, share, bounds, check)
             about = model._handle.engine.info
             model.info = ModelInfo(**{f.name: about[f.name] for f in fields(ModelInfo)})
             return model

@@ -61,6 +61,9 @@ class ModelSettings(BaseModel):
     limits: Limits | None = Field(
         default=None, frozen=True, description="Bounds on each request; None: the defaults."
     )
+    check_memory: bool = Field(
+        default=True, frozen=True, description="Refuse to load what does not fit into memory."
+    )
     _loader: Loader = PrivateAttr(default_factory=Loader)
 
     @model_validator(mode="before")
@@ -93,9 +96,9 @@ class ModelSettings(BaseModel):
         return self._loader.load(*self._what)
 
     @property
-    def _what(self) -> tuple[str | None, int | None, int | None, Limits | None]:
+    def _what(self) -> tuple[str | None, int | None, int | None, Limits | None, bool]:
         """What the loader loads."""
-        return self.model_path, self.n_threads, self.n_ctx, self.limits
+        return self.model_path, self.n_threads, self.n_ctx, self.limits, self.check_memory
 
     @property
     def _file(self) -> str:

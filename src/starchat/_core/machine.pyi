@@ -17,3 +17,9 @@ def cpu_quota(root: str = "") -> float | None:
 
     Their files are read below the folder `root`.
     """
+
+def free_memory(root: str = "") -> tuple[int, str] | None:
+    """Return the bytes that this process can still take, and what says so; None: nothing does.
+
+    Files of the system are read below the folder `root`.
+    """

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import _core
+from .._core.machine import free_memory
 from ..errors import InvalidRequestError
 from ..model_path import model_path
 from ..progress import LoadingBar
@@ -28,7 +29,7 @@ def inspect(
     from rich.console import Console
 
     with closing(LoadingBar(file, "reading")) as bar:
-        content = _core.inspect(model_path(file), bar)
+        content = _core.inspect(model_path(file), bar, n_ctx=ctx or 0)
     n_ctx = content["n_ctx"]
     if ctx is not None and not 2 <= ctx <= n_ctx:
         problem = f"expected 2 to {n_ctx:,}, the file's own; got {ctx:,}"
@@ -43,7 +44,7 @@ def _overview(content: dict[str, Any], n_ctx: int) -> Any:
     from rich.table import Table
 
     head_dim = content["n_embd"] // content["n_head"]
-    kv_bytes = -(-n_ctx // content["kv_page_tokens"]) * content["kv_page_bytes"]  # whole pages
+    need, free = content["memory"], free_memory()
     vocabulary = content["vocabulary"]
     kv_heads = "one head" if content["multi_query"] else "as many"
     is_tied = not content["has_lm_head"] or content["lm_head_is_wte"]
@@ -59,9 +60,13 @@ def _overview(content: dict[str, Any], n_ctx: int) -> Any:
         "context": f"{content['n_ctx']:,} tokens",
         "vocabulary": f"{vocabulary['n_tokens']:,} tokens, {vocabulary['n_distinct']:,} distinct",
         "weights": f"{_size(content['weight_bytes'])} without repetitions",
-        "memory": f"about {_size(content['weight_bytes'] + kv_bytes)} with {n_ctx:,} tokens "
-        f"of context ({_size(kv_bytes)})",
+        "memory": f"needs {_size(need['total'])} with {n_ctx:,} tokens of context",
+        "of it": f"weights {_size(need['weights'])}, context and prefix cache "
+        f"{_size(need['context'] + need['prefix_cache'])}, rest {_size(need['work'])}",
     }
+    if free:
+        answer = "yes" if need["total"] <= free[0] else "no"
+        rows["fits here"] = f"{answer}: {_size(free[0])} are free ({free[1]})"
     if names := vocabulary.get("control_tokens"):
         rows["control tokens"] = " ".join(names)
     table = Table(show_header=False, box=None, pad_edge=False)

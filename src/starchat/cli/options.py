@@ -64,6 +64,14 @@ class ModelOptions:
         ),
     ] = None
 
+    check_memory: Annotated[
+        bool,
+        typer.Option(
+            "--check-memory/--no-check-memory",
+            help="Refuse a model that does not fit into the memory that is free.",
+        ),
+    ] = True
+
     def load(self, prefix_cache_bytes: int | None = None) -> StarChat:
         """Return the model."""
         return StarChat.load(
@@ -71,6 +79,7 @@ class ModelOptions:
             n_threads=self.threads,
             n_ctx=self.ctx,
             prefix_cache_bytes=prefix_cache_bytes,
+            check_memory=self.check_memory,
         )
 
 

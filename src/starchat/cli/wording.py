@@ -10,6 +10,8 @@ from .options import REPLY_OPTIONS
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in REPLY_OPTIONS}
 _OPTIONS |= {"n_threads": "--threads", "n_ctx": "--ctx", "model_path": "--model"}
 _PHRASES = {
+    r"\bcheck_memory=False\b": "--no-check-memory",
+    r"\bn_ctx=(\d+)": r"--ctx \1",
     r"\ballow_special=True\b": "--allow-special",
     r"\ballow_special=False\b": "--no-allow-special",
     r"\b(chat|complete|infill)\(\)": r"starchat \1",

@@ -1,0 +1,39 @@
+// Whether a model fits into memory, told before its weights are read: what the model takes, what is
+// left, and what else would fit. Otherwise the kernel's OOM killer would end the process.
+#pragma once
+#include <cstdint>
+#include <optional>
+
+#include "base/free_memory.hpp"
+#include "format/model_file.hpp"
+#include "model/weights.hpp"
+
+namespace starchat {
+
+struct MemorySettings {
+  int n_threads = 0, n_ctx = 0;     // as in load_model()
+  int64_t prefix_cache_bytes = -1;  // negative: as much as one whole context takes
+};
+
+// In bytes.
+struct MemoryNeed {
+  uint64_t weights;       // as they are packed
+  uint64_t context;       // keys and values of one reply that fills the context
+  uint64_t prefix_cache;  // when it is full
+  uint64_t work;          // activations, logits, vocabulary
+
+  uint64_t total() const { return weights + context + prefix_cache + work; }
+};
+
+// `file` is without duplicates. Each further reply that fills the context takes `context` again.
+MemoryNeed memory_need(const ModelFile& file, const MemorySettings& settings);
+
+// Throw OutOfMemoryError if the need is more than what is left: it says both, and which n_ctx and
+// which type of weights would fit. Do nothing where it is not known what is left.
+void check_memory(const ModelFile& file, const MemorySettings& settings,
+                  const std::optional<FreeMemory>& left);
+// Of weights that are in memory.
+void check_memory(const LoadedFile& file, const MemorySettings& settings,
+                  const std::optional<FreeMemory>& left);
+
+}  // namespace starchat
