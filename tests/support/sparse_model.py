@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from starchat.convert.ggml_writer import MAGIC, TYPES, tensor_shapes
+from starchat.convert.ggml_writer import MAGIC, tensor_shapes
+from starchat.convert.tensor_types import TYPES
 
 from .tiny_model import Shape, vocabulary
 
@@ -27,10 +28,10 @@ def write_sparse(path: Path, type: str, shape: Shape, *, lm_head: bool = True) -
         ).items():
             own = TYPES["f32"] if len(dims) == 1 or name == "model/wpe" else form
             encoded = name.encode()
-            file.write(struct.pack("<3i", len(dims), len(encoded), own.id))
+            file.write(struct.pack("<3i", len(dims), len(encoded), own.ggml_id))
             file.write(struct.pack(f"<{len(dims)}i", *reversed(dims)) + encoded)
             n_rows = dims[0] if len(dims) == 2 else 1
-            file.seek(n_rows * own.row_bytes(dims[-1]), 1)
+            file.seek(n_rows * dims[-1] // own.block_weights * own.block_bytes, 1)
         size = file.tell()
         file.truncate(size)
     return size
