@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -468,6 +469,7 @@ def test_a_busy_server_is_asked_again_when_it_says(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
+        (Answer(401, {"X-Error-Message": "Invalid credentials in it"}), "token is not valid"),
         (Answer(401), "does not exist, or is private .HTTP 401.*HF_TOKEN"),
         (Answer(403, {"X-Error-Code": "GatedRepo"}), "is gated .*ask for access on"),
         (Answer(403), "is gated or closed to you"),
@@ -513,6 +515,54 @@ def test_names_that_lead_out_of_the_folder_are_not_taken(hub: Hub, path: str) ->
     with pytest.raises(FileAccessError, match="has no GGUF file"):
         pulled(REPO)
     assert not hub.contents()
+
+
+def gguf(architecture: bytes, size: int) -> bytes:
+    key, length = b"general.architecture", len(architecture).to_bytes(8, "little")
+    head = b"GGUF" + bytes([3, *[0] * 19]) + len(key).to_bytes(8, "little") + key
+    return (head + bytes([8, 0, 0, 0]) + length + architecture + b"-\0\0").ljust(size, b"\0")
+
+
+def test_a_file_of_another_architecture_is_refused_by_its_beginning(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.put(REPO, {"a.q4_0.gguf": gguf(b"llama", 4 * MB), "a.q8_0.gguf": gguf(b"starcoder", 99)})
+    hub.faults.piece_s = 0.002
+    with pytest.raises(UnsupportedFormatError, match="of the architecture llama; starchat runs"):
+        pulled(f"{REPO}:q4_0")
+    assert hub.sent_bytes < 3 * MB and not parts(tmp_path)
+    assert pulled(f"{REPO}:q8_0").stat().st_size == 99
+
+
+def test_a_server_that_sends_nothing_is_asked_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.put(REPO, {FILE: noise(4 * 65536)})
+    hub.faults.piece_s = 0.3
+    monkeypatch.setattr(download, "STALL_S", 0.1)
+    said: list[str] = []
+    assert pulled(REPO, say=said.append).read_bytes() == noise(4 * 65536)
+    assert len([line for line in said if "timed out: next try" in line]) == 3
+
+
+def test_a_redirect_is_not_followed_to_where_bytes_are_not_encrypted() -> None:
+    redirect = download._Redirects().redirect_request
+    request = urllib.request.Request("https://a.test/x", headers={"Authorization": "Bearer t"})
+    with pytest.raises(DownloadError, match="which is not encrypted"):
+        redirect(request, None, 302, "", {}, "http://a.test/y")
+    same = redirect(request, None, 308, "", {}, "https://a.test/y")
+    other = redirect(request, None, 302, "", {}, "https://a.test:444/y")
+    assert [each.has_header("Authorization") for each in (same, other)] == [True, False]
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.put(REPO, {FILE: noise(1000)})
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(FileAccessError, match=r"cannot be stored: .*HF_HUB_CACHE names the folder"):
+        pulled(REPO)
 
 
 def test_a_disk_without_room_is_told_before_the_first_byte(

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import http.client
 import os
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from ..errors import CorruptFileError, DownloadError, FileAccessError
+from ..errors import CorruptFileError, DownloadError, FileAccessError, UnsupportedFormatError
 from .files import RepoFile
 from .names import HubName
 from .remote import refusal
@@ -28,7 +29,13 @@ from .retries import Retries, asked_wait
 
 CHUNK_BYTES = 1 << 20
 STALL_S = 30.0  # without a byte, before the connection is made anew
+HEAD_BYTES = 1 << 16  # enough to see which architecture a GGUF file has
 SYNC_BYTES = 256 << 20  # so that the last sync is short
+
+# In a GGUF file: the key, 8 for a string, its length and its bytes.
+_ARCHITECTURE = re.compile(
+    rb"^GGUF.*?general\.architecture\x08\0\0\0([\x01-\x40])\0{7}([ -~]{1,64})", re.DOTALL
+)
 
 
 class _Hash(Protocol):
@@ -55,7 +62,7 @@ def download(
         try:
             _Download(fd, file, url, headers, name, retries, report).run()
             os.fsync(fd)
-        except CorruptFileError:
+        except (CorruptFileError, UnsupportedFormatError):
             part.unlink()
             raise
         finally:
@@ -99,6 +106,7 @@ class _Download:
         self._n_bytes = 0
         self._furthest = 0
         self._is_resumed = False
+        self._is_recognized = not file.path.lower().endswith(".gguf")
 
     def run(self) -> None:
         self._read_kept()
@@ -106,6 +114,7 @@ class _Download:
             try:
                 while self._n_bytes < self._size:
                     self._request()
+                self._recognize()
                 if self._is_whole():
                     return
                 if not self._is_resumed:
@@ -191,6 +200,20 @@ class _Download:
             kept = f"{self._n_bytes:,} of {self._size:,} bytes are kept"
             self._retries.wait(problem, kept, after_s)
 
+    def _recognize(self) -> None:
+        """Refuse a GGUF file of another architecture by its beginning, not after gigabytes."""
+        if self._is_recognized:
+            return
+        self._is_recognized = True
+        match = _ARCHITECTURE.search(os.pread(self._fd, HEAD_BYTES, 0))
+        name = match[2][: match[1][0]].decode("ascii") if match else "starcoder"
+        if name != "starcoder":
+            raise UnsupportedFormatError(
+                f"{self._where}: a model of the architecture {name}; starchat runs starcoder, as "
+                "StarChat, StarCoder and SantaCoder have it",
+                param="path",
+            )
+
     def _check(self, answer: Any) -> None:
         """Raise where an answer is not the rest of the file."""
         length = answer.headers.get("Content-Length")
@@ -235,6 +258,8 @@ class _Download:
             if self._hash:
                 self._hash.update(data)
             self._n_bytes += len(data)
+            if self._n_bytes >= HEAD_BYTES:
+                self._recognize()
             if self._n_bytes > self._furthest:
                 self._furthest = self._n_bytes
                 self._retries.progressed()

@@ -147,6 +147,8 @@ def refusal(
         problem = f"the repository has no revision {name.revision}: see {page}"
     elif code == "EntryNotFound" or (status == 404 and path):
         problem = f"there is no such file (HTTP {status}): see {page}"
+    elif status == 401 and "credentials" in (headers.get("X-Error-Message") or ""):
+        problem = f"the token is not valid (HTTP 401): {token}, or unset HF_TOKEN"
     elif status == 401:
         problem = f"does not exist, or is private (HTTP 401): check the name; if private, {token}"
     elif status == 404:
