@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InvalidRequestError
-from ..hub.names import FORMS, hub_name
+from ..hub.names import FORMS, hub_name, near_short_name
 from ..model_path import fetch
 from .terminal import note, printable
 
@@ -22,7 +22,11 @@ def pull(
     """
     wanted = hub_name(name)
     if wanted is None:
-        remedy = "give its path to the other commands" if os.path.exists(name) else "check the name"
+        if os.path.exists(name):
+            remedy = "it is a file here, which other commands take by its path"
+        else:
+            near = near_short_name(name)
+            remedy = f"did you mean {near}?" if near else "check the name"
         raise InvalidRequestError.of("name", f"{name}: expected {FORMS}; {remedy}")
     path = fetch(wanted)
     size = sum(

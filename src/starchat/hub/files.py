@@ -131,7 +131,7 @@ def choose(
         return Choice(_of_quant(models, name))
     if not models:
         if folder := checkpoint(files):
-            return Choice(folder, "a checkpoint: no GGUF or ggml file is in the repository")
+            return Choice(folder, "the checkpoint, as the repository has no GGUF or ggml file")
         raise FileAccessError(
             f"{name}: has no GGUF file, no ggml .bin file and no checkpoint; there is: "
             + _list([file.path for file in files]),
