@@ -237,7 +237,7 @@ def test_a_checkpoint_is_taken_as_a_folder_without_what_it_does_not_need() -> No
     choice = choose(files, HubName("o/r"), None)
     assert choice.model.path == ""
     assert {file.path for file in choice.model.files} == {*weights, *needed}
-    assert "a checkpoint" in choice.reason
+    assert "the checkpoint, as" in choice.reason
     with pytest.raises(FileAccessError, match="checkpoint is pulled for starchat convert"):
         choose(files, HubName("o/r", quant="Q4_0"), None)
     with pytest.raises(FileAccessError, match=r"no GGUF file.*there is: README\.md"):
