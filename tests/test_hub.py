@@ -31,6 +31,7 @@ from starchat.hub import cache, download, find, pull, retries
 from starchat.hub.files import RepoFile, choose, quant_of
 from starchat.hub.names import SHORT_NAMES, HubName, hub_name, is_safe
 from starchat.model_path import model_name, model_path
+from starchat.model_settings import ModelSettings
 from support.loopback_hub import Answer, Hub, loopback_hub
 
 REPO = "TheBloke/tiny-GGML"
@@ -655,6 +656,28 @@ def test_awaiting_a_model_leaves_the_event_loop_free_and_cancels_the_download(
         time.sleep(0.02)
     else:
         pytest.fail("the download goes on")
+
+
+def test_an_adapter_knows_its_file_before_and_after_it_is_fetched(
+    hub: Hub, tiny_model_path: Path
+) -> None:
+    hub.put(REPO, {FILE: tiny_model_path.read_bytes()})
+    settings = ModelSettings(model_path=REPO)
+    assert (settings._context_size(), settings._file_state()) == (None, [])
+    assert settings._is_absent and not hub.requests
+    pulled(REPO)
+    assert not settings._is_absent
+    assert settings._context_size() == 512
+    before = settings._file_state()
+    assert settings.engine.info.n_ctx == 512
+    assert settings._file_state() == before != []
+
+
+def test_llama_index_may_look_at_a_model_that_is_not_fetched(hub: Hub) -> None:
+    llms = pytest.importorskip("llama_index.llms.starchat")
+    assert llms.StarChat(model=REPO).metadata.context_window == 2048
+    assert llms.StarChat(model=REPO, n_ctx=512).metadata.context_window == 512
+    assert not hub.requests
 
 
 @pytest.mark.integration

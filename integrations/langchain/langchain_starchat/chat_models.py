@@ -79,8 +79,8 @@ class ChatStarChat(StarChatSettings, WideBatches, BaseChatModel):
 
     Key init args — the file:
         model_path: str | None
-            A StarChat or StarCoder file in ggml's format, also as `model=`; None: the embedded
-            model.
+            A StarChat or StarCoder file, or a name of Hugging Face such as
+            "TheBloke/starchat-beta-GGML:q4_0"; also as `model=`. None: the embedded model.
         n_ctx: int | None
             Tokens that prompt and reply may fill together.
         n_threads: int | None

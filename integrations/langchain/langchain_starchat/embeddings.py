@@ -29,7 +29,7 @@ class StarChatEmbeddings(ModelSettings, Embeddings):
 
     Key init args:
         model_path: str | None
-            A StarChat or StarCoder file in ggml's format; None: the embedded model.
+            A StarChat or StarCoder file, or a name of Hugging Face; None: the embedded model.
         n_ctx: int | None
             Tokens that one text may have.
         n_threads: int | None

@@ -40,7 +40,7 @@ class ModelSettings(model_settings.ModelSettings):
     """Which file, and how it runs; without a file, the embedded model."""
 
     model_path: str | None = None
-    """The model file, also as `model=`; None: the demonstration model inside `starchat`."""
+    """The model file or its name, also as `model=`; None: the one inside `starchat`."""
     n_threads: int | None = None
     """Threads that compute; None: one for each core."""
     n_ctx: int | None = None

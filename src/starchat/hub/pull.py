@@ -82,8 +82,7 @@ class _Pull:
         choice = choose(listed, self._name, free_bytes(), self._is_here)
         model = choice.model
         if choice.reason:
-            file = f"{model.path}: " if model.path else ""
-            self._say(f"{self._name}: {file}{choice.reason}")
+            self._say(": ".join(filter(None, [str(self._name), model.path, choice.reason])))
         files = [
             file if self._has(file) else remote.with_metadata(file, commit) for file in model.files
         ]
