@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -26,6 +27,8 @@ import starchat.cli.options
 import starchat.cli.terminal
 from starchat.cli.app import app
 from starchat.cli.infill import split_at
+from support.sparse_model import write_sparse
+from support.tiny_model import Shape
 
 pytestmark = pytest.mark.integration
 
@@ -418,11 +421,13 @@ def test_inspect_shows_what_is_inside(call: Call, tiny_model_path: Path) -> None
         "output matrix +the input matrix",
         # four pages of 32 tokens: two layers, one head, keys and values of 16 in f16
         r"memory +needs [\d.]+ .B with 128 tokens of context",
-        r"of it +weights [\d.]+ KB, context and prefix cache 32\.77 KB, rest ",
+        r"of it +weights [\d.]+ KB, KV and prefix cache 32\.77 KB, rest ",
+        r"^q8_0 +10 +[\d,]+ +8\.50 +[\d.]+ KB +[\d.]+%$",
+        r"^norms and biases +f32 +\d+ +[\d.]+ KB$",
         r"fits here +yes: [\d.]+ .B are free \(",
         r"model/h\*/attn/c_attn/w +q8_0 +192 x 64 +2 ",
     ):
-        assert re.search(expected, shown), f"{expected} is not in\n{shown}"
+        assert re.search(expected, shown, re.M), f"{expected} is not in\n{shown}"
 
 
 def test_inspect_says_what_is_wrong(call: Call, tiny_model_path: Path, tmp_path: Path) -> None:
@@ -432,6 +437,46 @@ def test_inspect_says_what_is_wrong(call: Call, tiny_model_path: Path, tmp_path:
     assert (result.returncode, result.stdout) == (1, "")
     assert re.match(r"error: .*cut\.bin.*", result.stderr)
     assert result.stderr.count("\n") == 1
+
+
+def test_inspect_as_json_has_every_tensor_and_the_checksum(
+    call: Call, tiny_model_path: Path
+) -> None:
+    content = json.loads(call("inspect", tiny_model_path, "--json", "--sha256").stdout)
+    digest = hashlib.sha256(tiny_model_path.read_bytes()).hexdigest()
+    assert content["sha256"] == {str(tiny_model_path): digest}
+    assert content["types"]["q8_0"]["tensors"] == 10
+    sizes = sum(tensor["size_bytes"] for tensor in content["tensors"])
+    assert sum(of_type["bytes"] for of_type in content["types"].values()) == sizes
+    memory = content["memory"]
+    assert memory["fits"] is (memory["total"] <= memory["free"]) and memory["n_ctx"] == 512
+    assert digest in call("inspect", tiny_model_path, "--sha256").stdout
+
+
+def test_inspect_says_what_is_wrong_as_json(call: Call, tmp_path: Path) -> None:
+    page = tmp_path / "model.bin"
+    page.write_text("<html><title>Not here</title>")
+    result = call("inspect", page, "--json", "--sha256")
+    refused = json.loads(result.stdout)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert refused["error"]["code"] == "unsupported_format"
+    assert "a web page (HTML) with the title 'Not here'" in refused["error"]["message"]
+    assert refused["sha256"] == {str(page): hashlib.sha256(page.read_bytes()).hexdigest()}
+    result = call("inspect", page, "--sha256")
+    assert refused["sha256"][str(page)] in result.stdout
+    assert result.stderr == f"error: {refused['error']['message']}\n"
+
+
+def test_inspect_of_a_large_file_takes_a_moment(call: Call, tmp_path: Path) -> None:
+    """StarChat's shape in q8_0: 20 GB, of which the disk stores 2 MB; 0.2 s of CPU time."""
+    path = tmp_path / "large.bin"
+    shape = Shape(n_embd=6144, n_head=48, n_layer=40, n_ctx=8192, n_vocab=49156)
+    assert write_sparse(path, "q8_0", shape) > 20e9
+    started = time.process_time()
+    shown = call("inspect", path).stdout
+    assert time.process_time() - started < 1
+    assert re.search("memory +needs 16.93 GB with 8,192 tokens of context", shown), shown
+    assert max(map(len, shown.splitlines())) <= 80 and shown.count("\n") < 36
 
 
 @pytest.mark.parametrize("ctx", ["-5", "0", "1", "513"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -135,6 +136,16 @@ def test_ulimit_counts_for_this_process(machine: Machine) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, before)
     assert free is not None and free[1] == "ulimit -v or -d"
     assert abs(free[0] - (64 << 20)) < 32 << 20
+
+
+@pytest.mark.parametrize("lm_head", ["tied", "own", "absent"])
+@pytest.mark.parametrize("multi_query", [True, False])
+def test_likely_copies_are_those_that_are_found_by_comparing(
+    tmp_path: Path, multi_query: bool, lm_head: Literal["tied", "own", "absent"]
+) -> None:
+    path = tmp_path / "model.bin"
+    write_tiny(path, "q8_0", Shape(n_layer=5), multi_query=multi_query, lm_head=lm_head)
+    assert _core.inspect(path, compare=False) == _core.inspect(path)
 
 
 # ---- the need and the error -----------------------------------------------------------------
