@@ -175,7 +175,11 @@ def refusal(path: Path, root: str, **settings: int) -> OutOfMemoryError:
     return caught.value
 
 
-def test_the_need_is_what_is_allocated(file: Path) -> None:
+@pytest.mark.parametrize("half", [False, True], ids=["f32-positions", "f16-positions"])
+def test_the_need_is_what_is_allocated(file: Path, tmp_path: Path, half: bool) -> None:
+    if half:
+        file = tmp_path / "zeros.bin"
+        write_sparse(file, "q8_0", SHAPE)
     parts = need(file)
     engine = _core.Engine(str(file), n_threads=1)
     weight_bytes = engine.info["weight_bytes"]
