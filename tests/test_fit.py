@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ from starchat import (
     engine_registry,
 )
 from starchat._core.machine import free_memory
+from starchat.cli.options import ModelOptions
+from starchat.model_settings import ModelSettings
 from support.sparse_model import write_sparse
 from support.tiny_model import Shape, write_tiny
 
@@ -278,6 +281,28 @@ def test_load_checks_unless_told_not_to(
             assert same.info == model.info
     with pytest.raises(InvalidRequestError, match="check_memory: expected True or False"):
         StarChat.load(file, check_memory=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda file, check: Loader().load(file, check_memory=check),
+        lambda file, check: ModelSettings(model_path=file, check_memory=check).engine,
+        lambda file, check: ModelOptions(model=file, check_memory=check).load(),
+    ],
+    ids=["Loader", "adapters", "command"],
+)
+def test_whoever_loads_can_leave_the_check_out(
+    file: Path,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    load: Callable[[str, bool], StarChat],
+    check: bool,
+) -> None:
+    monkeypatch.setattr(engine_registry, "MACHINE", machine(1000))
+    with pytest.raises(OutOfMemoryError) if check else nullcontext():
+        load(str(file), check).close()
 
 
 def test_a_file_larger_than_any_machine_is_refused_before_it_is_read(tmp_path: Path) -> None:

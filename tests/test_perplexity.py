@@ -47,6 +47,9 @@ def test_it_is_what_a_plain_computation_gives(
                 kl.append((np.exp(q[i]) * (q[i] - p[i])).sum())
                 same.append(p[i].argmax() == q[i].argmax())
         measured = measure(model, TEXT, n_ctx, reference)
+        n_columns = model._engine.stats()["columns"]
+        measure(model, TEXT, n_ctx, reference)
+        assert model._engine.stats()["columns"] - n_columns <= len(ids) // n_ctx * (n_ctx - 1)
     assert (measured.n_ctx, measured.n_windows) == (n_ctx, len(ids) // n_ctx)
     assert measured.n_tokens == len(scored)
     assert measured.perplexity == pytest.approx(np.exp(np.mean(scored)), rel=1e-9)
@@ -123,6 +126,19 @@ def test_models_of_other_vocabularies_are_not_compared(
         StarChat.load(files[1]) as model,
         StarChat.load(other) as reference,
         pytest.raises(InvalidRequestError, match=message),
+    ):
+        measure(model, TEXT, 64, reference)
+
+
+def test_equally_many_other_tokens_are_another_vocabulary(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.bin"
+    other.write_bytes(files[1].read_bytes().replace(b"\x03\0\0\0def", b"\x03\0\0\0dex"))
+    with (
+        StarChat.load(files[1]) as model,
+        StarChat.load(other) as reference,
+        pytest.raises(InvalidRequestError, match="another vocabulary"),
     ):
         measure(model, TEXT, 64, reference)
 
