@@ -95,6 +95,9 @@ struct Avx2Half {
     __builtin_memcpy(&four, q, 4);
     return _mm256_set1_epi32(four);
   }
+  // Where terms are added one by one, GCC would add them as a tree, all at the end: it would keep
+  // the terms of all columns, in memory.
+  static void keep_order(__m256i& sum) { asm("" : "+x"(sum)); }
   template <int kBits>
   static void add_dot(I& sum, Products& products, Quad quad, I four, int term, int n_terms) {
     constexpr int kTerms = kBits <= 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
@@ -104,8 +107,10 @@ struct Avx2Half {
     }
     const __m256i words = _mm256_maddubs_epi16(quad, four);
     products = term % kTerms == 0 ? words : _mm256_add_epi16(products, words);
+    keep_order(products);
     if (term % kTerms == kTerms - 1 || term == n_terms - 1) {
       sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+      keep_order(sum);
     }
   }
 };

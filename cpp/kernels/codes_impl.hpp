@@ -31,10 +31,11 @@ void unpack_pair(const std::byte* codes, int pair, typename V::Quad (&two)[2]) {
         V::select_bytes(0x07, V::shift_bytes(low, 5), V::shift_bytes(vector(0), 2 * pair - 3)),
         0x1f);
   } else if constexpr (kBits == 6) {
-    const auto low = vector(pair);
+    const int part = pair / 2;
+    const auto low = vector(3 * part + 1 + pair % 2);
     two[0] = V::and_bytes(low, 0x3f);
     two[1] = V::and_bytes(V::select_bytes(0x03, V::shift_bytes(low, 6),
-                                          V::shift_bytes(vector(4 + pair / 2), pair % 2 * 4 - 2)),
+                                          V::shift_bytes(vector(3 * part), pair % 2 * 4 - 2)),
                           0x3f);
   } else if constexpr (kBits == 3) {
     const int part = pair / 2;

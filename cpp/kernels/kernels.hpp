@@ -107,12 +107,12 @@ constexpr ActivationFormat activation_format(WeightKind weights) {
 //   4 bits  4d 4c 4b 4a 0d 0c 0b 0a   vector 0; 1 to 3: quads j and j + 4
 //   5 bits  7e 7d 6e 6d 5e 5d 4e 4d   vector 0
 //           4c 4b 4a 0e 0d 0c 0b 0a   vector 1; 2 to 4: quads j and j + 4
-//   6 bits  1b 1a 0f 0e 0d 0c 0b 0a   vector 0; 1 to 3: quads 2j and 2j + 1
-//           3f 3e 3d 3c 1f 1e 1d 1c   vector 4; 5: quads 5 and 7
+//   6 bits  3f 3e 3d 3c 1f 1e 1d 1c   vector 0; 3: quads 5 and 7
+//           1b 1a 0f 0e 0d 0c 0b 0a   vector 1; 2, 4, 5: quads 2 and 3, 4 and 5, 6 and 7
 //   8 bits  the weights of quad j in vector j
 struct StripLayout {
   // To be raised with every change: processes of two builds may share packed weights.
-  static constexpr uint64_t kVersion = 3;
+  static constexpr uint64_t kVersion = 4;
   WeightKind kind;
 
   constexpr int n_words() const {

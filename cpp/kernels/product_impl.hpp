@@ -116,12 +116,185 @@ void strip_by_strip(const PanelProduct& p) {
   }
 }
 
+constexpr int kCacheLine = 64;
+
+// Where the scales of a pair of blocks are, for each strip.
+struct PairScales {
+  const std::byte* halves;   // of the first strip, where they are not expanded
+  const GroupScales *d, *m;  // where they are
+};
+
+// sum (kColumns, V::kPanelStrips) += product of a block with kColumns columns, for V::kLanes rows
+// from `row` on. codes: of the first strip; block: of the group; in_pair: 0 or 1.
+template <class V, WeightKind kKind, int kColumns>
+[[gnu::always_inline]] inline void add_block(const std::byte* codes, size_t strip_bytes, int row,
+                                             const PairScales& scales, int block, int in_pair,
+                                             const ActivationBlock<kKind.n_parts()>* x,
+                                             typename V::F (&sum)[kColumns][V::kPanelStrips]) {
+  using F = typename V::F;
+  constexpr int kParts = kKind.n_parts(), kStrips = V::kPanelStrips;
+  // The scales (0) or the minima (1) of a part.
+  const auto factor = [&](int strip, int part, int which) {
+    if constexpr (has_expanded_scales(kKind)) {
+      return V::load((which == 0 ? scales.d : scales.m)[strip][block * kParts + part] + row);
+    } else {
+      const std::byte* halves = scales.halves + strip * strip_bytes + which * 64 + in_pair * 32;
+      return V::load_half(reinterpret_cast<const uint16_t*>(halves) + row);
+    }
+  };
+#pragma GCC unroll 2
+  for (int part = 0; part < kParts; ++part) {
+    constexpr int kPairs = 4 / kParts;
+    typename V::I dot[kColumns][kStrips];
+    typename V::Products products[kColumns][kStrips];
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) {
+      const auto start = V::set1_int(weight_offset<V>(kKind) != 0 ? x[c].start[part] : 0);
+      for (int s = 0; s < kStrips; ++s) dot[c][s] = start;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kPairs; ++i) {
+      const int pair = part * kPairs + i;
+      typename V::Quad quad[kStrips][2];
+#pragma GCC unroll 2
+      for (int s = 0; s < kStrips; ++s) {
+        unpack_pair<V, kKind.bits>(codes + s * strip_bytes + 4 * row, pair, quad[s]);
+        for (auto& q : quad[s]) {
+          if constexpr (kKind.codes == Codes::Table) q = V::look_up(q);
+          if constexpr (kKind.codes == Codes::Signed) q = V::signed_bytes(q);
+        }
+      }
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) {
+#pragma GCC unroll 8
+        for (int c = 0; c < kColumns; ++c) {
+          const auto four = V::four_bytes(x[c].q + 4 * quad_of_pair(kKind.bits, pair, h));
+#pragma GCC unroll 2
+          for (int s = 0; s < kStrips; ++s) {
+            V::template add_dot<kKind.codes == Codes::Table ? 8 : kKind.bits>(
+                dot[c][s], products[c][s], quad[s][h], four, 2 * i + h, 2 * kPairs);
+          }
+        }
+      }
+    }
+    F d[kStrips];
+#pragma GCC unroll 2
+    for (int s = 0; s < kStrips; ++s) d[s] = factor(s, part, 0);
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) {
+      const auto power = V::set1_int(x[c].power);
+#pragma GCC unroll 2
+      for (int s = 0; s < kStrips; ++s) {
+        sum[c][s] = V::fma(V::to_float(dot[c][s]), times_power_of_two<V>(d[s], power), sum[c][s]);
+      }
+    }
+  }
+  if constexpr (kKind.has_min()) {
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
+      F m[kStrips];
+#pragma GCC unroll 2
+      for (int s = 0; s < kStrips; ++s) m[s] = factor(s, part, 1);
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) {
+        const F scaled_sum = V::set1(x[c].scaled_sum[part]);
+#pragma GCC unroll 2
+        for (int s = 0; s < kStrips; ++s) sum[c][s] = V::fma(m[s], scaled_sum, sum[c][s]);
+      }
+    }
+  }
+}
+
+template <class V, int kColumns>
+void set_zero(typename V::F (&sum)[kColumns][V::kPanelStrips]) {
+#pragma GCC unroll 8
+  for (auto& of_column : sum) {
+    for (auto& s : of_column) s = V::set1(0.0f);
+  }
+}
+
+// All columns of a step that has few: weights come from memory or from a distant cache and are used
+// once. strips: V::kPanelStrips of them.
+//
+// Rows of more than two groups come from memory. With one column or two, processors fetch a single
+// long stream best themselves: V is for one strip, and nothing is prefetched but for codes of few
+// bits, which take long to compute (Zen 4: 1.03 to 1.2 times as fast as with prefetching). Shorter
+// rows are those of small models, which the L3 cache holds.
+template <class V>
+constexpr int kFewColumns = V::Rows::kLanes == kLanes ? 4 : 2;  // whose sums fit into registers
+constexpr int kShortRow = 2 * kGroupBlocks;
+
+template <class V, WeightKind kKind, int kColumns>
+[[gnu::noinline]] void row_by_row(const PanelProduct& p, int first_strip) {
+  using F = typename V::F;
+  constexpr StripLayout layout{kKind};
+  constexpr int kStrips = V::kPanelStrips, kAhead = kGroupBlocks / 2;
+  constexpr int kGroupBytes = static_cast<int>(layout.group_bytes(kGroupBlocks));
+  constexpr int kLines = (kGroupBytes / kCacheLine + kAhead - 1) / kAhead;  // of a pair
+  const size_t strip_bytes = p.strip_bytes;
+  const std::byte* strips = p.strips + first_strip * strip_bytes;
+  const std::byte* const next = strips + kStrips * strip_bytes;
+  const auto* x = reinterpret_cast<const ActivationBlock<kKind.n_parts()>*>(p.columns);
+  const auto* x_scales = reinterpret_cast<const float*>(
+      p.columns + activation_format(kKind).scales_offset(p.n_blocks, kColumns));
+  const bool prefetches = kColumns > 2 || kKind.bits < 4 || p.n_blocks <= kShortRow;
+  alignas(64) GroupScales d[kStrips], m[kStrips];
+  F sum[kColumns][kStrips];
+  set_zero<V, kColumns>(sum);
+  for (int first = 0; first < p.n_blocks; first += kGroupBlocks, strips += kGroupBytes) {
+    const int n = smaller(kGroupBlocks, p.n_blocks - first);
+    if constexpr (has_expanded_scales(kKind)) {
+      for (int s = 0; s < kStrips; ++s) {
+        for (int row = 0; row < kLanes; row += V::Rows::kLanes) {
+          expand_scales<typename V::Rows, kKind>(strips + s * strip_bytes, n, row, d[s], m[s]);
+        }
+      }
+    }
+    F group_sum[kColumns][kStrips];
+    set_zero<V, kColumns>(group_sum);
+    const std::byte* codes = strips + layout.codes_offset(n, 0);
+    for (int b = 0; b < n; b += 2, codes += layout.pair_bytes(), x += 2 * kColumns) {
+      const int ahead = first + b + kAhead - p.n_blocks;  // blocks beyond the end of the row
+      const std::byte* lines = ahead < 0 ? strips + (b + kAhead) / 2 * kLines * kCacheLine
+                                         : next + ahead / 2 * kLines * kCacheLine;
+      // In two parts, between which the compiler must not move anything: all lines at once are more
+      // than the processor takes without waiting.
+      const auto prefetch = [&](int begin, int end) __attribute__((always_inline)) {
+        if (!prefetches) return;
+        asm volatile("" ::: "memory");
+        for (int i = begin; i < end; ++i) {
+          for (int s = 0; s < kStrips; ++s) {
+            __builtin_prefetch(lines + i * kCacheLine + s * strip_bytes, 0, 3);
+          }
+        }
+        asm volatile("" ::: "memory");
+      };
+      const PairScales scales{codes - layout.n_halves() * 64, d, m};
+      prefetch(0, kLines / 2);
+      add_block<V, kKind, kColumns>(codes, strip_bytes, 0, scales, b, 0, x, group_sum);
+      if (b + 1 == n) break;
+      prefetch(kLines / 2, kLines);
+      add_block<V, kKind, kColumns>(codes + layout.codes_bytes(), strip_bytes, 0, scales, b + 1, 1,
+                                    x + kColumns, group_sum);
+    }
+    for (int c = 0; c < kColumns; ++c) {
+      const F scale = V::set1(*x_scales++);
+      for (int s = 0; s < kStrips; ++s) sum[c][s] = V::fma(group_sum[c][s], scale, sum[c][s]);
+    }
+  }
+  for (int c = 0; c < kColumns; ++c) {
+    for (int s = 0; s < kStrips; ++s) {
+      const int row = (first_strip + s) * kLanes;
+      store_sum<V>(p, sum[c][s], row, p.out + static_cast<size_t>(c) * p.out_stride + row);
+    }
+  }
+}
+
 // A sweep reads the panel once, group by group, for up to 72 columns: a group stays in the L1 cache
 // while all of them are multiplied with it, and its scales are made floats only once. The next
 // group is prefetched meanwhile, a few cache lines for each block, so that memory is read at an
 // even rate. Where V::kPanelStrips is 2, each activation that is loaded serves both strips.
 constexpr int kSweepColumns = 72;  // 3 tiles: their activations of a group take 46 KB of L2
-constexpr int kCacheLine = 64;
 
 // A group of blocks of one strip or two.
 struct Group {
@@ -129,24 +302,6 @@ struct Group {
   size_t strip_bytes;      // from one strip to the next
   int n_blocks;
   const GroupScales *d, *m;  // of each strip, where they are expanded
-  const std::byte* pairs;    // of the first strip, where they are not
-
-  // Of a part of a block.
-  template <class V, WeightKind kKind>
-  typename V::F scale(int strip, int part, int row) const {
-    if constexpr (has_expanded_scales(kKind)) return V::load(d[strip][part] + row);
-    return V::load_half(half<kKind>(strip, part, 0) + row);
-  }
-  template <class V, WeightKind kKind>
-  typename V::F minimum(int strip, int part, int row) const {
-    if constexpr (has_expanded_scales(kKind)) return V::load(m[strip][part] + row);
-    return V::load_half(half<kKind>(strip, part, 1) + row);
-  }
-  template <WeightKind kKind>
-  const uint16_t* half(int strip, int block, int half) const {
-    const size_t offset = StripLayout{kKind}.half_offset(n_blocks, block, half);
-    return reinterpret_cast<const uint16_t*>(pairs + strip * strip_bytes + offset);
-  }
 };
 
 // What to prefetch: n_lines cache lines of each strip for every block.
@@ -163,86 +318,22 @@ template <class V, WeightKind kKind, int kColumns>
                                  int tile_width, bool is_first, float* sums, Prefetch prefetch) {
   using F = typename V::F;
   constexpr StripLayout layout{kKind};
-  constexpr int kParts = kKind.n_parts(), kStrips = V::kPanelStrips;
+  constexpr int kStrips = V::kPanelStrips;
   F sum[kColumns][kStrips];
-#pragma GCC unroll 8
-  for (int c = 0; c < kColumns; ++c) {
-    for (int s = 0; s < kStrips; ++s) sum[c][s] = V::set1(0.0f);
-  }
+  set_zero<V, kColumns>(sum);
+  const std::byte* pair = group.codes;
   for (int b = 0; b < group.n_blocks; ++b, x += tile_width) {
-    const std::byte* codes =
-        group.codes + b / 2 * layout.pair_bytes() + b % 2 * layout.codes_bytes() + 4 * row;
     if (b == kGroupBlocks / 2) prefetch.lines = prefetch.from_middle;
     for (int i = 0; i < prefetch.n_lines; ++i, prefetch.lines += kCacheLine) {
       for (int s = 0; s < kStrips; ++s) {
         __builtin_prefetch(prefetch.lines + s * group.strip_bytes, 0, 3);
       }
     }
-#pragma GCC unroll 2
-    for (int part = 0; part < kParts; ++part) {
-      constexpr int kPairs = 4 / kParts;
-      typename V::I dot[kColumns][kStrips];
-      typename V::Products products[kColumns][kStrips];
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) {
-        const auto start = V::set1_int(weight_offset<V>(kKind) != 0 ? x[c].start[part] : 0);
-        for (int s = 0; s < kStrips; ++s) dot[c][s] = start;
-      }
-#pragma GCC unroll 4
-      for (int i = 0; i < kPairs; ++i) {
-        const int pair = part * kPairs + i;
-        typename V::Quad quad[kStrips][2];
-#pragma GCC unroll 2
-        for (int s = 0; s < kStrips; ++s) {
-          unpack_pair<V, kKind.bits>(codes + s * group.strip_bytes, pair, quad[s]);
-          for (auto& q : quad[s]) {
-            if constexpr (kKind.codes == Codes::Table) q = V::look_up(q);
-            if constexpr (kKind.codes == Codes::Signed) q = V::signed_bytes(q);
-          }
-        }
-#pragma GCC unroll 2
-        for (int h = 0; h < 2; ++h) {
-#pragma GCC unroll 8
-          for (int c = 0; c < kColumns; ++c) {
-            const auto four = V::four_bytes(x[c].q + 4 * quad_of_pair(kKind.bits, pair, h));
-#pragma GCC unroll 2
-            for (int s = 0; s < kStrips; ++s) {
-              V::template add_dot<kKind.codes == Codes::Table ? 8 : kKind.bits>(
-                  dot[c][s], products[c][s], quad[s][h], four, 2 * i + h, 2 * kPairs);
-            }
-          }
-        }
-      }
-      F d[kStrips];
-#pragma GCC unroll 2
-      for (int s = 0; s < kStrips; ++s) {
-        d[s] = group.template scale<V, kKind>(s, b * kParts + part, row);
-      }
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) {
-        const auto power = V::set1_int(x[c].power);
-#pragma GCC unroll 2
-        for (int s = 0; s < kStrips; ++s) {
-          sum[c][s] = V::fma(V::to_float(dot[c][s]), times_power_of_two<V>(d[s], power), sum[c][s]);
-        }
-      }
-    }
-    if constexpr (kKind.has_min()) {
-#pragma GCC unroll 2
-      for (int part = 0; part < kParts; ++part) {
-        F m[kStrips];
-#pragma GCC unroll 2
-        for (int s = 0; s < kStrips; ++s) {
-          m[s] = group.template minimum<V, kKind>(s, b * kParts + part, row);
-        }
-#pragma GCC unroll 8
-        for (int c = 0; c < kColumns; ++c) {
-          const F scaled_sum = V::set1(x[c].scaled_sum[part]);
-#pragma GCC unroll 2
-          for (int s = 0; s < kStrips; ++s) sum[c][s] = V::fma(m[s], scaled_sum, sum[c][s]);
-        }
-      }
-    }
+    const int in_pair = b % 2;
+    add_block<V, kKind, kColumns>(pair + in_pair * layout.codes_bytes(), group.strip_bytes, row,
+                                  {pair - layout.n_halves() * 64, group.d, group.m}, b, in_pair, x,
+                                  sum);
+    pair += in_pair * layout.pair_bytes();
   }
 #pragma GCC unroll 8
   for (int c = 0; c < kColumns; ++c) {
@@ -254,13 +345,12 @@ template <class V, WeightKind kKind, int kColumns>
   }
 }
 
-// add_group for all rows and for a number of columns that is known at run time. All rows at once
-// for one column or two: the weights, which come from memory, are read once.
+// add_group for all rows and for a number of columns that is known at run time.
 template <class V, WeightKind kKind, int kColumns = V::Rows::kPanelColumns>
 void add_some_columns(int n_columns, const Group& group, const ActivationBlock<kKind.n_parts()>* x,
                       const float* x_scales, int tile_width, bool is_first, float* sums,
                       Prefetch prefetch) {
-  using Rows = std::conditional_t<kColumns <= 2, V, typename V::Rows>;
+  using Rows = typename V::Rows;
   if (n_columns == kColumns) {
     add_group<Rows, kKind, kColumns>(group, 0, x, x_scales, tile_width, is_first, sums, prefetch);
     for (int row = Rows::kLanes; row < kLanes; row += Rows::kLanes) {
@@ -309,7 +399,7 @@ void group_by_group(const PanelProduct& p, int first_strip) {
           }
         }
       }
-      const Group group{strips + layout.codes_offset(n, 0), strip_bytes, n, d, m, strips};
+      const Group group{strips + layout.codes_offset(n, 0), strip_bytes, n, d, m};
       for (int first = begin; first < end; first += kTileColumns) {
         const Tile tile = tile_at<kKind>(p, first);
         const auto* x = reinterpret_cast<const ActivationBlock<kKind.n_parts()>*>(tile.columns) +
@@ -342,14 +432,33 @@ void group_by_group(const PanelProduct& p, int first_strip) {
   }
 }
 
+template <class V, WeightKind kKind, int kColumns = kFewColumns<V>>
+auto few_columns(int n_columns) -> void (*)(const PanelProduct&, int) {
+  if constexpr (kColumns > 1) {
+    if (n_columns < kColumns) return few_columns<V, kKind, kColumns - 1>(n_columns);
+  }
+  return row_by_row<V, kKind, kColumns>;
+}
+
+// The operations of V on one strip at a time.
+template <class V>
+struct OneStrip : V {
+  static constexpr int kPanelStrips = 1;
+};
+
 template <class V, WeightKind kKind>
 void panel_product(const PanelProduct& p) {
+  using One = std::conditional_t<V::kPanelStrips == 1, V, OneStrip<V>>;
+  const bool is_whole = p.n_strips % V::kPanelStrips == 0;
   if constexpr (kKind.is_float()) {
     strip_by_strip<V, kKind>(p);
+  } else if (p.n_columns <= 2 && !(is_whole && p.n_blocks <= kShortRow)) {
+    const auto product = p.n_columns == 1 ? row_by_row<One, kKind, 1> : row_by_row<One, kKind, 2>;
+    for (int strip = 0; strip < p.n_strips; ++strip) product(p, strip);
   } else {
-    for (int strip = 0; strip < p.n_strips; strip += V::kPanelStrips) {
-      group_by_group<V, kKind>(p, strip);
-    }
+    auto product = group_by_group<V, kKind>;
+    if (is_whole && p.n_columns <= kFewColumns<V>) product = few_columns<V, kKind>(p.n_columns);
+    for (int strip = 0; strip < p.n_strips; strip += V::kPanelStrips) product(p, strip);
   }
 }
 

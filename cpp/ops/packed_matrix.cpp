@@ -47,9 +47,11 @@ void put_codes(const CodesPlace& place, const uint32_t (&q)[8]) {
     }
     place.put(0, high);
   } else if constexpr (kBits == 6) {
-    for (int j = 0; j < 4; ++j) place.put(j, q[2 * j] | bits_at<2>(q[2 * j + 1], 0) << 6);
     for (int part = 0; part < 2; ++part) {
-      place.put(4 + part, bits_at<4>(q[4 * part + 1], 2) | bits_at<4>(q[4 * part + 3], 2) << 4);
+      const uint32_t* of = q + 4 * part;
+      place.put(3 * part, bits_at<4>(of[1], 2) | bits_at<4>(of[3], 2) << 4);
+      place.put(3 * part + 1, of[0] | bits_at<2>(of[1], 0) << 6);
+      place.put(3 * part + 2, of[2] | bits_at<2>(of[3], 0) << 6);
     }
   } else if constexpr (kBits == 3) {
     for (int part = 0; part < 2; ++part) {
@@ -79,8 +81,9 @@ void get_codes(const CodesPlace& place, uint32_t (&q)[8]) {
     }
   } else if constexpr (kBits == 6) {
     for (int j = 0; j < 4; ++j) {
-      q[2 * j] = bits_at<6>(place.get(j), 0);
-      q[2 * j + 1] = bits_at<2>(place.get(j), 6) | bits_at<4>(place.get(4 + j / 2), j % 2 * 4) << 2;
+      const uint32_t rest = place.get(j / 2 * 3), low = place.get(j / 2 * 3 + 1 + j % 2);
+      q[2 * j] = bits_at<6>(low, 0);
+      q[2 * j + 1] = bits_at<2>(low, 6) | bits_at<4>(rest, j % 2 * 4) << 2;
     }
   } else if constexpr (kBits == 3) {
     for (int part = 0; part < 2; ++part) {
