@@ -13,6 +13,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "base/x86_features.hpp"
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -50,6 +52,29 @@ __attribute__((target("avx512f"))) void vpdpbusd(int64_t n_rounds) {
     }
   }
 }
+
+#ifdef STARCHAT_AVXVNNI
+// As AVX-VNNI encodes it, or as AVX-512 does.
+template <bool kVex>
+__attribute__((target("avx2"))) void vpdpbusd_ymm(int64_t n_rounds) {
+  const __m256i a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(3);
+  __m256i sum[kNarrowSums] = {};
+  while (n_rounds-- > 0) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kNarrowSums; ++i) {
+      if constexpr (kVex) {
+        asm volatile("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum[i]) : "x"(a), "x"(b));
+      } else {
+        asm volatile("%{evex%} vpdpbusd %2, %1, %0" : "+x"(sum[i]) : "x"(a), "x"(b));
+      }
+    }
+  }
+}
+
+void vpdpbusd_ymm_here(int64_t n_rounds) {
+  return has_avxvnni() ? vpdpbusd_ymm<true>(n_rounds) : vpdpbusd_ymm<false>(n_rounds);
+}
+#endif
 
 __attribute__((target("avx512f"))) void vfmadd_zmm(int64_t n_rounds) {
   const __m512 a = _mm512_set1_ps(1), b = _mm512_set1_ps(3);
@@ -90,6 +115,10 @@ __attribute__((target("avx2,fma"))) void vfmadd_ymm(int64_t n_rounds) {
 constexpr Peak kPeaks[] = {
     {"avx512", "int8", vpdpbusd, kWideSums * 64},
     {"avx512", "f32", vfmadd_zmm, kWideSums * 16},
+#ifdef STARCHAT_AVXVNNI
+    {"avxvnni", "int8", vpdpbusd_ymm_here, kNarrowSums * 32},
+    {"avxvnni", "f32", vfmadd_ymm, kNarrowSums * 8},
+#endif
     {"avx2", "int8", vpmaddubsw, kNarrowSums * 32},
     {"avx2", "f32", vfmadd_ymm, kNarrowSums * 8},
 };

@@ -1,10 +1,9 @@
 #include <cstdlib>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 #include "base/errors.hpp"
+#if defined(__x86_64__)
+#include "base/x86_features.hpp"
+#endif
 #include "kernels/kernels.hpp"
 
 namespace starchat {
@@ -12,6 +11,10 @@ namespace starchat {
 const Kernels& scalar_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
+#ifdef STARCHAT_AVXVNNI
+const Kernels& avxvnni_kernels();
+const Kernels& avxvnni_kernels_of_avx512();  // the same source
+#endif
 const Kernels& avx512_kernels();
 #elif defined(__aarch64__)
 const Kernels& neon_kernels();
@@ -20,10 +23,10 @@ const Kernels& neon_kernels();
 namespace {
 
 #if defined(__x86_64__)
-// __builtin_cpu_supports knows "f16c" in GCC only.
-bool has_f16c() {
-  unsigned eax, ebx, ecx, edx;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+bool has_avx512_vnni() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
@@ -33,11 +36,14 @@ std::vector<const Kernels*> runnable() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
     found.push_back(&avx2_kernels());
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni")) {
-      found.push_back(&avx512_kernels());
+#ifdef STARCHAT_AVXVNNI
+    if (has_avxvnni()) {
+      found.push_back(&avxvnni_kernels());
+    } else if (has_avx512_vnni()) {
+      found.push_back(&avxvnni_kernels_of_avx512());
     }
+#endif
+    if (has_avx512_vnni()) found.push_back(&avx512_kernels());
   }
 #elif defined(__aarch64__)
   found.push_back(&neon_kernels());
