@@ -23,9 +23,8 @@ from rich.progress import Progress
 from rich.table import Table
 from spread import Spread, digits
 
-from starchat._core import testing
+from starchat._core import TensorType, tensor_types, testing
 from starchat._core.machine import instruction_sets
-from starchat.convert.ggml_writer import TYPES
 
 N_ROWS, N_COLS = 24576, 6144  # c_fc of StarChat beta
 N_HEADS, HEAD_DIM = 48, 128
@@ -34,6 +33,8 @@ COLUMNS = (1, 2, 4, 8, 16, 32, 64)
 ATTENTION = ((64, 1), (512, 1), (4096, 1), (512, 64), (4096, 64))  # positions, columns
 ELEMENTWISE = ("quantize", "layer_norm", "gelu")
 KERNELS = ("matmul", "attention", *ELEMENTWISE)
+#: by name: every type that weights may have
+TYPES: dict[str, TensorType] = {type.name: type for type in tensor_types()}
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Case:
     @property
     def operands(self) -> str:
         """What it multiplies: quantized weights meet quantized activations."""
-        return "int8" if self.type.startswith("q") else "f32"
+        return "f32" if TYPES[self.type].block_weights == 1 else "int8"
 
     def limit(self, limits: dict[str, Any]) -> float | None:
         """Return multiply-adds per second that the machine could do, None where it has no say."""
@@ -74,7 +75,7 @@ Timed = tuple[Case, Callable[[], float]]
 
 def matmul(isa: str, type: str, n_threads: int, columns: list[int]) -> Iterator[Timed]:
     """Yield each case with a function that measures it."""
-    size = TYPES[type].row_bytes(N_COLS) * N_ROWS
+    size = N_ROWS * N_COLS // TYPES[type].block_weights * TYPES[type].block_bytes
     timer = testing.MatmulTimer(isa, type, N_ROWS, N_COLS, -(-COLD_BYTES // size), n_threads)
     for n in columns:
         case = Case("matmul", isa, type, n_threads, n, 0, N_ROWS * N_COLS * n, timer.matrix_bytes)

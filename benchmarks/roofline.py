@@ -13,14 +13,15 @@ from html import escape
 from itertools import cycle
 from typing import Any
 
-from kernels import Case
+from kernels import TYPES, Case
 from spread import Spread
-
-from starchat.convert.ggml_writer import TYPES
 
 WIDTH, HEIGHT = 480, 400  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 36, 46  # margins inside it
-PALETTE = ("#d62728", "#ff7f0e", "#2ca02c", "#17a2b8", "#1f5fb4", "#9467bd", "#7f7f7f")
+PALETTE = (
+    *("#d62728", "#ff7f0e", "#2ca02c", "#17a2b8", "#1f5fb4", "#9467bd", "#7f7f7f", "#8c564b"),
+    *("#e377c2", "#bcbd22", "#0b6e4f", "#5c1a8e", "#b5651d", "#003f5c", "#c2185b"),
+)
 #: type → colour; types of fewer bits first
 COLOURS = dict(zip(sorted(TYPES, key=lambda type: TYPES[type].bits), cycle(PALETTE)))
 
