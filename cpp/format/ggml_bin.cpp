@@ -2,15 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <iomanip>
-#include <sstream>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
+#include "format/header_reader.hpp"
 #include "format/other_formats.hpp"
 
 namespace starchat {
@@ -21,92 +19,6 @@ constexpr int32_t kMaxTokenBytes = 1 << 16;
 constexpr int32_t kMaxNameBytes = 256;
 constexpr const char* kOrOtherArchitecture =
     "; the file is damaged, or is a ggml file of another architecture (LLaMA, GPT-J, MPT …)";
-constexpr const char* kDamaged = "; the file is damaged; download it again";
-
-template <typename E, typename... Parts>
-[[noreturn]] void fail(const std::string& path, const Parts&... parts) {
-  std::ostringstream message;
-  message << path << ": ";
-  (message << ... << parts);
-  throw E(message.str());
-}
-
-std::string printable(std::string_view name) {
-  std::ostringstream out;
-  out << '\'' << std::hex << std::setfill('0');
-  for (const unsigned char byte : name) {
-    if (byte >= ' ' && byte < 0x7f)
-      out << byte;
-    else
-      out << "\\x" << std::setw(2) << int{byte};
-  }
-  out << '\'';
-  return out.str();
-}
-
-std::string shape_text(std::span<const int32_t> ne) {  // fastest first, as the file has it
-  std::string text = "[";
-  for (const int32_t n : ne) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
-  return text + "]";
-}
-
-// Reads forward through the header parts of a file with a small buffer.
-class HeaderReader {
- public:
-  explicit HeaderReader(const InputFile& file) : file_(file) {}
-
-  uint64_t offset() const { return offset_; }
-  uint64_t remaining() const { return file_.size_bytes() - offset_; }
-
-  void need(uint64_t n, std::string_view what) const {
-    if (n > remaining()) {
-      fail<CorruptFileError>(file_.path(), "ends at byte ", format_number(file_.size_bytes()),
-                             " inside ", what, ", which needs ", format_number(n),
-                             " bytes from byte ", format_number(offset_),
-                             "; the file is cut short; download it again");
-    }
-  }
-
-  int32_t number(std::string_view what) {
-    int32_t value;
-    need(sizeof value, what);
-    copy({reinterpret_cast<std::byte*>(&value), sizeof value});
-    return value;
-  }
-
-  std::string bytes(size_t n, std::string_view what) {
-    need(n, what);
-    std::string value(n, '\0');
-    copy({reinterpret_cast<std::byte*>(value.data()), n});
-    return value;
-  }
-
-  void skip(uint64_t n, std::string_view what) {
-    need(n, what);
-    offset_ += n;
-  }
-
- private:
-  void copy(std::span<std::byte> out) {
-    while (!out.empty()) {
-      if (offset_ < buffer_offset_ || offset_ >= buffer_offset_ + buffer_size_) {
-        buffer_offset_ = offset_;
-        buffer_size_ = static_cast<size_t>(std::min<uint64_t>(buffer_.size(), remaining()));
-        file_.read(buffer_offset_, {buffer_.data(), buffer_size_});
-      }
-      const auto start = static_cast<size_t>(offset_ - buffer_offset_);
-      const size_t n = std::min(out.size(), buffer_size_ - start);
-      std::memcpy(out.data(), buffer_.data() + start, n);
-      out = out.subspan(n);
-      offset_ += n;
-    }
-  }
-
-  const InputFile& file_;
-  uint64_t offset_ = 0, buffer_offset_ = 0;
-  size_t buffer_size_ = 0;
-  std::array<std::byte, 1 << 14> buffer_;
-};
 
 // "f32, f16 … or q8_0 (0, 1 … 2007)"
 std::string known_ftypes() {
