@@ -44,4 +44,4 @@ def test_every_way_of_asking_has_an_example_that_runs() -> None:
 def test_the_documentations_python_runs(code: str, nano: StarChat) -> None:
     if re.search(r"^(from|import) (?!starchat\b)", code, re.MULTILINE):
         pytest.skip("a fragment of a program with an adapter, which has tests of its own")
-    exec(code.replace("starchat-beta.ggmlv3.q4_0.bin", nano.info.file), {})  # stands for any file
+    exec(re.sub(r"starchat-beta[\w.]+", nano.info.file, code), {})  # stands for any file

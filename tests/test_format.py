@@ -133,6 +133,7 @@ def test_everything_in_the_file_is_reported(tmp_path: Path, type: str) -> None:
             "shape": tuple(reversed(tensor.ne)),
             "offset": tensor.offset,
             "size_bytes": len(tensor.data),
+            "file": 0,
         }
         for tensor in file.tensors
     ]
@@ -276,16 +277,25 @@ def test_any_vocabulary_and_context_size_is_read(path: Path, n_vocab: int, n_ctx
     ("data", "message"),
     [
         pytest.param(b"", "an empty file; the download went wrong", id="empty"),
-        pytest.param(b"GGUF\3\0\0\0", "a GGUF file; get the model's ggml .bin", id="gguf"),
         pytest.param(b"tjgg\3\0\0\0", "a llama.cpp 'ggjt' file; .*use llama.cpp", id="ggjt"),
         pytest.param(b"fmgg\1\0\0\0", "a llama.cpp 'ggmf' file; .*use llama.cpp", id="ggmf"),
         pytest.param(b"algg\1\0\0\0", "a llama.cpp 'ggla' adapter; ", id="ggla"),
         pytest.param(b"nsgg\1\0\0\0", "a llama.cpp 'ggsn' session; ", id="ggsn"),
         pytest.param(b"ggml\0\0\xc0\x04", "a big-endian ggml file; convert", id="big endian"),
-        pytest.param(b"PK\3\4" + b"\0" * 60, "a zip archive, perhaps a PyTorch", id="zip"),
-        pytest.param(b"\x80\x02\x8a\nl\xfc", "a Python pickle, perhaps a PyTorch", id="pickle"),
         pytest.param(
-            struct.pack("<Q", 99) + b'{"a":{}}', "a safetensors file; get", id="safetensors"
+            b"PK\3\4" + b"\0" * 60,
+            "a zip archive, perhaps a PyTorch checkpoint; run `starchat convert",
+            id="zip",
+        ),
+        pytest.param(
+            b"\x80\x02\x8a\nl\xfc",
+            "a Python pickle, perhaps a PyTorch checkpoint; run `starchat",
+            id="pickle",
+        ),
+        pytest.param(
+            struct.pack("<Q", 99) + b'{"a":{}}',
+            "a safetensors file; run `starchat convert",
+            id="safetensors",
         ),
         pytest.param(b"\x1f\x8b\x08\0", "a gzip archive; unpack it", id="gzip"),
         pytest.param(b"BZh91AY", "a bzip2 archive; unpack it", id="bzip2"),
@@ -322,14 +332,15 @@ def test_any_vocabulary_and_context_size_is_read(path: Path, n_vocab: int, n_ctx
         pytest.param(b"x", "a text file that begins with 'x'; ", id="one letter"),
         pytest.param(
             b"\0\1\xfe\xff\0",
-            "an unknown format that starts with 00 01 fe ff, expected 6c 6d 67 67; get",
+            r"an unknown format that starts with 00 01 fe ff, expected 6c 6d 67 67 \(ggml\) or 47 "
+            r"47 55 46 \(GGUF\); get",
             id="unknown",
         ),
     ],
 )
 def test_other_formats_are_named_with_a_remedy(path: Path, data: bytes, message: str) -> None:
     text = refusal(path, UnsupportedFormatError, data)
-    assert re.match(f"not a ggml starcoder file but {message}", text)
+    assert re.match(f"not a ggml or GGUF starcoder file but {message}", text)
 
 
 def test_a_real_pytorch_style_archive_is_named(path: Path) -> None:
@@ -677,10 +688,10 @@ def test_impossible_paths_are_refused(name: str) -> None:
 def test_paths_need_not_be_unicode(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"mod\xe8le.bin")
     try:
-        path.write_bytes(b"GGUF")
+        path.write_bytes(b"BZh91AY")
     except OSError:
         pytest.skip("this file system holds Unicode names only")
-    with pytest.raises(UnsupportedFormatError, match="a GGUF file"):
+    with pytest.raises(UnsupportedFormatError, match="a bzip2 archive"):
         _core.inspect(path)
     write_tiny(path, "q4_0", SMALL)
     assert _core.inspect(path)["path"] == str(path)

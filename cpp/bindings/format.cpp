@@ -13,6 +13,7 @@
 #include "bindings/waiting.hpp"
 #include "format/duplicates.hpp"
 #include "format/open_model.hpp"
+#include "format/shards.hpp"
 #include "model/memory_need.hpp"
 #include "text/tokenizer.hpp"
 
@@ -23,20 +24,21 @@ namespace {
 
 using namespace py::literals;
 
-py::dict vocabulary_summary(const std::vector<std::string>& vocabulary) {
+py::dict vocabulary_summary(const Vocabulary& vocabulary) {
+  const std::vector<std::string>& tokens = vocabulary.tokens;
   uint64_t size_bytes = 0;
   size_t longest_bytes = 0;
-  for (const std::string& token : vocabulary) {
+  for (const std::string& token : tokens) {
     size_bytes += token.size();
     longest_bytes = std::max(longest_bytes, token.size());
   }
-  const std::unordered_set<std::string_view> distinct(vocabulary.begin(), vocabulary.end());
+  const std::unordered_set<std::string_view> distinct(tokens.begin(), tokens.end());
   const Tokenizer tokenizer(vocabulary);
   py::list control_tokens;
   for (const int32_t id : tokenizer.special_ids()) {
     control_tokens.append(py::str(std::string(tokenizer.token_bytes(id))));
   }
-  return py::dict("n_tokens"_a = vocabulary.size(), "n_distinct"_a = distinct.size(),
+  return py::dict("n_tokens"_a = tokens.size(), "n_distinct"_a = distinct.size(),
                   "size_bytes"_a = size_bytes, "longest_bytes"_a = longest_bytes,
                   "control_tokens"_a = control_tokens);
 }
@@ -44,7 +46,7 @@ py::dict vocabulary_summary(const std::vector<std::string>& vocabulary) {
 py::dict tensor_summary(const StoredTensor& tensor) {
   return py::dict("name"_a = tensor.name, "type"_a = traits(tensor.type).name,
                   "shape"_a = py::tuple(py::cast(tensor.shape)), "offset"_a = tensor.offset,
-                  "size_bytes"_a = tensor.size_bytes);
+                  "size_bytes"_a = tensor.size_bytes, "file"_a = tensor.file);
 }
 
 int32_t context_size(const std::string& path) {
@@ -57,16 +59,27 @@ std::shared_ptr<Tokenizer> read_tokenizer(const std::string& path) {
   return std::make_shared<Tokenizer>(open_model(path).vocabulary);
 }
 
-// The path behind links, the size and the time of change.
+// The path behind links, the size and the time of change: of shards their sum and the last one.
 py::tuple file_state(const std::string& path) {
   std::string real;
-  FileIdentity identity{};
+  uint64_t size_bytes = 0;
+  int64_t mtime_ns = 0;
   {
     const GilReleased released;
-    identity = InputFile(path).identity();
+    for (const std::string& part : shard_paths(path)) {
+      const FileIdentity identity = InputFile(part).identity();
+      size_bytes += identity.size_bytes;
+      mtime_ns = std::max(mtime_ns, identity.mtime_ns);
+    }
     real = std::filesystem::canonical(path).string();
   }
-  return py::make_tuple(py::bytes(real), identity.size_bytes, identity.mtime_ns);
+  return py::make_tuple(py::bytes(real), size_bytes, mtime_ns);
+}
+
+py::list paths_of_shards(const std::string& path) {
+  py::list paths;
+  for (const std::string& part : shard_paths(path)) paths.append(py::bytes(part));
+  return paths;
 }
 
 py::dict memory_summary(const ModelFile& file, const MemorySettings& settings) {
@@ -92,17 +105,25 @@ py::dict inspect(const py::object& path_like, const py::object& progress, bool c
     return opened;
   }();
   const DecoderConfig& c = file.config;
+  const py::object fsdecode = py::module_::import("os").attr("fsdecode");
   uint64_t size_bytes = 0;
-  for (const InputFile& part : file.files) size_bytes += part.size_bytes();
-  py::list tensors;
+  py::list tensors, files;
+  py::dict metadata;
+  for (const auto& [key, text] : file.metadata) {
+    metadata[py::str(key)] = py::bytes(text).attr("decode")("utf-8", "replace");
+  }
+  for (const InputFile& part : file.files) {
+    size_bytes += part.size_bytes();
+    files.append(fsdecode(py::bytes(part.path())));
+  }
   for (const StoredTensor& tensor : file.stored) tensors.append(tensor_summary(tensor));
   const bool has_n_ctx = 2 <= n_ctx && n_ctx <= c.n_ctx;
   const MemorySettings settings{n_threads, has_n_ctx ? n_ctx : 0, prefix_cache_bytes};
   return py::dict(
-      "path"_a = py::module_::import("os").attr("fsdecode")(py::bytes(file.path())),
-      "format"_a = file.format, "size_bytes"_a = size_bytes, "n_vocab"_a = c.n_vocab,
-      "n_ctx"_a = c.n_ctx, "n_embd"_a = c.n_embd, "n_head"_a = c.n_head, "n_layer"_a = c.n_layer,
-      "ftype"_a = file.ftype, "weight_type"_a = file.quantization,
+      "path"_a = files[0], "files"_a = files, "metadata"_a = metadata, "format"_a = file.format,
+      "size_bytes"_a = size_bytes, "n_vocab"_a = c.n_vocab, "n_ctx"_a = c.n_ctx,
+      "n_embd"_a = c.n_embd, "n_head"_a = c.n_head, "n_layer"_a = c.n_layer,
+      "norm_eps"_a = c.norm_eps, "ftype"_a = file.ftype, "weight_type"_a = file.quantization,
       "has_lm_head"_a = file.repeats_token_embedding || file.find(Role::Output) != nullptr,
       "lm_head_is_wte"_a = file.repeats_token_embedding, "multi_query"_a = c.n_kv_head == 1,
       "n_kv_head"_a = c.n_kv_head, "n_params"_a = file.n_params(),
@@ -126,6 +147,8 @@ void bind_format(py::module_& module) {
       "Return the tokens of context by a file's header, checked without loading its weights.");
   module.def("read_tokenizer", &read_tokenizer, py::arg("path"),
              "Return the tokenizer of a file, without loading its weights.");
+  module.def("shard_paths", &paths_of_shards, py::arg("path"),
+             "Return the names of all shards of a model for that of its first one.");
   module.def("file_state", &file_state, py::arg("path"),
              "Return the path behind links, the size in bytes and the time of change in ns.");
 }

@@ -55,8 +55,11 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
 }
 
 py::tuple identity(const PyWeights& weights) {
-  const FileIdentity& file = weights.file->identity;
-  return py::make_tuple(file.device, file.inode, file.size_bytes, file.mtime_ns);
+  py::list all;
+  for (const FileIdentity& file : weights.file->identities) {
+    all.append(py::make_tuple(file.device, file.inode, file.size_bytes, file.mtime_ns));
+  }
+  return py::tuple(all);
 }
 
 }  // namespace
@@ -210,7 +213,7 @@ void bind_engine(py::module_& m) {
   CheckedClass<PyWeights, std::shared_ptr<PyWeights>>(m, "Weights",
                                                       "The constant part of a loaded model.")
       .def_property_readonly("identity", &identity,
-                             "Of the file: device, inode, size in bytes, mtime in ns.");
+                             "Of each file: device, inode, size in bytes, mtime in ns.");
   CheckedClass<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
       .def(
           py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,

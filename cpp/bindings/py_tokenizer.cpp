@@ -152,9 +152,9 @@ void bind_tokenizer(py::module_& m) {
   CheckedClass<Tokenizer, std::shared_ptr<Tokenizer>>(
       m, "Tokenizer", "Byte-level BPE rebuilt from a vocabulary: the raw bytes of every token.")
       .def(py::init([](std::vector<py::bytes> vocabulary) {
-             std::vector<std::string> tokens;
-             tokens.reserve(vocabulary.size());
-             for (const py::bytes& token : vocabulary) tokens.emplace_back(token);
+             Vocabulary tokens;
+             tokens.tokens.reserve(vocabulary.size());
+             for (const py::bytes& token : vocabulary) tokens.tokens.emplace_back(token);
              const GilReleased released;
              return std::make_shared<Tokenizer>(std::move(tokens));
            }),

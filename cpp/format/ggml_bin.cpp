@@ -106,7 +106,7 @@ void read_vocabulary(ModelFile& file, TensorType weight_type, HeaderReader& read
   const auto row_weights = static_cast<uint64_t>(file.config.n_embd);
   const uint64_t token_bytes = sizeof(int32_t) + size_of_weights(weight_type, row_weights);
   reader.need(static_cast<uint64_t>(n_vocab) * token_bytes, "the vocabulary and model/wte");
-  file.vocabulary.reserve(static_cast<size_t>(n_vocab));
+  file.vocabulary.tokens.reserve(static_cast<size_t>(n_vocab));
   for (int32_t id = 0; id < n_vocab; ++id) {
     const int32_t n = reader.number("the vocabulary");
     if (n < 0 || n > kMaxTokenBytes) {
@@ -114,7 +114,7 @@ void read_vocabulary(ModelFile& file, TensorType weight_type, HeaderReader& read
                              " bytes, expected 0 to ", format_number(kMaxTokenBytes),
                              kOrOtherArchitecture);
     }
-    file.vocabulary.push_back(reader.bytes(static_cast<size_t>(n), "the vocabulary"));
+    file.vocabulary.tokens.push_back(reader.bytes(static_cast<size_t>(n), "the vocabulary"));
   }
 }
 
@@ -203,7 +203,7 @@ class TensorReader {
     tensor.sources.push_back({0, reader_.offset(), is_matrix ? ne[1] : ne[0]});
     const uint64_t size_bytes = static_cast<uint64_t>(tensor.n_rows()) * tensor.row_bytes();
     file_.stored.push_back(
-        {name, expected.type, {ne.rbegin(), ne.rend()}, reader_.offset(), size_bytes});
+        {name, expected.type, {ne.rbegin(), ne.rend()}, reader_.offset(), size_bytes, 0});
     file_.tensors.push_back(std::move(tensor));
     reader_.skip(size_bytes, name);
     expected.is_found = true;

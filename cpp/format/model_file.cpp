@@ -128,6 +128,12 @@ int64_t Tensor::n_rows() const {
   return n;
 }
 
+std::vector<FileIdentity> ModelFile::identities() const {
+  std::vector<FileIdentity> all;
+  for (const InputFile& file : files) all.push_back(file.identity());
+  return all;
+}
+
 const Tensor* ModelFile::find(Role role, int32_t layer) const {
   const auto found = std::ranges::find_if(
       tensors, [&](const Tensor& t) { return t.role == role && t.layer == layer; });

@@ -5,12 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/file_descriptor.hpp"
+#include "base/vocabulary.hpp"
 #include "format/decoder_config.hpp"
 #include "quant/types.hpp"
 
@@ -98,20 +100,23 @@ struct StoredTensor {
   TensorType type;
   std::vector<int64_t> shape;  // slowest first
   uint64_t offset, size_bytes;
+  int32_t file;  // index into ModelFile::files
 };
 
 struct ModelFile {
-  std::string format;        // "ggml"
+  std::string format;        // "ggml" or "gguf"
   int32_t ftype = 0;         // what the header calls the types of its tensors
   std::string quantization;  // the same by name: "q4_0"
   DecoderConfig config{};
-  std::vector<std::string> vocabulary;   // raw bytes of each token id
-  std::vector<Tensor> tensors;           // without copies after remove_duplicates()
+  Vocabulary vocabulary;
+  std::map<std::string, std::string> metadata;  // of GGUF: name, license, template of dialogues
+  std::vector<Tensor> tensors;                  // without copies after remove_duplicates()
   bool repeats_token_embedding = false;  // as the output matrix, which was removed from the tensors
   std::vector<StoredTensor> stored;      // in file order
   std::vector<InputFile> files;          // the one that was named first
 
   const std::string& path() const { return files.front().path(); }
+  std::vector<FileIdentity> identities() const;               // of all files
   const Tensor* find(Role role, int32_t layer = -1) const;    // null: absent
   const Tensor& tensor(Role role, int32_t layer = -1) const;  // one that every model has
   uint64_t n_params() const;

@@ -6,7 +6,10 @@
 
 #include "base/errors.hpp"
 #include "format/ggml_bin.hpp"
+#include "format/gguf.hpp"
+#include "format/gguf_container.hpp"
 #include "format/other_formats.hpp"
+#include "format/shards.hpp"
 
 namespace starchat {
 namespace {
@@ -18,6 +21,7 @@ struct Format {
 
 constexpr Format kFormats[] = {
     {kGgmlMagic, read_ggml_bin},
+    {kGgufMagic, read_gguf},
 };
 
 }  // namespace
@@ -31,7 +35,8 @@ ModelFile open_model(const std::string& path) {
     const bool is_cut = !head.empty() && format.magic.starts_with(head);
     if (is_cut || head.starts_with(format.magic)) return format.read(std::move(file));
   }
-  throw UnsupportedFormatError(path + ": not a ggml starcoder file but " +
+  if (is_piece(path)) throw UnsupportedFormatError(path + ": " + std::string(kJoinPieces));
+  throw UnsupportedFormatError(path + ": not a ggml or GGUF starcoder file but " +
                                describe_other_format(head));
 }
 

@@ -9,27 +9,28 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr auto kGetGgml = "get the model's ggml .bin file (ggmlv3, starcoder) instead"sv;
+constexpr auto kGetGgml = "get the model's GGUF or ggml .bin file (starcoder) instead"sv;
+constexpr auto kConvert =
+    "run `starchat convert FOLDER model.gguf` on the folder that it is in, which has the config"sv;
 constexpr auto kLlama = "it holds a LLaMA-family model: use llama.cpp"sv;
-constexpr auto kUnpack = "unpack it and name the .bin file inside"sv;
-constexpr auto kDownload = "the download went wrong: download the .bin file itself"sv;
+constexpr auto kUnpack = "unpack it and name the model file inside"sv;
+constexpr auto kDownload = "the download went wrong: download the model file itself"sv;
 
 struct Format {
   std::string_view start, name, remedy;
 };
 
 constexpr auto kFormats = std::to_array<Format>({
-    {"GGUF"sv, "a GGUF file"sv, kGetGgml},
     {"tjgg"sv, "a llama.cpp 'ggjt' file"sv, kLlama},
     {"fmgg"sv, "a llama.cpp 'ggmf' file"sv, kLlama},
     {"algg"sv, "a llama.cpp 'ggla' adapter"sv, kLlama},
     {"nsgg"sv, "a llama.cpp 'ggsn' session"sv, kLlama},
     {"ggml"sv, "a big-endian ggml file"sv, "convert the model on a little-endian machine"sv},
-    {"PK\3\4"sv, "a zip archive, perhaps a PyTorch checkpoint"sv, kGetGgml},
-    {"\x80\x02"sv, "a Python pickle, perhaps a PyTorch checkpoint"sv, kGetGgml},
-    {"\x80\x03"sv, "a Python pickle, perhaps a PyTorch checkpoint"sv, kGetGgml},
-    {"\x80\x04"sv, "a Python pickle, perhaps a PyTorch checkpoint"sv, kGetGgml},
-    {"\x80\x05"sv, "a Python pickle, perhaps a PyTorch checkpoint"sv, kGetGgml},
+    {"PK\3\4"sv, "a zip archive, perhaps a PyTorch checkpoint"sv, kConvert},
+    {"\x80\x02"sv, "a Python pickle, perhaps a PyTorch checkpoint"sv, kConvert},
+    {"\x80\x03"sv, "a Python pickle, perhaps a PyTorch checkpoint"sv, kConvert},
+    {"\x80\x04"sv, "a Python pickle, perhaps a PyTorch checkpoint"sv, kConvert},
+    {"\x80\x05"sv, "a Python pickle, perhaps a PyTorch checkpoint"sv, kConvert},
     {"\x89HDF"sv, "an HDF5 file"sv, kGetGgml},
     {"\x1f\x8b"sv, "a gzip archive"sv, kUnpack},
     {"BZh"sv, "a bzip2 archive"sv, kUnpack},
@@ -109,7 +110,7 @@ std::string describe_other_format(std::string_view head) {
   }
   // safetensors: u64 header length, then JSON
   if (head.size() > 8 && head[8] == '{' && head.substr(5, 3) == "\0\0\0"sv) {
-    return with_remedy("a safetensors file", kGetGgml);
+    return with_remedy("a safetensors file", kConvert);
   }
   if (is_text(head)) return with_remedy(describe_text(head), kDownload);
   std::string bytes;
@@ -119,7 +120,8 @@ std::string describe_other_format(std::string_view head) {
                   static_cast<unsigned>(static_cast<unsigned char>(c)));
     bytes += hex.data();
   }
-  return with_remedy("an unknown format that starts with" + bytes + ", expected 6c 6d 67 67",
+  return with_remedy("an unknown format that starts with" + bytes +
+                         ", expected 6c 6d 67 67 (ggml) or 47 47 55 46 (GGUF)",
                      kGetGgml);
 }
 

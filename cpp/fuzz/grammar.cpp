@@ -26,13 +26,13 @@ void require(bool holds, const char* law) {
 }
 
 std::shared_ptr<const Tokenizer> bytes_and_words() {
-  std::vector<std::string> vocabulary;
-  for (int byte = 0; byte < 256; ++byte) vocabulary.emplace_back(1, static_cast<char>(byte));
+  Vocabulary vocabulary;
+  for (int byte = 0; byte < 256; ++byte) vocabulary.tokens.emplace_back(1, static_cast<char>(byte));
   for (const char* word : {"  ", "er", "in", "on", "re", " t", "he", " the", "\":", "\",", "00"}) {
-    vocabulary.emplace_back(word);
+    vocabulary.tokens.emplace_back(word);
   }
   for (const char* name : {"<|endoftext|>", "<|assistant|>", "<|end|>"}) {
-    vocabulary.emplace_back(name);
+    vocabulary.tokens.emplace_back(name);
   }
   return std::make_shared<Tokenizer>(std::move(vocabulary));
 }

@@ -11,8 +11,11 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
+from itertools import product
 from pathlib import Path
 
+from support.gguf_files import write_gguf
 from support.tiny_model import CONTROL, MERGED, ROLES, Shape, write_tiny
 
 #: libFuzzer's options for each target. Sizes: the largest seed fits, and nothing that a file of
@@ -52,13 +55,25 @@ def write_seeds(folder: Path) -> None:
             write_tiny(path, type, shape, multi_query=multi_query)
     for lm_head in ("own", "absent"):
         write_tiny(folder / "model_file" / f"{lm_head}.bin", "q4_0", shape, lm_head=lm_head)
-    # As FuzzedDataProvider reads it: a backslash and another byte end a token; the vocabulary's
-    # size and whether it has all bytes stand at the end.
+    model = write_tiny(folder / "model_file" / "absent.bin", "q4_0", shape, lm_head="absent")
+    for type, generation in product(("q4_0", "iq4_nl", "bf16"), ("raw", "encoded")):
+        path = folder / "model_file" / f"{type}-{generation}.gguf"
+        types = dict.fromkeys(model.weights, type)
+        write_gguf(path, model.weights, shape, types.__getitem__, generation=generation)
+    write_gguf(folder / "s.gguf", model.weights, shape, lambda _: "q8_0", split_max_tensors=8)
+    first, second = [path.read_bytes() for path in sorted(folder.glob("s-*.gguf"))]
+    both = first + bytes(-len(first) % 32) + second
+    (folder / "model_file" / "shards.gguf").write_bytes(both)
+    # As FuzzedDataProvider reads it: a backslash and another byte end a token. From the end on:
+    # whether the vocabulary has all bytes, its size, the number of merges and their ids.
     tokens = [token.encode() for token in CONTROL[:4] + MERGED + ROLES]
     head = b"".join(token + b"\\." for token in tokens)
     texts = "def the(s):  return 'd' <|end|>", "naïve 東京 1234\n\n\t x<fim_pad>"
     for n, text in enumerate(texts):
-        tail = len(tokens).to_bytes(2, "little") + bytes([1])
+        merges = [b"er", b"he", b"in", b"  "][: 4 * n]
+        numbers = [byte for pair in reversed(merges) for byte in reversed(pair)]
+        numbers += [len(merges), len(tokens)]
+        tail = b"".join(number.to_bytes(2, "little") for number in numbers) + bytes([1])
         (folder / "tokenizer" / str(n)).write_bytes(head + text.encode() + tail)
     for n, text in enumerate(GRAMMARS):
         (folder / "grammar" / str(n)).write_text(text, encoding="utf-8")
@@ -93,7 +108,9 @@ def run(build: Path, target: str, seconds: int) -> bool:
     command = [program, *TARGETS[target], f"-max_total_time={seconds}", "-print_final_stats=1"]
     command += [f"-artifact_prefix={found}/", f"-dict={Path(__file__).parent / target}.dict"]
     print(f"== {target}: {seconds} s", flush=True)
-    result = subprocess.run([*command, corpus, seeds], env={**os.environ, **variables}, check=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {**os.environ, **variables, "TMPDIR": scratch}
+        result = subprocess.run([*command, corpus, seeds], env=environment, check=False)
     if result.returncode != 0:
         setting = " ".join(f"{name}={value}" for name, value in variables.items())
         print(f"fuzz: {target} failed. Repeat it with: {setting} {program} FILE, where FILE is")

@@ -3,6 +3,7 @@
 
 #include <fuzzer/FuzzedDataProvider.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdio>
@@ -23,14 +24,25 @@ void require(bool holds, const char* law) {
   std::abort();
 }
 
-std::vector<std::string> any_vocabulary(FuzzedDataProvider& data) {
-  std::vector<std::string> vocabulary;
+Vocabulary any_vocabulary(FuzzedDataProvider& data) {
+  Vocabulary vocabulary;
+  std::vector<std::string>& tokens = vocabulary.tokens;
   if (data.ConsumeBool()) {
-    for (int byte = 0; byte < 256; ++byte) vocabulary.emplace_back(1, static_cast<char>(byte));
+    for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
   }
   const int n_tokens = data.ConsumeIntegralInRange(0, 300);
   for (int i = 0; i < n_tokens && data.remaining_bytes() > 0; ++i) {
-    vocabulary.push_back(data.ConsumeRandomLengthString(40));
+    tokens.push_back(data.ConsumeRandomLengthString(40));
+  }
+  const int n_merges = tokens.empty() ? 0 : data.ConsumeIntegralInRange(0, 300);
+  const auto any_id = [&] {
+    return data.ConsumeIntegralInRange(0, static_cast<int>(tokens.size()) - 1);
+  };
+  for (int i = 0; i < n_merges && data.remaining_bytes() > 0; ++i) {
+    const int left = any_id(), right = any_id();
+    const auto merged = std::ranges::find(tokens, tokens[left] + tokens[right]);
+    if (merged == tokens.end()) continue;
+    vocabulary.merges.push_back({left, right, static_cast<int>(merged - tokens.begin())});
   }
   return vocabulary;
 }

@@ -42,12 +42,14 @@ struct TrialResult {
 // ---- on the socket: a greeting; then a request and an answer, each with the texts it counts ----
 
 constexpr std::chrono::milliseconds kExchange{10'000};  // for Python to start, for what is sent
-constexpr uint64_t kGreeting = 0x3254616972546772;      // changes with these structs
+constexpr uint64_t kGreeting = 0x3354616972546772;      // changes with these structs
 
 struct TrialGreeting {
   uint64_t mark;
   int32_t pid, error;  // of the helper; errno where there is none
 };
+
+constexpr uint32_t kControlToken = uint32_t{1} << 31;  // with the length of a token
 
 struct TrialRequest {
   uint64_t vocabulary;

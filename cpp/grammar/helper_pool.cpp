@@ -303,7 +303,8 @@ std::string request_of(Helper& helper, bool is_first, const GrammarTrial& trial)
     std::string tokens;
     for (int32_t id = 0; id < trial.tokenizer.size(); ++id) {
       const auto token = trial.tokenizer.token_bytes(id);
-      lengths.push_back(static_cast<uint32_t>(token.size()));
+      const uint32_t mark = trial.tokenizer.is_special(id) ? kControlToken : 0;
+      lengths.push_back(static_cast<uint32_t>(token.size()) | mark);
       tokens += token;
     }
     request.n_library = trial.library.size();

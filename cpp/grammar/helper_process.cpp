@@ -241,20 +241,24 @@ void run_within(double seconds, size_t stack_bytes, const std::function<void()>&
   static_cast<void>(read(done.out, &byte, 1) == 1);
 }
 
-struct Vocabulary {
+struct KnownVocabulary {
   std::shared_ptr<const GrammarVocabulary> prepared;
   int32_t n_tokens = 0;
 };
 
-Vocabulary vocabulary_of(const std::string& library, const std::vector<uint32_t>& lengths,
-                         const std::string& bytes) {
-  std::vector<std::string> tokens;
+KnownVocabulary vocabulary_of(const std::string& library, const std::vector<uint32_t>& lengths,
+                              const std::string& bytes) {
+  Vocabulary vocabulary;
   size_t begin = 0;
-  for (const uint32_t length : lengths) {
-    tokens.push_back(bytes.substr(begin, length));
+  for (const uint32_t marked : lengths) {
+    const uint32_t length = marked & ~kControlToken;
+    if (marked != length) {
+      vocabulary.control_ids.push_back(static_cast<int32_t>(vocabulary.tokens.size()));
+    }
+    vocabulary.tokens.push_back(bytes.substr(begin, length));
     begin += length;
   }
-  auto tokenizer = std::make_shared<const Tokenizer>(std::move(tokens));
+  auto tokenizer = std::make_shared<const Tokenizer>(std::move(vocabulary));
   return {grammar_vocabulary(library, tokenizer), tokenizer->size()};
 }
 
@@ -278,7 +282,7 @@ void serve_grammar_trials(int socket) {
 
   rlimit inherited{};
   getrlimit(RLIMIT_AS, &inherited);
-  std::map<uint64_t, Vocabulary> vocabularies;
+  std::map<uint64_t, KnownVocabulary> vocabularies;
   int64_t at_rest = 0;
   for (auto asked_until = Clock::time_point::max();;) {
     TrialRequest request;
@@ -306,7 +310,7 @@ void serve_grammar_trials(int socket) {
       }
       at_rest = process_memory().resident;
     }
-    const Vocabulary& known = vocabularies[request.vocabulary];
+    const KnownVocabulary& known = vocabularies[request.vocabulary];
 
     for (char old[4096]; read(g_trial.messages, old, sizeof old) > 0;) {
     }

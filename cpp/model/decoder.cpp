@@ -7,6 +7,7 @@
 #include "base/errors.hpp"
 #include "format/duplicates.hpp"
 #include "format/open_model.hpp"
+#include "format/shards.hpp"
 #include "model/cpu_layers.hpp"
 
 namespace starchat {
@@ -108,7 +109,7 @@ void Decoder::embed(const Batch& batch) {
 
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share,
                        const Progress& progress, const CheckFile& check) {
-  wait_until_writes_show(path);
+  for (const std::string& part : shard_paths(path)) wait_until_writes_show(part);
   ModelFile file = open_model(path);
   select_kernels();  // these three throw before any weight is read
   const int n_loaders = checked_threads(n_threads);

@@ -58,7 +58,7 @@ class Decoder : public ForwardPass {
 
 struct LoadedModel {
   std::unique_ptr<Decoder> model;
-  std::vector<std::string> vocabulary;
+  Vocabulary vocabulary;
 };
 
 // n_threads 0: as many as the process may use. n_ctx 0: the file's own. share: load_weights().

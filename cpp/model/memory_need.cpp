@@ -23,7 +23,7 @@ struct Size {
 
 Size size_of(const ModelFile& file) {
   uint64_t vocabulary = 0;
-  for (const std::string& token : file.vocabulary) vocabulary += token.size() + kTokenBytes;
+  for (const std::string& token : file.vocabulary.tokens) vocabulary += token.size() + kTokenBytes;
   return {file.config, packed_bytes(file), vocabulary};
 }
 

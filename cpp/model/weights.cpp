@@ -139,12 +139,25 @@ class Packer {
   std::atomic<uint64_t> done_bytes_{0};
 };
 
-// Of the memory of a file's weights: what determines every byte of it.
-std::string memory_name(const FileIdentity& file) {
+// Of the memory of a file's weights: what determines every byte of it. The first file and the
+// number of shards stand there, of the other shards a hash (FNV-1a), as names have 249 bytes.
+std::string memory_name(std::span<const FileIdentity> files) {
+  const FileIdentity& first = files.front();
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const FileIdentity& file : files.subspan(1)) {
+    for (const uint64_t part :
+         {file.device, file.inode, file.size_bytes, static_cast<uint64_t>(file.mtime_ns)}) {
+      for (int shift = 0; shift < 64; shift += 8) {
+        hash = (hash ^ (part >> shift & 0xff)) * 0x100000001b3;
+      }
+    }
+  }
   std::string name = "starchat-" STARCHAT_VERSION "-weights";
-  for (const uint64_t part : {StripLayout::kVersion, file.device, file.inode, file.size_bytes,
-                              static_cast<uint64_t>(file.mtime_ns)}) {
-    name += "-" + std::to_string(part);
+  for (const uint64_t part :
+       {uint64_t{StripLayout::kVersion}, first.device, first.inode, first.size_bytes,
+        static_cast<uint64_t>(first.mtime_ns), uint64_t{files.size()}, hash}) {
+    name += '-';
+    name += std::to_string(part);
   }
   return name;
 }
@@ -214,12 +227,8 @@ std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool
     out.bias = read_vector(file, file.tensor(bias, layer), out.weight.n_padded_rows());
   };
 
-  auto loaded = std::make_shared<LoadedFile>(LoadedFile{file.path(),
-                                                        file.quantization,
-                                                        file.files.front().identity(),
-                                                        file.config,
-                                                        file.n_params(),
-                                                        {}});
+  auto loaded = std::make_shared<LoadedFile>(LoadedFile{
+      file.path(), file.quantization, file.identities(), file.config, file.n_params(), {}});
   Weights& weights = loaded->weights;
   const Tensor* output = file.find(Role::Output);
   packer.plan(weights.token_embedding, file.tensor(Role::TokenEmbedding));
@@ -248,7 +257,7 @@ std::shared_ptr<const LoadedFile> load_weights(const ModelFile& file, ThreadPool
                   }};
   weights.memory =
       share && size_bytes >= kMinSharedBytes
-          ? shared_memory(memory_name(loaded->identity), size_bytes,
+          ? shared_memory(memory_name(loaded->identities), size_bytes,
                           file.files.front().descriptor(), threads, fill, [&] { packer.wait(); })
           : private_memory(size_bytes, fill);
   const std::byte* data = weights.memory.arena.data();

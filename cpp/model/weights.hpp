@@ -57,8 +57,8 @@ struct Weights {
 // What decoders need of a file.
 struct LoadedFile {
   std::string path, quantization;
-  FileIdentity identity;
-  DecoderConfig config;  // n_ctx: as many positions as the file has
+  std::vector<FileIdentity> identities;  // of the file, or of all its shards
+  DecoderConfig config;                  // n_ctx: as many positions as the file has
   uint64_t n_params = 0;
   Weights weights;
 };

@@ -33,44 +33,47 @@ size_t Merges::slot(uint64_t pair) const noexcept {
 }
 
 int32_t Merges::find(int32_t left, int32_t right) const noexcept {
-  return entries_[slot(pack(left, right))].merged;
+  return entries_[slot(pack(left, right))].rank;
 }
 
 void Merges::add(int32_t left, int32_t right, int32_t merged) {
   const uint64_t pair = pack(left, right);
-  entries_[slot(pair)] = {pair, merged};
+  Entry& entry = entries_[slot(pair)];
+  if (entry.pair == pair) return;
+  entry = {pair, static_cast<int32_t>(results_.size())};
+  results_.push_back(merged);
 }
 
 void Merges::apply(std::vector<int32_t>& ids, const Pause& pause) const {
   struct Node {
     uint32_t previous, next;  // positions in ids; next == n_ids ends the list
-    int32_t merged;           // the merge of this id and the next; kNone: none, or removed
+    int32_t rank;             // of the merge of this id and the next; kNone: none, or removed
   };
   const size_t n_ids = ids.size();
   std::vector<Node> nodes(n_ids);
-  std::vector<uint64_t> candidates;  // merged << 32 | position: lowest id first, then leftmost
+  std::vector<uint64_t> candidates;  // rank << 32 | position: lowest rank first, then leftmost
   candidates.reserve(n_ids);
   for (size_t i = 0; i < n_ids; ++i) {
     if (pause && i % kPauseSteps == kPauseSteps - 1) pause();
-    const int32_t merged = i + 1 < n_ids ? find(ids[i], ids[i + 1]) : kNone;
-    nodes[i] = {static_cast<uint32_t>(i - 1), static_cast<uint32_t>(i + 1), merged};
-    if (merged != kNone) candidates.push_back(pack(merged, i));
+    const int32_t rank = i + 1 < n_ids ? find(ids[i], ids[i + 1]) : kNone;
+    nodes[i] = {static_cast<uint32_t>(i - 1), static_cast<uint32_t>(i + 1), rank};
+    if (rank != kNone) candidates.push_back(pack(rank, i));
   }
   std::priority_queue heap(std::greater<>{}, std::move(candidates));
   const auto update = [&](size_t i) {
     const size_t next = nodes[i].next;
-    nodes[i].merged = next < n_ids ? find(ids[i], ids[next]) : kNone;
-    if (nodes[i].merged != kNone) heap.push(pack(nodes[i].merged, i));
+    nodes[i].rank = next < n_ids ? find(ids[i], ids[next]) : kNone;
+    if (nodes[i].rank != kNone) heap.push(pack(nodes[i].rank, i));
   };
   for (size_t n_steps = 1; !heap.empty(); ++n_steps) {
     if (pause && n_steps % kPauseSteps == 0) pause();
     const auto i = static_cast<uint32_t>(heap.top());
-    const auto merged = static_cast<int32_t>(heap.top() >> 32);
+    const auto rank = static_cast<int32_t>(heap.top() >> 32);
     heap.pop();
-    if (nodes[i].merged != merged) continue;  // outdated: a neighbour has been merged
+    if (nodes[i].rank != rank) continue;  // outdated: a neighbour has been merged
     const uint32_t removed = nodes[i].next;
-    ids[i] = merged;
-    nodes[removed].merged = kNone;
+    ids[i] = results_[rank];
+    nodes[removed].rank = kNone;
     nodes[i].next = nodes[removed].next;
     if (nodes[i].next < n_ids) nodes[nodes[i].next].previous = i;
     update(i);

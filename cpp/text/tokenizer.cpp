@@ -1,11 +1,12 @@
-// How the merges are rebuilt: training adds tokens in the order of their ids. Applying the earlier
-// merges to a token's bytes gives the pair that formed it. If the result is not two parts, no merge
-// makes this token (control tokens, padding, added tokens).
+// How merges that a file lacks are rebuilt: training adds tokens in the order of their ids.
+// Applying the earlier merges to a token's bytes gives the pair that formed it. If the result is
+// not two parts, no merge makes this token (control tokens, padding, added tokens).
 #include "text/tokenizer.hpp"
 
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "base/errors.hpp"
@@ -35,6 +36,10 @@ bool is_special_name(std::string_view bytes) {
          });
 }
 
+bool is_printable(std::string_view bytes) {  // ASCII, and not empty
+  return !bytes.empty() && std::ranges::all_of(bytes, [](char c) { return c >= ' ' && c <= '~'; });
+}
+
 std::vector<std::string> checked(std::vector<std::string> vocabulary) {
   if (vocabulary.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
     throw InvalidRequestError("vocabulary of " + std::to_string(vocabulary.size()) +
@@ -45,42 +50,63 @@ std::vector<std::string> checked(std::vector<std::string> vocabulary) {
 
 }  // namespace
 
-Tokenizer::Tokenizer(std::vector<std::string> vocabulary)
-    : vocabulary_(checked(std::move(vocabulary))),
+Tokenizer::Tokenizer(Vocabulary vocabulary)
+    : vocabulary_(checked(std::move(vocabulary.tokens))),
+      is_control_(vocabulary_.size()),
       is_reachable_(vocabulary_.size()),
-      merges_(vocabulary_.size()) {
+      merges_(std::max(vocabulary_.size(), vocabulary.merges.size())) {
   byte_ids_.fill(kAbsent);
   ids_.reserve(vocabulary_.size());
+  std::set<std::string_view> names;
+  for (const int32_t id : vocabulary.control_ids) names.insert(vocabulary_.at(id));
   for (int32_t id = 0; id < size(); ++id) {
     const std::string& bytes = vocabulary_[id];
-    const bool is_control = is_special_name(bytes);
+    const bool is_control = is_special_name(bytes) || names.contains(bytes);
+    is_control_[id] = is_control;
     if (is_control) control_ids_.push_back(id);
     if (!ids_.emplace(bytes, id).second) continue;
-    if (bytes.size() == 1) {
+    if (bytes.size() == 1 && !is_control) {
       byte_ids_[static_cast<uint8_t>(bytes[0])] = id;
       is_reachable_[id] = true;
     }
-    if (is_control) special_ids_.push_back(id);
+    if (is_control && is_printable(bytes)) {
+      special_ids_.push_back(id);
+      if (starts_.find(bytes[0]) == std::string::npos) starts_ += bytes[0];
+    }
     longest_ = std::max(longest_, static_cast<int64_t>(bytes.size()));
   }
   // A character is one byte below 80, or ends with one of 80 to BF.
   keeps_each_character_ = std::ranges::find(byte_ids_.begin(), byte_ids_.begin() + 0xC0, kAbsent) ==
                           byte_ids_.begin() + 0xC0;
-  rebuild_merges();
+  if (vocabulary.merges.empty()) {
+    for_each_merged([this](int32_t id, std::span<const int32_t> parts) {
+      if (parts.size() != 2) return;
+      merges_.add(parts[0], parts[1], id);
+      is_reachable_[id] = true;
+    });
+    return;
+  }
+  for (const auto& [left, right, merged] : vocabulary.merges) {
+    if (!is_control_[merged]) merges_.add(left, right, merged);
+  }
+  for_each_merged([this](int32_t id, std::span<const int32_t> parts) {
+    is_reachable_[id] = parts.size() == 1 && parts[0] == id;
+  });
 }
 
-void Tokenizer::rebuild_merges() {
+// Calls visit(id, parts) for each token of more than one byte that may be made from text, with what
+// the merges leave of its bytes.
+template <class Visit>
+void Tokenizer::for_each_merged(const Visit& visit) {
   std::vector<int32_t> parts;
   for (int32_t id = 0; id < size(); ++id) {
     const std::string& bytes = vocabulary_[id];
-    if (bytes.size() < 2 || is_special(id) || ids_.at(bytes) != id) continue;
+    if (bytes.size() < 2 || is_control_[id] || ids_.at(bytes) != id) continue;
     parts.clear();
     for (const char c : bytes) parts.push_back(byte_ids_[static_cast<uint8_t>(c)]);
     if (std::ranges::find(parts, kAbsent) != parts.end()) continue;
     merges_.apply(parts);
-    if (parts.size() != 2) continue;
-    merges_.add(parts[0], parts[1], id);
-    is_reachable_[id] = true;
+    visit(id, parts);
   }
 }
 
@@ -120,11 +146,15 @@ std::vector<int32_t> Tokenizer::encode_with(std::string_view text, std::span<con
   std::vector<int32_t> ids;
   size_t plain = 0;  // start of the plain text before `at`
   for (size_t at = 0; !allowed.empty() && at < text.size();) {
-    at = text.find_first_of("<[", at);  // first character of all; none is a prefix of another
+    at = text.find_first_of(starts_, at);
     if (at == std::string_view::npos) break;
-    const auto found = std::ranges::find_if(
-        allowed, [&](int32_t id) { return text.substr(at).starts_with(vocabulary_[id]); });
-    if (found == allowed.end()) {
+    const int32_t* found = nullptr;  // the longest one that begins here
+    for (const int32_t& id : allowed) {
+      if (text.substr(at).starts_with(vocabulary_[id]) &&
+          (!found || vocabulary_[id].size() > vocabulary_[*found].size()))
+        found = &id;
+    }
+    if (!found) {
       ++at;
       continue;
     }
@@ -190,6 +220,9 @@ std::optional<int32_t> Tokenizer::find(std::string_view bytes) const {
   return entry == ids_.end() ? std::nullopt : std::optional(entry->second);
 }
 
-bool Tokenizer::is_special(int32_t id) const { return is_special_name(token_bytes(id)); }
+bool Tokenizer::is_special(int32_t id) const {
+  token_bytes(id);  // checks it
+  return is_control_[id];
+}
 
 }  // namespace starchat

@@ -1,7 +1,7 @@
-// Text to token ids and back: byte-level BPE, rebuilt from the vocabulary alone. Gives the same ids
-// as Hugging Face's tokenizer of the StarCoder family for every string. Input and output are bytes.
-// A byte value without a token (C0, C1, F1, F5-FF in StarCoder's) is dropped, as Hugging Face drops
-// it; then decode(encode(text)) differs from the text.
+// Text to token ids and back: byte-level BPE, rebuilt from the vocabulary alone where a file has no
+// merges. Gives the same ids as Hugging Face's tokenizer of the StarCoder family for every string.
+// Input and output are bytes. A byte value without a token (C0, C1, F1, F5-FF in StarCoder's) is
+// dropped, as Hugging Face drops it; then decode(encode(text)) differs from the text.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -12,19 +12,22 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/vocabulary.hpp"
 #include "text/merges.hpp"
 
 namespace starchat {
 
-// Control tokens are recognised by their bytes, because files hold no token types: `<|name|>`, the
-// published names of StarCoder and SantaCoder (`<fim_prefix>`, `<fim-prefix>`, `<filename>` ...)
-// and `[PAD]`. All mix signs and letters, which the pre-tokenizer separates. So merging never makes
-// one from text; encode() gives its id only if the caller allows it.
+// Control tokens are those that the file names, and as most files name none, those that have the
+// bytes of one: `<|name|>`, the published names of StarCoder and SantaCoder (`<fim_prefix>`,
+// `<fim-prefix>`, `<filename>` ...) and `[PAD]`. Merging never makes one from text; encode() gives
+// its id only if the caller allows it.
 // Immutable after construction: any number of threads may call the members.
 class Tokenizer {
  public:
-  explicit Tokenizer(std::vector<std::string> vocabulary);  // raw bytes of every token, by id
-  Tokenizer(const Tokenizer&) = delete;                     // ids_ views into vocabulary_
+  // A control token that is not printable ASCII (that of a row without a token is empty) has no
+  // name: no text and no reply has it.
+  explicit Tokenizer(Vocabulary vocabulary);
+  Tokenizer(const Tokenizer&) = delete;  // ids_ views into vocabulary_
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   // Any bytes, also invalid UTF-8. Control tokens in the text are plain text unless allowed.
@@ -52,11 +55,14 @@ class Tokenizer {
   std::vector<int32_t> encode_with(std::string_view text, std::span<const int32_t> allowed,
                                    const Pause& pause) const;
   void encode_plain(std::string_view text, std::vector<int32_t>& ids, const Pause& pause) const;
-  void rebuild_merges();
+  template <class Visit>
+  void for_each_merged(const Visit& visit);
 
   std::vector<std::string> vocabulary_;
   std::unordered_map<std::string_view, int32_t> ids_;  // the lowest id, if bytes are repeated
   std::array<int32_t, 256> byte_ids_;                  // kAbsent where a byte has no token
+  std::vector<bool> is_control_;                       // by id
+  std::string starts_;                                 // first bytes of control tokens
   std::vector<bool> is_reachable_;                     // by id: encoding plain text can give it
   std::vector<int32_t> special_ids_;
   std::vector<int64_t> control_ids_;

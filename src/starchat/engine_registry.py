@@ -21,8 +21,8 @@ from .limits import Limits
 from .threads import new_lock
 
 Progress: TypeAlias = Callable[[int, int], None]
-# Device, inode, size in bytes, mtime in ns; or the path of what cannot be examined.
-_FileKey: TypeAlias = "tuple[int, int, int, int] | str"
+# Device, inode, size in bytes, mtime in ns, of each shard; or the path of what cannot be examined.
+_FileKey: TypeAlias = "tuple[tuple[int, int, int, int], ...] | str"
 _Key: TypeAlias = "tuple[_FileKey, EngineSettings, Limits]"
 
 
@@ -171,10 +171,10 @@ def _load(
 
 def _file_key(path: str) -> _FileKey:
     try:
-        status = os.stat(path)
+        shards = [os.stat(shard) for shard in _core.shard_paths(os.fsencode(path))]
     except (OSError, ValueError):  # the core says what is wrong with the path
         return path
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in shards)
 
 
 def _take(key: _Key) -> _SharedEngine:

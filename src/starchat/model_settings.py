@@ -140,7 +140,7 @@ class ModelSettings(BaseModel):
         if model := self._loader.loaded(*self._what):
             return model._engine.tokenizer
         state = self._file_state()
-        return _read_tokenizer(*state) if state else self.engine._engine.tokenizer
+        return _read_tokenizer(self._file, *state) if state else self.engine._engine.tokenizer
 
     def _prompt_ids(self, text: str, allow_special: bool | Sequence[str] | None) -> list[int]:
         """Return the ids of a text as StarChat.tokenize_prompt does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def library() -> Any:
     return pytest.importorskip("tokenizers", reason="Hugging Face's tokenizers is the oracle")
 
 
+def _pairs(merges: list[str | list[str]]) -> list[list[str]]:
+    """Return merges as pairs; older versions of the library have them as one string."""
+    return [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
+
+
 class Oracle:
     """A Hugging Face tokenizer and ours, rebuilt from its vocabulary alone."""
 
@@ -36,6 +42,13 @@ class Oracle:
         assert [id for _, id in names] == list(range(len(names)))
         characters = {char: bytes([byte]) for byte, char in byte_characters().items()}
         self.vocabulary = [b"".join(characters[char] for char in name) for name, _ in names]
+        self.merges = [
+            (
+                b"".join(characters[char] for char in left),
+                b"".join(characters[char] for char in right),
+            )
+            for left, right in _pairs(json.loads(serialized)["model"]["merges"])
+        ]
         self.ours = Tokenizer(self.vocabulary)
 
     def theirs(self, text: str, allow_special: bool = False) -> list[int]:
@@ -47,6 +60,7 @@ class Oracle:
         assert self.ours.encode(text, allow_special) == self.theirs(text, allow_special)
 
 
+@cache
 def byte_characters() -> dict[int, str]:
     """Return the printable character that GPT-2's vocabulary files write for each byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -227,7 +227,9 @@ std::unique_ptr<PyEngine> fake_engine(int n_vocab, int n_ctx, int max_columns, d
   info.file = "fake";
   info.config.n_vocab = n_vocab;
   info.config.n_ctx = n_ctx;
-  auto tokenizer = std::make_shared<Tokenizer>(std::vector<std::string>(n_vocab, "fake"));
+  Vocabulary vocabulary;
+  vocabulary.tokens.assign(n_vocab, "fake");
+  auto tokenizer = std::make_shared<Tokenizer>(std::move(vocabulary));
   return std::make_unique<PyEngine>(std::move(model), std::move(info), std::move(tokenizer));
 }
 
@@ -237,6 +239,7 @@ void bind_testing(py::module_& m) {
   py::module_ testing = m.def_submodule("testing", "Seams for the tests of this repository.");
   bind_kernels(testing);
   bind_timing(testing);
+  bind_readers(testing);
   testing.def("sample", &sample, py::arg("logits"), py::arg("params"),
               py::arg("prompt") = py::list(), py::arg("output") = py::list(),
               py::arg("control_ids") = py::list());

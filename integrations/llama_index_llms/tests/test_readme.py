@@ -34,7 +34,7 @@ def test_before_and_after_are_three_lines_each() -> None:
 @pytest.mark.parametrize("block", BLOCKS[1::2], ids=["local", "api", "gguf"])
 def test_the_lines_after_answer(block: str) -> None:
     file = StarChat().engine.info.file
-    code = block.replace("starchat-beta.ggmlv3.q4_0.bin", file).replace("8192", "256")
+    code = re.sub(r"starchat-beta[\w.]+", file, block).replace("8192", "256")
     names: dict[str, Any] = {"ChatMessage": ChatMessage}
     *setup, last = code.splitlines()
     with warnings.catch_warnings():

@@ -99,8 +99,8 @@ class Weights:
     """The constant part of a loaded model, which engines on one file share."""
 
     @property
-    def identity(self) -> tuple[int, int, int, int]:
-        """Of the file: device, inode, size in bytes, mtime in ns."""
+    def identity(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Of the file, or of each shard: device, inode, size in bytes, mtime in ns."""
 
 class Engine:
     def __init__(
@@ -202,4 +202,5 @@ def inspect(
 
 def context_size(path: bytes) -> int: ...
 def read_tokenizer(path: bytes) -> Tokenizer: ...
+def shard_paths(path: bytes) -> list[bytes]: ...
 def file_state(path: bytes) -> tuple[bytes, int, int]: ...

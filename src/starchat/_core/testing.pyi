@@ -1,6 +1,7 @@
 """Parts of the core one by one, for tests and benchmarks; absent from a build without them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,10 @@ def layer_norm(
 ) -> Floats: ...
 def gelu(isa: str, x: _AnyFloats) -> Floats: ...
 def attention(isa: str, q: _AnyFloats, keys: _AnyFloats, values: _AnyFloats) -> Floats: ...
+
+# ---- files ----------------------------------------------------------------------------------
+
+def gguf_tensors(path: str) -> list[dict[str, Any]]: ...
 
 # ---- seconds of one call --------------------------------------------------------------------
 
