@@ -108,6 +108,14 @@ def test_the_error_grows_little_where_scales_are_subnormal_halves(
 
 
 @pytest.mark.parametrize("type", SEARCHED)
+def test_parts_with_hardly_any_difference_keep_their_level(type: str) -> None:
+    constant = np.repeat(np.random.default_rng(7).standard_normal((8, 1)), 512, axis=1)
+    assert nmse(constant.astype(np.float32), type, quantize) < 1e-6
+    rising = np.linspace(-0.5, 0.5, 4096, dtype=np.float32)[None]
+    assert nmse(rising, type, quantize) < 5e-4
+
+
+@pytest.mark.parametrize("type", SEARCHED)
 def test_weights_that_count_more_have_a_smaller_error(type: str) -> None:
     rows = weights("outliers")[:8]
     importance = np.random.default_rng(2).choice([0.1, 10], rows.shape[1]).astype(np.float32)
