@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -82,6 +82,7 @@ def test_the_error_is_no_larger_than_that_of_ggml(type: str, name: str) -> None:
 
 @pytest.mark.parametrize("type", SEARCHED)
 @settings(max_examples=30)
+@example(rows=np.float32([[3e-8] + [0] * 255]))  # no iq4 value but 0 · d is so small
 @given(
     rows=hnp.arrays(
         np.float32,
@@ -176,9 +177,9 @@ def test_impossible_types_widths_and_shapes_are_refused() -> None:
 
 def test_other_threads_run_meanwhile() -> None:
     rows = np.random.default_rng(5).standard_normal((2000, 1024), np.float32)
-    blocks = _core.quantize(rows, "q8_0")
+    blocks = np.zeros((16000, TYPES["q3_k"].row_bytes(1024)), np.uint8)
     assert longest_hold_ms(lambda: _core.quantize(rows, "q4_k", 1)) < 50
-    assert longest_hold_ms(lambda: _core.dequantize(blocks, "q8_0")) < 50
+    assert longest_hold_ms(lambda: _core.dequantize(blocks, "q3_k")) < 50
 
 
 def test_a_signal_ends_the_work() -> None:
