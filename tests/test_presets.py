@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from starchat import InvalidRequestError
+from starchat import InvalidRequestError, StarChat
 from starchat.cli.app import app
 from starchat.convert.conversion import convert
 from starchat.convert.presets import PRESETS, file_type, fitting, named
@@ -80,6 +80,16 @@ def test_the_embedded_model_in_every_preset(name: str, tmp_path: Path) -> None:
     [up] = (each for each in reader.tensors if each.name == "blk.5.ffn_up.weight")
     expected = quantize(embedded_matrix("model/h5/mlp/c_fc/w"), PRESETS[name].base)
     assert np.array_equal(up.data, expected)
+    before, after = (log_probabilities(path) for path in (EMBEDDED, str(target)))
+    assert (np.exp(before) * (before - after)).sum() < 2  # nats; of unlike distributions, 8
+
+
+def log_probabilities(path: str) -> np.ndarray:
+    """Return those of the first token of a reply."""
+    with StarChat.load(path, progress=False) as model:
+        messages = [{"role": "user", "content": "How do I sort a list in Python?"}]
+        logits = model.logits(model.tokenize(model.render(messages), allow_special=True))[-1]
+    return logits - np.logaddexp.reduce(logits)
 
 
 def test_rows_that_blocks_of_256_do_not_divide_get_others_and_it_is_said(

@@ -1,7 +1,7 @@
 """Presets: the type of each matrix in a GGUF file, mixed as the files that people share are.
 
 The matrices that a model is most sensitive to have more bits. Types are those that llama.cpp's
-`llama-quantize` gives a `starcoder` model without an importance matrix.
+`llama-quantize` gives a multi-query model without an importance matrix.
 """
 
 from __future__ import annotations
