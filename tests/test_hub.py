@@ -34,7 +34,9 @@ from starchat.hub.files import RepoFile, choose, quant_of
 from starchat.hub.names import SHORT_NAMES, HubName, hub_name, is_safe
 from starchat.model_path import model_name, model_path
 from starchat.model_settings import ModelSettings
+from support.gguf_files import write_gguf
 from support.loopback_hub import Answer, Hub, loopback_hub, sha256
+from support.tiny_model import write_tiny
 
 REPO = "TheBloke/tiny-GGML"
 FILE = "tiny.ggmlv3.q8_0.bin"
@@ -321,6 +323,23 @@ def test_metadata_comes_from_the_list_or_from_each_file(
     said: list[str] = []
     assert pulled(REPO, say=said.append).read_bytes() == noise(300)
     assert "a.q4_0.bin: the largest of 2 that fits" in said[0]
+
+
+def test_a_gguf_file_in_shards_is_fetched_whole_and_loads(hub: Hub, tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "model.bin", "f16")
+    write_gguf(
+        tmp_path / "a-F16.gguf",
+        model.weights,
+        model.shape,
+        lambda name: "f32" if name == "model/wpe" else "f16",
+        split_max_tensors=9,
+    )
+    shards = sorted(tmp_path.glob("a-F16-*.gguf"))
+    assert len(shards) > 2
+    hub.put("o/r", {f"F16/{path.name}": path.read_bytes() for path in shards})
+    with StarChat.load("o/r:f16") as fetched, StarChat.load(tmp_path / "model.bin") as same:
+        assert fetched.info.n_params == same.info.n_params
+        assert (fetched.logits([1, 2]) == same.logits([1, 2])).all()
 
 
 def test_a_folder_is_fetched_whole(hub: Hub) -> None:

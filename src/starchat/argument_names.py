@@ -33,7 +33,13 @@ _HOLDERS = {"model_kwargs", "generate_kwargs", "pipeline_kwargs", "generation_co
 _WITHOUT_EFFECT = {  # here: the file and the machine decide what these choose elsewhere
     *("model_type", "lib", "tokenizer", "device", "device_map", "torch_dtype", "load_in_8bit"),
     *("n_gpu_layers", "gpu_layers", "n_batch", "f16_kv", "use_mmap", "use_mlock", "low_vram"),
-    *("verbose", "reset", "trust_remote_code", "local_files_only"),
+    *("verbose", "reset", "trust_remote_code"),
+}
+_INSTEAD = {  # of what other libraries take beside a model's name
+    "local_files_only": "the environment's HF_HUB_OFFLINE=1 does it",
+    "cache_dir": "the environment's HF_HUB_CACHE does it",
+    "token": "the environment's HF_TOKEN does it",
+    "revision": "write it into the name, as OWNER/REPO@REVISION",
 }
 
 
@@ -57,6 +63,8 @@ def unknown_argument(owner: str, name: str, known: Collection[str]) -> str:
     """
     if name in _HOLDERS:
         hint = ": give what it holds as arguments of their own"
+    elif name in _INSTEAD:
+        hint = f": {_INSTEAD[name]}"
     elif name in _WITHOUT_EFFECT:
         hint = ": leave it out, it has no effect here"
     else:

@@ -199,6 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         for first in range(0, min(end, len(body)), PIECE_BYTES):
             piece = body[first : min(first + PIECE_BYTES, end)]
             self.wfile.write(piece)
+            if self.hub.faults is not faults:  # of an earlier test, whose client is gone
+                return
             self.hub.sent_bytes += len(piece)
             if faults.piece_s:
                 time.sleep(faults.piece_s)
