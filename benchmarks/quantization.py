@@ -2,8 +2,8 @@
 
     python benchmarks/quantization.py --svg docs/quantization.svg > table.md
 
-By default the embedded model, and dialogues of the kind that it was trained on, which its training
-never saw. The reference of the divergence is the file as it is.
+By default the embedded model, and dialogues of the kind that it was trained on. The reference of
+the divergence is the same file's weights as f32, which are multiplied with floats.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import random
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from rich.progress import track
 
 from starchat import StarChat
 from starchat.convert.conversion import convert
+from starchat.convert.ggml_writer import TYPES as BIN_TYPES
 from starchat.convert.presets import PRESETS
-from starchat.convert.tensor_types import TYPES
 from starchat.model import EMBEDDED
 from starchat.perplexity import Divergence, measure
 
+#: Without names that a preset has twice, as q4_k is q4_k_m.
+NAMES = [*BIN_TYPES, "bf16", *(name for name in PRESETS if f"{name}_m" not in PRESETS)]
 TRAINING = Path(__file__).resolve().parents[1] / "training/nano"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 420, 64, 46, 18, 60
 
@@ -55,8 +58,11 @@ def measured(file: str, text: str, n_ctx: int) -> list[Row]:
     """Return a row for every type and preset, the smallest first."""
     rows = []
     stderr = Console(stderr=True)
-    with tempfile.TemporaryDirectory() as folder, StarChat.load(file, n_ctx=n_ctx) as reference:
-        for name in track([*TYPES, *PRESETS], "measuring", console=stderr):
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as models:
+        exact = str(Path(folder) / "reference.gguf")
+        convert(file, exact, "f32")
+        reference = models.enter_context(StarChat.load(exact, n_ctx=n_ctx))
+        for name in track(NAMES, "measuring", console=stderr):
             path = str(Path(folder) / f"{name}.gguf")
             convert(file, path, name)
             with StarChat.load(path, n_ctx=n_ctx) as model:
@@ -84,8 +90,8 @@ def table(rows: list[Row]) -> str:
 
 
 def picture(rows: list[Row]) -> str:
-    """Return size against divergence as SVG; upwards logarithmic."""
-    rows = [row for row in rows if row.against.kl_mean > 1e-9]
+    """Return size against divergence as SVG, upwards logarithmic; floats are left out."""
+    rows = [row for row in rows if row.bits < 16]
     low = min(math.log10(row.against.kl_mean) for row in rows)
     high = max(math.log10(row.against.kl_mean) for row in rows)
     low, high = math.floor(low), math.ceil(high)
@@ -108,11 +114,19 @@ def picture(rows: list[Row]) -> str:
         x, y = place(bits, low)
         parts.append(f'<path d="M{x:.1f} {TOP}V{y:.0f}" stroke="#ddd"/>')
         parts.append(f'<text x="{x:.1f}" y="{y + 16:.0f}" text-anchor="middle">{bits}</text>')
-    for row in rows:
-        x, y = place(row.bits, math.log10(row.against.kl_mean))
+    dots = {row: place(row.bits, math.log10(row.against.kl_mean)) for row in rows}
+    taken = [(x - 4, x + 4, y) for x, y in dots.values()]  # left, right, middle
+    for row, (x, y) in sorted(dots.items(), key=lambda item: item[1][1]):
         colour = "#d62728" if row.is_preset else "#1f5fb4"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 5:.1f}" y="{y + 4:.1f}" fill="{colour}">{row.name}</text>')
+        width = 6.5 * len(row.name)
+        places = [(left, y + dy) for dy in (0, -10, 10, 20) for left in (x + 6, x - 6 - width)]
+        left, middle = next(
+            (each for each in places if _is_free(*each, width, taken)),
+            places[0],
+        )
+        taken.append((left, left + width, middle))
+        parts.append(f'<text x="{left:.1f}" y="{middle + 4:.1f}" fill="{colour}">{row.name}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">bits a weight</text>')
     parts.append(
@@ -120,6 +134,15 @@ def picture(rows: list[Row]) -> str:
         "mean KL divergence, nats</text>"
     )
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _is_free(
+    left: float, middle: float, width: float, taken: list[tuple[float, float, float]]
+) -> bool:
+    return not any(
+        left < right and other < left + width and abs(middle - height) < 9
+        for other, right, height in taken
+    )
 
 
 def main() -> None:
@@ -130,7 +153,7 @@ def main() -> None:
     parser.add_argument("--ctx", type=int, default=512)
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
-    text = options.text.read_text("utf-8") if options.text else dialogues(300)
+    text = options.text.read_text("utf-8") if options.text else dialogues(100)
     rows = measured(options.file, text, options.ctx)
     print(table(rows))
     if options.svg:

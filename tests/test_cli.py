@@ -27,6 +27,8 @@ import starchat.cli.options
 import starchat.cli.terminal
 from starchat.cli.app import app
 from starchat.cli.infill import split_at
+from starchat.convert.conversion import convert
+from starchat.model import EMBEDDED
 from support.sparse_model import write_sparse
 from support.tiny_model import Shape
 
@@ -465,6 +467,18 @@ def test_inspect_says_what_is_wrong_as_json(call: Call, tmp_path: Path) -> None:
     result = call("inspect", page, "--sha256")
     assert refused["sha256"][str(page)] in result.stdout
     assert result.stderr == f"error: {refused['error']['message']}\n"
+
+
+def test_inspect_of_a_gguf_file_shows_its_mix_of_types(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "nano.gguf"
+    convert(EMBEDDED, str(path), "q4_k_m")
+    shown = call("inspect", path).stdout
+    for expected in (
+        r"^format +gguf, q4_k \(ftype 15\)",
+        r"^blk\.\*\.ffn_down\.weight +4 q4_k, 2 q6_k +256 x 1,024 +6 ",
+        r"^q6_k +5 +1,376,256 +6\.56 ",
+    ):
+        assert re.search(expected, shown, re.M), f"{expected} is not in\n{shown}"
 
 
 def test_inspect_of_a_large_file_takes_a_moment(call: Call, tmp_path: Path) -> None:

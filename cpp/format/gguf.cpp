@@ -275,10 +275,12 @@ class ModelReader {
     }
   }
 
-  // The type of most bytes.
+  // The type of most bytes of matrices.
   void name_quantization() {
     std::map<TensorType, uint64_t> bytes;
-    for (const StoredTensor& t : file_.stored) bytes[t.type] += t.size_bytes;
+    for (const Tensor& t : file_.tensors) {
+      if (t.is_matrix()) bytes[t.type] += t.n_rows() * t.row_bytes();
+    }
     const auto most = std::ranges::max_element(bytes, {}, [](const auto& b) { return b.second; });
     file_.quantization = traits(most->first).name;
     const auto* n = in_.find<int64_t>("general.file_type");

@@ -58,7 +58,7 @@ def inspect(
         raise InvalidRequestError.of("--ctx", problem, limit=content["n_ctx"], got=ctx)
     content["types"] = _types(content["tensors"])
     content["memory"] |= {"n_ctx": ctx or content["n_ctx"]} | _free(content["memory"]["total"])
-    content["sha256"] = _checksums(content.get("files", [path])) if sha256 else {}
+    content["sha256"] = _checksums(content["files"]) if sha256 else {}
     if json:
         print(json_text.dumps(content, indent=1))
     else:
@@ -143,10 +143,13 @@ def _rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     vocabulary, need = content["vocabulary"], content["memory"]
     kv_heads = "one head" if content["multi_query"] else "as many"
     is_tied = not content["has_lm_head"] or content["lm_head_is_wte"]
-    paths = content.get("files", [content["path"]])
+    paths = content["files"]
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     yield "file", content["path"] + more
     yield "format", f"{content['format']}, {content['weight_type']} (ftype {content['ftype']})"
+    for key in ("name", "license"):
+        if text := content["metadata"].get(f"general.{key}"):
+            yield key, " ".join(text.split())[:200]
     yield "size", _size(content["size_bytes"])
     for path, digest in content["sha256"].items():
         yield "sha256", digest + (f" {os.path.basename(path)}" if more else "")
