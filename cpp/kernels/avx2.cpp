@@ -10,8 +10,9 @@ namespace {
 struct Avx2 : DoubleWidth<Avx2Half> {
   static constexpr int kMaxColumns = 4;
   static constexpr int kPanelStrips = 1;
-  static constexpr int kVectors = 1;  // of keys or values in one pass of attention
-  using Rows = Avx2Half;              // 8 rows at a time: 4 columns fit into 16 registers
+  static constexpr int kFewColumns = 2;  // row by row: their sums, of 16 rows, fit into registers
+  static constexpr int kVectors = 1;     // of keys or values in one pass of attention
+  using Rows = Avx2Half;                 // 8 rows at a time: 4 columns fit into 16 registers
 };
 
 }  // namespace

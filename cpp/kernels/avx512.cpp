@@ -16,6 +16,7 @@ struct Avx512 {
   struct Products {};  // 16-bit sums: VPDPBUSD needs none
   static constexpr int kLanes = 16;
   static constexpr int kPanelStrips = 2;
+  static constexpr int kFewColumns = 4;         // row by row: their sums fit into registers
   static constexpr int kPanelColumns = 6;       // of a pass over both strips of a panel
   using Rows = Avx512;                          // for several columns: all 16 rows of a strip
   static constexpr int kMaxColumns = 24;        // sums of one pass of float weights, 32 registers

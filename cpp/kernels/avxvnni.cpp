@@ -35,8 +35,9 @@ struct AvxVnniHalf : Avx2Half {
 struct AvxVnni : DoubleWidth<AvxVnniHalf> {
   static constexpr int kMaxColumns = 4;
   static constexpr int kPanelStrips = 1;
-  static constexpr int kVectors = 1;  // of keys or values in one pass of attention
-  using Rows = AvxVnniHalf;           // 8 rows at a time: 6 columns fit into 16 registers
+  static constexpr int kFewColumns = 2;  // row by row: their sums, of 16 rows, fit into registers
+  static constexpr int kVectors = 1;     // of keys or values in one pass of attention
+  using Rows = AvxVnniHalf;              // 8 rows at a time: 6 columns fit into 16 registers
 };
 
 }  // namespace

@@ -22,6 +22,7 @@ struct Neon {
   using Rows = Neon;  // for several columns: all 16 rows of a strip
   static constexpr int kMaxColumns = 4;
   static constexpr int kPanelStrips = 1;
+  static constexpr int kFewColumns = 4;  // row by row: their sums fit into registers
   static constexpr int kPanelColumns = 4;
   static constexpr int kVectors = 1;  // of keys or values in one pass of attention
   static constexpr bool kUnsignedBytes = false;

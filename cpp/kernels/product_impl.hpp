@@ -213,15 +213,13 @@ void set_zero(typename V::F (&sum)[kColumns][V::kPanelStrips]) {
   }
 }
 
-// All columns of a step that has few: weights come from memory or from a distant cache and are used
-// once. strips: V::kPanelStrips of them.
+// All columns of a step that has few, at most V::kFewColumns: weights come from memory or from a
+// distant cache and are used once. strips: V::kPanelStrips of them.
 //
 // Rows of more than two groups come from memory. With one column or two, processors fetch a single
 // long stream best themselves: V is for one strip, and nothing is prefetched but for codes of few
 // bits, which take long to compute (Zen 4: 1.03 to 1.2 times as fast as with prefetching). Shorter
 // rows are those of small models, which the L3 cache holds.
-template <class V>
-constexpr int kFewColumns = V::Rows::kLanes == kLanes ? 4 : 2;  // whose sums fit into registers
 constexpr int kShortRow = 2 * kGroupBlocks;
 
 template <class V, WeightKind kKind, int kColumns>
@@ -432,7 +430,7 @@ void group_by_group(const PanelProduct& p, int first_strip) {
   }
 }
 
-template <class V, WeightKind kKind, int kColumns = kFewColumns<V>>
+template <class V, WeightKind kKind, int kColumns = V::kFewColumns>
 auto few_columns(int n_columns) -> void (*)(const PanelProduct&, int) {
   if constexpr (kColumns > 1) {
     if (n_columns < kColumns) return few_columns<V, kKind, kColumns - 1>(n_columns);
@@ -448,17 +446,22 @@ struct OneStrip : V {
 
 template <class V, WeightKind kKind>
 void panel_product(const PanelProduct& p) {
-  using One = std::conditional_t<V::kPanelStrips == 1, V, OneStrip<V>>;
-  const bool is_whole = p.n_strips % V::kPanelStrips == 0;
   if constexpr (kKind.is_float()) {
     strip_by_strip<V, kKind>(p);
-  } else if (p.n_columns <= 2 && !(is_whole && p.n_blocks <= kShortRow)) {
-    const auto product = p.n_columns == 1 ? row_by_row<One, kKind, 1> : row_by_row<One, kKind, 2>;
-    for (int strip = 0; strip < p.n_strips; ++strip) product(p, strip);
   } else {
     auto product = group_by_group<V, kKind>;
-    if (is_whole && p.n_columns <= kFewColumns<V>) product = few_columns<V, kKind>(p.n_columns);
-    for (int strip = 0; strip < p.n_strips; strip += V::kPanelStrips) product(p, strip);
+    int n_strips = V::kPanelStrips;  // that it takes at a time
+    if constexpr (V::kFewColumns > 0) {
+      const bool is_whole = p.n_strips % V::kPanelStrips == 0;
+      if (p.n_columns <= 2 && !(is_whole && p.n_blocks <= kShortRow)) {
+        using One = std::conditional_t<V::kPanelStrips == 1, V, OneStrip<V>>;
+        product = p.n_columns == 1 ? row_by_row<One, kKind, 1> : row_by_row<One, kKind, 2>;
+        n_strips = 1;
+      } else if (is_whole && p.n_columns <= V::kFewColumns) {
+        product = few_columns<V, kKind>(p.n_columns);
+      }
+    }
+    for (int strip = 0; strip < p.n_strips; strip += n_strips) product(p, strip);
   }
 }
 

@@ -25,6 +25,7 @@ struct Scalar {
   using Rows = Scalar;  // for several columns: all 16 rows of a strip
   static constexpr int kMaxColumns = 4;
   static constexpr int kPanelStrips = 1;
+  static constexpr int kFewColumns = 0;  // row by row: one order of work is enough here
   static constexpr int kPanelColumns = 2;
   static constexpr int kVectors = 1;  // of keys or values in one pass of attention
   static constexpr bool kUnsignedBytes = false;
