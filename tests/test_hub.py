@@ -114,7 +114,7 @@ def test_a_name_says_which_model(text: str, name: HubName) -> None:
 @pytest.mark.parametrize(
     "text",
     ["model.bin", "o/r.gguf", "./o/r", "/o/r", "~/o/r", "../o/r", "o", "o/r/x", "a b/c", "o/..",
-     "o/.git", "C:\\o\\r", "https://example.org/o/r", "o/r:q4/0", "", "\0"],
+     "o/.git", "C:\\o\\r", "https://example.org/o/r", "https://[x/o/r", "o/r:q4/0", "", "\0"],
 )  # fmt: skip
 def test_other_texts_are_no_names(text: str) -> None:
     assert model_name(text) is None

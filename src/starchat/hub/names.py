@@ -106,7 +106,10 @@ def _on_a_hub(text: str) -> str | None:
     """Return what follows the hub in an address; None for a text that has none."""
     if text[:5].lower() == "hf://":
         return text[5:]
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+    except ValueError:  # brackets that are no address
+        return None
     if url.scheme.lower() in ("http", "https"):
         hosts = "huggingface.co", "hf.co", urlsplit(endpoint()).netloc
         return url.path.strip("/") if url.netloc.lower() in hosts else None
