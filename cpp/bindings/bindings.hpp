@@ -14,6 +14,7 @@ void bind_tokenizer(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
 void bind_format(pybind11::module_& m);
 void bind_quant(pybind11::module_& m);
+void bind_checkpoint(pybind11::module_& m);
 void bind_machine(pybind11::module_& m);
 void bind_testing(pybind11::module_& m);  // testing/: absent where STARCHAT_TESTING is off
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/py_checkpoint.hpp"
 #include "bindings/waiting.hpp"
 #include "format/duplicates.hpp"
 #include "format/open_model.hpp"
@@ -59,27 +60,66 @@ std::shared_ptr<Tokenizer> read_tokenizer(const std::string& path) {
   return std::make_shared<Tokenizer>(open_model(path).vocabulary);
 }
 
-// The path behind links, the size and the time of change: of shards their sum and the last one.
+// (left, right) of every merge, by rank, in a file that says them.
+py::list read_merges(const std::string& path) {
+  Vocabulary vocabulary;
+  {
+    const GilReleased released;
+    vocabulary = open_model(path).vocabulary;
+  }
+  py::list merges;
+  for (const auto& [left, right, merged] : vocabulary.merges) {
+    merges.append(
+        py::make_tuple(py::bytes(vocabulary.tokens[left]), py::bytes(vocabulary.tokens[right])));
+  }
+  return merges;
+}
+
+// The path behind links, the size and the time of change: of shards, or of the files in a folder,
+// their sum and the last one.
 py::tuple file_state(const std::string& path) {
+  namespace fs = std::filesystem;
   std::string real;
   uint64_t size_bytes = 0;
   int64_t mtime_ns = 0;
+  bool is_folder = false;
   {
     const GilReleased released;
-    for (const std::string& part : shard_paths(path)) {
-      const FileIdentity identity = InputFile(part).identity();
+    std::error_code error;
+    std::vector<std::string> files;
+    is_folder = fs::is_directory(path, error);
+    if (is_folder) {
+      for (const auto& entry : fs::directory_iterator(path, error)) {
+        if (entry.is_regular_file(error)) files.push_back(entry.path().string());
+      }
+    } else {
+      files = shard_paths(path);
+    }
+    for (const std::string& file : files) {
+      const FileIdentity identity = InputFile(file).identity();
       size_bytes += identity.size_bytes;
       mtime_ns = std::max(mtime_ns, identity.mtime_ns);
     }
-    real = std::filesystem::canonical(path).string();
+    real = fs::canonical(path).string();
   }
-  return py::make_tuple(py::bytes(real), size_bytes, mtime_ns);
+  return py::make_tuple(py::bytes(real), size_bytes, mtime_ns, is_folder);
 }
 
 py::list paths_of_shards(const std::string& path) {
   py::list paths;
   for (const std::string& part : shard_paths(path)) paths.append(py::bytes(part));
   return paths;
+}
+
+py::bytes read_file(const std::string& path, uint64_t most_bytes) {
+  std::string bytes;
+  {
+    const GilReleased released;
+    const InputFile file(path);
+    bytes.resize(static_cast<size_t>(std::min(file.size_bytes(), most_bytes)));
+    file.read(0, std::as_writable_bytes(std::span(bytes)));
+  }
+  return bytes;
 }
 
 py::dict memory_summary(const ModelFile& file, const MemorySettings& settings) {
@@ -90,12 +130,13 @@ py::dict memory_summary(const ModelFile& file, const MemorySettings& settings) {
 }
 
 py::dict inspect(const py::object& path_like, const py::object& progress, bool compare, int n_ctx,
-                 int n_threads, int64_t prefix_cache_bytes) {
+                 int n_threads, int64_t prefix_cache_bytes,
+                 const std::shared_ptr<PyCheckpoint>& checkpoint) {
   const auto path = py::module_::import("os").attr("fsencode")(path_like).cast<std::string>();
   const ModelFile file = [&] {
     GilReleased released;
     ProgressReport report(released, progress);
-    ModelFile opened = open_model(path);
+    ModelFile opened = checkpoint ? checkpoint->take(released) : open_model(path);
     if (compare)
       remove_duplicates(opened, [&, total = opened.weight_bytes()](uint64_t copied_bytes) {
         report(copied_bytes, total);
@@ -120,9 +161,9 @@ py::dict inspect(const py::object& path_like, const py::object& progress, bool c
   const bool has_n_ctx = 2 <= n_ctx && n_ctx <= c.n_ctx;
   const MemorySettings settings{n_threads, has_n_ctx ? n_ctx : 0, prefix_cache_bytes};
   return py::dict(
-      "path"_a = files[0], "files"_a = files, "metadata"_a = metadata, "format"_a = file.format,
-      "size_bytes"_a = size_bytes, "n_vocab"_a = c.n_vocab, "n_ctx"_a = c.n_ctx,
-      "n_embd"_a = c.n_embd, "n_head"_a = c.n_head, "n_layer"_a = c.n_layer,
+      "path"_a = fsdecode(py::bytes(path)), "files"_a = files, "metadata"_a = metadata,
+      "format"_a = file.format, "size_bytes"_a = size_bytes, "n_vocab"_a = c.n_vocab,
+      "n_ctx"_a = c.n_ctx, "n_embd"_a = c.n_embd, "n_head"_a = c.n_head, "n_layer"_a = c.n_layer,
       "norm_eps"_a = c.norm_eps, "ftype"_a = file.ftype, "weight_type"_a = file.quantization,
       "has_lm_head"_a = file.repeats_token_embedding || file.find(Role::Output) != nullptr,
       "lm_head_is_wte"_a = file.repeats_token_embedding, "multi_query"_a = c.n_kv_head == 1,
@@ -137,20 +178,29 @@ void bind_format(py::module_& module) {
   module.def(
       "inspect", &inspect, py::arg("path"), py::arg("progress") = py::none(), py::kw_only(),
       py::arg("compare") = true, py::arg("n_ctx") = 0, py::arg("n_threads") = 0,
-      py::arg("prefix_cache_bytes") = -1,
+      py::arg("prefix_cache_bytes") = -1, py::arg("checkpoint") = nullptr,
       "Return what is in a model file, read and checked without loading its weights.\n\n"
       "progress(done_bytes, total_bytes) is called while copies of weights are compared;\n"
       "compare=False looks at the beginning of some. \"memory\" is what an engine with these\n"
-      "settings needs, in bytes; a context that the file does not have is the file's own.");
+      "settings needs, in bytes; a context that the file does not have is the file's own. With a\n"
+      "checkpoint, path is only its name.");
   module.def(
       "context_size", &context_size, py::arg("path"),
       "Return the tokens of context by a file's header, checked without loading its weights.");
   module.def("read_tokenizer", &read_tokenizer, py::arg("path"),
              "Return the tokenizer of a file, without loading its weights.");
+  module.def("read_merges", &read_merges, py::arg("path"),
+             "Return the merges of a file that says them, by rank; else nothing: ids say them.");
   module.def("shard_paths", &paths_of_shards, py::arg("path"),
              "Return the names of all shards of a model for that of its first one.");
   module.def("file_state", &file_state, py::arg("path"),
-             "Return the path behind links, the size in bytes and the time of change in ns.");
+             "Return the path behind links, the size in bytes, the time of change in ns and\n"
+             "whether it is a folder, of which size and time are those of its files.");
+  module.def("wait_until_writes_show", &wait_until_writes_show, py::arg("path"),
+             py::call_guard<GilReleased>(),
+             "Return when writes from now on give a file another time than its present one.");
+  module.def("read_file", &read_file, py::arg("path"), py::arg("most_bytes"),
+             "Return the beginning of a file.");
 }
 
 }  // namespace starchat

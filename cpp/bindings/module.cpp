@@ -41,6 +41,7 @@ PYBIND11_MODULE(_core_of_main, m, pybind11::multiple_interpreters::per_interpret
   starchat::bind_errors(m);
   starchat::bind_tokenizer(m);
   starchat::bind_quant(m);
+  starchat::bind_checkpoint(m);
   starchat::bind_format(m);
   starchat::bind_engine(m);
   starchat::bind_machine(m);

@@ -10,6 +10,7 @@
 #include "base/errors.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/memory_checks.hpp"
+#include "bindings/py_checkpoint.hpp"
 #include "bindings/waiting.hpp"
 #include "grammar/helper_process.hpp"
 #include "model/decoder.hpp"
@@ -27,7 +28,8 @@ using namespace py::literals;
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
                                int64_t prefix_cache_bytes, int64_t unread_bytes,
                                const py::object& progress, std::shared_ptr<PyWeights> weights,
-                               bool share_weights, const std::optional<std::string>& memory_root) {
+                               bool share_weights, const std::optional<std::string>& memory_root,
+                               const std::shared_ptr<PyCheckpoint>& checkpoint) {
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
   std::unique_ptr<Decoder> model;
   bool is_checked = !memory_root;
@@ -42,7 +44,10 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   } else {
     GilReleased released;
     ProgressReport report(released, progress);
-    LoadedModel loaded = load_model(file, n_threads, n_ctx, share_weights, std::ref(report), check);
+    LoadedModel loaded =
+        checkpoint ? load_model(checkpoint->take(released), n_threads, n_ctx, share_weights,
+                                std::ref(report), check)
+                   : load_model(file, n_threads, n_ctx, share_weights, std::ref(report), check);
     model = std::move(loaded.model);
     weights = std::make_shared<PyWeights>(
         model->file(), std::make_shared<Tokenizer>(std::move(loaded.vocabulary)));
@@ -220,12 +225,12 @@ void bind_engine(py::module_& m) {
           py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
           py::arg("unread_bytes") = Scheduler::kUnreadBytes, py::arg("progress") = py::none(),
           py::arg("weights") = nullptr, py::arg("share_weights") = false,
-          py::arg("memory_root") = py::none(),
+          py::arg("memory_root") = py::none(), py::arg("checkpoint") = nullptr,
           "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
           "raises ends the load. With `weights`, those of another engine on this file, nothing is\n"
           "read; with `share_weights`, processes of this user have them together. Raises\n"
           "OutOfMemoryError where what is free does not suffice by the files below the folder\n"
-          "`memory_root`; None is no such check.")
+          "`memory_root`; None is no such check. With a `checkpoint`, path is only its name.")
       .def_property_readonly("info", &PyEngine::info, "What was loaded.")
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
       .def_property_readonly("weights", &PyEngine::weights,

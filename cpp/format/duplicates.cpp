@@ -54,7 +54,7 @@ void remove_head_copies(ModelFile& file, Comparison& comparison) {
   int64_t n_copies = c.n_kv_head;
   for (Tensor& tensor : file.tensors) {
     if (tensor.role != Role::Qkv && tensor.role != Role::QkvBias) continue;
-    if (tensor.sources.size() != 1) return;
+    if (tensor.sources.size() != 1 || tensor.is_made()) return;
     Stack& stack = stacks.emplace_back(Stack{&tensor, {}});
     const uint64_t head_bytes = static_cast<uint64_t>(c.head_dim) * tensor.row_bytes();
     Source head = tensor.sources.front();
@@ -81,7 +81,7 @@ void remove_output_copy(ModelFile& file, Comparison& comparison) {
   const Tensor* output = file.find(Role::Output);
   if (output == nullptr || output->type != embedding.type ||
       output->n_rows() != embedding.n_rows() || output->sources.size() != 1 ||
-      embedding.sources.size() != 1) {
+      embedding.sources.size() != 1 || output->is_made() || embedding.is_made()) {
     return;
   }
   const uint64_t size = static_cast<uint64_t>(output->n_rows()) * output->row_bytes();

@@ -118,15 +118,7 @@ void read_vocabulary(ModelFile& file, TensorType weight_type, HeaderReader& read
   }
 }
 
-struct ExpectedTensor {
-  std::string name;
-  std::vector<int32_t> ne;  // fastest first
-  TensorType type;
-  Role role;
-  int32_t layer;
-  bool is_found = false;
-  bool is_optional() const { return role == Role::Output; }
-};
+}  // namespace
 
 std::vector<ExpectedTensor> expected_tensors(const DecoderConfig& c, TensorType weight_type) {
   std::vector<ExpectedTensor> all;
@@ -159,6 +151,8 @@ std::vector<ExpectedTensor> expected_tensors(const DecoderConfig& c, TensorType 
   add("model/lm_head", Role::Output, {c.n_embd, c.n_vocab});
   return all;
 }
+
+namespace {
 
 // Reads tensors until the end of the file and compares them with those that the header implies.
 class TensorReader {

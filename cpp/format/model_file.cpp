@@ -77,16 +77,19 @@ void wait_until_writes_show(const std::string& path) {
     std::this_thread::sleep_for(std::chrono::nanoseconds(2 * kTickNs - age_ns));
 }
 
-InputFile::InputFile(const std::string& path) : path_(path), fd_(open_to_read(path)) {
+InputFile::InputFile(const std::string& path) : InputFile(path, open_to_read(path)) {}
+
+InputFile::InputFile(std::string path, FileDescriptor fd)
+    : path_(std::move(path)), fd_(std::move(fd)) {
   struct stat status{};
   if (::fstat(fd_.get(), &status) != 0) {
-    fail_access(path, "cannot be examined", errno, "check the path");
+    fail_access(path_, "cannot be examined", errno, "check the path");
   }
   if (S_ISDIR(status.st_mode)) {
-    throw FileAccessError(path + ": is a folder; name the model file in it");
+    throw FileAccessError(path_ + ": is a folder; name the model file in it");
   }
   if (!S_ISREG(status.st_mode)) {
-    throw FileAccessError(path + ": is a pipe or a device; a model is read from a regular file");
+    throw FileAccessError(path_ + ": is a pipe or a device; a model is read from a regular file");
   }
   identity_ = identity_of(status);
   changed_ns_ = to_ns(status.st_ctim);
@@ -160,6 +163,7 @@ uint64_t ModelFile::weight_bytes() const {
 }
 
 void ModelFile::read_rows(const Tensor& tensor, int64_t first, std::span<std::byte> out) const {
+  if (tensor.is_made()) return make_rows(tensor, first, out);
   const uint64_t row_bytes = tensor.row_bytes();
   for (const Source& source : tensor.sources) {
     if (out.empty()) return;

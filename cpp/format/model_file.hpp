@@ -31,7 +31,8 @@ void wait_until_writes_show(const std::string& path);
 
 class InputFile {
  public:
-  explicit InputFile(const std::string& path);  // of a regular file. Throws FileAccessError
+  explicit InputFile(const std::string& path);     // of a regular file. Throws FileAccessError
+  InputFile(std::string path, FileDescriptor fd);  // of one that is open
 
   const std::string& path() const { return path_; }
   uint64_t size_bytes() const { return identity_.size_bytes; }
@@ -73,9 +74,11 @@ enum class Role : uint8_t {
   Output,  // absent: the token embedding is the output matrix, too
 };
 
-// Consecutive rows of a tensor in one of the files.
+// Consecutive rows of a tensor in one of the files, or rows that no file has as they are.
 struct Source {
-  int32_t file;  // index into ModelFile::files
+  static constexpr int32_t kMade = -1;  // by ModelFile::make_rows
+
+  int32_t file;  // index into ModelFile::files, or kMade
   uint64_t offset;
   int64_t n_rows;
 };
@@ -87,10 +90,12 @@ struct Tensor {
   TensorType type;
   int64_t n_cols;  // 1 for vectors: each value is a row
   std::vector<Source> sources;
-  std::string name;  // in the file: for messages
+  std::string name;                        // in the file: for messages
+  std::vector<int32_t> column_order = {};  // column i is that of input column_order[i]; empty: of i
 
   int64_t n_rows() const;
   bool is_matrix() const { return n_cols > 1 && role != Role::PositionEmbedding; }
+  bool is_made() const { return sources.front().file == Source::kMade; }
   uint64_t row_bytes() const { return size_of_weights(type, static_cast<uint64_t>(n_cols)); }
 };
 
@@ -114,15 +119,19 @@ struct ModelFile {
   bool repeats_token_embedding = false;  // as the output matrix, which was removed from the tensors
   std::vector<StoredTensor> stored;      // in file order
   std::vector<InputFile> files;          // the one that was named first
+  std::string folder;                    // that was named instead of a file; or empty
+  // Fills out with the rows of a made tensor, from row `first` on: for one thread, in order.
+  std::function<void(const Tensor& tensor, int64_t first, std::span<std::byte> out)> make_rows;
 
-  const std::string& path() const { return files.front().path(); }
+  const std::string& path() const { return folder.empty() ? files.front().path() : folder; }
   std::vector<FileIdentity> identities() const;               // of all files
   const Tensor* find(Role role, int32_t layer = -1) const;    // null: absent
   const Tensor& tensor(Role role, int32_t layer = -1) const;  // one that every model has
   uint64_t n_params() const;
   uint64_t weight_bytes() const;  // as the files store them
 
-  // Reads as many rows of a tensor as fill out, from row `first` on. Errors: InputFile::read.
+  // Reads as many rows of a tensor as fill out, from row `first` on. Errors: InputFile::read,
+  // and those of make_rows.
   void read_rows(const Tensor& tensor, int64_t first, std::span<std::byte> out) const;
 };
 

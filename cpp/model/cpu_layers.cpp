@@ -1,6 +1,7 @@
 #include "model/cpu_layers.hpp"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 namespace starchat {
@@ -31,6 +32,14 @@ struct BufferRows {
   }
 };
 
+bool has_column_order(std::span<const Layer> layers) {
+  return std::ranges::any_of(layers, [](const Layer& layer) {
+    return std::ranges::any_of(
+        std::array{&layer.qkv, &layer.attn_out, &layer.ffn_up, &layer.ffn_down},
+        [](const Linear* linear) { return !linear->weight.column_order.empty(); });
+  });
+}
+
 }  // namespace
 
 CpuLayers::CpuLayers(const Compute& compute, const DecoderConfig& config, const Weights& weights,
@@ -42,7 +51,7 @@ CpuLayers::CpuLayers(const Compute& compute, const DecoderConfig& config, const 
       output_(weights.output),
       kv_({end - first, config.n_kv_head, config.head_dim}),
       all_columns_(max_columns),
-      tiles_(max_columns, static_cast<int>(BufferRows(config).tiles)),
+      tiles_(max_columns, static_cast<int>(BufferRows(config).tiles), has_column_order(layers_)),
       qkv_(max_columns, BufferRows(config).qkv),
       mixed_(max_columns, BufferRows(config).mixed),
       inner_(max_columns, BufferRows(config).inner),

@@ -110,7 +110,11 @@ void Decoder::embed(const Batch& batch) {
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share,
                        const Progress& progress, const CheckFile& check) {
   for (const std::string& part : shard_paths(path)) wait_until_writes_show(part);
-  ModelFile file = open_model(path);
+  return load_model(open_model(path), n_threads, n_ctx, share, progress, check);
+}
+
+LoadedModel load_model(ModelFile file, int n_threads, int n_ctx, bool share,
+                       const Progress& progress, const CheckFile& check) {
   select_kernels();  // these three throw before any weight is read
   const int n_loaders = checked_threads(n_threads);
   with_n_ctx(file.config, n_ctx);

@@ -69,5 +69,7 @@ struct LoadedModel {
 using CheckFile = std::function<void(const ModelFile&)>;
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share = false,
                        const Progress& progress = {}, const CheckFile& check = {});
+LoadedModel load_model(ModelFile file, int n_threads, int n_ctx, bool share = false,
+                       const Progress& progress = {}, const CheckFile& check = {});
 
 }  // namespace starchat

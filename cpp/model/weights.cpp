@@ -1,6 +1,7 @@
 #include "model/weights.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -15,9 +16,11 @@ namespace starchat {
 namespace {
 
 constexpr size_t kMinSharedBytes = size_t{16} << 20;  // less is not worth searching /proc for
+constexpr size_t kMadeBytes = size_t{8} << 20;        // of rows that are made at a time
 
 [[noreturn]] void fail_not_finite(const ModelFile& file, const Tensor& tensor) {
-  throw CorruptFileError(file.files[tensor.sources.front().file].path() + ": " + tensor.name +
+  const InputFile& part = file.files[tensor.is_made() ? 0 : tensor.sources.front().file];
+  throw CorruptFileError(part.path() + ": " + tensor.name +
                          ": holds values that are not finite; the file is damaged: download it "
                          "again, or convert it again if it is your own");
 }
@@ -68,7 +71,8 @@ bool is_half(std::span<const float> row) {
 PackedMatrix planned(const Tensor& tensor) {
   return {.type = tensor.type,
           .n_rows = static_cast<int>(tensor.n_rows()),
-          .n_cols = static_cast<int>(tensor.n_cols)};
+          .n_cols = static_cast<int>(tensor.n_cols),
+          .column_order = tensor.column_order};
 }
 
 // Packs matrices one after the other into memory whose size is known beforehand.
@@ -112,6 +116,7 @@ class Packer {
   };
 
   void pack(const Job& job, std::byte* data) {
+    if (job.tensor->is_made()) return pack_made(job, data);
     const size_t row_bytes = job.tensor->row_bytes();
     threads_.parallel_for(job.matrix->n_strips(), 8, [&](int64_t begin, int64_t end, int thread) {
       std::vector<std::byte> rows;
@@ -120,14 +125,39 @@ class Packer {
         const int64_t count = std::min<int64_t>(kLanes, job.matrix->n_rows - first);
         rows.resize(count * row_bytes);
         file_.read_rows(*job.tensor, first, rows);
-        std::byte* packed = data + strip * job.matrix->strip_bytes();
-        if (!pack_strip(job.tensor->type, job.matrix->n_cols, rows, packed)) {
-          fail_not_finite(file_, *job.tensor);
-        }
-        const uint64_t done = done_bytes_ += rows.size();
-        if (thread == 0 && progress_) progress_(done, total_bytes_);
+        pack(job, data, strip, rows, thread);
       }
     });
+  }
+
+  // A block of rows is made by the calling thread, then all threads pack it.
+  void pack_made(const Job& job, std::byte* data) {
+    const size_t strip_bytes = kLanes * job.tensor->row_bytes();
+    const int64_t step = std::max<int64_t>(1, kMadeBytes / strip_bytes) * kLanes;
+    std::vector<std::byte> block;
+    for (int64_t first = 0; first < job.matrix->n_rows; first += step) {
+      const int64_t count = std::min<int64_t>(step, job.matrix->n_rows - first);
+      block.resize(count * job.tensor->row_bytes());
+      file_.read_rows(*job.tensor, first, block);
+      const int64_t n_strips = (count + kLanes - 1) / kLanes;
+      threads_.parallel_for(n_strips, 8, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; ++i) {
+          const size_t start = i * strip_bytes;
+          const std::span rows(block.data() + start, std::min(strip_bytes, block.size() - start));
+          pack(job, data, first / kLanes + i, rows, thread);
+        }
+      });
+    }
+  }
+
+  void pack(const Job& job, std::byte* data, int64_t strip, std::span<const std::byte> rows,
+            int thread) {
+    std::byte* packed = data + strip * job.matrix->strip_bytes();
+    if (!pack_strip(job.tensor->type, job.matrix->n_cols, rows, packed)) {
+      fail_not_finite(file_, *job.tensor);
+    }
+    const uint64_t done = done_bytes_ += rows.size();
+    if (thread == 0 && progress_) progress_(done, total_bytes_);
   }
 
   const ModelFile& file_;

@@ -17,8 +17,10 @@ int64_t grain_for(int64_t n_items, int64_t total, int64_t small, int n_threads) 
 }
 }  // namespace
 
-ActivationTiles::ActivationTiles(int max_columns, int max_cols)
-    : storage_(size_bytes(max_columns, max_cols)) {}
+ActivationTiles::ActivationTiles(int max_columns, int max_cols, bool reorders)
+    : storage_(size_bytes(max_columns, max_cols)) {
+  if (reorders) ordered_.emplace(max_columns, max_cols);
+}
 
 size_t ActivationTiles::size_bytes(int max_columns, int max_cols) {
   return max_columns * ActivationFormat{}.column_bytes(max_cols / kBlock);
@@ -26,6 +28,7 @@ size_t ActivationTiles::size_bytes(int max_columns, int max_cols) {
 
 void ActivationTiles::prepare_for(const PackedMatrix& weights, int n_columns) {
   weights_ = weights.kind();
+  order_ = weights.column_order;
   n_columns_ = n_columns;
   n_blocks_ = weights.n_blocks();
   column_bytes_ = activation_format(weights_).column_bytes(n_blocks_);
@@ -42,6 +45,11 @@ const std::byte* ActivationTiles::tile(int tile) const {
 void ActivationTiles::set_column(const Kernels& kernels, int column, const float* x) {
   const int in_tile = column % kTileColumns, width = tile_width(column / kTileColumns);
   auto* first = const_cast<std::byte*>(tile(column / kTileColumns));
+  if (!order_.empty()) {
+    float* ordered = (*ordered_)[column];
+    std::ranges::transform(order_, ordered, [x](int32_t i) { return x[i]; });
+    x = ordered;
+  }
   if (!weights_.is_float()) {
     kernels.quantize(x, n_blocks_, weights_, first, in_tile, width);
     return;

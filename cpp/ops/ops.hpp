@@ -1,6 +1,8 @@
 // The operations of the graph on whole batches: kernels, divided among threads. One thread computes
 // each output element in a fixed order, so results do not depend on the batch or on n_threads.
 #pragma once
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,7 +28,8 @@ struct LayerNorm {
 // floats. A tile interleaves the blocks of up to 24 columns, because they meet the same weights.
 class ActivationTiles {
  public:
-  ActivationTiles(int max_columns, int max_cols);
+  // reorders: some of the weights have a column_order.
+  ActivationTiles(int max_columns, int max_cols, bool reorders = false);
   static size_t size_bytes(int max_columns, int max_cols);
   // For a product with these weights; set_column() for each column follows.
   void prepare_for(const PackedMatrix& weights, int n_columns);
@@ -43,7 +46,9 @@ class ActivationTiles {
   int tile_width(int tile) const;
 
   Arena storage_;
-  WeightKind weights_{};  // of the matrix
+  std::optional<ActivationBuffer> ordered_;  // (max_columns, max_cols)
+  std::span<const int32_t> order_;           // of the matrix
+  WeightKind weights_{};                     // of the matrix
   int n_columns_ = 0, n_blocks_ = 0;
   size_t column_bytes_ = 0;
 };

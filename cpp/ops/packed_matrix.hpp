@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "kernels/kernels.hpp"
 
@@ -13,6 +14,9 @@ struct PackedMatrix {
   TensorType type{};
   int n_rows = 0, n_cols = 0;       // n_cols is a multiple of the type's block_weights and of 32
   const std::byte* data = nullptr;  // (n_strips, strip_bytes), 64-byte aligned
+  // Column i multiplies x[column_order[i]]; empty: x[i]. For weights whose columns are sorted, so
+  // that those with one scale make whole blocks.
+  std::vector<int32_t> column_order;
 
   int n_strips() const { return (n_rows + kLanes - 1) / kLanes; }
   int n_padded_rows() const { return n_strips() * kLanes; }

@@ -100,7 +100,30 @@ class Weights:
 
     @property
     def identity(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Of the file, or of each shard: device, inode, size in bytes, mtime in ns."""
+        """Of each file: device, inode, size in bytes, mtime in ns."""
+
+class Checkpoint:
+    """A model whose files Python has read; loaded or inspected once."""
+
+    def __init__(
+        self,
+        folder: bytes,
+        files: Sequence[tuple[bytes, int]],
+        config: Mapping[str, float],
+        vocabulary: Sequence[bytes],
+        control_ids: bytes,
+        merges: bytes,
+        tensors: Sequence[
+            tuple[
+                str,
+                str,
+                tuple[int, ...],
+                Sequence[tuple[int, int, int]] | Callable[[int, int], npt.NDArray[np.uint8]],
+                bytes,
+            ]
+        ],
+    ) -> None: ...
+    def tokenizer(self) -> Tokenizer: ...
 
 class Engine:
     def __init__(
@@ -115,6 +138,7 @@ class Engine:
         weights: Weights | None = None,
         share_weights: bool = False,
         memory_root: str | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None: ...
     @property
     def info(self) -> dict[str, Any]: ...
@@ -197,10 +221,14 @@ def inspect(
     n_ctx: int = 0,
     n_threads: int = 0,
     prefix_cache_bytes: int = -1,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Return what is in a model file, and under "memory" what an engine needs, by part."""
 
 def context_size(path: bytes) -> int: ...
 def read_tokenizer(path: bytes) -> Tokenizer: ...
+def read_merges(path: bytes) -> list[tuple[bytes, bytes]]: ...
 def shard_paths(path: bytes) -> list[bytes]: ...
-def file_state(path: bytes) -> tuple[bytes, int, int]: ...
+def file_state(path: bytes) -> tuple[bytes, int, int, bool]: ...
+def read_file(path: bytes, most_bytes: int) -> bytes: ...
+def wait_until_writes_show(path: bytes) -> None: ...
