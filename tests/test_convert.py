@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
@@ -30,56 +31,19 @@ from starchat.convert.conversion import convert
 from starchat.convert.hugging_face import open_folder
 from starchat.convert.tensor_types import dequantize, quantize
 from starchat.convert.tensors import Loss
-from starchat.convert.vocabulary import rebuilt_merges, to_letters
-from support.tiny_model import CONTROL, MERGED, ROLES, Shape, TinyModel, random_weights, write_tiny
+from support.folders import (
+    SHAPE,
+    Arrays,
+    checkpoint,
+    gptq_tensors,
+    hf_name,
+    old_layout,
+    write_folder,
+)
+from support.tiny_model import Shape, TinyModel, random_weights, write_tiny
 
 gguf = pytest.importorskip("gguf")
-numpy_files = pytest.importorskip("safetensors.numpy")
-
-SHAPE = Shape()
-Arrays = dict[str, np.ndarray]
-
-
-def hf_name(name: str) -> str:
-    """Return the name of a tensor in a checkpoint of transformers."""
-    if name == "model/lm_head":
-        return "lm_head.weight"
-    ends = {"w": "weight", "g": "weight", "b": "bias"}
-    *path, last = name.removeprefix("model/").split("/")
-    path = [f"h.{part[1:]}" if part[0] == "h" and part[1:].isdigit() else part for part in path]
-    return ".".join(["transformer", *path, ends[last] if path else f"{last}.weight"])
-
-
-def checkpoint(multi_query: bool = True, **options: Any) -> Arrays:
-    weights = random_weights(SHAPE, multi_query=multi_query, lm_head="absent", **options)
-    return {hf_name(name): values.astype(np.float16) for name, values in weights.items()}
-
-
-def write_folder(root: Path, tensors: Arrays | None, **config: Any) -> Path:
-    """Write a folder as Hugging Face has it, with the vocabulary of the tiny models."""
-    root.mkdir(exist_ok=True)
-    settings = {
-        "architectures": ["GPTBigCodeForCausalLM"],
-        "n_embd": SHAPE.n_embd,
-        "n_head": SHAPE.n_head,
-        "n_layer": SHAPE.n_layer,
-        "n_positions": SHAPE.n_ctx,
-        "multi_query": True,
-        **config,
-    }
-    (root / "config.json").write_text(json.dumps(settings))
-    ordinary = [bytes([value]) for value in range(256)] + [text.encode() for text in MERGED]
-    vocab = {to_letters(token): len(CONTROL) + id for id, token in enumerate(ordinary)}
-    controls = {text: id for id, text in enumerate(CONTROL)}
-    controls |= {text: len(CONTROL) + len(ordinary) + id for id, text in enumerate(ROLES)}
-    merges = [[to_letters(left), to_letters(right)] for left, right in rebuilt_merges(ordinary)]
-    added = [{"id": id, "content": text, "special": True} for text, id in controls.items()]
-    model = {"vocab": vocab, "merges": merges}
-    (root / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": added}))
-    (root / "README.md").write_text("---\nlicense: bigcode-openrail-m\n---\n# A model\n")
-    if tensors is not None:
-        numpy_files.save_file(tensors, root / "model.safetensors")
-    return root
+pytest.importorskip("safetensors.numpy")
 
 
 def fields_of(path: Path) -> Any:
@@ -167,17 +131,7 @@ def test_a_bin_file_equals_the_one_written_directly(tmp_path: Path, multi_query:
 
 
 def test_santacoders_first_layout(folder: Path, tmp_path: Path) -> None:
-    tensors = {}
-    for name, values in checkpoint().items():
-        is_matrix = values.ndim == 2 and ".h." in name
-        if ".c_attn." in name:
-            q, kv = np.split(values, [SHAPE.n_embd])
-            for part, rows in ("q_attn", q), ("kv_attn", kv):
-                tensors[name.replace("c_attn", part)] = np.ascontiguousarray(rows.T)
-        else:
-            tensors[name] = np.ascontiguousarray(values.T) if is_matrix else values
-    tensors["transformer.h.0.attn.bias"] = np.zeros((1, 1, 4, 4), np.uint8)
-    root = write_folder(tmp_path / "old", tensors, architectures=["GPT2LMHeadCustomModel"])
+    root = write_folder(tmp_path / "old", old_layout(), architectures=["GPT2LMHeadCustomModel"])
     convert(str(root), str(tmp_path / "old.gguf"))
     convert(str(folder), str(tmp_path / "new.gguf"))
     old, new = values_in(tmp_path / "old.gguf"), values_in(tmp_path / "new.gguf")
@@ -195,6 +149,30 @@ def test_a_bin_file_keeps_its_blocks_and_loses_only_repetitions(
     assert np.array_equal(tensors["blk.1.attn_qkv.weight"].data, expected)
     convert(str(tiny.path), str(tmp_path / "again.bin"))
     assert (tmp_path / "again.bin").read_bytes() == tiny.path.read_bytes()
+
+
+def test_a_gguf_file_becomes_a_bin_file_and_gguf_again(tiny: TinyModel, tmp_path: Path) -> None:
+    convert(str(tiny.path), str(tmp_path / "made.gguf"))
+    convert(str(tmp_path / "made.gguf"), str(tmp_path / "again.bin"))
+    assert (tmp_path / "again.bin").read_bytes() == tiny.path.read_bytes()
+    convert(str(tmp_path / "made.gguf"), str(tmp_path / "again.gguf"))
+    assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "made.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("type", ["bf16", "q4_k_m", "iq4_nl"])
+def test_gguf_files_keep_their_blocks(tmp_path: Path, type: str) -> None:
+    shape = Shape(n_embd=256)
+    root = write_folder(tmp_path / "hf", checkpoint(shape=shape), shape, layer_norm_epsilon=1e-6)
+    one, other = tmp_path / "one.gguf", tmp_path / "other.gguf"
+    convert(str(root), str(one), type)
+    convert(str(one), str(other))
+    for left, right in zip(fields_of(one).tensors, fields_of(other).tensors, strict=True):
+        assert (left.name, left.tensor_type) == (right.name, right.tensor_type)
+        assert left.data.tobytes() == right.data.tobytes()
+    key = "starcoder.attention.layer_norm_epsilon"
+    assert fields_of(other).fields[key].contents() == fields_of(one).fields[key].contents()
+    with pytest.raises(InvalidRequestError, match=r"write a \.gguf file"):
+        convert(str(one), str(tmp_path / "made.bin"))
 
 
 @pytest.mark.parametrize("type", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "bf16"])
@@ -226,11 +204,6 @@ def test_bf16_is_kept_and_what_f16_lacks_is_counted(tmp_path: Path) -> None:
     values = [t.float().numpy() for n, t in tensors.items() if t.ndim == 2 and "wpe" not in n]
     changed = sum(int((v.astype(np.float16).astype(np.float32) != v).sum()) for v in values)
     assert loss.changed == changed >= 5
-
-
-def test_loading_a_folder_names_the_command(folder: Path) -> None:
-    with pytest.raises(FileAccessError, match="starchat convert"):
-        StarChat.load(folder)
 
 
 def test_the_command_says_what_it_wrote(
@@ -388,15 +361,16 @@ def test_a_header_is_compared_with_the_file_before_memory_is_asked_for(
         ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
         ({"activation_function": "gelu"}, "gelu_pytorch_tanh"),
         ({"scale_attn_weights": False}, "scale_attn_weights"),
-        ({"n_inner": 8}, "n_inner"),
-        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon"),
+        ({"n_inner": 8}, "c_fc/w has the shape"),
+        ({"layer_norm_epsilon": 0.0}, "layer_norm_epsilon"),
+        ({"layer_norm_epsilon": "x"}, "layer_norm_epsilon"),
         ({"n_embd": 0}, "n_embd"),
         ({"n_embd": "x"}, "n_embd"),
         ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
         ({"n_layer": 1}, "unknown tensors"),
         ({"n_positions": 5}, "wpe has the shape"),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "AWQ scales"),
-        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "without it"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "take the fp16 checkpoint"),
         ({"quantization_config": {"quant_method": "exl2"}}, "exl2"),
         ({"quantization_config": {"bits": 4, "checkpoint_format": "marlin"}}, "Marlin"),
         ({"quantization_config": {"bits": 3, "quant_method": "gptq"}}, "3 bits"),
@@ -413,40 +387,6 @@ def test_what_the_engine_does_not_compute_is_refused(
 
 
 # ---- GPTQ ---------------------------------------------------------------------------------------
-
-
-def pack(codes: np.ndarray, axis: int) -> np.ndarray:
-    """Return eight 4-bit codes in each word, along an axis."""
-    codes = np.moveaxis(codes.astype(np.uint32), axis, -1).reshape(-1, codes.shape[axis] // 8, 8)
-    words = (codes << np.arange(0, 32, 4, dtype=np.uint32)).sum(axis=-1, dtype=np.uint32)
-    return np.ascontiguousarray((words.T if axis == 0 else words).view(np.int32))
-
-
-def gptq_tensors(
-    group: int, is_symmetric: bool, shift: int, act_order: bool, seed: int = 0
-) -> tuple[Arrays, Arrays]:
-    """Return the tensors of a checkpoint, and the weights of its linears in double precision."""
-    random = np.random.default_rng(seed)
-    tensors, weights = checkpoint(), {}
-    for name in [n for n, t in tensors.items() if t.ndim == 2 and ".h." in n]:
-        n_out, n_in = tensors.pop(name).shape
-        size = n_in if group == -1 else group
-        n_groups = -(-n_in // size)
-        code = random.integers(0, 16, (n_in, n_out))
-        zero = np.full((n_groups, n_out), 8)
-        if not is_symmetric:
-            zero = random.integers(1, 16, (n_groups, n_out))
-        scale = random.uniform(0.001, 0.02, (n_groups, n_out)).astype(np.float16)
-        g_idx = np.arange(n_in, dtype=np.int32) // size
-        if act_order:
-            g_idx = random.permutation(g_idx)
-        prefix = name.removesuffix("weight")
-        tensors[prefix + "qweight"] = pack(code, 0)
-        tensors[prefix + "qzeros"] = pack(zero - shift, 1)
-        tensors[prefix + "scales"] = scale
-        tensors[prefix + "g_idx"] = g_idx
-        weights[name] = (scale[g_idx].astype(np.float64) * (code - zero[g_idx])).T
-    return tensors, weights
 
 
 @pytest.mark.parametrize("group", [32, 64, 128, -1])
@@ -471,6 +411,47 @@ def test_gptq_becomes_the_same_weights(
             assert np.array_equal(values, expected)
         else:
             assert np.square(values - expected).sum() / np.square(expected).sum() < 1e-6
+
+
+@pytest.mark.parametrize("form", ["gptq", "gptq_v2"])
+def test_gptq_of_8_bits_becomes_the_same_weights(tmp_path: Path, form: str) -> None:
+    shift = 1 if form == "gptq" else 0
+    tensors, weights = gptq_tensors(32, True, shift, act_order=False, bits=8)
+    settings = {"bits": 8, "group_size": 32, "checkpoint_format": form}
+    root = write_folder(tmp_path / "hf", tensors, quantization_config=settings)
+    counts, loss = convert(str(root), str(tmp_path / "made.gguf"))
+    assert (counts["q8_0"], loss.nmse) == (4 * SHAPE.n_layer, None)
+    expected = weights["transformer.h.1.mlp.c_fc.weight"]
+    assert np.array_equal(values_in(tmp_path / "made.gguf")["blk.1.ffn_up.weight"], expected)
+    assert np.isfinite(logits_of(root)).all()
+
+
+def test_asymmetric_gptq_of_8_bits_is_quantized_again_and_says_so(tmp_path: Path) -> None:
+    tensors, weights = gptq_tensors(32, False, 1, act_order=False, bits=8)
+    root = write_folder(tmp_path / "hf", tensors, quantization_config={"bits": 8, "group_size": 32})
+    counts, loss = convert(str(root), str(tmp_path / "made.gguf"))
+    assert counts["q8_0"] == 4 * SHAPE.n_layer
+    assert loss.nmse is not None and 0 < loss.nmse < 1e-3
+    expected = weights["transformer.h.0.mlp.c_fc.weight"].astype(np.float32)
+    found = values_in(tmp_path / "made.gguf")["blk.0.ffn_up.weight"]
+    assert np.array_equal(found, dequantize(quantize(expected, "q8_0"), "q8_0"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("transformer.h.0.mlp.c_fc.weight.absmax", "bitsandbytes"),
+        ("transformer.h.0.mlp.c_fc.SCB", "bitsandbytes"),
+        ("transformer.h.0.mlp.c_fc.q_weight", "exl2"),
+        ("transformer.h.0.mlp.c_fc.qweight", "no quantize_config.json"),
+    ],
+)
+def test_quantized_tensors_without_a_config_are_named(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    root = write_folder(tmp_path / "hf", {**checkpoint(), name: np.zeros(4, np.float16)})
+    with pytest.raises(UnsupportedFormatError, match=words):
+        convert(str(root), str(tmp_path / "made.gguf"))
 
 
 def test_gptq_in_another_order_is_quantized_again_and_says_so(tmp_path: Path) -> None:
@@ -537,6 +518,34 @@ def test_a_killed_run_leaves_nothing_under_the_name(
     assert not (tmp_path / name).exists()
     convert(str(folder), str(tmp_path / name))
     assert (tmp_path / name).exists()
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "made.gguf"
+    left, fresh, locked, other = (
+        tmp_path / name
+        for name in ("made.gguf.part-1", "made.gguf.part-2", "made.gguf.part-3", "b.gguf.part-1")
+    )
+    for file in left, fresh, locked, other:
+        file.write_bytes(bytes(100))
+        if file != fresh:
+            os.utime(file, (0, 0))
+    with open(locked) as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        convert(str(folder), str(target))
+    assert {*tmp_path.iterdir()} == {target, fresh, locked, other}
+
+
+def test_a_file_that_is_being_written_is_locked(folder: Path, tmp_path: Path) -> None:
+    def look(done: int, total: int) -> None:
+        (partial,) = tmp_path.iterdir()
+        os.utime(partial, (0, 0))
+        with open(partial) as file, pytest.raises(OSError, match="unavailable"):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    convert(str(folder), str(tmp_path / "made.gguf"), report=look)
 
 
 def test_ctrl_c_leaves_nothing(folder: Path, tmp_path: Path) -> None:

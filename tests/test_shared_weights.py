@@ -85,10 +85,10 @@ def test_a_file_that_took_the_place_of_another_is_read(model: StarChat, path: Pa
 def test_a_file_that_is_replaced_before_it_is_opened_is_not_taken_for_the_old_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = engine_registry._file_key(str(path))
+    old = engine_registry.key_of(str(path))
     os.utime(path, (1, 1))
     with monkeypatch.context() as patch:
-        patch.setattr(engine_registry, "_file_key", lambda _: old)
+        patch.setattr(engine_registry, "key_of", lambda _: old)
         model = StarChat.load(path)
     with model:
         assert engine_registry._files[old].weights is None
@@ -124,7 +124,7 @@ def test_the_last_engine_takes_the_weights_with_it(path: Path) -> None:
     two.close()
     gc.collect()
     assert alive() is None
-    assert engine_registry._file_key(str(path)) not in engine_registry._files
+    assert engine_registry.key_of(str(path)) not in engine_registry._files
 
 
 def test_wrong_settings_leave_the_weights_to_others(model: StarChat, path: Path) -> None:

@@ -12,18 +12,18 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple, TypeAlias
 
 from . import _core
 from .checks import check_integer
-from .errors import EngineClosedError
+from .errors import CorruptFileError, EngineClosedError
 from .limits import Limits
+from .model_source import FileKey, is_folder, key_of, opened
 from .threads import new_lock
 
 Progress: TypeAlias = Callable[[int, int], None]
-# Device, inode, size in bytes, mtime in ns, of each shard; or the path of what cannot be examined.
-_FileKey: TypeAlias = "tuple[tuple[int, int, int, int], ...] | str"
-_Key: TypeAlias = "tuple[_FileKey, EngineSettings, Limits]"
+_Key: TypeAlias = "tuple[FileKey, EngineSettings, Limits]"
 
 
 class EngineSettings(NamedTuple):
@@ -75,7 +75,7 @@ class _SharedEngine:
 # Reentrant: the garbage collector may release a handle while this thread is acquiring one.
 _lock = threading.RLock()
 _engines: dict[_Key, _SharedEngine] = {}
-_files: weakref.WeakValueDictionary[_FileKey, _SharedFile] = weakref.WeakValueDictionary()
+_files: weakref.WeakValueDictionary[FileKey, _SharedFile] = weakref.WeakValueDictionary()
 MACHINE = ""  # the folder below which the core reads /proc and /sys; another one in tests
 # Of a forked child: kept for ever, as a destructor would wait for threads that do not exist here.
 _engines_of_parent: list[_SharedEngine] = []
@@ -135,7 +135,7 @@ def acquire_engine(
     share_weights: with other processes; engines of this one always do. check_memory: raise
     OutOfMemoryError where the memory that is free does not suffice.
     """
-    shared = _take((_file_key(path), settings, limits or Limits()))
+    shared = _take((key_of(path), settings, limits or Limits()))
     handle = EngineHandle(shared, path)  # gives the count back if loading fails
     with shared.loading:
         if shared.engine is None:
@@ -151,30 +151,30 @@ def _load(
     check_memory: bool,
 ) -> _core.Engine:
     (file_key, settings, limits), file = shared.key, shared.file
-    with file.loading:
+    with file.loading, ExitStack() as files:
         engine = _core.Engine(
             path,
             progress=progress,
             weights=file.weights,
             share_weights=share_weights,
             memory_root=MACHINE if check_memory else None,
+            checkpoint=None if file.weights else opened(path, files),
             unread_bytes=min(limits.unread_bytes, 2**63 - 1),
             **settings._asdict(),
         )
         # Now, as a later import by a worker thread could meet a fork, or the end of Python.
         import numpy  # noqa: F401
 
-        if engine.weights.identity == file_key:  # not replaced since it was examined
+        is_made_of_files = is_folder(path)
+        state = key_of(path) if is_made_of_files else engine.weights.identity
+        if state == file_key:  # not replaced since it was examined
             file.weights = engine.weights
+        elif is_made_of_files:  # they may be of two models
+            engine.close()
+            raise CorruptFileError(
+                f"{path}: files changed while they were read; load it again when it is complete"
+            )
         return engine
-
-
-def _file_key(path: str) -> _FileKey:
-    try:
-        shards = [os.stat(shard) for shard in _core.shard_paths(os.fsencode(path))]
-    except (OSError, ValueError):  # the core says what is wrong with the path
-        return path
-    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in shards)
 
 
 def _take(key: _Key) -> _SharedEngine:

@@ -81,7 +81,10 @@ class StarChat:
         check_memory: bool = True,
         progress: Callable[[int, int], None] | Literal[False] | None = None,
     ) -> StarChat:
-        """Return the model in a ggml `starcoder` file, or the embedded one without a path.
+        """Return the model in a file or folder, or the embedded one without a path.
+
+        path: a ggml or GGUF file of the architecture `starcoder`, or a folder of Hugging Face:
+        safetensors or PyTorch files, or GPTQ of 4 bits; each tensor keeps its values.
 
         path: a file that exists; else a name of Hugging Face, as "owner/repo:q4_0" (docs/models.md
         has the forms). A model that was never pulled is fetched first, which takes as long as its

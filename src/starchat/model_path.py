@@ -37,9 +37,8 @@ def model_path(
             if not os.path.lexists(file) and (advice := _advice(file)):
                 problem = f"{file}: cannot be opened: {advice}"
                 raise FileAccessError(problem, param="path", got=shown(path))
-            if os.path.isfile(os.path.join(file, "config.json")):
-                problem = f"{file}: a checkpoint of Hugging Face; make a model file of it: "
-                problem += f"starchat convert {file} model.bin --type q8_0"
+            if os.path.isdir(file) and (advice := _advice_on_folder(file)):
+                problem = f"{file}: is a folder without config.json; {advice}"
                 raise FileAccessError(problem, param="path", got=shown(path))
             return file
     except TypeError:
@@ -87,6 +86,26 @@ def fetch(
         return pull(name, progress or None, is_wanted=is_wanted)
     with closing(LoadingBar(name.path or name.repo, "pulling")) as bar:
         return pull(name, bar, bar.say, is_wanted)
+
+
+def _advice_on_folder(path: str) -> str:
+    """Say what to give instead of a folder that holds no model; "" for one that does."""
+    try:
+        names = sorted(os.listdir(path))
+    except OSError:
+        return "its files cannot be listed"
+    if "config.json" in names:
+        return ""
+    if "adapter_config.json" in names:
+        return "this is an adapter (PEFT), which needs its model: merge them, save both as one"
+    if "snapshots" in names:  # the cache of huggingface_hub
+        return "give a folder in its snapshots/"
+    files = [name for name in names if name.endswith((".gguf", ".bin"))]
+    if files:
+        return f"name the model file in it: {os.path.join(path, files[0])}"
+    if any(name.endswith(".safetensors") for name in names):
+        return "download config.json and the tokenizer too"
+    return "name the model file in it"
 
 
 def _advice(path: str) -> str:

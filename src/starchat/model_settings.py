@@ -33,6 +33,7 @@ from .lazy_model import Loader
 from .limits import Limits
 from .model import EMBEDDED, StarChat
 from .model_path import model_name
+from .model_source import context_size, read_tokenizer
 from .prompt_room import PromptRoom
 from .request_size import is_small
 from .types import Messages
@@ -52,7 +53,9 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model_path: str | None = Field(
-        default=None, frozen=True, description="A file or a hub's name; None: the embedded one."
+        default=None,
+        frozen=True,
+        description="A file, a folder, or a hub's name; None: the embedded one.",
     )
     n_threads: int | None = Field(default=None, frozen=True, description="None: all cores.")
     n_ctx: int | None = Field(
@@ -119,7 +122,7 @@ class ModelSettings(BaseModel):
     def _context_size(self) -> int | None:
         """Return the context by the file's header, loading nothing; None where load would fail."""
         try:
-            own = _core.context_size(os.fsencode(self._file))
+            own = context_size(self._file)
         except (StarChatError, ValueError):
             return None
         return own if self.n_ctx is None else self.n_ctx if 2 <= self.n_ctx <= own else None
@@ -130,7 +133,7 @@ class ModelSettings(BaseModel):
         Asks the core, as `context_size` does: no call that an event loop must not make.
         """
         try:
-            real, size_bytes, mtime_ns = _core.file_state(os.fsencode(self._file))
+            real, size_bytes, mtime_ns, _ = _core.file_state(os.fsencode(self._file))
         except (StarChatError, ValueError):
             return []
         return [os.fsdecode(real), size_bytes, mtime_ns]
@@ -183,7 +186,7 @@ class ModelSettings(BaseModel):
 @functools.lru_cache(maxsize=8)
 def _read_tokenizer(path: str, *_: object) -> _core.Tokenizer:
     """Return the tokenizer of a file; the other arguments tell its states apart."""
-    return _core.read_tokenizer(os.fsencode(path))
+    return read_tokenizer(path)
 
 
 def rows(vectors: Any) -> list[list[float]]:

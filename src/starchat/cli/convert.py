@@ -21,7 +21,7 @@ def convert(
         typer.Argument(
             metavar="SOURCE",
             parser=os.path.expanduser,
-            help="A Hugging Face or GPTQ folder, a ggml .bin file, or a hub's name.",
+            help="A Hugging Face or GPTQ folder, a GGUF or ggml file, or a hub's name.",
         ),
     ],
     target: Annotated[

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ from .. import _core
 from .._core.machine import free_memory
 from ..errors import FileAccessError, InvalidRequestError, ModelFileError
 from ..model_path import model_path
+from ..model_source import opened
 from ..progress import LoadingBar
 from .terminal import printable
 
@@ -25,7 +26,10 @@ _HASHED_BYTES = 1 << 23  # at once
 
 def inspect(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", parser=os.path.expanduser, help="A model file.")
+        str,
+        typer.Argument(
+            metavar="FILE", parser=os.path.expanduser, help="A model file, or a folder."
+        ),
     ],
     ctx: Annotated[
         int | None, typer.Option(help="Show the memory for a context of so many tokens.")
@@ -43,7 +47,9 @@ def inspect(
     """
     path = model_path(file)
     try:
-        content = _core.inspect(path, compare=False, n_ctx=ctx or 0)
+        with ExitStack() as files:
+            checkpoint = opened(path, files)
+            content = _core.inspect(path, compare=False, n_ctx=ctx or 0, checkpoint=checkpoint)
     except ModelFileError as error:
         sums = _checksums([path]) if sha256 and os.path.isfile(path) else {}
         if json:

@@ -49,7 +49,8 @@ class ModelOptions:
             "-m",
             metavar="FILE",
             parser=os.path.expanduser,
-            help="A ggml or GGUF file, or a name as of starchat pull; by default the embedded one.",
+            help="A model file or folder, or a name as of starchat pull; by default the embedded "
+            "one.",
         ),
     ] = None
     threads: Annotated[

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +16,7 @@ from ..errors import FileAccessError
 
 __all__ = ["Output", "atomic_file"]
 
+_ABANDONED_S = 60  # since the last write, for a file that nobody has locked
 _SYNC_BYTES = 64 << 20  # written at a time, so that the last sync, and Ctrl-C, need not wait
 
 
@@ -48,10 +52,13 @@ def atomic_file(
 ) -> Iterator[Output]:
     """Return what writes NAME.part-PID; it is renamed to NAME at the end, removed on an error.
 
+    What killed runs have left of the same file is removed first, so that its room is free.
+
     Raises FileAccessError, before the first byte where the disk has no room for `n_bytes`.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.part-{os.getpid()}")
+    _remove_abandoned(path)
     try:
         free = shutil.disk_usage(path.parent).free
         if n_bytes is not None and n_bytes > free:
@@ -64,6 +71,8 @@ def atomic_file(
             )
         fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
+            with suppress(OSError):  # a file system without locks: others leave it alone, too
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield Output(fd, report)
             os.fsync(fd)
         finally:
@@ -83,3 +92,15 @@ def atomic_file(
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _remove_abandoned(path: Path) -> None:
+    for partial in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
+        with suppress(OSError):
+            fd = os.open(partial, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError while its writer lives
+                if time.time() - os.fstat(fd).st_mtime > _ABANDONED_S:
+                    partial.unlink()
+            finally:
+                os.close(fd)

@@ -15,7 +15,7 @@ from .tensor_types import TYPES
 from .tensors import Checkpoint, Loss
 from .vocabulary import to_letters
 
-__all__ = ["write_gguf"]
+__all__ = ["ggml_name", "write_gguf"]
 
 _ALIGNMENT = 32
 _LAYER_NAMES = {
@@ -88,6 +88,20 @@ def write_gguf(
             output.write(bytes(-sizes[name] % _ALIGNMENT))
 
 
+def ggml_name(name: str) -> str:
+    """Return the name in ggml files of a tensor of GGUF files.
+
+    >>> ggml_name("blk.3.attn_qkv.bias")
+    'model/h3/attn/c_attn/b'
+    """
+    if name.startswith("blk."):
+        _, layer, rest = name.split(".", 2)
+        (ours,) = [ours for ours, theirs in _LAYER_NAMES.items() if theirs == rest]
+        return f"model/h{layer}/{ours}"
+    (ours,) = [ours for ours, theirs in _NAMES.items() if theirs == name]
+    return f"model/{ours}"
+
+
 def _gguf_name(name: str) -> str:
     name = name.removeprefix("model/")
     if name in _NAMES:
@@ -117,7 +131,7 @@ def _keys(
         "general.quantization_version": _u32(2),
         f"{arch}context_length": _u32(checkpoint.n_ctx),
         f"{arch}embedding_length": _u32(checkpoint.n_embd),
-        f"{arch}feed_forward_length": _u32(4 * checkpoint.n_embd),
+        f"{arch}feed_forward_length": _u32(checkpoint.n_inner),
         f"{arch}block_count": _u32(checkpoint.n_layer),
         f"{arch}attention.head_count": _u32(checkpoint.n_head),
         f"{arch}attention.head_count_kv": _u32(kv_heads),

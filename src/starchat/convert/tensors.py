@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import CorruptFileError, UnsupportedFormatError
 from .tensor_types import TYPES, dequantize, quantize
+from .vocabulary import rebuilt_merges
 
 __all__ = ["Checkpoint", "Loss", "StoredTensor", "gathered", "read_at", "stacked", "transposed"]
 
 Bytes = npt.NDArray[np.uint8]
+REQUANTIZED = "q8_0"  # what act-order GPTQ becomes, whose groups no block has
 BLOCK_BYTES = 64 << 20  # of rows, as floats: bounds the memory
 _FLOATS = "f32", "f16", "bf16"
+
+
+class Place(NamedTuple):
+    """Consecutive bytes of an open file."""
+
+    fd: int
+    path: str
+    offset: int
+    n_bytes: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,9 @@ class StoredTensor:
     shape: tuple[int, ...]
     read: Callable[[int, int], Bytes]  # rows [start, stop) → (rows, bytes of a row)
     is_requantized: bool = False  # its loss is measured
+    places: tuple[Place, ...] = ()  # of its rows, one after the other; none: no file has them
+    #: The same weights without loss, with columns in another order: column i is column order[i].
+    reordered: tuple[StoredTensor, npt.NDArray[np.intp]] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -89,6 +103,7 @@ class Checkpoint:
 
     n_ctx: int
     n_embd: int
+    n_inner: int
     n_head: int
     n_layer: int
     epsilon: float
@@ -97,12 +112,18 @@ class Checkpoint:
     merges: list[tuple[bytes, bytes]]
     tensors: Mapping[str, StoredTensor]
     about: Mapping[str, str]  # name, license, chat_template
+    files: Sequence[tuple[str, int]]  # paths and descriptors of what was read
 
     @property
     def is_multi_query(self) -> bool:
         """Whether all query heads share one key head and one value head."""
         rows = self.tensors["model/h0/attn/c_attn/w"].shape[0]
         return rows == self.n_embd + 2 * (self.n_embd // self.n_head)
+
+    def has_rebuilt_merges(self) -> bool:
+        """Return whether the order of ids says the merges: the core knows no others."""
+        kinds = zip(self.tokens, self.kinds, strict=True)
+        return self.merges == rebuilt_merges([token for token, kind in kinds if kind == 1])
 
 
 def _floats(rows: Bytes, type: str) -> npt.NDArray[np.float32]:
@@ -134,12 +155,34 @@ def in_file(
     fd: int, path: str, offset: int, type: str, shape: tuple[int, ...], row_bytes: int
 ) -> StoredTensor:
     """Return the tensor at `offset` of an open file."""
+    n_rows = shape[0] if len(shape) > 1 else 1
+    return _at(type, shape, [Place(fd, path, offset, n_rows * row_bytes)])
+
+
+def _at(type: str, shape: tuple[int, ...], places: Sequence[Place]) -> StoredTensor:
+    n_rows = shape[0] if len(shape) > 1 else 1
+    row_bytes = sum(place.n_bytes for place in places) // max(n_rows, 1)
 
     def read(start: int, stop: int) -> Bytes:
-        data = read_at(fd, (stop - start) * row_bytes, offset + start * row_bytes, path)
+        parts = [
+            read_at(part.fd, part.n_bytes, part.offset, part.path)
+            for part in _part(places, start * row_bytes, stop * row_bytes)
+        ]
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         return np.frombuffer(data, np.uint8).reshape(stop - start, row_bytes)
 
-    return StoredTensor(type, shape, read)
+    return StoredTensor(type, shape, read, places=tuple(places))
+
+
+def _part(places: Sequence[Place], start: int, stop: int) -> list[Place]:
+    """Return where bytes [start, stop) of all are."""
+    found = []
+    for place in places:
+        first, last = max(start, 0), min(stop, place.n_bytes)
+        if first < last:
+            found.append(place._replace(offset=place.offset + first, n_bytes=last - first))
+        start, stop = start - place.n_bytes, stop - place.n_bytes
+    return found
 
 
 # ---- other orders of rows -----------------------------------------------------------------------
@@ -147,34 +190,35 @@ def in_file(
 
 def gathered(tensor: StoredTensor, index: npt.NDArray[np.intp]) -> StoredTensor:
     """Return the rows of a matrix, or the elements of a vector, at `index`."""
-    if len(tensor.shape) == 1:
-
-        def pick(start: int, stop: int) -> Bytes:
-            elements = tensor.read(0, 1).reshape(tensor.shape[0], -1)
-            return elements[index].reshape(1, -1)
-
-        return StoredTensor(tensor.type, (len(index),), pick)
+    shape = (len(index), *tensor.shape[1:])
+    if tensor.places:
+        width = sum(place.n_bytes for place in tensor.places) // tensor.shape[0]
+        places = [
+            place
+            for first, last in _runs(index)
+            for place in _part(tensor.places, first * width, last * width)
+        ]
+        return _at(tensor.type, shape, places)
 
     def read(start: int, stop: int) -> Bytes:
-        wanted = index[start:stop]
-        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
-        runs = [
-            wanted[run[0] : run[1]] for run in zip(starts, [*starts[1:], len(wanted)], strict=False)
-        ]
-        return np.concatenate([tensor.read(int(run[0]), int(run[-1]) + 1) for run in runs])
+        return np.concatenate([tensor.read(*run) for run in _runs(index[start:stop])])
 
-    return StoredTensor(tensor.type, (len(index), *tensor.shape[1:]), read)
+    reordered = tensor.reordered and (gathered(tensor.reordered[0], index), tensor.reordered[1])
+    return StoredTensor(tensor.type, shape, read, tensor.is_requantized, reordered=reordered)
+
+
+def _runs(index: npt.NDArray[np.intp]) -> list[tuple[int, int]]:
+    """Return the ranges [first, last) of consecutive numbers."""
+    starts = np.flatnonzero(np.diff(index, prepend=-2) != 1)
+    ends = [*starts[1:], len(index)]
+    return [(int(index[a]), int(index[b - 1]) + 1) for a, b in zip(starts, ends, strict=True)]
 
 
 def stacked(first: StoredTensor, second: StoredTensor) -> StoredTensor:
     """Return the rows of both, or the elements of two vectors."""
     shape = (first.shape[0] + second.shape[0], *first.shape[1:])
-    if len(shape) == 1:
-        return StoredTensor(
-            first.type,
-            shape,
-            lambda start, stop: np.concatenate([first.read(0, 1), second.read(0, 1)], axis=1),
-        )
+    if first.places and second.places:
+        return _at(first.type, shape, [*first.places, *second.places])
     n = first.n_rows
 
     def read(start: int, stop: int) -> Bytes:

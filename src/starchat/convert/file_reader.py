@@ -1,4 +1,4 @@
-"""A ggml `starcoder` file as a Checkpoint: the core says where its tensors are."""
+"""A ggml or GGUF file, or the shards of one, as a Checkpoint: the core says where tensors are."""
 
 from __future__ import annotations
 
@@ -8,25 +8,32 @@ from contextlib import ExitStack
 import numpy as np
 
 from .. import _core
+from .gguf_writer import ggml_name
 from .tensor_types import TYPES
 from .tensors import Checkpoint, StoredTensor, gathered, in_file
 from .vocabulary import rebuilt_merges
 
-__all__ = ["open_ggml"]
+__all__ = ["open_file"]
 
 
-def open_ggml(path: str, files: ExitStack) -> Checkpoint:
+def open_file(path: str, files: ExitStack) -> Checkpoint:
     """Return the model in a file that the core has found whole; `files` closes it."""
     content = _core.inspect(path, None)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    files.callback(os.close, fd)
+    parts = []
+    for name in content["files"]:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        files.callback(os.close, fd)
+        parts.append((name, fd))
+    is_gguf = content["format"] == "gguf"
     n_embd, n_head = content["n_embd"], content["n_head"]
     tensors: dict[str, StoredTensor] = {}
     for stored in content["tensors"]:
         type, shape = stored["type"], stored["shape"]
         row_bytes = TYPES[type].row_bytes(shape[-1])
-        tensors[stored["name"]] = in_file(fd, path, stored["offset"], type, shape, row_bytes)
-    if content["multi_query"]:
+        part, fd = parts[stored["file"]]
+        name = ggml_name(stored["name"]) if is_gguf else stored["name"]
+        tensors[name] = in_file(fd, part, stored["offset"], type, shape, row_bytes)
+    if content["multi_query"] and not is_gguf:
         head_dim = n_embd // n_head
         index = np.arange(n_embd + head_dim)  # q and the first of the equal key heads,
         index = np.concatenate([index, 2 * n_embd + np.arange(head_dim)])  # then of values
@@ -41,15 +48,23 @@ def open_ggml(path: str, files: ExitStack) -> Checkpoint:
         repeats = token in seen  # how files pad a short vocabulary
         seen.add(token)
         kinds.append(5 if repeats or not token else 3 if tokenizer.is_special(id) else 1)
+    merges = _core.read_merges(os.fsencode(path)) or rebuilt_merges(
+        [token for token, kind in zip(tokens, kinds, strict=True) if kind == 1]
+    )
+    about = {"name": os.path.basename(path).partition(".")[0]}
+    for key, text in content["metadata"].items():
+        about[key.rpartition(".")[2]] = text
     return Checkpoint(
         content["n_ctx"],
         n_embd,
+        tensors["model/h0/mlp/c_fc/w"].shape[0],
         n_head,
         content["n_layer"],
-        1e-5,
+        float(str(np.float32(content["norm_eps"]))),  # the shortest number that is this one
         tokens,
         kinds,
-        rebuilt_merges([token for token, kind in zip(tokens, kinds, strict=True) if kind == 1]),
+        merges,
         tensors,
-        {"name": os.path.basename(path).partition(".")[0]},
+        about,
+        parts,
     )
