@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from starchat import CorruptFileError, StarChat, StarChatError, UnsupportedFormatError, _core
+from starchat import (
+    ConstraintError,
+    CorruptFileError,
+    StarChat,
+    StarChatError,
+    UnsupportedFormatError,
+    _core,
+)
 from starchat._core import testing
 from starchat.cli.inspect import inspect
 from starchat.model_settings import ModelSettings
@@ -326,6 +333,19 @@ def test_control_tokens_are_those_that_the_file_names(path: Path) -> None:
     assert ours.decode(ours.encode(text)) == text.encode()
 
 
+def test_grammars_know_control_tokens_that_only_the_file_names(path: Path) -> None:
+    """Also in the process that compiles them first, which is told what a control token is."""
+    tokens = vocabulary()
+    tokens[40] = b"<turn>"
+    weights = random_weights(Shape(), lm_head="absent")
+    write_gguf(path, weights, Shape(), in_type("f32"), tokens=tokens, kinds={40: CONTROL_KIND})
+    with StarChat.load(path) as chat:
+        reply = chat.complete("x", max_tokens=4, grammar='start: "a" | "b" <turn>')
+        assert reply.text in ("a", "b")
+        with pytest.raises(ConstraintError, match="<other>"):
+            chat.complete("x", grammar='start: "a" <other>')
+
+
 @pytest.mark.parametrize("padded", ["by the reader", "[PADi]"])
 def test_rows_without_a_token_are_never_in_a_reply(path: Path, padded: str) -> None:
     tokens = vocabulary()
@@ -470,6 +490,47 @@ def test_pieces_are_to_be_joined(path: Path, small: bytes, name: str) -> None:
     assert text == "a piece of a file; join all its pieces: `cat PIECE1 PIECE2 > model.gguf`"
 
 
+@pytest.mark.parametrize(
+    ("name", "n_dims", "offset", "message"),
+    [
+        (b"output_norm.bias", 1, 0, "overlap at byte"),
+        (b"output_norm.bias", 1, 8, "'output_norm.bias': begins at 8 of the data, expected a mult"),
+        (b"blk.0.attn_qkv.weight", 2, 1 << 40, "bytes: the download was cut"),
+        (b"blk.0.attn_qkv.weight", 2, (1 << 64) - 32, "expected a multiple"),
+    ],
+)
+def test_tensors_lie_beside_each_other_in_the_file(
+    path: Path, small: bytes, name: bytes, n_dims: int, offset: int, message: str
+) -> None:
+    at = small.index(name) + len(name) + 4 + 8 * n_dims + 4
+    path.write_bytes(small[:at] + struct.pack("<Q", offset) + small[at + 8 :])
+    assert message in refusal(path, CorruptFileError)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"blk.0.ffn_norm.bias", b"blk.0.attn_norm.bia", "lacks the tensor 'blk.0.ffn_norm.bias'"),
+        (b"blk.0.ffn_up.weight", b"blk.0.attn_qkv.bias", "'blk.0.attn_qkv.bias': appears twice"),
+        (b"starcoder.block_count", b"starcoder.black_count", "lacks the key starcoder.block_count"),
+        (b"starcoder.block_count", b"tokenizer.ggml.tokens", "key 'tokenizer.ggml.tokens' appears"),
+    ],
+)
+def test_names_are_those_of_a_model_once(
+    path: Path, small: bytes, old: bytes, new: bytes, message: str
+) -> None:
+    path.write_bytes(small.replace(old, new, 1))
+    assert message in refusal(path, CorruptFileError)
+
+
+def test_more_layers_than_the_header_says_are_refused(path: Path) -> None:
+    shape = Shape(n_embd=32, n_head=2)
+    weights = random_weights(shape, lm_head="absent")
+    write_gguf(path, weights, shape, in_type("q4_0"), keys={"block_count": 1})
+    message = "unknown tensor 'blk.1.attn_norm.weight' in a model of 1 layers"
+    assert message in refusal(path, CorruptFileError)
+
+
 KEY = struct.pack("<Q", 21) + b"tokenizer.ggml.tokens"
 
 
@@ -506,6 +567,7 @@ def test_absurd_counts_are_refused(path: Path) -> None:
         ("general.name", struct.pack("<IQ", 8, 1 << 33)),
         ("a.list", struct.pack("<2IQ", 9, 5, 1 << 30)),
     ],
+    ids=["tokens", "merges", "types", "text", "numbers"],
 )
 def test_what_a_header_claims_is_not_allocated(path: Path, key: str, value: bytes) -> None:
     """Of a sparse file of 16 GiB, whose size would justify it."""
