@@ -43,7 +43,7 @@ from support.folders import (
 from support.tiny_model import Shape, TinyModel, random_weights, write_tiny
 
 gguf = pytest.importorskip("gguf")
-pytest.importorskip("safetensors.numpy")
+numpy_files = pytest.importorskip("safetensors.numpy")
 
 
 def fields_of(path: Path) -> Any:
@@ -472,6 +472,76 @@ def test_gptq_files_answer(tmp_path: Path) -> None:
         convert(str(root), str(tmp_path / "made.bin"))
     convert(str(root), str(tmp_path / "made.bin"), "q4_0")
     assert np.isfinite(logits_of(tmp_path / "made.bin")).all()
+
+
+# ---- adapters -----------------------------------------------------------------------------------
+
+
+def write_adapter(root: Path, parts: Arrays, **config: Any) -> Path:
+    root.mkdir()
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 16, "bias": "none", **config}
+    (root / "adapter_config.json").write_text(json.dumps(settings))
+    numpy_files.save_file(parts, root / "adapter_model.safetensors")
+    return root
+
+
+def adapter_parts(n_out: int, n_in: int) -> tuple[Arrays, np.ndarray]:
+    """Return A and B of one matrix, and their product."""
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal(shape).astype(np.float32) for shape in ((4, n_in), (n_out, 4)))
+    name = "base_model.model.transformer.h.1.attn.c_attn.lora_"
+    return {f"{name}A.weight": a / 32, f"{name}B.weight": b / 32}, b / 32 @ (a / 32)
+
+
+@pytest.mark.parametrize(("config", "scale"), [({}, 4), ({"use_rslora": True}, 8)])
+def test_an_adapter_is_merged_before_anything_is_quantized(
+    folder: Path, tmp_path: Path, config: dict[str, Any], scale: float
+) -> None:
+    name = "transformer.h.1.attn.c_attn.weight"
+    weight = checkpoint()[name].astype(np.float32)
+    parts, product = adapter_parts(*weight.shape)
+    adapter = write_adapter(tmp_path / "adapter", parts, **config)
+    expected = (weight + scale * product).astype(np.float16)
+    for type in "f16", "q8_0":
+        convert(str(folder), str(tmp_path / f"{type}.gguf"), type, lora=str(adapter))
+        found = values_in(tmp_path / f"{type}.gguf")["blk.1.attn_qkv.weight"]
+        stored = dequantize(quantize(expected.astype(np.float32), type), type)
+        assert np.abs(found - stored).max() <= np.abs(stored).max() * (2**-11 + 2 / 127)
+        assert np.abs(found - weight).max() > 0.01
+    found = values_in(tmp_path / "f16.gguf")["blk.1.attn_qkv.weight"]
+    assert np.abs(found - expected).max() <= np.abs(expected).max() * 2**-10  # sums in f32
+
+
+@pytest.mark.parametrize(
+    ("parts", "config", "words"),
+    [
+        (adapter_parts(96, 64)[0], {"use_dora": True}, "use_dora, expected plain LORA"),
+        (adapter_parts(96, 64)[0], {"peft_type": "IA3"}, "IA3"),
+        (adapter_parts(96, 64)[0], {"bias": "all"}, "bias all"),
+        (adapter_parts(96, 64)[0], {"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        (adapter_parts(96, 64)[0], {"r": 0}, "r 0"),
+        (adapter_parts(96, 32)[0], {}, "do not fit"),
+        ({"x.lora_embedding_A": np.zeros(4, np.float32)}, {}, "no LoRA: merge it by PEFT"),
+        ({"x.lora_A.weight": np.zeros((4, 4), np.float32)}, {}, "no matrix of this model"),
+    ],
+)
+def test_other_adapters_are_refused(
+    folder: Path, tmp_path: Path, parts: Arrays, config: dict[str, Any], words: str
+) -> None:
+    adapter = write_adapter(tmp_path / "adapter", parts, **config)
+    with pytest.raises((UnsupportedFormatError, CorruptFileError), match=words):
+        convert(str(folder), str(tmp_path / "made.gguf"), lora=str(adapter))
+    assert not (tmp_path / "made.gguf").exists()
+
+
+def test_an_adapter_needs_a_checkpoint_of_floats(tiny: TinyModel, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", adapter_parts(96, 64)[0])
+    with pytest.raises(InvalidRequestError, match="is no folder"):
+        convert(str(tiny.path), str(tmp_path / "made.gguf"), lora=str(adapter))
+    tensors, _ = gptq_tensors(32, True, 1, act_order=False)
+    root = write_folder(tmp_path / "hf", tensors, quantization_config={"bits": 4, "group_size": 32})
+    with pytest.raises(UnsupportedFormatError, match="f16 checkpoint"):
+        convert(str(root), str(tmp_path / "made.gguf"), lora=str(adapter))
 
 
 # ---- files that are not finished ----------------------------------------------------------------

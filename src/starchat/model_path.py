@@ -97,7 +97,10 @@ def _advice_on_folder(path: str) -> str:
     if "config.json" in names:
         return ""
     if "adapter_config.json" in names:
-        return "this is an adapter (PEFT), which needs its model: merge them, save both as one"
+        return (
+            "this is an adapter (PEFT), which needs its model: "
+            "starchat convert MODEL TARGET.gguf --lora THIS"
+        )
     if "snapshots" in names:  # the cache of huggingface_hub
         return "give a folder in its snapshots/"
     files = [name for name in names if name.endswith((".gguf", ".bin"))]

@@ -37,6 +37,14 @@ def convert(
             help="Of the matrices, or a preset such as q4_k_m; by default as the source has them.",
         ),
     ] = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            parser=os.path.expanduser,
+            help="An adapter (PEFT) to merge into the checkpoint first.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that exists.")
     ] = False,
@@ -45,7 +53,9 @@ def convert(
     source = local_path(source)
     source = source if os.path.isdir(source) else model_path(source)
     with closing(LoadingBar(target, "writing")) as bar:
-        counts, loss = convert_model(source, target, type, overwrite=overwrite, report=bar)
+        counts, loss = convert_model(
+            source, target, type, lora=lora, overwrite=overwrite, report=bar
+        )
     mix = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
     print(f"{target}: {os.path.getsize(target):,} bytes, tensors: {mix}")
     for (wanted, given, n_cols), n in loss.replaced.items():

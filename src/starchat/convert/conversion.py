@@ -28,13 +28,16 @@ def convert(
     target: str,
     type: str | None = None,
     *,
+    lora: str | None = None,
     overwrite: bool = False,
     report: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, int], Loss]:
     """Write the model in a folder or a file to `target`, a .gguf or .bin file.
 
     type: of the matrices, or a preset; by default each keeps its own, or the nearest without loss.
-    Norms, biases and positions are f32. report: is told bytes that are written, and all there are.
+    Norms, biases and positions are f32. lora: a folder with an adapter (PEFT), which is merged into
+    the matrices of a folder before they get another type. report: is told bytes that are written,
+    and all there are.
     Returns how many tensors of each type there are, and what was lost.
     """
     form = os.path.splitext(target)[1].lower()
@@ -55,8 +58,13 @@ def convert(
         raise FileAccessError.of("target", f"{target}: there is no such folder")
     loss = Loss()
     with ExitStack() as files:
-        reader = open_folder if os.path.isdir(source) else open_file
-        model = reader(source, files)
+        if os.path.isdir(source):
+            model = open_folder(source, files, lora)
+        elif lora is None:
+            model = open_file(source, files)
+        else:
+            problem = f"{source}: is no folder; adapters are merged into checkpoints"
+            raise InvalidRequestError.of("lora", problem)
         is_tied = form == ".gguf" and _is_tied(model, report)
         types = _types(model, type, form, is_tied, loss)
         if form == ".gguf":

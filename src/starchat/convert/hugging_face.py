@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptFileError, FileAccessError, UnsupportedFormatError
-from . import gptq
+from . import gptq, lora
 from .folder import Folder
 from .safetensors import read_safetensors
 from .tensors import Checkpoint, StoredTensor, gathered, stacked, transposed
@@ -36,8 +36,8 @@ _NAMES = {
 _MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # buffers of old files, no weights
 
 
-def open_folder(path: str, files: ExitStack) -> Checkpoint:
-    """Return the model in a folder; `files` closes what it reads from.
+def open_folder(path: str, files: ExitStack, adapter: str | None = None) -> Checkpoint:
+    """Return the model in a folder, with an adapter; `files` closes what it reads from.
 
     Everything is checked here that can be without reading weights.
     """
@@ -65,6 +65,12 @@ def open_folder(path: str, files: ExitStack) -> Checkpoint:
     if root.has("quantize_config.json"):
         quantization = root.json("quantize_config.json")
     stored = gptq.unpacked(path, stored, quantization)
+    if adapter is not None:
+        if is_old:
+            raise UnsupportedFormatError(
+                f"{adapter}: {path} has transposed matrices: merge by PEFT"
+            )
+        stored = lora.merged(adapter, stored, files)
     tensors = _canonical(root, stored, is_old, n_layer)
     head_dim = n_embd // n_head
     is_multi_head = not is_old and config.get("multi_query", True) is False
