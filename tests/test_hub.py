@@ -529,11 +529,20 @@ def test_a_file_may_be_gated_although_its_list_is_not(hub: Hub, tmp_path: Path) 
     assert not parts(tmp_path)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"id": "o/r", "sha": "../x"}'])
 def test_what_is_no_hub_is_told(hub: Hub, body: bytes) -> None:
     hub.faults.api = [Answer(200, {"Content-Type": "text/html"}, body)]
     with pytest.raises(DownloadError, match=r"answers, but .* no hub .*check HF_ENDPOINT"):
         pulled(REPO)
+
+
+@pytest.mark.parametrize("etag", ["../../../x", "a/b", ".", "x" * 200])
+def test_a_checksum_that_cannot_name_a_file_is_refused(hub: Hub, tmp_path: Path, etag: str) -> None:
+    hub.put(REPO, {FILE: noise(1000)})
+    hub.faults.etag = etag
+    with pytest.raises(DownloadError, match="has no ETag that can name a file"):
+        pulled(REPO)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_hub_that_cannot_be_reached_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
