@@ -35,7 +35,7 @@ from starchat.hub.names import SHORT_NAMES, HubName, hub_name, is_safe
 from starchat.model_path import model_name, model_path
 from starchat.model_settings import ModelSettings
 from support.gguf_files import write_gguf
-from support.loopback_hub import Answer, Hub, loopback_hub, sha256
+from support.loopback_hub import PIECE_BYTES, Answer, Hub, loopback_hub, sha256
 from support.tiny_model import write_tiny
 
 REPO = "TheBloke/tiny-GGML"
@@ -583,12 +583,31 @@ def test_a_file_of_another_architecture_is_refused_by_its_beginning(
 def test_a_server_that_sends_nothing_is_asked_again(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.put(REPO, {FILE: noise(4 * 65536)})
-    hub.faults.piece_s = 0.3
-    monkeypatch.setattr(download, "STALL_S", 0.1)
+    hub.put(REPO, {FILE: noise(2 * PIECE_BYTES)})
+    hub.faults.piece_s = 1.0
+    monkeypatch.setattr(download, "STALL_S", 0.5)
     said: list[str] = []
-    assert pulled(REPO, say=said.append).read_bytes() == noise(4 * 65536)
-    assert len([line for line in said if "timed out: next try" in line]) == 3
+    assert pulled(REPO, say=said.append).read_bytes() == noise(2 * PIECE_BYTES)
+    assert [line for line in said if "timed out: next try" in line]
+    assert hub.contents()[-1]["Range"] == f"bytes={PIECE_BYTES}-"
+
+
+def test_bytes_that_nothing_can_check_are_never_taken_over(hub: Hub, tmp_path: Path) -> None:
+    hub.put(REPO, {FILE: noise(1000)})
+    hub.faults.listed_sizes, hub.faults.etag = False, "v1"
+    hub.faults.cuts, hub.faults.content = [300], [None, Answer(404)]
+    with pytest.raises(FileAccessError, match="no such file"):
+        pulled(REPO)
+    (part,) = parts(tmp_path)
+    part.write_bytes(bytes(300))
+    assert pulled(REPO).read_bytes() == noise(1000)
+
+
+def test_a_checksum_that_only_the_file_itself_has_is_compared(hub: Hub) -> None:
+    hub.put(REPO, {FILE: noise(1000)})
+    hub.faults.listed_sizes, hub.faults.garbage = False, 1
+    with pytest.raises(CorruptFileError, match="checksum"):
+        pulled(REPO)
 
 
 def test_a_redirect_is_not_followed_to_where_bytes_are_not_encrypted() -> None:

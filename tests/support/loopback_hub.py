@@ -202,10 +202,10 @@ class _Handler(BaseHTTPRequestHandler):
         end = faults.cuts.pop(0) if faults.cuts else len(body)
         for first in range(0, min(end, len(body)), PIECE_BYTES):
             piece = body[first : min(first + PIECE_BYTES, end)]
-            self.wfile.write(piece)
             if self.hub.faults is not faults:  # of an earlier test, whose client is gone
                 return
-            self.hub.sent_bytes += len(piece)
+            self.hub.sent_bytes += len(piece)  # before: the client may be the faster one
+            self.wfile.write(piece)
             if faults.piece_s:
                 time.sleep(faults.piece_s)
         if end < len(body):
