@@ -34,6 +34,7 @@ from starchat.hub.files import RepoFile, choose, quant_of
 from starchat.hub.names import SHORT_NAMES, HubName, hub_name, is_safe
 from starchat.model_path import model_name, model_path
 from starchat.model_settings import ModelSettings
+from support.folders import checkpoint, write_folder
 from support.gguf_files import write_gguf
 from support.loopback_hub import PIECE_BYTES, Answer, Hub, loopback_hub, sha256
 from support.tiny_model import write_tiny
@@ -243,7 +244,7 @@ def test_a_checkpoint_is_taken_as_a_folder_without_what_it_does_not_need() -> No
     assert choice.model.path == ""
     assert {file.path for file in choice.model.files} == {*weights, *needed}
     assert "the checkpoint, as" in choice.reason
-    with pytest.raises(FileAccessError, match="checkpoint is pulled for starchat convert"):
+    with pytest.raises(FileAccessError, match="the checkpoint is taken, and starchat convert"):
         choose(files, HubName("o/r", quant="Q4_0"), None)
     with pytest.raises(FileAccessError, match=r"no GGUF file.*there is: README\.md"):
         choose([RepoFile("README.md", 1)], HubName("o/r"), None)
@@ -348,6 +349,13 @@ def test_a_folder_is_fetched_whole(hub: Hub) -> None:
     folder = pulled("o/r")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
     assert find.find(HubName("o/r")) == str(folder)
+
+
+def test_a_checkpoint_loads_by_its_name(hub: Hub, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder", checkpoint())
+    hub.put("o/r", {path.name: path.read_bytes() for path in folder.iterdir()})
+    with StarChat.load("o/r") as fetched, StarChat.load(folder) as same:
+        assert (fetched.logits([1, 2]) == same.logits([1, 2])).all()
 
 
 def test_a_download_goes_on_where_an_earlier_one_ended(hub: Hub, tmp_path: Path) -> None:

@@ -190,7 +190,10 @@ def _of_quant(models: Sequence[Model], name: HubName) -> Model:
     wanted = name.quant.upper().replace("FP", "F")
     found = [model for model in models if model.quant == wanted]
     if not found:
-        there = _list(models) or "none; without it, the checkpoint is pulled for starchat convert"
+        there = (
+            _list(models)
+            or "none; without it, the checkpoint is taken, and starchat convert quantizes it"
+        )
         problem = f"{name}: has no such quantization; there is: {there}"
         raise FileAccessError(problem, param="path", got=name.quant)
     if not _READABLE.fullmatch(wanted):
