@@ -266,6 +266,17 @@ def test_a_folder_that_changes_while_it_is_read(
     assert not engine_registry._engines
 
 
+def test_a_file_that_comes_while_a_folder_is_read(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "hf", checkpoint())
+
+    def add(done: int, total: int) -> None:
+        (root / "added_tokens.json").write_text("{}")
+
+    with pytest.raises(CorruptFileError, match="files changed while they were read"):
+        StarChat.load(root, progress=add)
+    assert np.isfinite(logits_of(root)).all()
+
+
 def test_another_model_in_the_same_folder_is_read(folder: Path, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "hf", checkpoint())
     with StarChat.load(root) as one:
@@ -403,6 +414,23 @@ def test_merges_of_another_order_than_the_ids(tmp_path: Path) -> None:
     (root / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(CorruptFileError, match="a merge of the tokenizer has no token"):
         StarChat.load(root)
+
+
+# ---- in the adapters ----------------------------------------------------------------------------
+
+
+def test_adapters_take_a_folder(folder: Path) -> None:
+    langchain = pytest.importorskip("langchain_starchat")
+    llama_index = pytest.importorskip("llama_index.llms.starchat")
+    chat = langchain.ChatStarChat(model_path=folder, max_tokens=4)
+    assert chat.profile["max_input_tokens"] <= SHAPE.n_ctx
+    n_tokens = chat.get_num_tokens("def on")
+    assert chat.engine.info.file == str(folder)
+    assert chat.get_num_tokens("def on") == n_tokens
+    assert chat.invoke("Hi").response_metadata
+    llm = llama_index.StarChat(model=str(folder), max_tokens=4)
+    assert llm.metadata.context_window == SHAPE.n_ctx
+    assert llm.engine._engine.weights is chat.engine._engine.weights
 
 
 # ---- without loading it -------------------------------------------------------------------------
