@@ -40,7 +40,7 @@ if does == "no greeting":
 if os.fork():
     os._exit(0)
 own = socket.socket(fileno=0)
-mark = 0 if does == "other greeting" else 0x3254616972546772
+mark = 0 if does == "other greeting" else 0x3354616972546772
 own.sendall(struct.pack("<Qii", mark, os.getpid(), 0))
 own.recv(1 << 20)
 if does == "no acceptance":
