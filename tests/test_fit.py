@@ -263,6 +263,31 @@ def test_weights_of_another_process_cost_nothing(tmp_path: Path, machine: Machin
     assert first.info["weight_bytes"] == second.info["weight_bytes"] > 16 << 20
 
 
+def test_loads_at_the_same_time_do_not_count_on_the_same_memory(
+    tmp_path: Path, machine: Machine
+) -> None:
+    """The second one is asked for in the middle of the first, which has taken little by then.
+
+    Progress is also told before, while copies are compared: then there is room.
+    """
+    files = tmp_path / "first.bin", tmp_path / "second.bin"
+    for path in files:
+        write_sparse(path, "q8_0", Shape(n_embd=1024, n_head=16, n_layer=2, n_ctx=64))
+    root = machine(kib(need(files[0])["total"]))
+    errors: list[str] = []
+
+    def load_another(*_: object) -> None:
+        if not errors:
+            try:
+                _core.Engine(str(files[1]), memory_root=root, n_threads=1)
+            except OutOfMemoryError as error:
+                errors.append(str(error))
+
+    _core.Engine(str(files[0]), memory_root=root, n_threads=1, progress=load_another)
+    assert "(MemAvailable in /proc/meminfo, less what is being loaded)" in errors[0]
+    _core.Engine(str(files[1]), memory_root=root, n_threads=1)
+
+
 def test_nothing_is_refused_where_nothing_is_known(file: Path, tmp_path: Path) -> None:
     _core.Engine(str(file), memory_root=str(tmp_path), n_threads=1)
 

@@ -33,9 +33,10 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
   std::unique_ptr<Decoder> model;
   bool is_checked = !memory_root;
+  MemoryPromise promise;
   const auto check = [&](const auto& what) {
     if (is_checked) return;
-    check_memory(what, {n_threads, n_ctx, prefix_cache_bytes}, free_memory(*memory_root));
+    check_memory(what, {n_threads, n_ctx, prefix_cache_bytes}, free_memory(*memory_root), promise);
     is_checked = true;
   };
   if (weights) {

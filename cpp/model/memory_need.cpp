@@ -1,17 +1,29 @@
 #include "model/memory_need.hpp"
 
+#include <pthread.h>
+
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "base/errors.hpp"
 #include "base/format_number.hpp"
+#include "base/process_memory.hpp"
 #include "base/thread_pool.hpp"
 #include "model/decoder.hpp"
 #include "model/kv_store.hpp"
 
 namespace starchat {
 namespace {
+
+// Of all promises: their sum, and the process's memory when the first one was made, more by those
+// that have ended since. A forked child loads nothing yet.
+std::atomic<int64_t> g_promised = 0, g_resident = 0;
+[[maybe_unused]] const int g_at_fork =
+    pthread_atfork(nullptr, nullptr, [] { g_promised = g_resident = 0; });
 
 constexpr uint64_t kTokenBytes = 200;  // of the tokenizer for each token, beside its own bytes
 
@@ -98,12 +110,19 @@ std::string in_units(uint64_t size_bytes) {
 
 // file: null if the weights are in memory.
 void check(const std::string& path, const Size& size, const ModelFile* file,
-           const MemorySettings& settings, const std::optional<FreeMemory>& left) {
+           const MemorySettings& settings, std::optional<FreeMemory> left, MemoryPromise& promise) {
   if (!left) return;
+  if (const uint64_t promised = MemoryPromise::others()) {
+    left->bytes -= std::min(left->bytes, promised);
+    left->source += ", less what is being loaded";
+  }
   MemoryNeed need = need_of(size, settings);
   const uint64_t in_memory = file ? 0 : need.weights;
   need.weights -= in_memory;
-  if (need.total() <= left->bytes) return;
+  if (need.total() <= left->bytes) {
+    promise.make(need.total());
+    return;
+  }
   const int n_ctx = settings.n_ctx > 0 ? settings.n_ctx : size.config.n_ctx;
   std::string text = path + ": needs " + in_units(need.total()) + " of memory (" +
                      (file ? "weights " + in_units(need.weights) + ", " : "") + "context of " +
@@ -130,19 +149,36 @@ void check(const std::string& path, const Size& size, const ModelFile* file,
 
 }  // namespace
 
+void MemoryPromise::make(uint64_t size_bytes) noexcept {
+  size_bytes_ = static_cast<int64_t>(size_bytes);
+  if (g_promised.fetch_add(size_bytes_) == 0) g_resident = process_memory().resident;
+}
+
+MemoryPromise::~MemoryPromise() {
+  g_resident += size_bytes_;
+  g_promised -= std::min(size_bytes_, g_promised.load());  // none of a forked child
+}
+
+uint64_t MemoryPromise::others() noexcept {
+  const int64_t promised = g_promised;
+  if (promised == 0) return 0;
+  return std::max<int64_t>(0,
+                           promised - std::max<int64_t>(0, process_memory().resident - g_resident));
+}
+
 MemoryNeed memory_need(const ModelFile& file, const MemorySettings& settings) {
   return need_of(size_of(file), settings);
 }
 
 void check_memory(const ModelFile& file, const MemorySettings& settings,
-                  const std::optional<FreeMemory>& left) {
-  check(file.path(), size_of(file), &file, settings, left);
+                  std::optional<FreeMemory> left, MemoryPromise& promise) {
+  check(file.path(), size_of(file), &file, settings, std::move(left), promise);
 }
 
 void check_memory(const LoadedFile& file, const MemorySettings& settings,
-                  const std::optional<FreeMemory>& left) {
+                  std::optional<FreeMemory> left, MemoryPromise& promise) {
   const Size size{file.config, file.weights.size_bytes(), /*vocabulary=*/0};
-  check(file.path, size, nullptr, settings, left);
+  check(file.path, size, nullptr, settings, std::move(left), promise);
 }
 
 }  // namespace starchat

@@ -28,12 +28,27 @@ struct MemoryNeed {
 // `file` is without duplicates. Each further reply that fills the context takes `context` again.
 MemoryNeed memory_need(const ModelFile& file, const MemorySettings& settings);
 
+// What a load was found to have room for, until it has ended: another load of this process cannot
+// count on it. What the process has taken meanwhile counts as taken by loads.
+class MemoryPromise {
+ public:
+  MemoryPromise() = default;
+  MemoryPromise(const MemoryPromise&) = delete;
+  ~MemoryPromise();
+
+  void make(uint64_t size_bytes) noexcept;
+  static uint64_t others() noexcept;  // promised to all loads, and not taken yet
+
+ private:
+  int64_t size_bytes_ = 0;
+};
+
 // Throw OutOfMemoryError if the need is more than what is left: it says both, and which n_ctx and
 // which type of weights would fit. Do nothing where it is not known what is left.
 void check_memory(const ModelFile& file, const MemorySettings& settings,
-                  const std::optional<FreeMemory>& left);
+                  std::optional<FreeMemory> left, MemoryPromise& promise);
 // Of weights that are in memory.
 void check_memory(const LoadedFile& file, const MemorySettings& settings,
-                  const std::optional<FreeMemory>& left);
+                  std::optional<FreeMemory> left, MemoryPromise& promise);
 
 }  // namespace starchat
