@@ -252,6 +252,7 @@ def test_a_folder_that_changes_while_it_is_read(
 ) -> None:
     root = write_folder(tmp_path / "hf", checkpoint())
     path = root / name
+    before = {*engine_registry._engines}
 
     def write(done: int, total: int) -> None:
         if change == "replaced":
@@ -263,7 +264,7 @@ def test_a_folder_that_changes_while_it_is_read(
     with pytest.raises(CorruptFileError, match=r"written to while|changed while"):
         StarChat.load(root, progress=write)
     assert np.array_equal(logits_of(root), logits_of(folder))
-    assert not engine_registry._engines
+    assert {*engine_registry._engines} <= before  # none that failed is kept
 
 
 def test_a_file_that_comes_while_a_folder_is_read(tmp_path: Path) -> None:
