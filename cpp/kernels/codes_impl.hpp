@@ -13,9 +13,10 @@ constexpr int quad_of_pair(int bits, int pair, int second) {
 }
 
 // The codes of a pair of a block. Shifts move bits across bytes: what comes from a neighbour is
-// masked.
+// masked. Inlined: `pair` is a constant then, and so are the shifts.
 template <class V, int kBits>
-void unpack_pair(const std::byte* codes, int pair, typename V::Quad (&two)[2]) {
+[[gnu::always_inline]] inline void unpack_pair(const std::byte* codes, int pair,
+                                               typename V::Quad (&two)[2]) {
   const auto vector = [=](int i) { return V::load_bytes(codes + 64 * i); };
   if constexpr (kBits == 8) {
     two[0] = vector(pair);
