@@ -201,13 +201,14 @@ def test_any_order_is_as_near_as_the_dequantized_model(
     config = {"multi_query": multi_query, "quantization_config": {**GPTQ, "group_size": group}}
     root = write_folder(tmp_path / "ordered", tensors, **config)
     dense = {name: tensors[name] for name in checkpoint() if name in tensors}
-    dense |= {name: values.astype(np.float32) for name, values in weights.items()}
+    dense |= {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}
     same = write_folder(tmp_path / "dense", dense, multi_query=multi_query)
     with StarChat.load(root) as model:
         actual = log_softmax(model.logits(list(range(19, 90))))
     with StarChat.load(same) as model:
         expected = log_softmax(model.logits(list(range(19, 90))))
-    assert (np.exp(expected) * (expected - actual)).sum(axis=1).mean() < 1.5e-3
+    # Activations in 8 bits give 3e-8 here, those of another order 4e-4.
+    assert (np.exp(expected) * (expected - actual)).sum(axis=1).mean() < 1e-6
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
