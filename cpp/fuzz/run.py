@@ -60,6 +60,10 @@ def write_seeds(folder: Path) -> None:
         path = folder / "model_file" / f"{type}-{generation}.gguf"
         types = dict.fromkeys(model.weights, type)
         write_gguf(path, model.weights, shape, types.__getitem__, generation=generation)
+    pairs = [(b" ", b"a"), (b"b", b"c"), (b" a", b"bc")]
+    words = [*map(bytes, zip(b" abcdefghijklmnopqrst")), *(left + right for left, right in pairs)]
+    path = folder / "model_file" / "merges.gguf"
+    write_gguf(path, model.weights, shape, lambda _: "q4_0", tokens=words, merges=pairs)
     write_gguf(folder / "s.gguf", model.weights, shape, lambda _: "q8_0", split_max_tensors=8)
     first, second = [path.read_bytes() for path in sorted(folder.glob("s-*.gguf"))]
     both = first + bytes(-len(first) % 32) + second
