@@ -452,6 +452,14 @@ def test_the_command_inspects_a_folder(
     assert str(gptq_folder) in text and "q4_0" in text and "293 tokens" in text
 
 
+def test_the_command_measures_a_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").write_text("def add(a, b):\n    return a + b\n" * 40)
+    app(["perplexity", str(folder), str(tmp_path / "text")], standalone_mode=False)
+    assert f"windows of {SHAPE.n_ctx}" in capsys.readouterr().out
+
+
 def test_the_command_completes_with_a_folder(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

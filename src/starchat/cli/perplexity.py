@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .. import _core
 from ..model import StarChat
 from ..model_path import model_path
+from ..model_source import context_size
 from ..perplexity import Perplexity, measure
 from .options import read_text
 
@@ -19,7 +19,8 @@ _WINDOW = 512  # tokens; what llama.cpp takes, too
 
 def perplexity(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", parser=os.path.expanduser, help="A model file.")
+        str,
+        typer.Argument(metavar="FILE", parser=os.path.expanduser, help="A file or folder."),
     ],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A text file; - is standard input.")],
     against: Annotated[
@@ -62,7 +63,7 @@ def perplexity(
 
     words = read_text(text, "TEXT")
     files = [model_path(each) for each in (file, against) if each]
-    n_ctx = ctx or min(_WINDOW, *[_core.context_size(os.fsencode(each)) for each in files])
+    n_ctx = ctx or min(_WINDOW, *[context_size(each) for each in files])
     with ExitStack() as stack:
         models = [
             stack.enter_context(
