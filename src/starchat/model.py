@@ -83,12 +83,11 @@ class StarChat:
     ) -> StarChat:
         """Return the model in a file or folder, or the embedded one without a path.
 
-        path: a ggml or GGUF file of the architecture `starcoder`, or a folder of Hugging Face:
-        safetensors or PyTorch files, or GPTQ of 4 bits; each tensor keeps its values.
-
-        path: a file that exists; else a name of Hugging Face, as "owner/repo:q4_0" (docs/models.md
-        has the forms). A model that was never pulled is fetched first, which takes as long as its
-        gigabytes do; with HF_HUB_OFFLINE=1 it is an error.
+        path: a ggml or GGUF file of the architecture `starcoder`; a folder of Hugging Face, with
+        safetensors or PyTorch files, or GPTQ, whose tensors keep their values; or, where no such
+        path exists, a name of Hugging Face, as "owner/repo:q4_0" (docs/models.md has the forms). A
+        model that was never pulled is fetched first, which takes as long as its gigabytes do; with
+        HF_HUB_OFFLINE=1 it is an error.
         n_threads: of the computation, by default one for each physical core.
         n_ctx: tokens that prompt and reply may have together, by default what the file says.
         prefix_cache_bytes: of the cache of finished prompts and replies, which saves computing the
