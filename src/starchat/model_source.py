@@ -67,6 +67,8 @@ def context_size(path: str) -> int:
 
 def read_tokenizer(path: str) -> _core.Tokenizer:
     """Return the tokenizer of a file or folder, without its weights."""
+    if not _core.file_state(os.fsencode(path))[3]:  # asks the core, for event loops
+        return _core.read_tokenizer(os.fsencode(path))
     with ExitStack() as files:
         checkpoint = opened(path, files)
         return checkpoint.tokenizer() if checkpoint else _core.read_tokenizer(os.fsencode(path))
