@@ -124,7 +124,7 @@ bool EngineLoop::run() {
 // Returns whether this thread still has the loop.
 bool EngineLoop::take_turns() {
   while (const auto sequence = scheduler_.next_turn()) {
-    if (sequence->was_left && leave_turn(sequence)) continue;
+    if (sequence->was_left && scheduler_.has_others() && leave_turn(sequence)) continue;
     const auto wake_event = wake_event_;
     const bool has_loop =
         threads_.call([&] { sequence->take_turn(sequence->rows, sequence->most_guesses); });

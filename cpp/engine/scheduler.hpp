@@ -56,6 +56,8 @@ class Scheduler {
   void end_turn() noexcept;
   void leave_turn() noexcept;
   bool has_left() const { return !away_.empty(); }
+  // Whether there are sequences beside the one whose turn it is.
+  bool has_others() const { return running_.size() + waiting_.size() > 1; }
   bool end_step() noexcept;  // as begin_step()
 
   bool step();  // all of it in this thread, but for took()
