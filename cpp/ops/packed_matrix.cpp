@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "quant/half.hpp"
+
 namespace starchat {
 
 namespace {
@@ -11,7 +13,7 @@ namespace {
 bool is_finite_half(const std::byte* p) {
   uint16_t half;
   std::memcpy(&half, p, 2);
-  return (half & 0x7c00) != 0x7c00;
+  return is_finite(half);
 }
 
 // The codes of one row of a block in its strip, from the eight quads and back. at: the row's bytes

@@ -5,6 +5,8 @@
 
 namespace starchat {
 
+inline bool is_finite(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
+
 // Exact.
 inline float f16_to_f32(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;

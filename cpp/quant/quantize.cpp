@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/errors.hpp"
+#include "quant/half.hpp"
 #include "quant/searched_blocks.hpp"
 
 namespace starchat {
@@ -24,8 +25,6 @@ float largest_of(const float* x, size_t n) {
   }
   return std::bit_cast<float>(largest);
 }
-
-bool is_finite(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
 
 // ---- floats: whether the value is finite --------------------------------------------------------
 

@@ -33,8 +33,6 @@ constexpr std::array kIQ4Targets = {-135.0f, -127.0f, -121.0f, -115.0f, -109.0f,
                                     -98.0f,  -92.0f,  -86.0f,  83.0f,   89.0f,   95.0f,
                                     101.0f,  107.0f,  113.0f,  119.0f};
 
-bool is_finite(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
-
 // The bits of a run's codes from bit `from` on, n of them, into bits `at` on of 32 bytes.
 void put_run(const uint8_t* codes, int from, int n, int at, uint8_t* bytes) {
   for (int k = 0; k < 32; ++k) {
@@ -54,6 +52,22 @@ void put(const int (&scales)[8], const int (&minima)[8], SixBitScales& packed) {
     packed.bytes[i + 4] = static_cast<uint8_t>(minima[i] | minima[i + 4] >> 4 << 6);
     packed.bytes[i + 8] = static_cast<uint8_t>((scales[i + 4] & 15) | (minima[i + 4] & 15) << 4);
   }
+}
+
+// All of a block with packed scales and minima but the codes' bits above the lowest four.
+template <int kMaxCode, class Block>
+ScaledBlockWithMinima<32, 8> pack_searched(const float* src, const float* columns,
+                                           const std::array<float, 16>& targets, Block& block) {
+  ScaledBlockWithMinima<32, 8> found;
+  MinimumSearch<kMaxCode, 32, 8, 63>(src, columns, targets).run(found);
+  block = {};
+  block.d = found.d;
+  block.dmin = found.dmin;
+  put(found.scales, found.minima, block.scales);
+  for (int run = 0; run < 8; ++run) {
+    put_run(found.codes + 32 * run, 0, 4, run % 2 * 4, block.qs + run / 2 * 32);
+  }
+  return found;
 }
 
 }  // namespace
@@ -91,27 +105,13 @@ bool quantize_block(const float* src, const float* columns, BlockQ3_K& block) {
 }
 
 bool quantize_block(const float* src, const float* columns, BlockQ4_K& block) {
-  ScaledBlockWithMinima<32, 8> found;
-  MinimumSearch<15, 32, 8, 63>(src, columns, kQ4Targets).run(found);
-  block = {};
-  block.d = found.d;
-  block.dmin = found.dmin;
-  put(found.scales, found.minima, block.scales);
-  for (int run = 0; run < 8; ++run) {
-    put_run(found.codes + 32 * run, 0, 4, run % 2 * 4, block.qs + run / 2 * 32);
-  }
+  pack_searched<15>(src, columns, kQ4Targets, block);
   return is_finite(block.d) && is_finite(block.dmin);
 }
 
 bool quantize_block(const float* src, const float* columns, BlockQ5_K& block) {
-  ScaledBlockWithMinima<32, 8> found;
-  MinimumSearch<31, 32, 8, 63>(src, columns, kQ5Targets).run(found);
-  block = {};
-  block.d = found.d;
-  block.dmin = found.dmin;
-  put(found.scales, found.minima, block.scales);
+  const auto found = pack_searched<31>(src, columns, kQ5Targets, block);
   for (int run = 0; run < 8; ++run) {
-    put_run(found.codes + 32 * run, 0, 4, run % 2 * 4, block.qs + run / 2 * 32);
     put_run(found.codes + 32 * run, 4, 1, run, block.qh);
   }
   return is_finite(block.d) && is_finite(block.dmin);
