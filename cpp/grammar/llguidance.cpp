@@ -238,8 +238,7 @@ class LlguidanceConstraint : public Constraint {
   // Where any bytes are taken, a control token fits by its FF. It is meant only if all else ends.
   void leave_control_tokens_out(std::span<uint32_t> mask, bool may_end) const {
     std::vector<uint32_t> others(mask.begin(), mask.end());
-    for (const int64_t id : vocabulary_.tokenizer.control_ids())
-      others[static_cast<size_t>(id) / 32] &= ~(uint32_t{1} << id % 32);
+    forbid(vocabulary_.tokenizer.control_ids(), others);
     const bool has_others = std::ranges::any_of(others, [](uint32_t bits) { return bits != 0; });
     if (has_others || may_end) std::ranges::copy(others, mask.begin());
   }

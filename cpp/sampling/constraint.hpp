@@ -20,6 +20,11 @@ inline constexpr const char* kOnlyControlAllowed =
     "the constraint allows only control tokens here, and no reply contains one: leave them out, "
     "or name one that ends the reply, such as <|end|> (with ignore_eos, none does)";
 
+// Clears the bits of these ids in a mask.
+inline void forbid(std::span<const int64_t> ids, std::span<uint32_t> mask) {
+  for (const int64_t id : ids) mask[static_cast<size_t>(id) / 32] &= ~(uint32_t{1} << id % 32);
+}
+
 // What a text still needs to be complete.
 struct Ending {
   std::optional<std::vector<int32_t>> ids;  // nothing if none was found

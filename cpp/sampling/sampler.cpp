@@ -140,7 +140,7 @@ void Sampler::look_ahead() {
   const auto is_empty = [&] { return std::ranges::all_of(allowed_, std::logical_not<>()); };
   was_incomplete_ |= !may_end;
   if (!may_end && is_empty()) throw ConstraintError(kNothingAllowed);
-  for (const int64_t id : params_.control_ids) allowed_[id / 32] &= ~(uint32_t{1} << id % 32);
+  forbid(params_.control_ids, allowed_);
   is_complete_ = is_empty();
   if (!may_end && is_complete_) throw ConstraintError(kOnlyControlAllowed);
   if (may_end)
