@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import typer
 
@@ -18,6 +18,17 @@ from ..model import StarChat
 from ..sampling import ReplyOptions as Keywords
 from ..sampling import SamplingParams
 from .terminal import read_stdin
+
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", help="CPU threads; by default one for each core.")
+]
+CheckMemory: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--check-memory/--no-check-memory",
+        help="Refuse a model that does not fit into the memory that is free.",
+    ),
+]
 
 #: type of a sampling parameter → its type and place holder as an option
 _KINDS = {
@@ -53,10 +64,7 @@ class ModelOptions:
             "one.",
         ),
     ] = None
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="CPU threads; by default one for each core."),
-    ] = None
+    threads: Threads = None
     ctx: Annotated[
         int | None,
         typer.Option(
@@ -64,14 +72,7 @@ class ModelOptions:
             help="Tokens that prompt and answer may have together; by default the file's.",
         ),
     ] = None
-
-    check_memory: Annotated[
-        bool,
-        typer.Option(
-            "--check-memory/--no-check-memory",
-            help="Refuse a model that does not fit into the memory that is free.",
-        ),
-    ] = True
+    check_memory: CheckMemory = True
 
     def load(self, prefix_cache_bytes: int | None = None) -> StarChat:
         """Return the model."""

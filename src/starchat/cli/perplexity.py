@@ -12,7 +12,7 @@ from ..model import StarChat
 from ..model_path import model_path
 from ..model_source import context_size
 from ..perplexity import Perplexity, measure
-from .options import read_text
+from .options import CheckMemory, Threads, read_text
 
 _WINDOW = 512  # tokens; what llama.cpp takes, too
 
@@ -39,16 +39,8 @@ def perplexity(
     windows: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Read at most so many windows.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="CPU threads; by default one for each core.")
-    ] = None,
-    check_memory: Annotated[
-        bool,
-        typer.Option(
-            "--check-memory/--no-check-memory",
-            help="Refuse a model that does not fit into the memory that is free.",
-        ),
-    ] = True,
+    threads: Threads = None,
+    check_memory: CheckMemory = True,
     json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
     """Measure how well a model predicts a text, by windows as llama.cpp's perplexity does."""
