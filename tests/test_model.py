@@ -389,6 +389,19 @@ def test_log_probabilities_come_with_the_tokens(model: StarChat) -> None:
     assert best[2] == pytest.approx(logits.max() - np.log(np.exp(logits).sum()), abs=1e-5)
 
 
+def test_bytes_of_tokens_make_up_characters_of_several_tokens(model: StarChat) -> None:
+    ids = model.tokenize("a 🙂")
+    assert "\N{REPLACEMENT CHARACTER}" in "".join([model.detokenize([id]) for id in ids])
+    options: dict[str, Any] = {"max_tokens": 1, "logprobs": 2, "temperature": 0}
+    replies = [model.complete("a", **options, logit_bias={id: 1e5}) for id in ids]
+    found = [logprob for reply in replies for logprob in reply.logprobs]
+    assert b"".join([logprob.bytes for logprob in found]).decode() == "a 🙂"
+    vocabulary = model._engine.tokenizer
+    for best in [best for logprob in found for best in logprob.best]:
+        assert best.bytes == vocabulary.token_bytes(best.token_id)
+        assert best.token == best.bytes.decode("utf-8", "replace")
+
+
 def test_a_stop_string_ends_a_reply(model: StarChat) -> None:
     x = model.tokenize("x")[0]
     reply = model.complete("a", stop="xxx", logit_bias={x: 1e4})

@@ -79,6 +79,11 @@ def test_log_probabilities_name_their_tokens() -> None:
     (logprob,) = Stream(request_of(tokens)).result().logprobs
     assert (logprob.token_id, logprob.token, logprob.logprob) == (a, "a", -0.5)
     assert logprob.top == ((a, "a", -0.5), (b, "b", -1.5))
+    assert logprob.bytes == b"a"
+    assert [(best.token_id, best.logprob, best.bytes) for best in logprob.best] == [
+        (a, -0.5, b"a"),
+        (b, -1.5, b"b"),
+    ]
 
 
 # ---- ends -----------------------------------------------------------------------------------

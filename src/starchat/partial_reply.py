@@ -41,7 +41,7 @@ class PartialReply:
         self._calls = calls
         self._index = index
         self._chunks: list[Chunk] = []
-        self._names: dict[int, tuple[int, str]] = {}
+        self._names: dict[int, tuple[int, str, bytes]] = {}
         self._pending: list[_core.Token] = []  # in no chunk yet, as their text is held back
 
     @property
@@ -109,13 +109,17 @@ class PartialReply:
         return chunk
 
     def _logprob(self, token: _core.Token, logprob: float) -> TokenLogprob:
-        top = tuple([(*self._named(id), value) for id, value in token.top_logprobs])
-        return TokenLogprob(*self._named(token.id), logprob, top)
+        best = [(*self._named(id), value) for id, value in token.top_logprobs]
+        top = tuple([(id, text, value) for id, text, _, value in best])
+        pieces = tuple([piece for _, _, piece, _ in best])
+        id, text, piece = self._named(token.id)
+        return TokenLogprob(id, text, logprob, top, piece, pieces)
 
-    def _named(self, id: int) -> tuple[int, str]:
-        """Return an id and its text, the same objects each time: tokens come again."""
+    def _named(self, id: int) -> tuple[int, str, bytes]:
+        """Return an id, its text and its bytes, the same objects each time: tokens come again."""
         if id not in self._names:
-            self._names[id] = id, self._vocabulary.token_bytes(id).decode("utf-8", "replace")
+            piece = self._vocabulary.token_bytes(id)
+            self._names[id] = id, piece.decode("utf-8", "replace"), piece
         return self._names[id]
 
     def completion(self) -> Completion:

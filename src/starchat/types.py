@@ -5,6 +5,7 @@ sampling.py has the parameters that say how a reply is chosen.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypedDict
@@ -58,12 +59,28 @@ Messages: TypeAlias = Sequence[Mapping[str, object]]
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Log probability (natural) of one token, and of the best ones beside it."""
+    """Log probability (natural) of one token, and of the best ones beside it.
+
+    token: the text of its bytes, U+FFFD for what is no UTF-8; bytes: themselves. A character may
+    have several tokens, whose bytes together are its UTF-8.
+    """
 
     token_id: int
     token: str
     logprob: float
     top: tuple[tuple[int, str, float], ...] = ()
+    bytes: builtins.bytes = b""
+    top_bytes: tuple[builtins.bytes, ...] = ()  # of each of `top`
+
+    @property
+    def best(self) -> tuple[TokenLogprob, ...]:
+        """What `top` has, each as a TokenLogprob with its bytes.
+
+        >>> TokenLogprob(7, "b", -1.5, ((5, "a", -0.5),), b"b", (b"a",)).best[0].bytes
+        b'a'
+        """
+        pieces = self.top_bytes or (b"",) * len(self.top)
+        return tuple([TokenLogprob(*t, bytes=b) for t, b in zip(self.top, pieces, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,17 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.json import parse_partial_json
 
 from langchain_starchat.content import content_text
-from starchat import Chunk, Completion, InvalidRequestError, Message, Role, ToolCall, Usage, shown
+from starchat import (
+    Chunk,
+    Completion,
+    InvalidRequestError,
+    Message,
+    Role,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+    shown,
+)
 from starchat.openai import system_first
 
 _KINDS: dict[type[BaseMessage], Role] = {
@@ -150,16 +160,19 @@ class MessageChunks:
 
 def logprob_entries(reply: Completion | Chunk) -> list[dict[str, Any]]:
     """Return log probabilities in the form of OpenAI's chat API."""
-    entries = []
-    for token in reply.logprobs:
-        best = [_logprob(text, id, logprob) for id, text, logprob in token.top]
-        entry = _logprob(token.token, token.token_id, token.logprob)
-        entries.append(entry | {"top_logprobs": best})
-    return entries
+    return [
+        _logprob(token) | {"top_logprobs": [_logprob(best) for best in token.best]}
+        for token in reply.logprobs
+    ]
 
 
-def _logprob(token: str, token_id: int, logprob: float) -> dict[str, Any]:
-    return {"token": token, "token_id": token_id, "logprob": logprob}
+def _logprob(token: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": token.token,
+        "token_id": token.token_id,
+        "logprob": token.logprob,
+        "bytes": list(token.bytes),
+    }
 
 
 def _generation(**fields: Any) -> ChatGenerationChunk:

@@ -308,6 +308,7 @@ async def test_logprobs_of_every_token(llm: StarChat, way: str) -> None:
     token_ids = [id for response in responses for id in response.raw["token_ids"]]
     assert len(tokens) == len(token_ids) == responses[-1].raw["usage"]["completion_tokens"]
     assert all(token[0].logprob <= 0 and 1 <= len(token) <= 4 for token in tokens)
+    assert all(bytes(each.bytes).decode() == each.token for token in tokens for each in token)
 
 
 @pytest.mark.parametrize("way", WAYS)

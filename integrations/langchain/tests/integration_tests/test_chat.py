@@ -284,6 +284,8 @@ def test_logprobs_are_metadata_of_every_token(chat: ChatStarChat) -> None:
     entries = message.response_metadata["logprobs"]["content"]
     assert [e["token_id"] for e in entries] == message.additional_kwargs["token_ids"]
     assert all(e["logprob"] <= 0 and len(e["top_logprobs"]) == 2 for e in entries)
+    assert b"".join([bytes(e["bytes"]) for e in entries]).decode().strip() == message.content
+    assert all(best["bytes"] for e in entries for best in e["top_logprobs"])
 
 
 # ---- errors ---------------------------------------------------------------------------------

@@ -208,7 +208,10 @@ def added(chunks: list[Chunk]) -> AIMessageChunk:
     return reduce(add, pieces(chunks))
 
 
-LOGPROBS = (TokenLogprob(5, "h", -0.1, ((5, "h", -0.1),)), TokenLogprob(6, "i", -0.2))
+LOGPROBS = (
+    TokenLogprob(5, "h", -0.1, ((5, "h", -0.1),), b"h", (b"h",)),
+    TokenLogprob(6, "i", -0.2, bytes=b"i"),
+)
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,9 @@ def _details(part: Part) -> dict[str, Any]:
         outcome = {"finish_reason": part.finish_reason, **usage}
     logprobs = [
         [
-            LogProb(token=chosen.token, logprob=chosen.logprob),
-            *(LogProb(token=t, logprob=p) for id, t, p in chosen.top if id != chosen.token_id),
+            LogProb(token=each.token, logprob=each.logprob, bytes=list(each.bytes))
+            for each in (chosen, *chosen.best)
+            if each is chosen or each.token_id != chosen.token_id
         ]
         for chosen in part.logprobs
     ]
