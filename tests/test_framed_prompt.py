@@ -119,6 +119,56 @@ def test_allow_special_decides_in_silence(
     assert model.tokenize_prompt(prompt, allow_special) == expected
 
 
+LED = "Ada is a programmer.\n" + CARD.removeprefix("<|system|>\n<|end|>\n")
+
+
+@pytest.mark.parametrize("end", ["", "\n", " "])
+@pytest.mark.parametrize("led", [LED, "\n " + LED, "Ada.\n" + CARD, "Ada.<|end|>\n" + LED])
+def test_text_may_lead_a_dialogue_where_that_is_allowed(
+    model: StarChat, led: str, end: str
+) -> None:
+    with pytest.warns(ControlTokenWarning, match="text before its first token"):
+        ids = model.tokenize_prompt(led + end, leading_text=True)
+    assert ids == model.tokenize(led + end, allow_special=True)
+    assert is_framed(led + end, leading_text=True)
+    assert not is_framed(led + end)
+    with pytest.warns(ControlTokenWarning, match="plain text"):
+        assert model.tokenize_prompt(led + end) == model.tokenize(led + end)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        LED + "You can",  # with text before, only the end says that this is a dialogue
+        LED + "You can sort it.<|end|>\n",
+        "Ada.\n<|assistant|>",  # answers nobody
+        "Ada.<|end|>\n<|assistant|>",
+        "Ada.\n<fim_prefix>def f(<fim_suffix>): pass<fim_middle>",
+    ],
+)
+def test_text_leads_nothing_but_a_dialogue_to_be_answered(model: StarChat, prompt: str) -> None:
+    assert not is_framed(prompt, leading_text=True)
+    with pytest.warns(ControlTokenWarning, match="plain text"):
+        assert model.tokenize_prompt(prompt, leading_text=True) == model.tokenize(prompt)
+
+
+def test_leading_text_changes_no_other_prompt(model: StarChat) -> None:
+    for prompt in (
+        CARD,
+        "\n" + CARD + "\nYou can",
+        "def f():",
+        "<fim_prefix><fim_suffix><fim_middle>",
+    ):
+        expected = model.tokenize_prompt(prompt)
+        assert model.tokenize_prompt(prompt, leading_text=True) == expected
+    assert model.tokenize_prompt(LED, False, leading_text=True) == model.tokenize(LED)
+    for ask in (model.complete, model.tokenize_prompt):
+        with pytest.raises(InvalidRequestError, match="leading_text: expected True or False"):
+            ask("a", leading_text="yes")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="leading_text: expected True or False"):
+        model.complete([1], leading_text=1)  # type: ignore[arg-type]
+
+
 def test_other_control_tokens_in_a_frame_are_text(model: StarChat) -> None:
     prompt = CARD.replace("sort", "<filename>")
     roles = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -261,6 +311,21 @@ def test_every_way_of_completing_answers_a_framed_prompt(model: StarChat) -> Non
     for reply in [*replies, *asyncio.run(ask())]:
         assert reply.token_ids == expected.token_ids
         assert reply.usage == expected.usage
+
+
+def test_every_way_of_completing_takes_leading_text(model: StarChat) -> None:
+    warnings.simplefilter("ignore")
+
+    async def ask() -> list[Any]:
+        stream = model.astream_complete(LED, leading_text=True, **GREEDY)
+        return [await model.acomplete(LED, leading_text=True, **GREEDY), await stream.result()]
+
+    stream = model.stream_complete(LED, leading_text=True, **GREEDY)
+    replies = [model.complete(LED, leading_text=True, **GREEDY), stream.result()]
+    expected = model.complete(LED, allow_special=True, **GREEDY)
+    assert expected.usage != model.complete(LED, allow_special=False, **GREEDY).usage
+    for reply in [*replies, *asyncio.run(ask())]:
+        assert (reply.token_ids, reply.usage) == (expected.token_ids, expected.usage)
 
 
 def test_every_way_of_completing_warns(model: StarChat) -> None:

@@ -240,6 +240,7 @@ class StarChat:
         prompt: str | Sequence[int],
         *,
         allow_special: bool | Sequence[str] | None = None,
+        leading_text: bool = False,
         **options: Unpack[ReplyOptions],
     ) -> Completion:
         """Return how a text, or a list of token ids, goes on.
@@ -247,6 +248,8 @@ class StarChat:
         Control tokens that are spelt out in the text count where the text is framed by them, as a
         dialogue or for infilling; elsewhere they are plain text, and a ControlTokenWarning says
         so. `allow_special` decides it outright: all (True), none (False), or a list of names.
+        With `leading_text`, a dialogue that ends with <|assistant|> may have text before its first
+        token.
         Other people's text goes into such a prompt by `starchat.escape`. docs/prompts.md has the
         rules.
 
@@ -254,13 +257,16 @@ class StarChat:
         >>> StarChat.load().complete(prompt, max_tokens=8, temperature=0).text
         ' using the sort() method...'
         """
-        return self.stream_complete(prompt, allow_special=allow_special, **options).result()
+        return self.stream_complete(
+            prompt, allow_special=allow_special, leading_text=leading_text, **options
+        ).result()
 
     def stream_complete(
         self,
         prompt: str | Sequence[int],
         *,
         allow_special: bool | Sequence[str] | None = None,
+        leading_text: bool = False,
         **options: Unpack[ReplyOptions],
     ) -> Stream:
         """Return how a text goes on, as it is written; errors are raised by this call.
@@ -269,13 +275,14 @@ class StarChat:
         >>> sum(len(chunk.token_ids) for chunk in stream)
         8
         """
-        return self._complete(prompt, allow_special, options).stream()
+        return self._complete(prompt, allow_special, leading_text, options).stream()
 
     async def acomplete(
         self,
         prompt: str | Sequence[int],
         *,
         allow_special: bool | Sequence[str] | None = None,
+        leading_text: bool = False,
         **options: Unpack[ReplyOptions],
     ) -> Completion:
         """Return how a text goes on; cancelling the task ends it.
@@ -286,7 +293,9 @@ class StarChat:
         >>> asyncio.run(model.acomplete(prompt, max_tokens=8, temperature=0)).text
         ' using the sort() method...'
         """
-        stream = self.astream_complete(prompt, allow_special=allow_special, **options)
+        stream = self.astream_complete(
+            prompt, allow_special=allow_special, leading_text=leading_text, **options
+        )
         return await stream.result()
 
     def astream_complete(
@@ -294,6 +303,7 @@ class StarChat:
         prompt: str | Sequence[int],
         *,
         allow_special: bool | Sequence[str] | None = None,
+        leading_text: bool = False,
         **options: Unpack[ReplyOptions],
     ) -> AsyncStream:
         """Return how a text goes on, as it is written, for `async for`; errors as astream_chat.
@@ -305,7 +315,7 @@ class StarChat:
         >>> asyncio.run(n_tokens("def add(a, b):"))
         8
         """
-        complete = partial(self._complete, prompt, allow_special, options)
+        complete = partial(self._complete, prompt, allow_special, leading_text, options)
         return astream(complete, options, prompt, allow_special)
 
     # ---- the middle of a text ---------------------------------------------------------------
@@ -364,7 +374,11 @@ class StarChat:
         return self._engine.tokenizer.encode(_text("text", text), allowed)
 
     def tokenize_prompt(
-        self, prompt: str, allow_special: bool | Sequence[str] | None = None
+        self,
+        prompt: str,
+        allow_special: bool | Sequence[str] | None = None,
+        *,
+        leading_text: bool = False,
     ) -> list[int]:
         r"""Return the token ids that `complete` makes of a prompt: its frame decides, see there.
 
@@ -376,8 +390,9 @@ class StarChat:
         True
         """
         allowed = None if allow_special is None else check_allow_special(allow_special)
+        may_lead = check_flag("leading_text", leading_text)
         PromptRoom("prompt", self._handle.limits).take(len(_text("prompt", prompt)))
-        return read_prompt(prompt, allowed, self._engine.tokenizer)
+        return read_prompt(prompt, allowed, self._engine.tokenizer, may_lead)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens spelt out; U+FFFD for what is no UTF-8.
@@ -500,9 +515,10 @@ class StarChat:
         self,
         prompt: str | Sequence[int],
         allow_special: bool | Sequence[str] | None,
+        leading_text: bool,
         options: Mapping[str, Any],
     ) -> Generation:
-        return Generation(self._handle, self._prompt(prompt, allow_special), options)
+        return Generation(self._handle, self._prompt(prompt, allow_special, leading_text), options)
 
     def _infill(self, prefix: str, suffix: str, options: Mapping[str, Any]) -> Generation:
         texts = _text("prefix", prefix), _text("suffix", suffix)
@@ -532,16 +548,20 @@ class StarChat:
         return STARCHAT.render(turns, self._engine.tokenizer, goes_on=goes_on)
 
     def _prompt(
-        self, prompt: str | Sequence[int], allow_special: bool | Sequence[str] | None
+        self,
+        prompt: str | Sequence[int],
+        allow_special: bool | Sequence[str] | None,
+        leading_text: bool,
     ) -> Sequence[int]:
         room = self._room("prompt")
         if isinstance(prompt, str):
             room.take(least_characters(prompt))
-            ids = self.tokenize_prompt(prompt, allow_special)
+            ids = self.tokenize_prompt(prompt, allow_special, leading_text=leading_text)
             room.check_list(ids)
             return ids
         if allow_special is not None:
             check_allow_special(allow_special)
+        check_flag("leading_text", leading_text)
         room.check_list(prompt)
         return check_token_ids("prompt", prompt, "a string or a list of token ids")
 

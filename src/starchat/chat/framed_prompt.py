@@ -33,15 +33,20 @@ class Frame:
 
     tokens: tuple[str, ...]
     problems: tuple[str, ...] = ()
+    is_led: bool = False  # text stands before the first token
 
 
-def is_framed(prompt: str) -> bool:
+def is_framed(prompt: str, *, leading_text: bool = False) -> bool:
     r"""Return whether a prompt is a dialogue or a text with a gap, in control tokens spelt out.
+
+    leading_text: a dialogue that ends with <|assistant|> may have text before its first token.
 
     >>> is_framed("<|user|>\nHi<|end|>\n<|assistant|>"), is_framed("<|user|> begins a turn")
     (True, False)
+    >>> is_framed("Be brief.\n<|user|>\nHi<|end|>\n<|assistant|>", leading_text=True)
+    True
     """
-    return find_frame(prompt) is not None
+    return find_frame(prompt, leading_text) is not None
 
 
 def escape(value: str) -> str:
@@ -64,21 +69,24 @@ def escape(value: str) -> str:
 
 
 def read_prompt(
-    prompt: str, allow_special: bool | Sequence[str] | None, tokenizer: _core.Tokenizer
+    prompt: str,
+    allow_special: bool | Sequence[str] | None,
+    tokenizer: _core.Tokenizer,
+    leading_text: bool = False,
 ) -> list[int]:
-    """Return the ids of a raw prompt; `allow_special` None: its frame decides.
+    """Return the ids of a raw prompt; `allow_special` None: its frame decides, as in is_framed().
 
     Warns (ControlTokenWarning) where control tokens are left as text, or are not as in training.
     """
     if allow_special is not None:
         return _encode(prompt, allow_special, tokenizer)
     known = tokenizer.special_tokens()
-    if frame := find_frame(prompt):
+    if frame := find_frame(prompt, leading_text):
         missing = [token for token in frame.tokens if token not in known]
         if not missing:
             for problem in frame.problems:
                 _warn(problem)
-            return _encode(prompt.lstrip(), frame.tokens, tokenizer)
+            return _encode(prompt if frame.is_led else prompt.lstrip(), frame.tokens, tokenizer)
         _warn(
             f"the prompt is framed by {', '.join(missing)}, which this vocabulary does not have: "
             "they are plain text to this model. Dialogues need a StarChat file, infill() a "
@@ -126,14 +134,15 @@ def _encode(
     return ids
 
 
-def find_frame(prompt: str) -> Frame | None:
+def find_frame(prompt: str, leading_text: bool = False) -> Frame | None:
     """Return how a prompt is framed; white space at its beginning does not matter."""
     prompt = prompt.lstrip()
-    return _find_dialogue(prompt) or _find_gap(prompt)
+    return _find_dialogue(prompt, leading_text) or _find_gap(prompt)
 
 
-def _find_dialogue(prompt: str) -> Frame | None:
-    if not prompt.startswith(_ROLES):
+def _find_dialogue(prompt: str, leading_text: bool) -> Frame | None:
+    is_led = not prompt.startswith(_ROLES)
+    if is_led and not (leading_text and prompt.rstrip().endswith(_ASSISTANT)):
         return None
     tokens = _DIALOGUE.findall(prompt)
     is_answer = any(token != _END for token in tokens[:-1])  # to a turn before it
@@ -147,17 +156,23 @@ def _find_dialogue(prompt: str) -> Frame | None:
             "chat(), where no text can become a control token, or put that text in by "
             "starchat.escape()"
         )
-    if deviation := _deviation(tokens, _DIALOGUE.split(prompt)[1:]):
+    if deviation := _deviation(tokens, _DIALOGUE.split(prompt)):
         problems.append(
             f"the prompt's dialogue deviates from the training's form: {deviation}. The right form "
             f"is {_FORM!r}, without anything behind the last {_ASSISTANT}, or with a line break "
             "and the beginning of the reply. chat() writes it for messages"
         )
-    return Frame(tuple(dict.fromkeys(tokens)), tuple(problems))
+    return Frame(tuple(dict.fromkeys(tokens)), tuple(problems), is_led)
 
 
 def _deviation(tokens: Sequence[str], texts: Sequence[str]) -> str:
-    """Return the first difference to the training's form, "" without any; `texts` follow tokens."""
+    """Return the first difference to the training's form, "" without any.
+
+    texts: before, between and behind the tokens.
+    """
+    before, *texts = texts
+    if before:
+        return f"text before its first token; instructions belong behind {_SYSTEM}"
     if tokens[0] != _SYSTEM:
         return f"it does not begin with {_SYSTEM}, whose text may be empty"
     for token, text, following in zip(tokens[:-1], texts[:-1], tokens[1:], strict=True):
