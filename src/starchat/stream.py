@@ -253,10 +253,14 @@ class AsyncStream(AsyncIterator[Chunk]):
                 return chunk
         return None
 
-    async def aclose(self) -> None:
-        """End the reply here; harmless when it has ended."""
+    def close(self) -> None:
+        """End the reply here, for calls that cannot await; harmless when it has ended."""
         self._close()
         self.wake()
+
+    async def aclose(self) -> None:
+        """End the reply here; harmless when it has ended."""
+        self.close()
 
     async def __aenter__(self) -> AsyncStream:
         """Return the stream."""

@@ -1,0 +1,136 @@
+"""The application: the walls around the faces, and what belongs to none of them.
+
+A request goes through security and disconnect, then to the route of its face, whose handler asks
+the service. Whatever is wrong is written as the face that owns the path writes errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from .. import __version__
+from ..errors import StarChatError
+from ..model import StarChat
+from .disconnect import Disconnects
+from .errors import ApiError, api_error
+from .face import Face, Faces
+from .service import Service
+from .settings import ServerSettings
+
+#: Each face's module has such a function; None where the settings switch the face off.
+FACES: tuple[Callable[[ServerSettings], Face | None], ...] = ()
+
+
+def create_app(settings: ServerSettings | None = None, model: StarChat | None = None) -> FastAPI:
+    """Return the application; without a model, it loads the settings' one once it runs.
+
+    app.state has settings, service and faces.
+    """
+    settings = (settings or ServerSettings()).check()
+    service = Service(settings, model)
+    faces = Faces([face for make in FACES if (face := make(settings)) is not None])
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = None if service.status == "ready" else asyncio.create_task(_load(app))
+        try:
+            yield
+        finally:
+            if loading is not None:
+                loading.cancel()
+            service.close()
+
+    app = FastAPI(
+        title="starchat",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings, app.state.service, app.state.faces = settings, service, faces
+    app.state.on_loaded = None  # is called with the service once it is loaded, or failed
+    app.include_router(_router())
+    for face in faces.all:
+        app.include_router(face.router)
+    handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
+        ApiError: _answer,
+        StarChatError: _answer,
+        RequestValidationError: _invalid,
+        HTTPException: _http_error,
+        Exception: _answer,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+    app.add_middleware(Disconnects)
+    return app
+
+
+async def _load(app: FastAPI) -> None:
+    service: Service = app.state.service
+    await service.load()
+    if app.state.on_loaded is not None:
+        app.state.on_loaded(service)
+
+
+def _router() -> APIRouter:
+    router = APIRouter(tags=["server"])
+
+    @router.get("/health", response_model=None, responses={503: {"description": "Not ready"}})
+    @router.get("/v1/health", response_model=None, responses={503: {"description": "Not ready"}})
+    async def health(request: Request) -> dict[str, Any] | JSONResponse:
+        """Tell whether requests are served; the form is llama.cpp's."""
+        status = request.app.state.service.status
+        if status == "ready":
+            return {"status": "ok"}
+        message = _NOT_READY[status]
+        error = {"code": 503, "message": message, "type": "unavailable_error"}
+        return JSONResponse({"error": error}, 503, headers={"Retry-After": "2"})
+
+    return router
+
+
+_NOT_READY = {
+    "loading": "Loading model",
+    "failed": "The model could not be loaded",
+    "draining": "The server is shutting down",
+}
+
+
+async def _answer(request: Request, problem: BaseException) -> Response:
+    error = api_error(problem)
+    body = request.app.state.faces.error_body(request.url.path, error)
+    return JSONResponse(body, error.status, headers=error.headers)
+
+
+async def _invalid(request: Request, problem: RequestValidationError) -> Response:
+    """Answer what is no JSON, or none of the form that a route declares: 400, never 422."""
+    first = problem.errors()[0]
+    place = [str(part) for part in first.get("loc", ()) if part != "body"]
+    if first.get("type") == "json_invalid":
+        detail = first.get("ctx", {}).get("error", "")
+        message, param = f"the body is no JSON: {detail} at character {place[-1]}", None
+    else:
+        param = ".".join(place) or None
+        message = f"{param or 'the body'}: {first.get('msg', 'invalid')}"
+    return await _answer(request, ApiError(400, message, code="invalid_request", param=param))
+
+
+async def _http_error(request: Request, problem: HTTPException) -> Response:
+    """Answer 404, 405 and the like, which the router raises."""
+    status = HTTPStatus(problem.status_code)
+    place = f"{request.method} {request.url.path}"
+    messages = {404: f"no such path: {place}", 405: f"this path has no such method: {place}"}
+    message = messages.get(status, str(problem.detail))
+    code = status.phrase.lower().replace(" ", "_")
+    headers = dict(problem.headers or {})
+    return await _answer(request, ApiError(status, message, code=code, headers=headers))

@@ -1,0 +1,420 @@
+"""What faces ask: replies, vectors, tokens. The only file of the server that knows the engine.
+
+Each method checks what a request may have, waits for a place, and raises ApiError for whatever is
+wrong. Cancelling the task ends the work within one step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import Request
+
+from ..async_waker import in_own_thread, in_worker
+from ..chat.framed_prompt import escape, find_frame
+from ..chat.template import STARCHAT
+from ..chat.tools import Toolbox
+from ..errors import InvalidRequestError, StarChatError, unexpected
+from ..generation import Generation, astream
+from ..hub.memory import free_bytes
+from ..limits import Limits
+from ..model import StarChat
+from ..request_size import is_small
+from ..stream import AsyncStream
+from ..types import Chunk, Completion, Messages, ModelInfo, TokenLogprob
+from .admission import Admission, Ticket, shutting_down
+from .errors import ApiError, api_error
+from .request import current_request
+from .settings import (
+    MOST_BIASES,
+    MOST_LOGPROBS,
+    MOST_REPLIES,
+    MOST_SCHEMA_BYTES,
+    MOST_STOPS,
+    MOST_TEXTS,
+    MOST_TOOLS,
+    ServerSettings,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+T = TypeVar("T")
+
+_ASSISTANT = STARCHAT.roles["assistant"]
+_EMBEDDED_AT_ONCE = 512  # tokens of texts that the engine has at the same time
+_HALF = 2  # bytes of a number in the KV cache
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a reply is asked for: exactly one of messages, text and gap.
+
+    text: a raw prompt, or token ids. allow_special is that of StarChat.complete; by default, a
+    frame of control tokens counts, also where text stands before its first role token.
+    gap: prefix and suffix of an infilling.
+    """
+
+    messages: Messages | None = None
+    text: str | Sequence[int] | None = None
+    gap: tuple[str, str] | None = None
+    allow_special: bool | Sequence[str] | None = None
+
+
+class Replies(AsyncIterator[Chunk]):
+    """The chunks of a request's replies. Leaving it, or dropping it, ends them at once.
+
+    >>> async def text(service, prompt):
+    ...     async with await service.stream(prompt, {"max_tokens": 8}) as replies:
+    ...         return "".join([chunk.text async for chunk in replies])
+    """
+
+    def __init__(self, stream: AsyncStream, ticket: Ticket, service: Service) -> None:
+        """Read a submitted stream, whose end gives the ticket back."""
+        self._stream = stream
+        self._ticket = ticket
+        self._service = service
+
+    @property
+    def prompt_progress(self) -> tuple[int, int]:
+        """Tokens of the prompt that are done, cached ones included, and all of them."""
+        return self._stream.prompt_progress
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that the request waited for its place."""
+        return self._ticket.waited_s
+
+    async def __anext__(self) -> Chunk:
+        """Wait for the next chunk; raise ApiError where the replies ended before their time."""
+        try:
+            return await self._stream.__anext__()
+        except StopAsyncIteration:
+            self._ticket.check()
+            self._ticket.leave()
+            raise
+        except (StarChatError, MemoryError) as error:
+            self._ticket.check()
+            raise api_error(error) from error
+
+    async def result(self) -> Completion:
+        """Wait for the end; return the whole reply, or n, with what was already read."""
+        async for _ in self:
+            pass
+        return await self._stream.result()
+
+    async def aclose(self) -> None:
+        """End the replies here; harmless when they have ended."""
+        self._stream.close()
+        self._ticket.leave()
+
+    async def __aenter__(self) -> Replies:
+        """Return the replies."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close them."""
+        await self.aclose()
+
+
+class Service:
+    """One model, and who may ask it now."""
+
+    def __init__(self, settings: ServerSettings, model: StarChat | None = None) -> None:
+        """Serve a loaded model, or none before load()."""
+        self.settings = settings
+        self.admission = Admission(settings.max_running, settings.max_queue)
+        self._model: StarChat | None = None
+        self._owns_model = model is None
+        self.failure: BaseException | None = None  # of loading
+        if model is not None:
+            self._serve(model)
+
+    # ---- the model --------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Load the model in a thread, and serve it; `failure` has what went wrong."""
+        settings = self.settings
+        limits = Limits(logprobs=MOST_LOGPROBS, schema_bytes=MOST_SCHEMA_BYTES)
+        load = partial(
+            StarChat.load,
+            settings.model,
+            n_threads=settings.threads,
+            n_ctx=settings.ctx,
+            prefix_cache_bytes=settings.prefix_cache,
+            limits=limits,
+            check_memory=settings.check_memory,
+        )
+        try:
+            self._serve(await in_own_thread(lambda is_wanted: load()))
+        except Exception as error:
+            self.failure = error
+
+    def _serve(self, model: StarChat) -> None:
+        info = model.info
+        self._kv_bytes = 2 * info.n_layer * info.n_kv_head * (info.n_embd // info.n_head) * _HALF
+        budget = self.settings.kv_budget
+        if budget is None and (free := free_bytes()) is not None:
+            # One whole context at least: a lone request is the engine's to refuse.
+            budget = max(free // 2, info.n_ctx * self._kv_bytes)
+        self.admission.kv_budget = budget
+        self._model = model
+
+    def close(self) -> None:
+        """Release the model, if it was loaded here."""
+        self.admission.end_all()
+        if self._model is not None and self._owns_model:
+            self._model.close()
+
+    @property
+    def status(self) -> str:
+        """ "loading", "ready", "draining" or "failed"."""
+        if self.admission.is_draining:
+            return "draining"
+        if self.failure is not None:
+            return "failed"
+        return "ready" if self._model is not None else "loading"
+
+    @property
+    def model(self) -> StarChat:
+        """The model; ApiError 503 before it is loaded. For this package's service alone."""
+        if self.failure is not None:
+            raise ApiError.unavailable("the model could not be loaded", "load_failed")
+        if self._model is None:
+            raise ApiError.unavailable("Loading model", "loading")
+        return self._model
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model is; ApiError 503 before it is loaded."""
+        return self.model.info
+
+    @property
+    def name(self) -> str:
+        """What the model is called on the wire."""
+        given = self.settings.served_name or self.settings.model
+        return self.settings.served_name or os.path.basename(given or self.info.file)
+
+    @property
+    def special_tokens(self) -> list[str]:
+        """The control tokens of the vocabulary."""
+        return [*self.model._engine.tokenizer.special_tokens()]
+
+    def stats(self) -> dict[str, int]:
+        """Return the engine's counters (StarChat.stats)."""
+        return self.model.stats()
+
+    # ---- replies ----------------------------------------------------------------------------
+
+    async def stream(self, prompt: Prompt, options: Mapping[str, Any]) -> Replies:
+        """Return the replies to a prompt once the engine has it; `async with` it.
+
+        options: the keywords of StarChat's methods in starchat's own names (n, seed, stop, tools,
+        json_schema …), where None is the default; max_tokens is the server's own by default.
+
+        Raises ApiError for what is wrong with the request, for no place, and before the model is
+        loaded; nothing was sent then.
+        """
+        return await self._submitted(prompt, options, is_stream=True)
+
+    async def result(self, prompt: Prompt, options: Mapping[str, Any]) -> Completion:
+        """Return the whole reply, or n; errors as those of stream()."""
+        async with await self._submitted(prompt, options, is_stream=False) as replies:
+            return await replies.result()
+
+    async def _submitted(
+        self, prompt: Prompt, options: Mapping[str, Any], *, is_stream: bool
+    ) -> Replies:
+        model = self.model
+        ticket = self._ticket()
+        try:
+            generation = await self._generation(model, prompt, self._options(options))
+            await ticket.admitted(self._reserved(generation))
+            stream = astream(lambda: generation, options)
+            ticket.on_end = stream.close
+            ticket.check()
+            await stream.submitted()
+            ticket.check()
+            if is_stream:  # from here on the client sees that it is served
+                self._limit_to_own_time(ticket)
+            return Replies(stream, ticket, self)
+        except BaseException as error:
+            ticket.leave()
+            if isinstance(error, (StarChatError, MemoryError)):
+                raise api_error(ticket.error or error) from error
+            raise
+
+    def _options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a request's options within the server's bounds, with its defaults."""
+        given = {name: value for name, value in options.items() if value is not None}
+        for name, most in _MOST.items():
+            value = given.get(name)
+            count = len(value) if isinstance(value, (list, tuple, dict)) else value
+            if isinstance(count, (int, float)) and count > most:
+                raise _beyond(name, most, count)
+        if given.get("max_tokens") is None:
+            given["max_tokens"] = self.settings.default_max_tokens
+        salts = [salt for salt in (current_request().salt, given.get("cache_salt")) if salt]
+        if salts:
+            given["cache_salt"] = "\0".join(map(str, salts))
+        return given
+
+    async def _generation(
+        self, model: StarChat, prompt: Prompt, options: dict[str, Any]
+    ) -> Generation:
+        """Check a request and read its prompt; in a worker where that takes long."""
+        make: Callable[[], Generation]
+        if prompt.messages is not None:
+            given: tuple[Any, ...] = (prompt.messages,)
+            make = partial(model._chat, prompt.messages, options)
+        elif prompt.gap is not None:
+            given = prompt.gap
+            make = partial(model._infill, *prompt.gap, options)
+        elif prompt.text is not None:
+            given = (prompt.text,)
+            allowed = self._allowed(prompt.text, prompt.allow_special)
+            make = partial(model._complete, prompt.text, allowed, options)
+        else:
+            raise InvalidRequestError("expected messages, a text, or prefix and suffix")
+        return make() if is_small(options, *given) else await in_worker(make)
+
+    def _allowed(
+        self, text: object, allow_special: bool | Sequence[str] | None
+    ) -> bool | Sequence[str] | None:
+        """Return which control tokens of a raw prompt count; None: the core's rule."""
+        if allow_special is not None or not isinstance(text, str):
+            return allow_special
+        if self.settings.plain_prompts:
+            return False
+        if text.rstrip().endswith(_ASSISTANT):
+            starts = [at for role in STARCHAT.roles.values() if (at := text.find(role)) >= 0]
+            frame = find_frame(text[min(starts) :])
+            if min(starts) > 0 and frame and {*frame.tokens} <= {*self.special_tokens}:
+                return frame.tokens
+        return None
+
+    def _reserved(self, generation: Generation) -> int:
+        """Return the bytes of the KV cache that a request may come to hold."""
+        n_prompt, n_ctx = len(generation.prompt), self.info.n_ctx
+        if n_prompt >= n_ctx:
+            return 0  # the engine refuses it
+        n_reply = min(generation.params.max_tokens or n_ctx, n_ctx - n_prompt)
+        return (n_prompt + generation.n * n_reply) * self._kv_bytes
+
+    # ---- vectors and tokens -----------------------------------------------------------------
+
+    async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return a vector for each text, float32 (n_texts, n_embd)."""
+        model = self.model
+        if len(texts) > MOST_TEXTS:
+            raise _beyond("input", MOST_TEXTS, len(texts))
+        longest = max([len(text) for text in texts if isinstance(text, str)], default=0)
+        n_tokens = min(self.info.n_ctx, max(_EMBEDDED_AT_ONCE, longest))
+        return await self._with_place(n_tokens, partial(model.aembed, texts))
+
+    async def score(self, token_ids: Sequence[int], n_top: int = 0) -> list[TokenLogprob]:
+        """Return the log probability of each token but the first, given those before it."""
+        raise ApiError(400, "log probabilities of a prompt are not served", code="unsupported")
+
+    async def tokenize(
+        self, text: str, allow_special: bool | Sequence[str] | None = False
+    ) -> list[int]:
+        """Return the token ids of a text; allow_special None: as a raw prompt is read."""
+        model = self.model
+        if allow_special is not None:
+            return await self._quick(partial(model.tokenize, text, allow_special), text)
+        allowed = self._allowed(text, None)
+        return await self._quick(partial(model.tokenize_prompt, text, allowed), text)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens spelt out."""
+        return await self._quick(partial(self.model.detokenize, token_ids), token_ids)
+
+    async def render(
+        self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> str:
+        """Return a dialogue as a raw prompt, which reads as the same tokens again.
+
+        What messages spell is escaped, so that it cannot become a control token on the way.
+        """
+        model = self.model
+        tokenizer = model._engine.tokenizer
+
+        def raw() -> str:
+            toolbox = Toolbox.check(tools, bounds=model._handle.limits)
+            pieces = []
+            ids = model._chat_prompt(messages, toolbox)
+            for is_control, run in groupby(ids, tokenizer.is_special):
+                text = model.detokenize([*run])
+                pieces.append(text if is_control else escape(text))
+            return "".join(pieces)
+
+        return await self._quick(raw, messages, tools)
+
+    async def count(
+        self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> int:
+        """Return how many tokens a dialogue takes as a prompt."""
+        return await self._quick(partial(self.model.count_tokens, messages, tools), messages, tools)
+
+    async def _quick(self, call: Callable[[], T], *given: object) -> T:
+        """Make a call that needs no place; in a worker where what was given is long."""
+        if self.admission.is_draining:
+            raise shutting_down()
+        try:
+            return call() if is_small(*given) else await in_worker(call)
+        except (StarChatError, MemoryError) as error:
+            raise api_error(error) from error
+
+    async def _with_place(self, n_tokens: int, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what a coroutine returns that computes so many tokens at a time."""
+        with self._ticket() as ticket:
+            await ticket.admitted(n_tokens * self._kv_bytes)
+            task = asyncio.ensure_future(begin())
+            ticket.on_end = task.cancel
+            try:
+                return await task
+            except asyncio.CancelledError:
+                ticket.check()
+                raise
+            except (StarChatError, MemoryError) as error:
+                raise api_error(error) from error
+
+    def _ticket(self) -> Ticket:
+        ticket = self.admission.enter()
+        self._limit_to_own_time(ticket)
+        ticket.deadline(current_request().read_timeout_s)
+        return ticket
+
+    def _limit_to_own_time(self, ticket: Ticket) -> None:
+        ticket.no_deadline()
+        ticket.deadline(self.settings.request_timeout)
+
+
+#: option of a request → how large its number, or how many its items, may be
+_MOST = {
+    "n": MOST_REPLIES,
+    "stop": MOST_STOPS,
+    "stop_token_ids": MOST_STOPS,
+    "logit_bias": MOST_BIASES,
+    "logprobs": MOST_LOGPROBS,
+    "tools": MOST_TOOLS,
+}
+
+
+def _beyond(name: str, most: int, got: float) -> ApiError:
+    error = unexpected(name, f"at most {most:,}", got, limit=most)
+    return api_error(error)
+
+
+async def service(request: Request) -> Service:
+    """Return the service of the application that a request came to; for FastAPI's Depends."""
+    of_app: Service = request.app.state.service
+    return of_app

@@ -1,0 +1,127 @@
+"""The walls of the server: what holds whatever protocol a client speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from starlette.testclient import TestClient
+
+from starchat import StarChat
+from starchat.server.app import create_app
+from starchat.server.errors import ApiError
+from starchat.server.events import EventStream, event
+from starchat.server.service import Prompt, Replies, Service, service
+from starchat.server.settings import ServerSettings
+from support.server import app, client, server_model
+
+__all__ = ["app", "client", "server_model"]
+
+QUESTION = Prompt(messages=[{"role": "user", "content": "How do I sort a list in Python?"}])
+
+
+def test_health_is_503_until_the_model_is_loaded_and_loading_does_not_hold_it_up(
+    monkeypatch: pytest.MonkeyPatch, server_model: StarChat
+) -> None:
+    is_allowed = threading.Event()
+
+    def load(*path: object, **settings: object) -> StarChat:
+        assert is_allowed.wait(10)
+        return server_model
+
+    monkeypatch.setattr(StarChat, "load", load)
+    monkeypatch.setattr(Service, "close", lambda self: None)
+    with TestClient(create_app(ServerSettings()), "http://localhost") as client:
+        for path in ("/health", "/v1/health"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            error = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+            assert answer.json() == {"error": error}
+        is_allowed.set()
+        while client.get("/health").status_code == 503:
+            pass
+        assert client.get("/health").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/nowhere", 404, "not_found"), ("POST", "/health", 405, "method_not_allowed")],
+)
+def test_paths_without_a_face_have_errors_of_openai(
+    client: TestClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = client.request(method, path)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (status, code, None)
+    assert path in error["message"]
+
+
+async def test_a_result_is_what_the_model_says(app: FastAPI, server_model: StarChat) -> None:
+    service: Service = app.state.service
+    options = {"temperature": 0, "max_tokens": 12}
+    completion = await service.result(QUESTION, options)
+    assert completion == server_model.chat(QUESTION.messages or [], **options)  # type: ignore[arg-type]
+    async with await service.stream(QUESTION, options) as replies:
+        assert "".join([chunk.text async for chunk in replies]) == completion.text
+    assert service.admission.running == service.admission.waiting == 0
+
+
+async def test_leaving_or_dropping_replies_gives_their_place_back(app: FastAPI) -> None:
+    service: Service = app.state.service
+    options = {"ignore_eos": True, "max_tokens": 1_000}
+    async with await service.stream(QUESTION, options) as replies:
+        await replies.__anext__()
+        assert service.admission.running == 1
+    assert service.admission.running == 0
+    replies = await service.stream(QUESTION, options)
+    assert service.admission.running == 1
+    del replies
+    assert service.admission.running == 0
+
+
+async def test_who_finds_no_place_waits_and_who_finds_no_room_in_the_queue_is_sent_away(
+    server_model: StarChat,
+) -> None:
+    app = create_app(ServerSettings(max_running=1, max_queue=1), server_model)
+    service: Service = app.state.service
+    options = {"max_tokens": 4, "ignore_eos": True}
+    running = await service.stream(QUESTION, options)
+    waiting = asyncio.create_task(service.result(QUESTION, options))
+    await asyncio.sleep(0.01)
+    assert (service.admission.running, service.admission.waiting) == (1, 1)
+    with pytest.raises(ApiError) as refused:
+        await service.stream(QUESTION, options)
+    assert (refused.value.status, refused.value.code) == (503, "overloaded")
+    assert refused.value.headers["Retry-After"]
+    assert not waiting.done()
+    await running.aclose()
+    assert (await waiting).finish_reason == "length"
+    assert service.admission.running == service.admission.waiting == 0
+
+
+async def test_a_stream_that_fails_after_it_began_ends_with_the_error_of_its_face(
+    server_model: StarChat,
+) -> None:
+    app = create_app(ServerSettings(), server_model)
+
+    async def events(replies: Replies) -> Any:
+        async for chunk in replies:
+            yield event({"text": chunk.text})
+            raise ApiError(504, "too late", code="deadline_exceeded")
+
+    @app.get("/stream")
+    async def stream(service: Service = Depends(service)) -> EventStream:  # noqa: B008
+        replies = await service.stream(QUESTION, {"max_tokens": 5})
+        return EventStream(events(replies), replies=replies)
+
+    with TestClient(app, "http://localhost") as client:
+        answer = client.get("/stream")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-accel-buffering"] == "no"
+    *_, error, done, rest = answer.text.split("\n\n")
+    assert '"code":"deadline_exceeded"' in error
+    assert (done, rest) == ("data: [DONE]", "")
+    assert app.state.service.admission.running == 0
