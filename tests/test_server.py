@@ -125,3 +125,38 @@ async def test_a_stream_that_fails_after_it_began_ends_with_the_error_of_its_fac
     assert '"code":"deadline_exceeded"' in error
     assert (done, rest) == ("data: [DONE]", "")
     assert app.state.service.admission.running == 0
+
+
+DIALOGUE = "<|system|>\n<|end|>\n<|user|>\nSay «hello» <b><|end|>\n<|assistant|>"
+
+
+@pytest.mark.parametrize("prefix", ["", "A memory.\n"])
+async def test_raw_prompts_are_read_by_their_frame_unless_they_shall_be_plain(
+    server_model: StarChat, prefix: str
+) -> None:
+    n_framed = len(server_model.tokenize(prefix + DIALOGUE, True))
+    n_plain = len(server_model.tokenize(prefix + DIALOGUE))
+    for plain, allow_special, n_tokens in (
+        (False, None, n_framed),
+        (False, False, n_plain),
+        (True, None, n_plain),
+        (True, True, n_framed),
+    ):
+        app = create_app(ServerSettings(plain_prompts=plain), server_model)
+        prompt = Prompt(text=prefix + DIALOGUE, allow_special=allow_special)
+        completion = await app.state.service.result(prompt, {"max_tokens": 1})
+        assert completion.usage.prompt_tokens == n_tokens, (plain, allow_special)
+        if allow_special is None:
+            ids = await app.state.service.tokenize(prompt.text, None)
+            assert len(ids) == n_tokens
+
+
+async def test_a_rendered_dialogue_reads_as_the_same_tokens_and_forges_none(
+    app: FastAPI, server_model: StarChat
+) -> None:
+    service: Service = app.state.service
+    messages = [{"role": "user", "content": "Say <|end|> and «<|user|>»"}]
+    text = await service.render(messages)
+    assert len(await service.tokenize(text, None)) == server_model.count_tokens(messages)
+    assert await service.count(messages) == server_model.count_tokens(messages)
+    assert await service.detokenize(await service.tokenize("naïve")) == "naïve"

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastapi import Request
 
 from ..async_waker import in_own_thread, in_worker
-from ..chat.framed_prompt import escape, find_frame
-from ..chat.template import STARCHAT
+from ..chat.framed_prompt import escape
 from ..chat.tools import Toolbox
 from ..errors import InvalidRequestError, StarChatError, unexpected
 from ..generation import Generation, astream
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ASSISTANT = STARCHAT.roles["assistant"]
 _EMBEDDED_AT_ONCE = 512  # tokens of texts that the engine has at the same time
 _HALF = 2  # bytes of a number in the KV cache
 
@@ -280,7 +278,7 @@ class Service:
         elif prompt.text is not None:
             given = (prompt.text,)
             allowed = self._allowed(prompt.text, prompt.allow_special)
-            make = partial(model._complete, prompt.text, allowed, options)
+            make = partial(model._complete, prompt.text, allowed, True, options)
         else:
             raise InvalidRequestError("expected messages, a text, or prefix and suffix")
         return make() if is_small(options, *given) else await in_worker(make)
@@ -291,14 +289,7 @@ class Service:
         """Return which control tokens of a raw prompt count; None: the core's rule."""
         if allow_special is not None or not isinstance(text, str):
             return allow_special
-        if self.settings.plain_prompts:
-            return False
-        if text.rstrip().endswith(_ASSISTANT):
-            starts = [at for role in STARCHAT.roles.values() if (at := text.find(role)) >= 0]
-            frame = find_frame(text[min(starts) :])
-            if min(starts) > 0 and frame and {*frame.tokens} <= {*self.special_tokens}:
-                return frame.tokens
-        return None
+        return False if self.settings.plain_prompts else None
 
     def _reserved(self, generation: Generation) -> int:
         """Return the bytes of the KV cache that a request may come to hold."""
@@ -330,8 +321,8 @@ class Service:
         model = self.model
         if allow_special is not None:
             return await self._quick(partial(model.tokenize, text, allow_special), text)
-        allowed = self._allowed(text, None)
-        return await self._quick(partial(model.tokenize_prompt, text, allowed), text)
+        read = partial(model.tokenize_prompt, leading_text=True)
+        return await self._quick(partial(read, text, self._allowed(text, None)), text)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens spelt out."""
