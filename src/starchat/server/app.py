@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from .. import __version__
 from ..errors import StarChatError
@@ -23,9 +23,15 @@ from ..model import StarChat
 from .disconnect import Disconnects
 from .errors import ApiError, api_error
 from .face import Face, Faces
+from .log import RequestLog
+from .metrics import CONTENT_TYPE
+from .request import current_request
+from .security import Security
 from .service import Service
 from .settings import ServerSettings
 
+#: Paths that need no key, beside those that faces name.
+PUBLIC = ("/health", "/v1/health")
 #: Each face's module has such a function; None where the settings switch the face off.
 FACES: tuple[Callable[[ServerSettings], Face | None], ...] = ()
 
@@ -59,7 +65,7 @@ def create_app(settings: ServerSettings | None = None, model: StarChat | None = 
     )
     app.state.settings, app.state.service, app.state.faces = settings, service, faces
     app.state.on_loaded = None  # is called with the service once it is loaded, or failed
-    app.include_router(_router())
+    app.include_router(_router(settings))
     for face in faces.all:
         app.include_router(face.router)
     handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
@@ -67,11 +73,12 @@ def create_app(settings: ServerSettings | None = None, model: StarChat | None = 
         StarChatError: _answer,
         RequestValidationError: _invalid,
         HTTPException: _http_error,
-        Exception: _answer,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(Disconnects)
+    app.add_middleware(Security, settings=settings, faces=faces, public=PUBLIC)
+    app.add_middleware(RequestLog, metrics=service.metrics)  # the last one is the outermost
     return app
 
 
@@ -82,7 +89,7 @@ async def _load(app: FastAPI) -> None:
         app.state.on_loaded(service)
 
 
-def _router() -> APIRouter:
+def _router(settings: ServerSettings) -> APIRouter:
     router = APIRouter(tags=["server"])
 
     @router.get("/health", response_model=None, responses={503: {"description": "Not ready"}})
@@ -96,6 +103,14 @@ def _router() -> APIRouter:
         error = {"code": 503, "message": message, "type": "unavailable_error"}
         return JSONResponse({"error": error}, 503, headers={"Retry-After": "2"})
 
+    if settings.metrics:
+
+        @router.get("/metrics", response_class=PlainTextResponse)
+        async def metrics(request: Request) -> Response:
+            """Return figures in Prometheus' text format."""
+            text = request.app.state.service.metrics.text()
+            return Response(text, media_type=CONTENT_TYPE)
+
     return router
 
 
@@ -108,6 +123,7 @@ _NOT_READY = {
 
 async def _answer(request: Request, problem: BaseException) -> Response:
     error = api_error(problem)
+    current_request().log["error"] = error.code
     body = request.app.state.faces.error_body(request.url.path, error)
     return JSONResponse(body, error.status, headers=error.headers)
 

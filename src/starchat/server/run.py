@@ -24,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import FileAccessError, InvalidRequestError
 from .app import create_app
+from .log import begin_logging
 from .service import Service
 from .settings import ServerSettings
 
@@ -68,6 +69,12 @@ class Protocol(H11Protocol):
         """Go on."""
         self._stop("_stalled")
         super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request; a little for the rest of a body that nobody reads."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and self._head is None:
+            self._await_head()
 
     def _await_head(self) -> None:
         self._head = self.loop.call_later(HEADERS_S, self._abort)
@@ -226,6 +233,7 @@ def run(
 
     on_listening is told the address, before the model is there.
     """
+    begin_logging(as_json=settings.log_json)
     with contextlib.closing(listen(settings)) as listening:
         app = create_app(settings)
         service: Service = app.state.service

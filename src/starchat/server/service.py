@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +27,10 @@ from ..limits import Limits
 from ..model import StarChat
 from ..request_size import is_small
 from ..stream import AsyncStream
-from ..types import Chunk, Completion, Messages, ModelInfo, TokenLogprob
+from ..types import Chunk, Completion, Messages, ModelInfo, TokenLogprob, Usage
 from .admission import Admission, Ticket, shutting_down
 from .errors import ApiError, api_error
+from .metrics import Metrics
 from .request import current_request
 from .settings import (
     MOST_BIASES,
@@ -78,7 +80,9 @@ class Replies(AsyncIterator[Chunk]):
         """Read a submitted stream, whose end gives the ticket back."""
         self._stream = stream
         self._ticket = ticket
-        self._service = service
+        self._metrics = service.metrics
+        self._usages: list[Usage] = []  # of the replies that ended
+        self._first_s = 0.0
 
     @property
     def prompt_progress(self) -> tuple[int, int]:
@@ -93,14 +97,38 @@ class Replies(AsyncIterator[Chunk]):
     async def __anext__(self) -> Chunk:
         """Wait for the next chunk; raise ApiError where the replies ended before their time."""
         try:
-            return await self._stream.__anext__()
+            chunk = await self._stream.__anext__()
         except StopAsyncIteration:
             self._ticket.check()
-            self._ticket.leave()
+            self._end()
             raise
         except (StarChatError, MemoryError) as error:
             self._ticket.check()
             raise api_error(error) from error
+        if not self._first_s:
+            self._first_s = time.monotonic() - self._ticket.came
+        if chunk.finish_reason is not None and chunk.usage is not None:
+            self._usages.append(chunk.usage)
+            self._metrics.ended(chunk.finish_reason, chunk.usage)
+            current_request().log["finish"] = chunk.finish_reason
+        return chunk
+
+    def _end(self) -> None:
+        """Count the request, and give its place back."""
+        ticket = self._ticket
+        if self._usages and not ticket.has_left:
+            first, whole_s = self._usages[0], time.monotonic() - ticket.came
+            n_tokens = sum(usage.completion_tokens for usage in self._usages)
+            n_gaps = n_tokens // len(self._usages) - 1
+            self._metrics.answered(first, ticket.waited_s, self._first_s, whole_s, n_gaps)
+            current_request().log.update(
+                prompt_tokens=first.prompt_tokens,
+                cached_tokens=first.cached_tokens,
+                completion_tokens=n_tokens,
+                queue_s=round(ticket.waited_s, 4),
+                first_s=round(self._first_s, 4),
+            )
+        ticket.leave()
 
     async def result(self) -> Completion:
         """Wait for the end; return the whole reply, or n, with what was already read."""
@@ -129,6 +157,7 @@ class Service:
         """Serve a loaded model, or none before load()."""
         self.settings = settings
         self.admission = Admission(settings.max_running, settings.max_queue)
+        self.metrics = Metrics(self._gauges)
         self._model: StarChat | None = None
         self._owns_model = model is None
         self.failure: BaseException | None = None  # of loading
@@ -163,6 +192,7 @@ class Service:
             # One whole context at least: a lone request is the engine's to refuse.
             budget = max(free // 2, info.n_ctx * self._kv_bytes)
         self.admission.kv_budget = budget
+        self.metrics.stats = model.stats
         self._model = model
 
     def close(self) -> None:
@@ -209,6 +239,16 @@ class Service:
         """Return the engine's counters (StarChat.stats)."""
         return self.model.stats()
 
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        admission = self.admission
+        budget = admission.kv_budget or 0
+        share = admission.kv_bytes / budget if budget else 0.0
+        return {
+            "num_requests_running": ("Requests that are computed.", admission.running),
+            "num_requests_waiting": ("Requests that wait for a place.", admission.waiting),
+            "kv_cache_usage_perc": ("Share of the KV budget that is reserved, 0 to 1.", share),
+        }
+
     # ---- replies ----------------------------------------------------------------------------
 
     async def stream(self, prompt: Prompt, options: Mapping[str, Any]) -> Replies:
@@ -238,8 +278,11 @@ class Service:
             stream = astream(lambda: generation, options)
             ticket.on_end = stream.close
             ticket.check()
+            began = time.monotonic()
             await stream.submitted()
             ticket.check()
+            if generation.grammar is not None:
+                self.metrics.compiling.observe(time.monotonic() - began)
             if is_stream:  # from here on the client sees that it is served
                 self._limit_to_own_time(ticket)
             return Replies(stream, ticket, self)
@@ -379,7 +422,11 @@ class Service:
                 raise api_error(error) from error
 
     def _ticket(self) -> Ticket:
-        ticket = self.admission.enter()
+        try:
+            ticket = self.admission.enter()
+        except ApiError as error:
+            self.metrics.rejected.labels(error.code).inc()
+            raise
         self._limit_to_own_time(ticket)
         ticket.deadline(current_request().read_timeout_s)
         return ticket

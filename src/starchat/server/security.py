@@ -1,0 +1,284 @@
+"""The outer wall: which hosts, origins and keys may ask, and how large a request may be.
+
+Plain ASGI around the application, so that no route can be forgotten: a path is public only where it
+is named as such. docs/serving.md has the rules and what each is against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import math
+import socket
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fastapi.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
+
+from .errors import ApiError, api_error
+from .face import Faces
+from .request import current_request
+from .settings import MOST_HEADERS, ServerSettings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_S = 60.0  # that a client has to send a body
+_METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
+_ANY = "*"
+_log = logging.getLogger("starchat.server")
+
+
+class Security:
+    """Refuses requests before any handler sees them, as the face of their path writes errors."""
+
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, faces: Faces, public: Iterable[str]
+    ) -> None:
+        """Guard an application.
+
+        public: templates of paths that need no key.
+        """
+        self._app = app
+        self._settings = settings
+        self._faces = faces
+        templates = [*public, *(path for face in faces.all for path in face.public)]
+        self._public = [compile_path(template)[0] for template in templates]
+        self._keys = [key.encode() for key in settings.api_key]
+        self._salts = [sha256(key).hexdigest() for key in self._keys]
+        self._hosts = {name.lower().rstrip(".") for name in settings.allowed_host}
+        # A page that a browser loaded from elsewhere may reach a server without keys by a name
+        # that changes its address (DNS rebinding): the names are then known ones.
+        self._checks_host = bool(self._hosts or settings.is_loopback or not self._keys)
+        if not settings.is_loopback:
+            self._hosts.add(socket.gethostname().lower())
+        self._origins = {origin.lower().rstrip("/") for origin in settings.cors}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer what is wrong with it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_begun = False
+        headers = _first_of_each(scope["headers"])
+        cors = self._cors(headers.get("origin"))
+
+        async def answered(message: Message) -> None:
+            nonlocal is_begun
+            if message["type"] == "http.response.start":
+                is_begun = True
+                message = {**message, "headers": [*message.get("headers", ()), *cors, _NOSNIFF]}
+            await send(message)
+
+        try:
+            self._check(scope, headers)
+            if _is_preflight(scope, headers):
+                await _preflight(headers)(scope, receive, answered)
+                return
+            self._check_key(scope["path"], headers)
+            scope = {**scope, "headers": _as_json(scope, headers)}
+            await self._app(scope, self._limited(receive, headers), answered)
+        except Exception as problem:
+            error = api_error(problem)
+            if not isinstance(problem, ApiError):
+                _log.error("%s %s failed", scope["method"], shown(scope["path"]), exc_info=problem)
+            if is_begun:
+                raise
+            await self._refuse(error)(scope, receive, answered)
+
+    def _refuse(self, error: ApiError) -> Any:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            current_request().log["error"] = error.code
+            body = self._faces.error_body(scope["path"], error)
+            await JSONResponse(body, error.status, headers=error.headers)(scope, receive, send)
+
+        return answer
+
+    def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if len(scope["headers"]) > MOST_HEADERS:
+            problem = f"expected at most {MOST_HEADERS} headers, got {len(scope['headers'])}"
+            raise ApiError(431, problem, code="request_too_large")
+        if self._checks_host and not self._settings.uds and not self._is_allowed(host):
+            problem = f"this server does not answer to the host {shown(host)!r}: start it with "
+            problem += "--allowed-host NAME for another name than localhost"
+            raise ApiError(403, problem, code="host_not_allowed")
+        if origin is not None and not self._is_origin_allowed(origin, host):
+            problem = f"pages of {shown(origin)!r} may not ask this server: start it with "
+            problem += "--cors ORIGIN to let them"
+            raise ApiError(403, problem, code="origin_not_allowed")
+
+    def _is_allowed(self, host: str) -> bool:
+        name = _name_of(host)
+        if name is None:
+            return False
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._hosts or name == "localhost" or name.endswith(".localhost")
+        return True
+
+    def _is_origin_allowed(self, origin: str, host: str) -> bool:
+        origin = origin.lower().rstrip("/")
+        if _ANY in self._origins or origin in self._origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+            name = parts.hostname or ""
+        except ValueError:
+            return False
+        if parts.scheme not in ("http", "https") or parts.path:
+            return False
+        return name in self._hosts or _with_port(parts.netloc) == _with_port(host.lower())
+
+    def _cors(self, origin: str | None) -> list[tuple[bytes, bytes]]:
+        """Return the headers by which a browser lets another origin's page read the answer."""
+        if not self._origins:
+            return []
+        headers = [(b"vary", b"Origin")]
+        if origin is not None and (_ANY in self._origins or origin.lower() in self._origins):
+            allowed = b"*" if _ANY in self._origins else origin.encode("latin-1")
+            headers.append((b"access-control-allow-origin", allowed))
+            headers.append((b"access-control-expose-headers", b"Retry-After, X-Request-Id"))
+        return headers
+
+    def _check_key(self, path: str, headers: Mapping[str, str]) -> None:
+        """Find the key of a request, whose prompts it keeps apart from those of other keys."""
+        request = current_request()
+        request.read_timeout_s = _seconds(headers.get("x-stainless-read-timeout"))
+        if not self._keys:
+            return
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        # All of them, whichever fits: the time of an answer must not tell.
+        fits = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]
+        if any(fits):
+            request.log["key"] = fits.index(True) + 1
+            if len(self._keys) > 1:
+                request.salt = self._salts[fits.index(True)]
+        elif not any(pattern.match(path) for pattern in self._public):
+            problem = "expected the header Authorization: Bearer KEY, got "
+            problem += "another key" if given else "none"
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise ApiError(401, problem, code="invalid_api_key", headers=headers)
+
+    def _limited(self, receive: Receive, headers: Mapping[str, str]) -> Receive:
+        """Return what receives a body that is neither too long nor too slow."""
+        most, n_bytes = self._settings.max_body, 0
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > most:
+            raise _too_large(most)
+        end: float | None = None
+        is_whole = False
+
+        async def limited() -> Message:
+            nonlocal n_bytes, end, is_whole
+            if is_whole:
+                return await receive()  # waits for the client to go
+            now = asyncio.get_running_loop().time()
+            end = end or now + BODY_S
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, end - now))
+            except asyncio.TimeoutError:
+                problem = f"the body did not come within {BODY_S:g} s"
+                raise HTTPException(408, problem, {"Connection": "close"}) from None
+            n_bytes += len(message.get("body", b""))
+            is_whole = not message.get("more_body")
+            if n_bytes > most:
+                raise HTTPException(413, _too_large(most).message)
+            return message
+
+        return limited
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"expected a body of at most {most:,} bytes", code="request_too_large")
+
+
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+
+def shown(text: str) -> str:
+    """Return the beginning of a text of a client's for a log or an error: no control characters."""
+    return text[:200].encode("unicode_escape").decode("ascii")
+
+
+def _first_of_each(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    return headers
+
+
+def _name_of(host: str) -> str | None:
+    """Return the name or address in a Host header, in lower case; None where it is none."""
+    host = host.lower()
+    if host.startswith("["):
+        name, bracket, port = host[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            return None
+        port = port[1:]
+    else:
+        name, _, port = host.partition(":")
+    if port and not port.isdecimal():
+        return None
+    return name.rstrip(".") or None
+
+
+def _with_port(host: str) -> str:
+    """Return a host without the ports that may be left out."""
+    return host.removesuffix(":80").removesuffix(":443")
+
+
+def _is_preflight(scope: Scope, headers: Mapping[str, str]) -> bool:
+    asks = "access-control-request-method" in headers and "origin" in headers
+    return asks and scope["method"] == "OPTIONS"
+
+
+def _preflight(headers: Mapping[str, str]) -> Response:
+    """Answer what a browser asks before a page's request; the origin was checked."""
+    allowed = {
+        "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+        "Access-Control-Allow-Headers": headers.get(
+            "access-control-request-headers", "Authorization, Content-Type"
+        ),
+        "Access-Control-Max-Age": "600",
+    }
+    if "access-control-request-private-network" in headers:
+        allowed["Access-Control-Allow-Private-Network"] = "true"
+    return Response(status_code=204, headers=allowed)
+
+
+def _as_json(scope: Scope, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a request whose body is JSON; raise ApiError 415 for another one.
+
+    A page of another origin can send other types without a preflight. Programs that name no type,
+    as the examples for Hugging Face's API do, mean JSON.
+    """
+    given: list[tuple[bytes, bytes]] = scope["headers"]
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    if scope["method"] not in _METHODS_WITH_BODY or not has_body:
+        return given
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not kind:
+        others = [(name, value) for name, value in given if name.lower() != b"content-type"]
+        return [*others, (b"content-type", b"application/json")]
+    if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
+        problem = f"expected the header Content-Type: application/json, got {shown(kind)!r}"
+        raise ApiError(415, problem, code="unsupported_media_type")
+    return given
+
+
+def _seconds(text: str | None) -> float:
+    """Return the seconds of a header, 0 where it has none."""
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        return 0.0
+    return seconds if 0 < seconds < math.inf else 0.0
