@@ -167,6 +167,16 @@ std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> PyEngine::
   return {std::make_unique<PyTokenStream>(std::move(pending.stream)), std::move(pending.embedding)};
 }
 
+std::unique_ptr<PyTokenStream> PyEngine::score(const std::vector<int64_t>& token_ids,
+                                               int64_t n_best, const PyReadyQueue* ready,
+                                               int64_t key, const std::string& cache_salt) {
+  EngineLoop& loop = (*core_)->loop;
+  auto queue = ready ? ready->get() : nullptr;
+  const GilReleased released;
+  return std::make_unique<PyTokenStream>(
+      loop.score(token_ids, n_best, std::move(queue), key, cache_salt));
+}
+
 py::dict PyEngine::stats() {
   const SchedulerStats stats = (*core_)->loop.stats();
   py::dict result;
@@ -266,6 +276,10 @@ void bind_engine(py::module_& m) {
            py::arg("key") = 0,
            "Return a stream without tokens, and the embedding that is complete at its end: the\n"
            "normalised mean of the hidden states of all ids.")
+      .def("score", &PyEngine::score, py::arg("token_ids"), py::arg("n_best"),
+           py::arg("ready") = py::none(), py::arg("key") = 0, py::arg("cache_salt") = py::bytes(),
+           "Return a stream of the ids behind the first, each with its log probability and those\n"
+           "of the n_best. Positions are cached for prompts of the same `cache_salt`.")
       .def("stats", &PyEngine::stats, "Return these counters:" STARCHAT_COUNTERS(LINE))
       .def("close", &PyEngine::close,
            "End every stream with EngineClosedError and join the thread; harmless when closed.");

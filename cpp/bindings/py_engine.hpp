@@ -51,6 +51,9 @@ class PyEngine {
   pybind11::array_t<float> logits(const std::vector<int64_t>& token_ids, int64_t first);
   std::pair<std::unique_ptr<PyTokenStream>, std::shared_ptr<Embedding>> embed(
       const std::vector<int64_t>& token_ids, const PyReadyQueue* ready, int64_t key);
+  std::unique_ptr<PyTokenStream> score(const std::vector<int64_t>& token_ids, int64_t n_best,
+                                       const PyReadyQueue* ready, int64_t key,
+                                       const std::string& cache_salt);
   pybind11::dict stats();
   void close();
 

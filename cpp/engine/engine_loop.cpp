@@ -56,6 +56,14 @@ PendingEmbedding EngineLoop::embed(std::span<const int64_t> prompt,
   return pending;
 }
 
+std::shared_ptr<TokenStream> EngineLoop::score(std::span<const int64_t> prompt, int64_t n_best,
+                                               std::shared_ptr<ReadyQueue> ready, int64_t key,
+                                               const std::string& cache_salt) {
+  auto stream = std::make_shared<TokenStream>(wake_event_, std::move(ready), key);
+  enqueue(Sequence::scoring(model_, prompt, n_best, stream, cache_salt));
+  return stream;
+}
+
 void EngineLoop::enqueue(std::shared_ptr<Sequence> sequence) {
   Sequences sequences;
   sequences.push_back(std::move(sequence));

@@ -50,6 +50,10 @@ class EngineLoop {
   Evaluation evaluate(std::span<const int64_t> prompt, int64_t first = 0);
   PendingEmbedding embed(std::span<const int64_t> prompt,
                          std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0);
+  // The ids of a prompt behind the first, with their log probabilities and those of the n_best.
+  std::shared_ptr<TokenStream> score(std::span<const int64_t> prompt, int64_t n_best,
+                                     std::shared_ptr<ReadyQueue> ready = nullptr, int64_t key = 0,
+                                     const std::string& cache_salt = {});
   SchedulerStats stats();
   void close();  // ends every stream with EngineClosedError, within one step
 

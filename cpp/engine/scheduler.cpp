@@ -354,7 +354,7 @@ void Scheduler::reserve(Sequence& sequence, int n_tokens) {
 }
 
 void Scheduler::keep_prefix(const Sequence& sequence) {
-  if (sequence.is_evaluation() && sequence.first_logits == 0) return;
+  if (!sequence.leaves_prefix()) return;
   try {
     prefixes_.keep(sequence.cache_salt, sequence.ids, sequence.n_cached, sequence.cache);
   } catch (const std::bad_alloc&) {  // not cached: will be computed again if needed
@@ -375,10 +375,8 @@ void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
   slices_.push_back({&sequence, n_columns, n_guessed, batch_.n_logits(), batch_.n_states()});
   for (int i = 0; i < n_columns; ++i) {
     const int position = sequence.n_cached + i, behind = position - sequence.n_ids();
-    if (sequence.pooled)
-      batch_.state_columns.push_back(batch_.n_columns());
-    else if (sequence.is_evaluation() ? position >= sequence.first_logits : behind >= -1)
-      batch_.logit_columns.push_back(batch_.n_columns());
+    if (sequence.pooled) batch_.state_columns.push_back(batch_.n_columns());
+    if (sequence.wants_logits(position)) batch_.logit_columns.push_back(batch_.n_columns());
     batch_.token_ids.push_back(behind >= 0 ? sequence.guesses[behind] : sequence.ids[position]);
     batch_.positions.push_back(position);
     batch_.caches.push_back(&sequence.cache);
@@ -419,7 +417,12 @@ void Scheduler::take_logits(const Slice& slice) {
   const bool was_prefill = !sequence.is_decoding();
   sequence.n_cached += slice.n_columns - slice.n_guessed;
   if (sequence.is_evaluation()) {
-    sequence.pooled ? take_states(slice) : take_evaluation(slice);
+    if (sequence.pooled)
+      take_states(slice);
+    else if (sequence.is_scored)
+      take_scores(slice);
+    else
+      take_evaluation(slice);
     if (sequence.n_pending() == 0) sequence.end(FinishReason::kLength);
     return;
   }
@@ -449,6 +452,16 @@ void Scheduler::take_states(const Slice& slice) {
   const float* row = states_.get() + slice.first_state * n_embd;
   for (int i = 0; i < slice.n_columns; ++i, row += n_embd) sequence.pooled->add({row, n_embd});
   if (sequence.n_pending() == 0) sequence.pooled->normalise();
+}
+
+void Scheduler::take_scores(const Slice& slice) {
+  Sequence& sequence = *slice.sequence;
+  const size_t n_vocab = model_.n_vocab();
+  const float* row = logits_.get() + slice.first_logits * n_vocab;
+  for (int position = sequence.n_cached - slice.n_columns;
+       position < sequence.n_cached && sequence.wants_logits(position); ++position, row += n_vocab)
+    sequence.stream->push(sequence.sampler.score({row, n_vocab}, sequence.ids[position + 1]));
+  sequence.tell_progress();
 }
 
 // Takes the sequence's turn; or, if it has a constraint, lets the caller of next_turn() do so.

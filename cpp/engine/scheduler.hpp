@@ -103,6 +103,7 @@ class Scheduler {
   void take_logits(const Slice& slice);
   void take_evaluation(const Slice& slice);
   void take_states(const Slice& slice);
+  void take_scores(const Slice& slice);
   void take_turn(Sequence& sequence, float* rows);
   void count_turn(const Sequence& sequence) noexcept;
   void give_up(Sequence& sequence, const std::exception_ptr& error) noexcept;

@@ -107,6 +107,21 @@ std::shared_ptr<Sequence> Sequence::embedding(ForwardPass& model, std::span<cons
   return sequence;
 }
 
+std::shared_ptr<Sequence> Sequence::scoring(ForwardPass& model, std::span<const int64_t> prompt,
+                                            int64_t n_best, std::shared_ptr<TokenStream> stream,
+                                            const std::string& cache_salt) {
+  if (n_best < 0)
+    throw InvalidRequestError("logprobs: expected at least 0, got " + format_number(n_best),
+                              {.param = "logprobs", .limit = 0, .got = n_best});
+  auto sequence = evaluation(model, prompt, 0, nullptr, std::move(stream));
+  const SamplingParams params{.logprobs = n_best};
+  params.validate(model.n_vocab());
+  sequence->sampler = Sampler(params, {});
+  sequence->cache_salt = cache_salt;
+  sequence->is_scored = true;
+  return sequence;
+}
+
 Sequence::Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
                    const SamplingParams& params, std::shared_ptr<float[]> logits,
                    std::shared_ptr<TokenStream> stream)
@@ -119,6 +134,12 @@ Sequence::Sequence(ForwardPass& model, std::vector<int32_t> prompt, int max_ids,
       stream(std::move(stream)) {}
 
 Sequence::~Sequence() { stream->finish(FinishReason::kCancelled); }
+
+bool Sequence::wants_logits(int position) const {
+  if (pooled) return false;
+  if (is_scored) return position + 1 < n_prompt;
+  return position >= (is_evaluation() ? first_logits : n_ids() - 1);
+}
 
 void Sequence::take_turn(std::span<float> rows, int most_guesses) noexcept {
   turn = {.n_guessed = static_cast<int>(guesses.size())};

@@ -1,5 +1,6 @@
 // One request in the scheduler: its token ids, its sampler, its KV cache, and the stream for the
-// result. An evaluation generates no tokens: its result is the logits of every id, or an embedding.
+// result. An evaluation generates no tokens: its result is the logits of every id, an embedding, or
+// the log probabilities of its own ids.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -62,14 +63,20 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   static std::shared_ptr<Sequence> embedding(ForwardPass& model, std::span<const int64_t> prompt,
                                              std::shared_ptr<Embedding> embedding,
                                              std::shared_ptr<TokenStream> stream);
+  // The stream gets each id but the first, with its log probability and those of the n_best.
+  static std::shared_ptr<Sequence> scoring(ForwardPass& model, std::span<const int64_t> prompt,
+                                           int64_t n_best, std::shared_ptr<TokenStream> stream,
+                                           const std::string& cache_salt = {});
 
   ~Sequence();  // ends the stream, if nothing else has
 
   int n_ids() const { return static_cast<int>(ids.size()); }
   int n_pending() const { return n_ids() - n_cached; }  // columns still to be computed
-  bool is_evaluation() const { return logits || pooled; }
+  bool is_evaluation() const { return logits || pooled || is_scored; }
   // The ids at the beginning of which no result is needed but their keys and values.
   int n_cacheable() const { return is_evaluation() ? first_logits : n_prompt - 1; }
+  bool leaves_prefix() const { return !is_evaluation() || is_scored || first_logits > 0; }
+  bool wants_logits(int position) const;
   bool is_decoding() const { return n_cached >= n_prompt && n_pending() <= 1; }  // 1 column a step
 
   // Samples the token after the last id from the first of `rows`, (1 + guesses.size(), n_vocab).
@@ -116,6 +123,7 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   const std::shared_ptr<float[]> logits;  // the result of an evaluation
   int first_logits = 0;                   // its first position; or
   std::shared_ptr<Embedding> pooled;      // the result of an embedding
+  bool is_scored = false;                 // the result is the ids' log probabilities
   const std::shared_ptr<TokenStream> stream;
 
  private:

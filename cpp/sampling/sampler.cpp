@@ -239,15 +239,28 @@ SampledToken Sampler::sample(std::span<float> logits) {
   double log_normalizer = 0;
   if (params_.logprobs >= 0) {
     raw_.assign(logits.begin(), logits.end());
-    log_normalizer = best_ + log_sum(logits, best_);
-    select_best(logits, params_.logprobs);
-    for (const Candidate& candidate : candidates_)
-      token.top_logprobs.emplace_back(candidate.id, candidate.logit - log_normalizer);
+    log_normalizer = report_best(logits, token);
   }
   token.id = forced().empty() ? within_reach(choose(logits)) : forced().front();
   if (params_.logprobs >= 0) token.logprob = raw_[token.id] - log_normalizer;
   remember(token.id);
   return token;
+}
+
+SampledToken Sampler::score(std::span<const float> logits, int32_t id) {
+  scan(logits);
+  SampledToken token{.id = id};
+  token.logprob = logits[id] - report_best(logits, token);
+  return token;
+}
+
+// Reports the best ids; returns what is to be subtracted from logits. scan() must have run.
+double Sampler::report_best(std::span<const float> logits, SampledToken& token) {
+  const double log_normalizer = best_ + log_sum(logits, best_);
+  select_best(logits, params_.logprobs);
+  for (const Candidate& candidate : candidates_)
+    token.top_logprobs.emplace_back(candidate.id, candidate.logit - log_normalizer);
+  return log_normalizer;
 }
 
 // Chooses a token that is not forced. scan() must have run.

@@ -48,6 +48,9 @@ class Sampler {
   // Throws NumericalError for NaN and +inf, InvalidRequestError if every token is masked.
   SampledToken sample(std::span<float> logits);
 
+  // What sample() would report if it chose this id, which is not remembered. Throws NumericalError.
+  SampledToken score(std::span<const float> logits, int32_t id);
+
   // The candidates that sample() draws from if temperature > 0; valid until the next call.
   const std::vector<Candidate>& candidates(std::span<float> logits);
 
@@ -83,6 +86,7 @@ class Sampler {
   void prepare(std::span<float> logits);
   void scan_masked(std::span<const float> logits);
   void select_best(std::span<const float> logits, size_t k);
+  double report_best(std::span<const float> logits, SampledToken& token);
   void narrow(std::span<const float> logits);
   int32_t choose(std::span<float> logits);
   int32_t pick(std::span<const float> logits);

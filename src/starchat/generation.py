@@ -149,6 +149,18 @@ class Generation:
         return ids
 
 
+class Scoring(Generation):
+    """A prompt whose own tokens are the result, with their log probabilities; there is no reply."""
+
+    def _submit(
+        self, ready: _core.ReadyQueue | None, keys: Sequence[int]
+    ) -> Iterator[PartialReply]:
+        engine, n_best = self.handle.engine, self.params.logprobs or 0
+        tokens = engine.score(self.prompt, n_best, ready, keys[0], cache_salt=self.cache_salt)
+        n_prompt = len(self.prompt)
+        yield PartialReply(tokens, TextStream(()), engine.tokenizer, n_prompt, self.handle)
+
+
 def astream(
     generation: Callable[[], Generation], options: Mapping[str, Any], *given: object
 ) -> AsyncStream:

@@ -23,7 +23,7 @@ from .checks import check_allow_special, check_flag, check_token_ids, token_id_s
 from .embedding import EmbeddingJob
 from .engine_registry import EngineHandle, EngineSettings, acquire_engine
 from .errors import FileAccessError, InvalidRequestError, unexpected
-from .generation import Generation, astream
+from .generation import Generation, Scoring, astream
 from .infill import infill_prompt
 from .limits import Limits
 from .model_path import model_path
@@ -32,7 +32,7 @@ from .prompt_room import PromptRoom
 from .request_size import is_small
 from .sampling import ChatOptions, ReplyOptions
 from .stream import AsyncStream, Stream
-from .types import Completion, Messages, ModelInfo
+from .types import Completion, Messages, ModelInfo, TokenLogprob
 
 if TYPE_CHECKING:
     import numpy as np
@@ -426,6 +426,50 @@ class StarChat:
             error.param = (error.param or "").replace("prompt", "token_ids")
             raise
 
+    def score(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        logprobs: int = 0,
+        allow_special: bool | Sequence[str] | None = None,
+        leading_text: bool = False,
+        prompt_progress: Callable[[int, int], object] | None = None,
+        cache_salt: str | None = None,
+    ) -> tuple[TokenLogprob, ...]:
+        """Return how likely each token of a prompt is, behind those before it.
+
+        There is an entry for each token but the first, which nothing predicts, and in each the best
+        `logprobs` tokens of its place. The prompt is read as `complete` reads it, and computed as
+        that of a reply, beside other requests; a reply to it then finds it in the prefix cache.
+        prompt_progress and cache_salt as in ReplyOptions.
+
+        >>> last = StarChat.load().score("You can sort a list in Python", logprobs=2)[-1]
+        >>> last.token, round(last.logprob, 1), last.best[0].token
+        (' Python', -0.1, ' Python')
+        """
+        how = {"logprobs": logprobs, "prompt_progress": prompt_progress, "cache_salt": cache_salt}
+        return self._score(prompt, allow_special, leading_text, how).stream().result().logprobs
+
+    async def ascore(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        logprobs: int = 0,
+        allow_special: bool | Sequence[str] | None = None,
+        leading_text: bool = False,
+        prompt_progress: Callable[[int, int], object] | None = None,
+        cache_salt: str | None = None,
+    ) -> tuple[TokenLogprob, ...]:
+        """Return what score() returns, without blocking the event loop; cancelling ends it.
+
+        >>> import asyncio
+        >>> len(asyncio.run(StarChat.load().ascore([1, 2, 3])))
+        2
+        """
+        how = {"logprobs": logprobs, "prompt_progress": prompt_progress, "cache_salt": cache_salt}
+        score = partial(self._score, prompt, allow_special, leading_text, how)
+        return (await astream(score, how, prompt, allow_special).result()).logprobs
+
     # ---- vectors ----------------------------------------------------------------------------
 
     def embed(
@@ -519,6 +563,15 @@ class StarChat:
         options: Mapping[str, Any],
     ) -> Generation:
         return Generation(self._handle, self._prompt(prompt, allow_special, leading_text), options)
+
+    def _score(
+        self,
+        prompt: str | Sequence[int],
+        allow_special: bool | Sequence[str] | None,
+        leading_text: bool,
+        options: Mapping[str, Any],
+    ) -> Scoring:
+        return Scoring(self._handle, self._prompt(prompt, allow_special, leading_text), options)
 
     def _infill(self, prefix: str, suffix: str, options: Mapping[str, Any]) -> Generation:
         texts = _text("prefix", prefix), _text("suffix", suffix)

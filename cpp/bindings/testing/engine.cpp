@@ -142,6 +142,12 @@ class PyScheduler {
     return {std::make_unique<PyTokenStream>(std::move(stream)), std::move(embedding)};
   }
 
+  std::unique_ptr<PyTokenStream> score(const std::vector<int64_t>& prompt, int64_t n_best) {
+    auto stream = std::make_shared<TokenStream>(wake_event_);
+    enqueue(Sequence::scoring(model_, prompt, n_best, stream));
+    return std::make_unique<PyTokenStream>(std::move(stream));
+  }
+
   bool step() {
     model_.runs.clear();
     return scheduler_.step();
@@ -301,6 +307,7 @@ void bind_testing(py::module_& m) {
       .def("add_replies", &PyScheduler::add_replies, py::arg("prompt"), py::arg("params"),
            py::arg("n"), py::arg("grammar") = py::none(), py::arg("lead") = py::list())
       .def("embed", &PyScheduler::embed, py::arg("prompt"))
+      .def("score", &PyScheduler::score, py::arg("prompt"), py::arg("n_best"))
       .def("step", &PyScheduler::step)
       .def("took", &PyScheduler::took, py::arg("seconds"))
       .def("fail_next", &PyScheduler::fail_next)

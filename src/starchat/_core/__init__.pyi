@@ -177,6 +177,15 @@ class Engine:
         self, token_ids: Sequence[int], ready: ReadyQueue | None = None, key: int = 0
     ) -> tuple[TokenStream, Embedding]:
         """A stream without tokens, and what is complete when it has ended."""
+    def score(
+        self,
+        token_ids: Sequence[int],
+        n_best: int,
+        ready: ReadyQueue | None = None,
+        key: int = 0,
+        cache_salt: bytes = b"",
+    ) -> TokenStream:
+        """A stream of the ids behind the first, with their log probabilities."""
     def stats(self) -> dict[str, int]:
         """Return the counters of cpp/engine/counters.hpp, which the docstring explains."""
     def close(self) -> None:
