@@ -1,4 +1,4 @@
-"""A virtual environment of its own for the peers: llama.cpp from source, ctransformers' wheel.
+"""A virtual environment of its own for the peers: llama.cpp from source, the others' wheels.
 
 Built once and kept; a build that was cut short, or of other versions, is built again. What pip
 and the compiler say goes to a file beside it, their progress to a bar.
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 LLAMA_CPP = "llama-cpp-python==0.3.36"
-CTRANSFORMERS = "ctransformers==0.2.27"
+WHEELS = ("ctransformers==0.2.27", "ctranslate2==4.8.5")
 
 #: instruction set → CMake's options for llama.cpp
 BUILDS = {
@@ -50,7 +50,7 @@ def peers_python(directory: Path, isa: str) -> Path:
     Raises PeersUnavailable.
     """
     python = directory / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = {"packages": [LLAMA_CPP, CTRANSFORMERS], "cmake": BUILDS[isa]}
+    wanted = {"packages": [LLAMA_CPP, *WHEELS], "cmake": BUILDS[isa]}
     record = directory / "built.json"
     if python.exists() and record.exists() and json.loads(record.read_text()) == wanted:
         return python
@@ -78,11 +78,12 @@ def peers_python(directory: Path, isa: str) -> Path:
             options,
             lambda done, n: progress.update(bar, completed=done, total=n),
         )
-        progress.update(bar, description="installing ctransformers", total=None)
-        try:
-            _pip(python, [CTRANSFORMERS], log, dict(os.environ))
-        except PeersUnavailable as error:  # it has wheels for few machines, and is no must
-            print(f"ctransformers is left out: {error}", file=sys.stderr)
+        for wheel in WHEELS:  # which few machines have, and are no must
+            progress.update(bar, description=f"installing {wheel}", total=None)
+            try:
+                _pip(python, [wheel], log, dict(os.environ))
+            except PeersUnavailable as error:
+                print(f"{wheel} is left out: {error}", file=sys.stderr)
     record.write_text(json.dumps(wanted))
     return python
 

@@ -45,7 +45,7 @@ def new_result(benchmark: str) -> Result:
         "command": command_line(sys.argv),
         "date": datetime.date.today().isoformat(),
         "machine": {
-            "processor": _processor(),
+            "processor": processor(_cpuinfo()),
             "cores": len(os.sched_getaffinity(0)),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "system": f"{platform.system()} {platform.release()}",
@@ -114,11 +114,32 @@ class Limits:
                 self.samples["multiply_peak"][f"{isa}/{kind}"][str(n)].append(max(peaks))
 
 
-def _processor() -> str:
+def processor(cpuinfo: str) -> str:
+    r"""Return the name in /proc/cpuinfo, with family and model: clouds hide the rest of the name.
+
+    >>> processor("cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nstepping\t: 1")
+    'AMD EPYC (family 25, model 17: Zen 4)'
+    """
+    pairs = (line.partition(":") for line in cpuinfo.splitlines())
+    found = {name.strip(): value.strip() for name, _, value in pairs}
+    if not {"cpu family", "model", "model name"} <= found.keys():
+        return found.get("model name") or platform.processor() or platform.machine()
+    family, model = found["cpu family"], found["model"]
+    names = [name for key, models, name in _CORES if key == family and int(model) in models]
+    told = ": ".join([f"family {family}, model {model}", *names])
+    return f"{found['model name']} ({told})"
+
+
+#: family, models and name of the cores that were met
+_CORES = (
+    ("25", (*range(0x10, 0x20), *range(0x60, 0xB0)), "Zen 4"),
+    ("26", range(0x100), "Zen 5"),
+    ("6", (0x6A, 0x6C), "Ice Lake"),
+)
+
+
+def _cpuinfo() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""

@@ -1,12 +1,14 @@
-"""starchat beside llama.cpp and ctransformers: the same random weights, in alternation, one run.
+"""starchat beside llama.cpp, CTranslate2, ctransformers: random weights, alternating, in one run.
 
-    python benchmarks/peers.py santacoder --types q4_0 q8_0 --prefill 512 --context 64 4096
+    python benchmarks/peers.py santacoder --types q4_0 q8_0 q4_k --prefill 512 --context 64 4096
     python benchmarks/peers.py FILE.bin --gguf FILE.gguf
 
 Given a shape it writes the weights itself, with as many positions as are measured. The peers live
 in an environment of their own, built on first use, or in the one whose interpreter --peers names.
 Every engine runs in a fresh process, so that its peak memory is its own; read bandwidth and
 multiply-add peak are measured before each round. Ratios and shares are made within a round.
+llama.cpp runs twice: with weights repacked where it can, which is its default, and unpacked.
+CTranslate2 runs in int8, which is compared with q8_0, and knows no prompts beyond the context.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,7 +31,15 @@ from comparison import Figures, table
 from environment import BUILDS, PeersUnavailable, default_directory, peers_python
 from kernels import giga
 from machine import Limits, Result, new_result, write_result
-from random_model import SHAPES, folded_shapes, write_bin, write_gguf
+from random_model import (
+    GGUF_TYPES,
+    SHAPES,
+    Shape,
+    folded_shapes,
+    write_bin,
+    write_ctranslate2,
+    write_gguf,
+)
 from rich.console import Console
 from rich.progress import Progress
 from runner import RUNNERS
@@ -40,47 +51,69 @@ from starchat.convert.ggml_writer import TYPES
 
 QUANTIZED = [type for type in TYPES if type.startswith("q")]
 ENGINES = tuple(RUNNERS)
+#: by the end of its name, what writes a model's random weights, and the package that this needs
+WRITERS: dict[str, tuple[Callable[..., None], str]] = {
+    ".bin": (write_bin, ""),
+    ".gguf": (write_gguf, "gguf"),
+    ".int8": (write_ctranslate2, "ctranslate2"),
+}
 
 
 class Refused(Exception):
     """What was asked for cannot be measured: why, and what to do."""
 
 
+def forms(type: str, skip: Sequence[str] = ()) -> dict[str, str]:
+    """Return the engines that run a type, and the form of file that each reads.
+
+    >>> forms("q4_k")
+    {'starchat': '.gguf', 'llama.cpp': '.gguf', 'llama.cpp unpacked': '.gguf'}
+    """
+    read = dict.fromkeys(ENGINES[:3], ".gguf")
+    if type in TYPES:
+        read |= {"starchat": ".bin", "ctransformers": ".bin"}
+    if type == "q8_0":
+        read["CTranslate2"] = ".int8"
+    return {engine: form for engine, form in read.items() if engine not in skip}
+
+
 @contextmanager
-def weights(arguments: argparse.Namespace, type: str) -> Iterator[tuple[Path, Path | None]]:
-    """Give the .bin and the .gguf file; write them where a shape was named."""
+def weights(arguments: argparse.Namespace, type: str) -> Iterator[dict[str, Path]]:
+    """Give each engine's file or folder; write them where a shape was named."""
+    read = forms(type, arguments.skip)
     if arguments.model not in SHAPES:
-        yield Path(arguments.model).expanduser(), arguments.gguf
+        given = {".bin": Path(arguments.model).expanduser(), ".gguf": arguments.gguf}
+        yield {engine: given[form] for engine, form in read.items() if given.get(form)}
         return
     shape = replace(SHAPES[arguments.model], n_ctx=n_positions(arguments))
     stem = f"{arguments.model}-{type}-{shape.n_ctx}"
     with tempfile.TemporaryDirectory(dir=_made(arguments.environment.parent)) as scratch:
         folder = _made(arguments.weights or Path(scratch))
-        paths = folder / f"{stem}.bin", folder / f"{stem}.gguf"
-        writers = [write_bin, write_gguf][: 2 if needs_gguf(arguments) else 1]
+        paths = {form: folder / f"{stem}{form}" for form in dict.fromkeys(read.values())}
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            for path, write in zip(paths, writers, strict=False):
-                if path.exists():
-                    continue
-                bar = progress.add_task(f"writing {path.name}", total=len(folded_shapes(shape)))
-                part = path.with_suffix(".part")
-                try:
-                    write(part, shape, type, partial(progress.advance, bar))
-                    part.rename(path)
-                except OSError as error:
-                    raise Refused(
-                        f"{path}: {error.strerror}: choose --weights elsewhere"
-                    ) from error
-                except ImportError as error:
-                    raise Refused(f"{error}: llama.cpp's file needs `pip install gguf`") from error
-                finally:
-                    part.unlink(missing_ok=True)
-        yield paths[0], paths[1] if len(writers) == 2 else None
+            for form, path in paths.items():
+                if not path.exists():
+                    bar = progress.add_task(f"writing {path.name}", total=len(folded_shapes(shape)))
+                    write(form, path, shape, type, partial(progress.advance, bar))
+        yield {engine: paths[form] for engine, form in read.items()}
 
 
-def needs_gguf(arguments: argparse.Namespace) -> bool:
-    """Whether llama.cpp takes part."""
-    return "llama.cpp" not in arguments.skip
+def write(form: str, path: Path, shape: Shape, type: str, done: Callable[[], object]) -> None:
+    """Write random weights; they get their name when they are whole."""
+    writer, package = WRITERS[form]
+    part = path.with_suffix(".part")
+    try:
+        writer(part, shape, type, done)
+        part.rename(path)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}: choose --weights elsewhere") from error
+    except ImportError as error:
+        remedy = f"`pip install {package}`, or --skip the engines that need it"
+        raise Refused(f"{path.name}: {error}: {remedy}") from error
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part)
+        part.unlink(missing_ok=True)
 
 
 def n_positions(arguments: argparse.Namespace) -> int:
@@ -191,23 +224,32 @@ def measure(arguments: argparse.Namespace) -> Result:
     result = new_result("peers")
     result |= {"threads": arguments.threads, "model": Path(arguments.model).name}
     result |= {"build": arguments.isa, "types": []}
-    for type in arguments.types:
-        with weights(arguments, type) as (bin_path, gguf_path):
-            files = {"starchat": bin_path, "ctransformers": bin_path}
-            if gguf_path:
-                files["llama.cpp"] = gguf_path
-            files = {name: files[name] for name in ENGINES if name in files}
-            files = {name: path for name, path in files.items() if name not in arguments.skip}
-            found = inspect(bin_path)
-            if found["n_ctx"] < n_positions(arguments):
-                raise Refused(
-                    f"{bin_path}: has {found['n_ctx']:,} positions, {n_positions(arguments):,} are "
-                    "wanted: lower --prefill, --context, --steps or --ctx"
-                )
-            with Progress(console=Console(stderr=True), transient=True) as progress:
-                name = found["weight_type"]
-                result["types"].append(measure_type(name, arguments, files, progress))
+    with busy_processes(arguments.busy):
+        for type in arguments.types:
+            with weights(arguments, type) as files:
+                found = inspect(files["starchat"])
+                if found["n_ctx"] < n_positions(arguments):
+                    raise Refused(
+                        f"{files['starchat']}: has {found['n_ctx']:,} positions, "
+                        f"{n_positions(arguments):,} are wanted: lower --prefill, --context, "
+                        "--steps or --ctx"
+                    )
+                name = type if arguments.model in SHAPES else found["weight_type"]
+                with Progress(console=Console(stderr=True), transient=True) as progress:
+                    result["types"].append(measure_type(name, arguments, files, progress))
     return result
+
+
+@contextmanager
+def busy_processes(n: int) -> Iterator[None]:
+    """Run n processes that always compute, in their caches, as other programs do."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 # ---- the command line -----------------------------------------------------------------------
@@ -221,7 +263,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", help=f"a .bin file, or one of {', '.join(SHAPES)}")
     parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp, with a .bin")
     parser.add_argument(
-        "--types", nargs="+", default=["q4_0"], metavar="TYPE", help="for a shape; or `all`"
+        "--types",
+        nargs="+",
+        default=["q4_0"],
+        metavar="TYPE",
+        help="for a shape: of all matrices, or a preset (q4_k_m); `all`: those of .bin files",
     )
     parser.add_argument("--isa", choices=BUILDS, default="native", help="for ours and llama.cpp")
     parser.add_argument("--prefill", nargs="*", type=positive, default=[256, 512])
@@ -231,6 +277,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--ctx", type=positive, default=1, help="load with so many positions, where more than used"
     )
     parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="beside N busy processes")
     parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--skip", nargs="*", choices=ENGINES[1:], default=[], help="leave out")
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter that has them")
@@ -241,14 +288,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.environment = arguments.environment or default_directory(arguments.isa)
     if arguments.model in SHAPES:
         arguments.types = QUANTIZED if arguments.types == ["all"] else arguments.types
-        if unknown := {*arguments.types} - {*TYPES}:
-            parser.error(f"--types: {unknown.pop()}: expected {', '.join(TYPES)} or all")
+        if unknown := {*arguments.types} - {*GGUF_TYPES}:
+            parser.error(f"--types: {unknown.pop()}: expected {', '.join(GGUF_TYPES)} or all")
         if arguments.gguf:
             parser.error("--gguf goes with a .bin file: a shape's files are written here")
     else:
         arguments.types = arguments.types[:1]
-        if not arguments.gguf:
-            arguments.skip = [*arguments.skip, "llama.cpp"]
     if not arguments.prefill + arguments.context:
         parser.error("nothing to measure: both --prefill and --context are empty")
     return arguments

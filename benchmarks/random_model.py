@@ -1,9 +1,11 @@
-"""Random weights in the true shapes of the family, the same in a .bin and in a GGUF file.
+"""Random weights in the true shapes of the family, in a .bin, in GGUF and for CTranslate2.
 
     python benchmarks/random_model.py santacoder q4_0 santacoder.bin --gguf santacoder.gguf
+    python benchmarks/random_model.py starchat-beta q4_k_m --gguf beta.gguf
 
 Blocks are drawn directly (uniform quants, fixed scales that give weights of about 0.02), so a
-10.75 GB file takes as long as the disk takes. Memory: one tensor.
+10.75 GB file takes as long as the disk takes. Memory: one tensor. The same type is the same weights
+in a .bin and in GGUF; presets (q4_k_m) and K-types are in GGUF alone.
 """
 
 from __future__ import annotations
@@ -20,11 +22,17 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import Progress
 
-from starchat.convert.ggml_writer import TYPES, tensor_shapes, tile_multi_query, write_ggml
-from starchat.convert.tensor_types import quantize
+from starchat.convert import ggml_writer
+from starchat.convert.ggml_writer import tensor_shapes, tile_multi_query, write_ggml
+from starchat.convert.presets import PRESETS
+from starchat.convert.tensor_types import TYPES, quantize
 from starchat.convert.vocabulary import to_letters
 
 Array = npt.NDArray[Any]
+
+
+#: what a GGUF file's matrices may be: all of one type, or mixed by a preset
+GGUF_TYPES = (*TYPES, *(name for name in PRESETS if name not in TYPES))
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,23 @@ SHAPES = {
 }
 
 
+#: type → where its half-precision scales are in a block, how large a weight with random quants is
+#: where the scale is 1, and the scale of minimums that centres the weights
+_SCALES: dict[str, tuple[tuple[int, ...], float, float]] = {
+    "q2_k": ((80, 82), 9, 1.5),
+    "q3_k": ((108,), 42, 0),
+    "q4_k": ((0, 2), 170, 7.5),
+    "q5_k": ((0, 2), 340, 15.5),
+    "q6_k": ((208,), 1370, 0),
+    "iq4_nl": ((0,), 70, 0),
+    "iq4_xs": ((0,), 1290, 0),
+}
+
+
 def vocabulary(n_vocab: int) -> list[bytes]:
-    """Control token, single bytes, fillers, StarChat's roles at the end."""
+    """Control token, single bytes, one merge, fillers, StarChat's roles at the end."""
     roles = [b"<|system|>", b"<|user|>", b"<|assistant|>", b"<|end|>"]
-    tokens = [b"<|endoftext|>", *(bytes([value]) for value in range(256))]
+    tokens = [b"<|endoftext|>", *(bytes([value]) for value in range(256)), b"ab"]
     tokens += [b"filler%05d" % i for i in range(n_vocab - len(tokens) - len(roles))]
     return tokens + roles
 
@@ -67,13 +88,18 @@ def random_tensor(name: str, shape: tuple[int, ...], type: str) -> Array:
     rows = np.frombuffer(random.bytes(shape[0] * form.row_bytes(shape[1])), np.uint8).reshape(
         shape[0], -1
     )
-    if type in ("f16", "f32"):
+    if type in ("f32", "f16", "bf16"):
         weights = random.standard_normal(shape, np.float32) * np.float32(0.02)
         return quantize(weights, type)
     rows = rows.copy()
-    d = np.float16(0.02 / (2**form.bits / np.sqrt(12)))
-    scales = [d, -d * np.float16((2**form.bits - 1) / 2)]
-    for at, scale in zip(form.halves, scales, strict=False):
+    if type in _SCALES:
+        halves, size, minimum = _SCALES[type]
+        scales = [np.float16(0.02 / size), np.float16(0.02 / size * minimum)]
+    else:
+        halves = form.halves
+        d = np.float16(0.02 / (2**form.bits / np.sqrt(12)))
+        scales = [d, -d * np.float16((2**form.bits - 1) / 2)]
+    for at, scale in zip(halves, scales, strict=False):
         rows.reshape(-1, form.block_bytes)[:, at : at + 2] = scale.reshape(1).view(np.uint8)
     return rows
 
@@ -129,7 +155,10 @@ def write_bin(
 def write_gguf(
     path: Path, shape: Shape, type: str, done: Callable[[], object] = lambda: None
 ) -> None:
-    """Write what llama.cpp reads: architecture `starcoder`, folded, the output matrix tied."""
+    """Write what llama.cpp reads: architecture `starcoder`, folded, the output matrix tied.
+
+    `type` is one of all matrices, or else a preset that mixes several.
+    """
     import gguf
 
     kinds = gguf.GGMLQuantizationType
@@ -170,9 +199,10 @@ def write_gguf(
     shapes = folded_shapes(shape)
 
     def tensor(name: str) -> tuple[Array, Any]:
-        values = random_tensor(name, shapes[name], type)
+        mine = type if type in TYPES else PRESETS[type].type_of(name, shape.n_layer, is_tied=True)
+        values = random_tensor(name, shapes[name], mine)
         is_raw = values.dtype == np.uint8
-        return values, kinds[type.upper()] if is_raw else kinds.F32
+        return values, kinds[mine.upper()] if is_raw else kinds.F32
 
     for name, theirs in names.items():
         values, kind = tensor(name)
@@ -193,14 +223,66 @@ def write_gguf(
     writer.close()
 
 
+def write_ctranslate2(
+    path: Path, shape: Shape, type: str = "q8_0", done: Callable[[], object] = lambda: None
+) -> None:
+    """Write a folder of what CTranslate2 runs in int8: a scale for each row, not for 32 weights."""
+    from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
+
+    spec = TransformerDecoderModelSpec.from_config(
+        shape.n_layer,
+        shape.n_head,
+        pre_norm=True,
+        activation=common_spec.Activation.GELUTanh,
+        multi_query_attention=True,
+    )
+    random = np.random.default_rng(0)
+
+    def matrix(target: Any, n_rows: int, n_cols: int, *, bias: bool = True) -> None:
+        target.weight = random.integers(-127, 128, (n_rows, n_cols), np.int8)
+        target.weight_scale = np.full(n_rows, 127 / 0.035, np.float32)  # weights of about 0.02
+        if bias:
+            target.bias = np.zeros(n_rows, np.float32)
+        done()
+
+    def norm(target: Any) -> None:
+        target.gamma = np.ones(shape.n_embd, np.float32)
+        target.beta = np.zeros(shape.n_embd, np.float32)
+
+    width, decoder = shape.n_embd, spec.decoder
+    matrix(decoder.embeddings, shape.n_vocab, width, bias=False)
+    decoder.scale_embeddings = False
+    positions = random.standard_normal((shape.n_ctx + 1, width), np.float32)  # it looks one ahead
+    decoder.position_encodings.encodings = positions * np.float32(0.01)
+    for layer in decoder.layer:
+        attention, ffn = layer.self_attention, layer.ffn
+        norm(attention.layer_norm)
+        matrix(attention.linear[0], width + 2 * width // shape.n_head, width)
+        matrix(attention.linear[1], width, width)
+        norm(ffn.layer_norm)
+        matrix(ffn.linear_0, 4 * width, width)
+        matrix(ffn.linear_1, width, 4 * width)
+    norm(decoder.layer_norm)
+    decoder.projection.weight = decoder.embeddings.weight
+    decoder.projection.weight_scale = decoder.embeddings.weight_scale
+    spec.register_vocabulary([f"t{i}" for i in range(shape.n_vocab)])
+    spec.config.unk_token = spec.config.bos_token = spec.config.eos_token = "t0"
+    spec.validate()
+    spec.optimize(quantization="int8")
+    path.mkdir()
+    spec.save(str(path))
+
+
 def main() -> None:
     """Write the files that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("type", choices=TYPES)
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp")
+    parser.add_argument("type", choices=GGUF_TYPES)
+    parser.add_argument("path", type=Path, nargs="?", help="a .bin file")
+    parser.add_argument("--gguf", type=Path, help="the same weights in GGUF")
     arguments = parser.parse_args()
+    if arguments.path and arguments.type not in ggml_writer.TYPES:
+        parser.error(f"a .bin file has no {arguments.type}: give --gguf alone")
     shape = SHAPES[arguments.shape]
     with Progress() as progress:
         for path, write in ((arguments.path, write_bin), (arguments.gguf, write_gguf)):

@@ -15,13 +15,39 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 PIECE = 512  # tokens between two signs of life; a multiple of every engine's batch
 
 
-class StarChatRunner:
+class Runner:
+    """A loaded engine: how a prompt is read, and how tokens follow it, one by one."""
+
+    eval: Callable[[list[int]], Any]  # append tokens; compute the last one's logits
+    reset: Callable[[], Any]  # begin again at position 0
+    extra: dict[str, Any]  # more figures
+
+    def prompt(self, ids: list[int]) -> None:
+        """Read a prompt from position 0."""
+        self.reset()
+        for first in range(0, len(ids), PIECE):
+            piece = ids[first : first + PIECE]
+            self.eval(piece)
+            tell(done=len(piece))
+
+    def steps(self, n: int) -> list[float]:
+        """Return the seconds of each of n tokens behind the last prompt."""
+        seconds = []
+        for _ in range(n):
+            start = time.perf_counter()
+            self.eval([7])
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+
+class StarChatRunner(Runner):
     """This project, without its scheduler: the bare forward pass, as the peers are run."""
 
     def __init__(self, path: str, n_threads: int, n_ctx: int) -> None:
@@ -31,31 +57,45 @@ class StarChatRunner:
         self._model = testing.Forward(path, n_threads, n_ctx)
         self.extra = {"weight_bytes": self._model.weight_bytes}
 
-    def eval(self, ids: list[int]) -> None:
-        """Append tokens; compute the last one's logits."""
+        self.eval, self.reset = self._eval, lambda: self._model.rewind(0)
+
+    def _eval(self, ids: list[int]) -> None:
         for start in range(0, len(ids), self._model.max_columns):
             self._model.run(ids[start : start + self._model.max_columns], last_only=True)
 
-    def reset(self) -> None:
-        """Begin again at position 0."""
-        self._model.rewind(0)
 
-
-class LlamaCppRunner:
+class LlamaCppRunner(Runner):
     """llama.cpp with its defaults, by llama-cpp-python."""
+
+    repack = True
 
     def __init__(self, path: str, n_threads: int, n_ctx: int) -> None:
         """Load."""
-        from llama_cpp import Llama
+        import llama_cpp
 
-        self._model = Llama(
+        if not self.repack:
+            defaults = llama_cpp.llama_model_default_params
+
+            def params() -> Any:
+                chosen = defaults()
+                chosen.use_extra_bufts = False
+                return chosen
+
+            llama_cpp.llama_cpp.llama_model_default_params = params
+        self._model = llama_cpp.Llama(
             path, n_ctx=n_ctx, n_threads=n_threads, n_threads_batch=n_threads, verbose=False
         )
         self.eval, self.reset = self._model.eval, self._model.reset
-        self.extra: dict[str, Any] = {}
+        self.extra = {}
 
 
-class CTransformersRunner:
+class LlamaCppUnpackedRunner(LlamaCppRunner):
+    """llama.cpp with weights as they lie in the file: for some types it is the faster way."""
+
+    repack = False
+
+
+class CTransformersRunner(Runner):
     """ctransformers, in batches of 64."""
 
     def __init__(self, path: str, n_threads: int, n_ctx: int) -> None:
@@ -67,13 +107,50 @@ class CTransformersRunner:
             path, model_type="starcoder", context_length=n_ctx, threads=n_threads, batch_size=64
         )
         self.eval, self.reset = self._model.eval, self._model.reset
-        self.extra: dict[str, Any] = {}
+        self.extra = {}
 
 
-RUNNERS: dict[str, Callable[[str, int, int], Any]] = {
+class CTranslate2Runner(Runner):
+    """CTranslate2 in int8, which only writes whole replies: a prompt is a reply of one token."""
+
+    def __init__(self, path: str, n_threads: int, n_ctx: int) -> None:
+        """Load."""
+        import ctranslate2
+
+        self._model = ctranslate2.Generator(path, compute_type="int8", intra_threads=n_threads)
+        self._prompt: list[str] = []
+        self.eval, self.reset = self.prompt, lambda: None
+        self.extra = {}
+
+    def prompt(self, ids: list[int]) -> None:
+        """Read a prompt from position 0."""
+        self._prompt = [f"t{id}" for id in ids]
+        self._write(1)
+        tell(done=len(ids))
+
+    def steps(self, n: int) -> list[float]:
+        """Return the seconds between the tokens of a reply to the last prompt."""
+        times = self._write(n + 1)
+        return [after - before for before, after in pairwise(times)]
+
+    def _write(self, n: int) -> list[float]:
+        times: list[float] = []
+        self._model.generate_batch(
+            [self._prompt],
+            max_length=n,
+            min_length=n,
+            include_prompt_in_result=False,
+            callback=lambda step: bool(times.append(time.perf_counter())),
+        )
+        return times
+
+
+RUNNERS: dict[str, Callable[[str, int, int], Runner]] = {
     "starchat": StarChatRunner,
     "llama.cpp": LlamaCppRunner,
+    "llama.cpp unpacked": LlamaCppUnpackedRunner,
     "ctransformers": CTransformersRunner,
+    "CTranslate2": CTranslate2Runner,
 }
 
 
@@ -82,28 +159,22 @@ def tell(**figures: object) -> None:
     print(json.dumps(figures), flush=True)
 
 
-def measure(runner: Any, prefill: list[int], contexts: list[int], n_steps: int) -> dict[str, Any]:
+def measure(
+    runner: Runner, prefill: list[int], contexts: list[int], n_steps: int
+) -> dict[str, Any]:
     """Return tokens per second: of prompts of each length, and of steps at each context."""
     choose = random.Random(0)
     ids = [choose.randrange(1, 400) for _ in range(max(prefill + contexts))]
     runner.eval(ids[:8])  # what is made on first use
     speeds: dict[str, Any] = {"prefill": {}, "decode": {}}
     for length in sorted({*prefill, *contexts}):
-        runner.reset()
         start = time.perf_counter()
-        for first in range(0, length, PIECE):
-            runner.eval(ids[first : min(length, first + PIECE)])
-            tell(done=min(PIECE, length - first))
+        runner.prompt(ids[:length])
         elapsed = time.perf_counter() - start
         if length in prefill:
             speeds["prefill"][length] = length / elapsed
         if length in contexts:
-            steps = []
-            for _ in range(n_steps):
-                start = time.perf_counter()
-                runner.eval([7])
-                steps.append(time.perf_counter() - start)
-            speeds["decode"][length] = 1 / statistics.median(steps)
+            speeds["decode"][length] = 1 / statistics.median(runner.steps(n_steps))
             tell(done=n_steps)
     return speeds
 

@@ -166,8 +166,10 @@ def test_options_of_a_shape() -> None:
 
 
 def test_a_file_without_gguf_runs_without_llama_cpp() -> None:
-    assert peers.parse(["a.bin"]).skip == ["llama.cpp"]
-    assert peers.parse(["a.bin", "--gguf", "a.gguf"]).skip == []
+    with peers.weights(peers.parse(["a.bin"]), "q4_0") as files:
+        assert {*files} == {"starchat", "ctransformers"}
+    with peers.weights(peers.parse(["a.bin", "--gguf", "a.gguf"]), "q4_0") as files:
+        assert {*files} == {*peers.ENGINES} - {"CTranslate2"}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_wrong_options_are_told(
 
 def test_starchat_alone_from_weights_to_json(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks/peers.py"), "tiny", "--types", "q4_0", "q8_0"]
-    command += ["--skip", "llama.cpp", "ctransformers", "--prefill", "40", "--context", "8", "40"]
+    command += ["--skip", *peers.ENGINES[1:], "--prefill", "40", "--context", "8", "40"]
     command += ["--steps", "3", "--rounds", "2", "--threads", "1"]
     command += ["--environment", str(tmp_path / "env"), "--json", str(tmp_path / "found.json")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -241,9 +243,19 @@ def test_a_built_environment_is_used_again_and_one_of_other_options_is_not(
         assert environment.peers_python(tmp_path / "env", isa) == tmp_path / "env/bin/python"
     assert [package for package, _ in installed] == [
         environment.LLAMA_CPP,
-        environment.CTRANSFORMERS,
+        *environment.WHEELS,
     ] * 2
-    assert "GGML_AVX512=OFF" in installed[2][1]
+    assert "GGML_AVX512=OFF" in installed[3][1]
+
+
+@pytest.mark.parametrize("name", random_model.GGUF_TYPES)
+def test_random_weights_of_every_type_are_of_one_size(name: str, tmp_path: Path) -> None:
+    shape = random_model.Shape(n_vocab=512, n_ctx=64, n_embd=256, n_head=4, n_layer=2)
+    path = tmp_path / "random.gguf"
+    random_model.write_gguf(path, shape, name)
+    with StarChat.load(path, n_threads=1) as model:
+        spread = model.logits([7, 300, 5]).std()
+    assert 0.2 < spread < 0.6  # a logit is 256 products with weights of about 0.02, so near 0.32
 
 
 # ---- guesses ----------------------------------------------------------------------------------
