@@ -79,6 +79,12 @@ class Generation:
         self.grammar: _core.Grammar | None = None
         self.json: _core.Grammar | None = None
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether compile() has something to do, which may take seconds."""
+        form = self._form
+        return form is not None and (not isinstance(form, Toolbox) or bool(form.tools))
+
     def compile(self) -> None:
         """Compile the constraint, or the form of calls, which may take seconds.
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from starchat import StarChat
 from starchat.server.app import create_app
+from starchat.server.run import Server, address_of, config_of, listen
 from starchat.server.service import Service
 from starchat.server.settings import ServerSettings
 
@@ -32,7 +32,7 @@ class Served:
     url: str
     app: FastAPI
     model: StarChat
-    server: uvicorn.Server
+    server: Server
 
     @property
     def service(self) -> Service:
@@ -58,21 +58,25 @@ class Served:
 
 
 @contextmanager
-def serving(model: StarChat, **settings: Any) -> Iterator[Served]:
-    """Serve a model at a free port of this machine, in a thread."""
-    app = create_app(ServerSettings(port=0, **settings), model)
-    config = uvicorn.Config(
-        app, port=0, http="h11", ws="none", log_config=None, timeout_graceful_shutdown=5
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+def serving(
+    model: StarChat, prepare: Callable[[FastAPI], object] = lambda app: None, **settings: Any
+) -> Iterator[Served]:
+    """Serve a model at a free port of this machine, in a thread, as the command does.
+
+    prepare: gets the application before it runs, to add routes of a test.
+    """
+    wanted = ServerSettings(port=0, **settings)
+    app = create_app(wanted, model)
+    prepare(app)
+    server = Server(config_of(app, wanted), app.state.service)
+    listening = listen(wanted)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Served(f"http://127.0.0.1:{port}", app, model, server)
+        yield Served(address_of(listening, wanted), app, model, server)
     finally:
         server.should_exit = True
         thread.join(timeout=10)

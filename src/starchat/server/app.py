@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from .. import __version__
 from ..errors import StarChatError
@@ -23,6 +23,7 @@ from ..model import StarChat
 from .disconnect import Disconnects
 from .errors import ApiError, api_error
 from .face import Face, Faces
+from .json_response import Json
 from .log import RequestLog
 from .metrics import CONTENT_TYPE
 from .request import current_request
@@ -62,6 +63,7 @@ def create_app(settings: ServerSettings | None = None, model: StarChat | None = 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        default_response_class=Json,
     )
     app.state.settings, app.state.service, app.state.faces = settings, service, faces
     app.state.on_loaded = None  # is called with the service once it is loaded, or failed
@@ -94,14 +96,14 @@ def _router(settings: ServerSettings) -> APIRouter:
 
     @router.get("/health", response_model=None, responses={503: {"description": "Not ready"}})
     @router.get("/v1/health", response_model=None, responses={503: {"description": "Not ready"}})
-    async def health(request: Request) -> dict[str, Any] | JSONResponse:
+    async def health(request: Request) -> dict[str, Any] | Json:
         """Tell whether requests are served; the form is llama.cpp's."""
         status = request.app.state.service.status
         if status == "ready":
             return {"status": "ok"}
         message = _NOT_READY[status]
         error = {"code": 503, "message": message, "type": "unavailable_error"}
-        return JSONResponse({"error": error}, 503, headers={"Retry-After": "2"})
+        return Json({"error": error}, 503, headers={"Retry-After": "2"})
 
     if settings.metrics:
 
@@ -125,7 +127,7 @@ async def _answer(request: Request, problem: BaseException) -> Response:
     error = api_error(problem)
     current_request().log["error"] = error.code
     body = request.app.state.faces.error_body(request.url.path, error)
-    return JSONResponse(body, error.status, headers=error.headers)
+    return Json(body, error.status, headers=error.headers)
 
 
 async def _invalid(request: Request, problem: RequestValidationError) -> Response:

@@ -7,7 +7,6 @@ connection lives: one line break, as some clients take two for an empty event.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from .errors import ApiError, api_error, openai_body
+from .json_response import json_bytes
 from .request import current_request
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ def event(data: Any, name: str | None = None) -> bytes:
     >>> event({"a": 1}, "message")
     b'event: message\ndata: {"a":1}\n\n'
     """
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    begun = f"event: {name}\n" if name else ""
-    return f"{begun}data: {text}\n\n".encode("utf-8", "surrogatepass")
+    begun = f"event: {name}\n".encode() if name else b""
+    return b"%bdata: %b\n\n" % (begun, json_bytes(data))
 
 
 def error_event(error: ApiError) -> bytes:
@@ -69,8 +68,8 @@ class EventStream(Response):
         """Send nothing yet."""
         self.status_code = 200
         self.background = None
-        self.body = b""
-        self.init_headers(HEADERS)
+        # Not by init_headers(), which would add a length.
+        self.raw_headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
         self._events = events
         self._replies = replies
         self._on_error = on_error
@@ -109,7 +108,7 @@ class EventStream(Response):
             await self._send_bytes(send, self._on_error(failed))
 
     async def _send_bytes(self, send: Send, piece: bytes | str) -> None:
-        body = piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece
+        body = piece.encode("utf-8", "backslashreplace") if isinstance(piece, str) else piece
         await self._send(send, {"type": "http.response.body", "body": body, "more_body": True})
 
     async def _send(self, send: Send, message: Any) -> None:

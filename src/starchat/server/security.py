@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fastapi.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import compile_path
 
 from .errors import ApiError, api_error
 from .face import Faces
+from .json_response import Json
 from .request import current_request
-from .settings import MOST_HEADERS, ServerSettings
+from .settings import MOST_HEADERS, MOST_VALUES, ServerSettings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -96,7 +97,7 @@ class Security:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             current_request().log["error"] = error.code
             body = self._faces.error_body(scope["path"], error)
-            await JSONResponse(body, error.status, headers=error.headers)(scope, receive, send)
+            await Json(body, error.status, headers=error.headers)(scope, receive, send)
 
         return answer
 
@@ -170,7 +171,7 @@ class Security:
 
     def _limited(self, receive: Receive, headers: Mapping[str, str]) -> Receive:
         """Return what receives a body that is neither too long nor too slow."""
-        most, n_bytes = self._settings.max_body, 0
+        most, n_bytes, n_values = self._settings.max_body, 0, 0
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > most:
             raise _too_large(most)
@@ -178,7 +179,7 @@ class Security:
         is_whole = False
 
         async def limited() -> Message:
-            nonlocal n_bytes, end, is_whole
+            nonlocal n_bytes, n_values, end, is_whole
             if is_whole:
                 return await receive()  # waits for the client to go
             now = asyncio.get_running_loop().time()
@@ -188,10 +189,14 @@ class Security:
             except asyncio.TimeoutError:
                 problem = f"the body did not come within {BODY_S:g} s"
                 raise HTTPException(408, problem, {"Connection": "close"}) from None
-            n_bytes += len(message.get("body", b""))
+            body = message.get("body", b"")
+            n_bytes += len(body)
+            n_values += body.count(b",")
             is_whole = not message.get("more_body")
             if n_bytes > most:
                 raise HTTPException(413, _too_large(most).message)
+            if n_values > MOST_VALUES:
+                raise HTTPException(413, f"expected at most {MOST_VALUES:,} commas in a body")
             return message
 
         return limited

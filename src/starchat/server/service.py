@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -21,7 +22,7 @@ from ..async_waker import in_own_thread, in_worker
 from ..chat.framed_prompt import escape
 from ..chat.tools import Toolbox
 from ..errors import InvalidRequestError, StarChatError, unexpected
-from ..generation import Generation, astream
+from ..generation import Generation
 from ..hub.memory import free_bytes
 from ..limits import Limits
 from ..model import StarChat
@@ -34,11 +35,13 @@ from .metrics import Metrics
 from .request import current_request
 from .settings import (
     MOST_BIASES,
+    MOST_COMPILING,
     MOST_LOGPROBS,
     MOST_REPLIES,
     MOST_SCHEMA_BYTES,
     MOST_STOPS,
     MOST_TEXTS,
+    MOST_TO_COMPILE,
     MOST_TOOLS,
     ServerSettings,
 )
@@ -158,6 +161,7 @@ class Service:
         self.settings = settings
         self.admission = Admission(settings.max_running, settings.max_queue)
         self.metrics = Metrics(self._gauges)
+        self._compiling = Admission(MOST_COMPILING, MOST_TO_COMPILE - MOST_COMPILING)
         self._model: StarChat | None = None
         self._owns_model = model is None
         self.failure: BaseException | None = None  # of loading
@@ -273,16 +277,15 @@ class Service:
         model = self.model
         ticket = self._ticket()
         try:
-            generation = await self._generation(model, prompt, self._options(options))
-            await ticket.admitted(self._reserved(generation))
-            stream = astream(lambda: generation, options)
-            ticket.on_end = stream.close
-            ticket.check()
-            began = time.monotonic()
-            await stream.submitted()
-            ticket.check()
-            if generation.grammar is not None:
+            generation = await self._generation(model, prompt, self._options(options), ticket)
+            if generation.has_grammar:
+                began = time.monotonic()
+                await self._compiled(generation, ticket)
                 self.metrics.compiling.observe(time.monotonic() - began)
+            await ticket.admitted(self._reserved(generation))
+            stream = AsyncStream(report=generation.report)
+            stream.read(generation.submit())
+            ticket.on_end = stream.close
             if is_stream:  # from here on the client sees that it is served
                 self._limit_to_own_time(ticket)
             return Replies(stream, ticket, self)
@@ -308,7 +311,7 @@ class Service:
         return given
 
     async def _generation(
-        self, model: StarChat, prompt: Prompt, options: dict[str, Any]
+        self, model: StarChat, prompt: Prompt, options: dict[str, Any], ticket: Ticket
     ) -> Generation:
         """Check a request and read its prompt; in a worker where that takes long."""
         make: Callable[[], Generation]
@@ -324,7 +327,45 @@ class Service:
             make = partial(model._complete, prompt.text, allowed, True, options)
         else:
             raise InvalidRequestError("expected messages, a text, or prefix and suffix")
-        return make() if is_small(options, *given) else await in_worker(make)
+        if is_small(options, *given):
+            return make()
+        return await self._until_end(ticket, in_worker(make))
+
+    async def _compiled(self, generation: Generation, ticket: Ticket) -> None:
+        """Compile a request's grammar in a thread of its own.
+
+        Its place is taken until the thread ends, also where nobody waits for it any more.
+        """
+        loop = asyncio.get_running_loop()
+        place = self._entered(self._compiling, "grammars")
+        try:
+            await self._until_end(ticket, place.admitted(0))
+        except BaseException:
+            place.leave()
+            raise
+
+        def compile() -> None:
+            try:
+                generation.compile()
+            finally:
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(place.leave)
+
+        await self._until_end(ticket, in_own_thread(lambda is_wanted: compile()))
+
+    async def _until_end(self, ticket: Ticket, work: Coroutine[Any, Any, T]) -> T:
+        """Return what a coroutine returns; the end of the ticket cancels it."""
+        task = asyncio.ensure_future(work)
+        ticket.on_end = task.cancel
+        try:
+            ticket.check()
+            return await task
+        except asyncio.CancelledError:
+            ticket.check()
+            raise
+        finally:
+            task.cancel()  # of no effect where it has ended
+            ticket.on_end = None
 
     def _allowed(
         self, text: object, allow_special: bool | Sequence[str] | None
@@ -411,25 +452,23 @@ class Service:
         """Return what a coroutine returns that computes so many tokens at a time."""
         with self._ticket() as ticket:
             await ticket.admitted(n_tokens * self._kv_bytes)
-            task = asyncio.ensure_future(begin())
-            ticket.on_end = task.cancel
             try:
-                return await task
-            except asyncio.CancelledError:
-                ticket.check()
-                raise
+                return await self._until_end(ticket, begin())
             except (StarChatError, MemoryError) as error:
                 raise api_error(error) from error
 
     def _ticket(self) -> Ticket:
-        try:
-            ticket = self.admission.enter()
-        except ApiError as error:
-            self.metrics.rejected.labels(error.code).inc()
-            raise
+        ticket = self._entered(self.admission, "overloaded")
         self._limit_to_own_time(ticket)
         ticket.deadline(current_request().read_timeout_s)
         return ticket
+
+    def _entered(self, admission: Admission, reason: str) -> Ticket:
+        try:
+            return admission.enter()
+        except ApiError as error:
+            self.metrics.rejected.labels(reason if error.code == "overloaded" else error.code).inc()
+            raise
 
     def _limit_to_own_time(self, ticket: Ticket) -> None:
         ticket.no_deadline()
