@@ -7,18 +7,23 @@ import copy
 import gc
 import pickle
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from starchat import StarChat
+from starchat._core import SamplingParams
 from starchat.async_waker import AsyncWaker
 from starchat.errors import EngineClosedError, InvalidRequestError
 from starchat.partial_reply import PartialReply
 from starchat.stream import AsyncStream, Stream
 from starchat.text_stream import TextStream
 from support.fake_core import ByteVocabulary, FakeQueue, FakeToken, FakeTokens
+from support.scheduling import run, submit, testing
 
 BYTES = ByteVocabulary()
 END = BYTES.control.index("<|end|>")
@@ -356,3 +361,51 @@ def test_one_stream_may_be_read_in_one_loop_after_another(waker: AsyncWaker) -> 
     assert asyncio.run(read()) == "a"
     tokens.push(*BYTES.encode("b"))
     assert asyncio.run(read()) == "b"
+
+
+# ---- times ----------------------------------------------------------------------------------
+
+
+def test_the_engine_measures_queue_prompt_and_decoding() -> None:
+    engine = testing.engine(step_s=0.01, max_columns=16)
+    began = time.monotonic()
+    stream = submit(engine, [1] * 64, SamplingParams(max_tokens=5, speculation=False))
+    while stream.next():
+        pass
+    taken = time.monotonic() - began
+    counts = stream.counts
+    assert counts.queue_seconds >= 0
+    assert counts.prompt_seconds >= 4 * 0.01  # 64 tokens, 16 in a step
+    assert counts.decode_seconds >= 4 * 0.01  # the first token comes with the last step of these
+    assert counts.queue_seconds + counts.prompt_seconds + counts.decode_seconds <= taken
+    engine.close()
+
+
+def test_the_wait_for_the_first_step_is_not_the_prompts() -> None:
+    scheduler = testing.Scheduler()
+    first, second = [scheduler.add([1, 2, 3], SamplingParams(max_tokens=n, seed=1)) for n in (1, 2)]
+    time.sleep(0.05)
+    run(scheduler)
+    assert first.counts.queue_seconds >= 0.05 > first.counts.prompt_seconds
+    time.sleep(0.05)
+    assert second.counts.decode_seconds < 0.05  # up to the last token, not to now
+
+
+def test_replies_to_a_shared_prompt_take_no_time_for_it() -> None:
+    engine = testing.engine(step_s=0.01, max_columns=16)
+    streams = engine.submit_replies([1] * 64, SamplingParams(max_tokens=2), None, [0, 1])
+    for stream in streams:
+        while stream.next():
+            pass
+    first, second = [stream.counts for stream in streams]
+    assert first.prompt_seconds >= 0.04 > 0.01 > second.prompt_seconds
+    engine.close()
+
+
+def test_usage_has_the_times_of_the_engine(nano: StarChat) -> None:
+    usage = nano.complete("def add(a, b):", max_tokens=8, ignore_eos=True).usage
+    assert min(usage.queue_seconds, usage.prompt_seconds, usage.decode_seconds) > 0
+    assert usage == replace(usage, decode_seconds=0)  # as with the other work
+    assert (usage + usage).decode_seconds == 2 * usage.decode_seconds
+    stopped = nano.complete("def add(a, b):", max_tokens=8, ignore_eos=True, stop=" ").usage
+    assert stopped.decode_seconds > 0

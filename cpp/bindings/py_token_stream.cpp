@@ -94,7 +94,8 @@ py::object PyTokenStream::drain() {
 py::object PyTokenStream::counts() const {
   const StreamCounts counts = stream_->counts();
   return make(counts_type, as_int(counts.n_cached), as_int(counts.n_guessed),
-              as_int(counts.n_accepted), as_int(counts.n_forced), as_int(counts.n_prompt_done));
+              as_int(counts.n_accepted), as_int(counts.n_forced), as_int(counts.n_prompt_done),
+              as_float(counts.queue_s), as_float(counts.prompt_s), as_float(counts.decode_s));
 }
 
 // In a forked child there is nothing to cancel, and destructors call this.
@@ -124,12 +125,15 @@ void bind_token_stream(py::module_& m) {
        {"logprob", "Log softmax of the model's logits, before sampling changes them; or None."},
        {"top_logprobs", "The best (id, log probability), best first."}});
   counts_type = named_tuple(m, "StreamCounts", "starchat._core.StreamCounts",
-                            "What a sequence did and was spared so far, in tokens.",
+                            "What a sequence did and was spared so far, in tokens, and its time.",
                             {{"cached_tokens", "Of the prompt, computed before."},
                              {"guessed_tokens", "By prompt look-up."},
                              {"accepted_tokens", "Guesses that were right."},
                              {"forced_tokens", "Of the reply: a constraint left no choice."},
-                             {"prompt_done", "Of the prompt, computed by now."}});
+                             {"prompt_done", "Of the prompt, computed by now."},
+                             {"queue_seconds", "Until the first step with a part of the prompt."},
+                             {"prompt_seconds", "From there until the prompt was computed."},
+                             {"decode_seconds", "From there to the last token."}});
 
   CheckedClass<PyReadyQueue>(
       m, "ReadyQueue", "Holds the keys of streams with something new, each once until drained.")

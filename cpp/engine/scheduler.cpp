@@ -212,6 +212,7 @@ void Scheduler::take_shared_prompt(Sequence& sequence) {
   }
   count_cached(sequence, sequence.n_cached, sequence.n_prompt);
   sequence.n_cached = sequence.n_ids();
+  sequence.mark_prompt();
   sequence.tell_progress();
   std::ranges::copy(shared->logits, logits_.get());
   sequence.guesses.clear();
@@ -372,6 +373,7 @@ void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
     sequence.end(current_error());
     return;
   }
+  sequence.mark_begin();
   slices_.push_back({&sequence, n_columns, n_guessed, batch_.n_logits(), batch_.n_states()});
   for (int i = 0; i < n_columns; ++i) {
     const int position = sequence.n_cached + i, behind = position - sequence.n_ids();
@@ -416,6 +418,7 @@ void Scheduler::take_logits(const Slice& slice) {
   Sequence& sequence = *slice.sequence;
   const bool was_prefill = !sequence.is_decoding();
   sequence.n_cached += slice.n_columns - slice.n_guessed;
+  if (sequence.n_cached >= sequence.n_prompt) sequence.mark_prompt();
   if (sequence.is_evaluation()) {
     if (sequence.pooled)
       take_states(slice);
@@ -460,7 +463,8 @@ void Scheduler::take_scores(const Slice& slice) {
   const float* row = logits_.get() + slice.first_logits * n_vocab;
   for (int position = sequence.n_cached - slice.n_columns;
        position < sequence.n_cached && sequence.wants_logits(position); ++position, row += n_vocab)
-    sequence.stream->push(sequence.sampler.score({row, n_vocab}, sequence.ids[position + 1]));
+    sequence.stream->push(sequence.sampler.score({row, n_vocab}, sequence.ids[position + 1]),
+                          sequence.counts);
   sequence.tell_progress();
 }
 

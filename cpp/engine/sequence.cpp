@@ -11,6 +11,10 @@
 namespace starchat {
 namespace {
 
+double seconds(std::chrono::steady_clock::duration time) {
+  return std::chrono::duration<double>(time).count();
+}
+
 void check_ids(const ForwardPass& model, const std::string& name, std::span<const int64_t> ids) {
   for (size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= model.n_vocab())
@@ -202,12 +206,13 @@ void Sequence::append_forced() {
 }
 
 void Sequence::push(SampledToken token) {
+  if (had_prompt_) counts.decode_s = seconds(Clock::now() - *had_prompt_);
   if (sampler.is_stop(token.id)) {
     end(FinishReason::kStop, token.id);
     return;
   }
   ids.push_back(token.id);
-  stream->push(std::move(token));
+  stream->push(std::move(token), counts);
   if (n_ids() == max_ids) end(sampler.is_complete() ? FinishReason::kStop : FinishReason::kLength);
 }
 
@@ -226,6 +231,19 @@ void Sequence::end(std::exception_ptr error) { error_ = std::move(error); }
 void Sequence::tell_progress() {
   counts.n_prompt_done = std::max(counts.n_prompt_done, std::min(n_cached, n_prompt));
   stream->set_counts(counts, counts.n_prompt_done < n_prompt);
+}
+
+void Sequence::mark_begin() noexcept {
+  if (began_) return;
+  began_ = Clock::now();
+  counts.queue_s = seconds(*began_ - came_);
+}
+
+void Sequence::mark_prompt() noexcept {
+  mark_begin();
+  if (had_prompt_) return;
+  had_prompt_ = Clock::now();
+  counts.prompt_s = seconds(*had_prompt_ - *began_);
 }
 
 void Sequence::pause() noexcept {

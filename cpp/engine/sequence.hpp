@@ -93,7 +93,11 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   void end(std::exception_ptr error);
   bool has_ended() const { return reason_ || error_; }
   void tell_stream();
-  void tell_progress();   // of the prompt
+  void tell_progress();  // of the prompt
+  // Marks of StreamCounts' times: a step has a part of the prompt; the prompt is computed. Only the
+  // first call of each counts.
+  void mark_begin() noexcept;
+  void mark_prompt() noexcept;
   void pause() noexcept;  // frees the cache; what it held is computed again once it is read
 
   std::vector<int32_t> ids;  // the prompt, then what was generated
@@ -127,6 +131,10 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   const std::shared_ptr<TokenStream> stream;
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  const Clock::time_point came_ = Clock::now();
+  std::optional<Clock::time_point> began_, had_prompt_;
   std::optional<FinishReason> reason_;
   std::optional<int32_t> stop_token_id_;
   std::exception_ptr error_;

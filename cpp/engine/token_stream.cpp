@@ -79,10 +79,11 @@ StreamState TokenStream::state() {
   return state_now();
 }
 
-void TokenStream::push(SampledToken token) {
+void TokenStream::push(SampledToken token, const StreamCounts& counts) {
   {
     const Lock lock(mutex_);
     if (ended()) return;
+    counts_ = counts;
     tokens_.push_back(std::move(token));
     announce();
   }

@@ -20,13 +20,16 @@ namespace starchat {
 
 enum class FinishReason { kStop, kLength, kCancelled };
 
-// Work that a sequence did and saved so far, in tokens.
+// Work that a sequence did and saved so far, in tokens, and the time that it took.
 struct StreamCounts {
   int n_cached = 0;       // of the prompt, computed before
   int n_guessed = 0;      // guessed by prompt lookup
   int n_accepted = 0;     // of these, right
   int n_forced = 0;       // of the reply, forced by the constraint
   int n_prompt_done = 0;  // of the prompt, computed by now
+  // From submission to the first step with a part of the prompt; until the prompt was computed; and
+  // from then to the last token.
+  double queue_s = 0, prompt_s = 0, decode_s = 0;
 };
 
 // What the engine needs to know for a step.
@@ -61,7 +64,7 @@ class TokenStream {
 
   // For the engine. Calls after the end have no effect. Only push() may throw: std::bad_alloc.
   StreamState state();
-  void push(SampledToken token);
+  void push(SampledToken token, const StreamCounts& counts);
   // is_news: wakes an async reader.
   void set_counts(StreamCounts counts, bool is_news = false) noexcept;
   void finish(FinishReason reason, std::optional<int32_t> stop_token_id = {}) noexcept;

@@ -98,6 +98,9 @@ class PartialReply:
                 guessed_tokens=spared.guessed_tokens,
                 accepted_tokens=spared.accepted_tokens,
                 forced_tokens=spared.forced_tokens,
+                queue_seconds=spared.queue_seconds,
+                prompt_seconds=spared.prompt_seconds,
+                decode_seconds=spared.decode_seconds,
             )
         self.finish_reason = finish_reason
         calls = None if self._text.stopped else self._calls  # a stop string ends text before calls

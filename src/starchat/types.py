@@ -85,7 +85,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts of token ids."""
+    """Counts of token ids, and the time that the engine took for them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -94,6 +94,11 @@ class Usage:
     guessed_tokens: int = field(default=0, compare=False)  # proposed by prompt look-up
     accepted_tokens: int = field(default=0, compare=False)  # of the guessed ones
     forced_tokens: int = field(default=0, compare=False)  # the only ones that a constraint allowed
+    # Wall time, in the engine: until the prompt was begun, until it was computed, and from then to
+    # the last token. 0 where there was no such part.
+    queue_seconds: float = field(default=0.0, compare=False)
+    prompt_seconds: float = field(default=0.0, compare=False)
+    decode_seconds: float = field(default=0.0, compare=False)
 
     @property
     def total_tokens(self) -> int:

@@ -49,6 +49,9 @@ class FakeCounts:
     accepted_tokens: int = 0
     forced_tokens: int = 0
     prompt_done: int = 0
+    queue_seconds: float = 0.0
+    prompt_seconds: float = 0.0
+    decode_seconds: float = 0.0
 
 
 class FakeQueue:

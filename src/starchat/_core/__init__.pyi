@@ -67,6 +67,9 @@ class StreamCounts(NamedTuple):
     accepted_tokens: int  # guesses that were right
     forced_tokens: int  # of the reply: a constraint left no choice
     prompt_done: int  # of the prompt, computed by now
+    queue_seconds: float  # until the first step with a part of the prompt
+    prompt_seconds: float  # from there until the prompt was computed
+    decode_seconds: float  # from there to the last token
 
 class TokenStream:
     def next(self) -> Token | None:
