@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+import starchat.model
 from starchat import (
     InvalidRequestError,
     Loader,
@@ -21,6 +22,7 @@ from starchat import (
 from starchat._core.machine import free_memory
 from starchat.cli.options import ModelOptions
 from starchat.model_settings import ModelSettings
+from support.scheduling import wait_until
 from support.sparse_model import write_sparse
 from support.tiny_model import Shape, write_tiny
 
@@ -328,6 +330,39 @@ def test_whoever_loads_can_leave_the_check_out(
     monkeypatch.setattr(engine_registry, "MACHINE", machine(1000))
     with pytest.raises(OutOfMemoryError) if check else nullcontext():
         load(str(file), check).close()
+
+
+def test_memory_says_what_is_taken_now_and_what_is_left(
+    file: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = free_memory(machine(1 << 20))
+    monkeypatch.setattr(starchat.model, "free_memory", lambda: left)
+    with StarChat.load(file, check_memory=False, prefix_cache_bytes=0) as model:
+        info, before = model.info, model.memory()
+        per_token = 4 * info.n_layer * info.n_kv_head * (info.n_embd // info.n_head)  # K, V, f16
+        assert before.kv_page_bytes >= 32 * per_token  # rows of V are padded
+        assert [before.bytes_of(n) // before.kv_page_bytes for n in (0, 1, 32, 33)] == [0, 1, 1, 2]
+        assert before.weight_bytes == info.weight_bytes
+        assert (before.kv_bytes, before.prefix_bytes, before.spare_bytes) == (0, 0, 0)
+        assert before.available_bytes == before.free_bytes == 1 << 30
+        with model.stream_complete([1] * 100, ignore_eos=True) as stream:
+            next(stream)
+            wait_until(lambda: model.memory().kv_bytes >= before.bytes_of(100))
+            running = model.memory()
+            assert running.prefix_bytes == 0
+        wait_until(lambda: model.memory().kv_bytes == 0)
+        after = model.memory()
+        assert after.spare_bytes >= running.kv_bytes + running.spare_bytes > 0
+        assert after.available_bytes == after.spare_bytes + (1 << 30)
+        monkeypatch.setattr(starchat.model, "free_memory", lambda: None)
+        assert model.memory().available_bytes is None
+
+
+def test_memory_counts_the_prefix_cache(file: Path) -> None:
+    with StarChat.load(file, check_memory=False) as model:
+        model.complete([1] * 100, max_tokens=1)
+        expected = model.memory().bytes_of(96)
+        wait_until(lambda: model.memory().prefix_bytes == model.memory().kv_bytes == expected)
 
 
 def test_a_file_larger_than_any_machine_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ py::dict PyEngine::info() const {
                   "n_kv_head"_a = info_.config.n_kv_head, "n_ctx"_a = info_.config.n_ctx,
                   "n_vocab"_a = info_.config.n_vocab, "n_params"_a = info_.n_params,
                   "weight_bytes"_a = info_.weight_bytes, "isa"_a = info_.isa,
-                  "n_threads"_a = info_.n_threads);
+                  "n_threads"_a = info_.n_threads,
+                  "kv_page_bytes"_a = (*core_)->model->kv_pool().page_bytes(),
+                  "kv_page_tokens"_a = kPagePositions);
 }
 
 std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(

@@ -13,6 +13,8 @@
   X(waiting, "sequences waiting for a place now")                          \
   X(kv_pages_used, "pages of the KV cache that running sequences hold")    \
   X(prefix_pages, "pages that the prefix cache holds")                     \
+  X(kv_pages, "pages that memory was taken for")                           \
+  X(kv_pages_spare, "of these, held by nothing now")                       \
   X(cached_tokens, "prompt tokens that were computed before")              \
   X(guessed_tokens, "tokens guessed by prompt look-up")                    \
   X(accepted_tokens, "guessed tokens that were right")                     \

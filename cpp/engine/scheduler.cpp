@@ -517,6 +517,9 @@ void Scheduler::publish() noexcept {
   counters_.n_running = running_.size() + away_.size();
   counters_.n_waiting = waiting_.size();
   counters_.n_prefix_pages = prefixes_.n_pages();
+  const auto [n_pages_taken, n_pages_spare] = model_.kv_pool().n_pages();
+  counters_.n_kv_pages = n_pages_taken;
+  counters_.n_kv_pages_spare = n_pages_spare;
 }
 
 }  // namespace starchat

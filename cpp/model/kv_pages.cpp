@@ -45,6 +45,11 @@ void KvPool::release(PageId page) {
   if (--n_holders_[static_cast<size_t>(page)] == 0) free_.push_back(page);
 }
 
+KvPool::Numbers KvPool::n_pages() {
+  const std::lock_guard lock(mutex_);
+  return {n_holders_.size(), free_.size()};
+}
+
 KvSequence::KvSequence(KvSequence&& other) noexcept
     : pool_(other.pool_), pages_(std::exchange(other.pages_, {})) {}
 

@@ -23,6 +23,11 @@ class KvPool {
   void retain(PageId page);
   void release(PageId page);
 
+  struct Numbers {
+    size_t n_taken, n_spare;
+  };
+  Numbers n_pages();  // that memory was taken for, and of these, held by nothing
+
   size_t page_bytes() const { return page_bytes_; }
   int n_ctx() const { return n_ctx_; }
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _core
+from ._core.machine import free_memory
 from .async_waker import in_worker, running_loop
 from .chat.framed_prompt import least_characters, read_prompt
 from .chat.messages import check_begun, check_messages
@@ -32,7 +33,7 @@ from .prompt_room import PromptRoom
 from .request_size import is_small
 from .sampling import ChatOptions, ReplyOptions
 from .stream import AsyncStream, Stream
-from .types import Completion, Messages, ModelInfo, TokenLogprob
+from .types import Completion, MemoryUse, Messages, ModelInfo, TokenLogprob
 
 if TYPE_CHECKING:
     import numpy as np
@@ -513,12 +514,34 @@ class StarChat:
         cached_tokens of prompts, guessed_tokens, accepted_tokens of these, forced_tokens, for
         which a constraint left no choice, slow_turns of constraints, which went on beside the
         steps, and abandoned replies, whose constraint did not come back. Now: running and waiting
-        sequences, kv_pages_used by them, and prefix_pages of the prefix cache.
+        sequences, kv_pages_used by them, and prefix_pages of the prefix cache. kv_pages is how many
+        memory was ever taken for, kv_pages_spare those that nothing holds now.
 
         >>> StarChat.load().stats()["waiting"]
         0
         """
         return self._engine.stats()
+
+    def memory(self) -> MemoryUse:
+        """Return what the model takes of memory now, and what is left (docs/memory.md).
+
+        Reads files of the system, which takes 0.1 ms or more.
+
+        >>> memory = StarChat.load().memory()
+        >>> memory.available_bytes is None or memory.available_bytes > memory.bytes_of(1000)
+        True
+        """
+        about, stats, free = self._engine.info, self._engine.stats(), free_memory()
+        page_bytes = about["kv_page_bytes"]
+        return MemoryUse(
+            weight_bytes=about["weight_bytes"],
+            kv_page_bytes=page_bytes,
+            kv_page_tokens=about["kv_page_tokens"],
+            kv_bytes=(stats["kv_pages"] - stats["kv_pages_spare"]) * page_bytes,
+            prefix_bytes=stats["prefix_pages"] * page_bytes,
+            spare_bytes=stats["kv_pages_spare"] * page_bytes,
+            free_bytes=free[0] if free else None,
+        )
 
     def close(self) -> None:
         """Release the engine; when its last user does so, its streams end and its memory is free.

@@ -209,3 +209,31 @@ class ModelInfo:
             f"{self.n_head} heads on {self.n_kv_head} of keys and values, {self.n_vocab:,} tokens, "
             f"context {self.n_ctx:,}; {self.isa}, {self.n_threads} threads"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a loaded model takes of memory now, and what is left, in bytes."""
+
+    weight_bytes: int
+    kv_page_bytes: int  # of the KV cache, for each `kv_page_tokens` tokens of a sequence
+    kv_page_tokens: int
+    kv_bytes: int  # held by replies and by the prefix cache, shared pages once
+    prefix_bytes: int  # of these, by the prefix cache
+    spare_bytes: int  # taken for the KV cache before, and held by nothing now
+    free_bytes: int | None  # what the system still gives; None where it does not say
+
+    @property
+    def available_bytes(self) -> int | None:
+        """What the KV cache may still grow by; None where that is not known."""
+        return None if self.free_bytes is None else self.spare_bytes + self.free_bytes
+
+    def bytes_of(self, n_tokens: int) -> int:
+        """Return what a prompt and its reply take of the KV cache, with so many tokens together.
+
+        >>> from starchat import StarChat
+        >>> memory = StarChat.load().memory()
+        >>> memory.bytes_of(33) == 2 * memory.bytes_of(1)
+        True
+        """
+        return -(-n_tokens // self.kv_page_tokens) * self.kv_page_bytes
