@@ -28,25 +28,22 @@ class Disconnects:
             return
         loop = asyncio.get_running_loop()
         gone: asyncio.Future[Message] = loop.create_future()
-        watch: asyncio.Task[None] | None = None
+        body = await receive()  # the whole, by security.py: what follows is the client's going
+        is_read = False
 
         async def wait() -> None:
             while (message := await receive())["type"] != "http.disconnect":
                 pass
-            if not gone.done():
-                gone.set_result(message)
+            gone.set_result(message)
 
         async def watched_receive() -> Message:
-            nonlocal watch
-            if watch is not None:
+            nonlocal is_read
+            if is_read:
                 return await asyncio.shield(gone)
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                gone.set_result(message)
-            elif not message.get("more_body"):
-                watch = loop.create_task(wait())  # the body is whole: nothing else can come
-            return message
+            is_read = True
+            return body
 
+        watch = loop.create_task(wait())
         serving: asyncio.Task[Any] = loop.create_task(
             self._app(scope, watched_receive, send)  # type: ignore[arg-type]
         )
@@ -61,8 +58,7 @@ class Disconnects:
             if not serving.cancelled():
                 serving.exception()  # nobody is left who could be told
         finally:
-            if watch is not None:
-                watch.cancel()
+            watch.cancel()
             if not serving.done():  # the server ends
                 serving.cancel()
             gone.cancel()

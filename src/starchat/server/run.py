@@ -26,11 +26,10 @@ from ..errors import FileAccessError, InvalidRequestError
 from .app import create_app
 from .log import begin_logging
 from .service import Service
-from .settings import ServerSettings
+from .settings import HEAD_BYTES, ServerSettings
 
 HEADERS_S = 30.0  # that a client has for the head of a request
 STALLED_S = 60.0  # a client that takes nothing of its answer for so long is gone
-_HEAD_BYTES = 1 << 16
 _KEEP_ALIVE_S = 75  # longer than the usual 60 s of proxies, which must not meet a closed connection
 _LAST_BYTES_S = 5  # for what is still to be sent when all work has ended
 
@@ -71,9 +70,10 @@ class Protocol(H11Protocol):
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; a little for the rest of a body that nobody reads."""
+        """Wait for the next request; not long for one that has begun, or a body nobody reads."""
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and self._head is None:
+        has_begun = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
+        if has_begun and self._head is None:
             self._await_head()
 
     def _await_head(self) -> None:
@@ -164,7 +164,7 @@ def config_of(app: Any, settings: ServerSettings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=settings.behind_proxy,
         limit_concurrency=4 * most + 256,  # our own 503 comes first
-        h11_max_incomplete_event_size=_HEAD_BYTES,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_LAST_BYTES_S,
         ssl_keyfile=settings.ssl_keyfile,

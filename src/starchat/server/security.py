@@ -17,7 +17,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fastapi.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import compile_path
 
@@ -25,7 +24,7 @@ from .errors import ApiError, api_error
 from .face import Faces
 from .json_response import Json
 from .request import current_request
-from .settings import MOST_HEADERS, MOST_VALUES, ServerSettings
+from .settings import HEAD_BYTES, MOST_HEADERS, MOST_VALUES, ServerSettings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,7 +61,7 @@ class Security:
         self._origins = {origin.lower().rstrip("/") for origin in settings.cors}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer what is wrong with it."""
+        """Pass a request on with its whole body, or answer what is wrong with it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -84,7 +83,10 @@ class Security:
                 return
             self._check_key(scope["path"], headers)
             scope = {**scope, "headers": _as_json(scope, headers)}
-            await self._app(scope, self._limited(receive, headers), answered)
+            body = await self._body(receive, headers)
+            await self._app(scope, _first(body, receive), answered)
+        except _ClientGone:
+            current_request().log["gone"] = True
         except Exception as problem:
             error = api_error(problem)
             if not isinstance(problem, ApiError):
@@ -103,8 +105,11 @@ class Security:
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if len(scope["headers"]) > MOST_HEADERS:
-            problem = f"expected at most {MOST_HEADERS} headers, got {len(scope['headers'])}"
+        n_headers = len(scope["headers"])
+        n_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        if n_headers > MOST_HEADERS or n_bytes > HEAD_BYTES:
+            problem = f"expected at most {MOST_HEADERS} headers of {HEAD_BYTES:,} bytes, got "
+            problem += f"{n_headers:,} of {n_bytes:,}"
             raise ApiError(431, problem, code="request_too_large")
         if self._checks_host and not self._settings.uds and not self._is_allowed(host):
             problem = f"this server does not answer to the host {shown(host)!r}: start it with "
@@ -169,41 +174,60 @@ class Security:
             headers = {"WWW-Authenticate": "Bearer"}
             raise ApiError(401, problem, code="invalid_api_key", headers=headers)
 
-    def _limited(self, receive: Receive, headers: Mapping[str, str]) -> Receive:
-        """Return what receives a body that is neither too long nor too slow."""
-        most, n_bytes, n_values = self._settings.max_body, 0, 0
+    async def _body(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
+        """Return the whole body; raise ApiError for one that is too long or too slow."""
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > most:
-            raise _too_large(most)
-        end: float | None = None
-        is_whole = False
+        if length.isdecimal() and int(length[:20]) > self._settings.max_body:
+            raise self._too_large()
+        reading = self._read(receive)
+        if length in ("", "0") and "transfer-encoding" not in headers:
+            return await reading
+        try:
+            return await asyncio.wait_for(reading, BODY_S)
+        except asyncio.TimeoutError:
+            problem = f"the body did not come within {BODY_S:g} s"
+            headers = {"Connection": "close"}
+            raise ApiError(408, problem, code="request_timeout", headers=headers) from None
 
-        async def limited() -> Message:
-            nonlocal n_bytes, n_values, end, is_whole
-            if is_whole:
-                return await receive()  # waits for the client to go
-            now = asyncio.get_running_loop().time()
-            end = end or now + BODY_S
-            try:
-                message = await asyncio.wait_for(receive(), max(0.0, end - now))
-            except asyncio.TimeoutError:
-                problem = f"the body did not come within {BODY_S:g} s"
-                raise HTTPException(408, problem, {"Connection": "close"}) from None
-            body = message.get("body", b"")
-            n_bytes += len(body)
-            n_values += body.count(b",")
-            is_whole = not message.get("more_body")
-            if n_bytes > most:
-                raise HTTPException(413, _too_large(most).message)
+    async def _read(self, receive: Receive) -> bytes:
+        body = bytearray()
+        n_values, has_more = 0, True
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
+            piece = message.get("body", b"")
+            body += piece
+            n_values += piece.count(b",")
+            has_more = message.get("more_body", False)
+            if len(body) > self._settings.max_body:
+                raise self._too_large()
             if n_values > MOST_VALUES:
-                raise HTTPException(413, f"expected at most {MOST_VALUES:,} commas in a body")
-            return message
+                problem = f"expected at most {MOST_VALUES:,} commas in a body"
+                raise ApiError(413, problem, code="request_too_large")
+        return bytes(body)
 
-        return limited
+    def _too_large(self) -> ApiError:
+        problem = f"expected a body of at most {self._settings.max_body:,} bytes"
+        return ApiError(413, problem, code="request_too_large")
 
 
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"expected a body of at most {most:,} bytes", code="request_too_large")
+class _ClientGone(Exception):
+    """The client went before its request was whole."""
+
+
+def _first(body: bytes, receive: Receive) -> Receive:
+    """Return what receives a whole body, and then what is left: the client's going."""
+    is_given = False
+
+    async def received() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return received
 
 
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
