@@ -97,7 +97,7 @@ def test_log_probabilities_name_their_tokens() -> None:
 def test_a_stop_string_ends_the_reply_and_the_sequence() -> None:
     stream, tokens = stream_of("ab##c", finish_reason=None, stop=["##"])
     reply = stream.result()
-    assert (reply.text, reply.finish_reason) == ("ab", "stop")
+    assert (reply.text, reply.finish_reason, reply.stop_string) == ("ab", "stop", "##")
     assert reply.token_ids == tuple(BYTES.encode("ab##"))  # those generated so far
     assert reply.usage.completion_tokens == 4
     assert tokens.cancelled
@@ -111,7 +111,7 @@ def test_a_stop_string_at_the_token_limit_counts_as_stop() -> None:
 def test_text_held_for_a_stop_string_comes_with_the_last_chunk() -> None:
     stream, _ = stream_of("ab#", finish_reason="length", stop=["##"])
     reply = stream.result()
-    assert (reply.text, reply.finish_reason) == ("ab#", "length")
+    assert (reply.text, reply.finish_reason, reply.stop_string) == ("ab#", "length", "")
 
 
 def test_an_empty_reply_is_one_last_chunk() -> None:

@@ -138,6 +138,7 @@ class OneByOne:
 
     def __init__(self, stop: Sequence[str]) -> None:
         self.stop, self.held, self.stopped, self.rest = stop, "", False, ""
+        self.found = ""
 
     def feed(self, text: str) -> str:
         if self.stopped:
@@ -147,6 +148,7 @@ class OneByOne:
         if ends:
             end, start = min(ends)
             self.stopped, self.held, self.rest = True, "", text[end:]
+            self.found = text[start:end]
             return text[:start]
         n_held = max(
             (
@@ -173,7 +175,8 @@ def test_every_piece_is_held_back_as_each_stop_string_by_itself_asks(
     text, plain = UntilStop(StopStrings(stop)), OneByOne(stop)
     for piece in pieces:
         assert text.feed(piece) == plain.feed(piece)
-        assert (text.stopped, text.rest) == (plain.stopped, plain.rest)
+        seen = [(one.stopped, one.found, one.rest) for one in (text, plain)]
+        assert seen[0] == seen[1]
     assert text.finish() == plain.held
 
 

@@ -107,7 +107,17 @@ class PartialReply:
         pieces = calls.take() if calls else ()
         finished = tuple(calls.calls) if calls and finish_reason else ()
         index = self._index
-        chunk = Chunk(text, token_ids, logprobs, finish_reason, usage, pieces, finished, index)
+        chunk = Chunk(
+            text,
+            token_ids,
+            logprobs,
+            finish_reason,
+            usage,
+            pieces,
+            finished,
+            index,
+            self._text.found,
+        )
         self._chunks.append(chunk)
         return chunk
 
@@ -138,6 +148,7 @@ class PartialReply:
             tuple([logprob for chunk in self._chunks for logprob in chunk.logprobs]),
             last.finished_calls,
             self._cut_call(len(last.finished_calls)),
+            stop_string=last.stop_string,
         )
 
     def _cut_call(self, index: int) -> ToolCallChunk | None:

@@ -79,6 +79,8 @@ class UntilStop:
     >>> text = UntilStop(StopStrings(["##"]))
     >>> text.feed("a#"), text.feed("b#"), text.feed("#c"), text.rest
     ('a', '#b', '', 'c')
+    >>> text.found
+    '##'
     """
 
     def __init__(self, stop: StopStrings) -> None:
@@ -87,6 +89,7 @@ class UntilStop:
         self._state = 0
         self._held = ""  # the characters of the state
         self.stopped = False
+        self.found = ""  # the stop string
         self.rest = ""  # what follows the stop string in its piece
 
     def feed(self, text: str) -> str:
@@ -98,7 +101,9 @@ class UntilStop:
             self.stopped = True
             passed = self._held + text[:end]
             self._held, self.rest = "", text[end:]
-            return passed[: len(passed) - self._stop.match[self._state]]
+            n_passed = len(passed) - self._stop.match[self._state]
+            self.found = passed[n_passed:]
+            return passed[:n_passed]
         text = self._held + text
         n_passed = len(text) - self._stop.depth[self._state]
         self._held = text[n_passed:]
@@ -151,6 +156,11 @@ class TextStream:
     def stopped(self) -> bool:
         """Whether a stop string was found."""
         return self._text.stopped
+
+    @property
+    def found(self) -> str:
+        """The stop string that was found, "" without any."""
+        return self._text.found
 
     def feed(self, piece: bytes) -> str:
         """Add `piece`; return the text that is certain by now, "" once stopped."""

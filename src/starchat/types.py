@@ -126,6 +126,7 @@ class Chunk:
     tool_calls: tuple[ToolCallChunk, ...] = ()  # pieces
     finished_calls: tuple[ToolCall, ...] = ()  # the reply's whole calls, without one that was cut
     index: int = 0  # of the reply, where a request has n
+    stop_string: str = ""  # that ended the reply and is not part of its text, "" if none did
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()  # the whole ones
     cut_call: ToolCallChunk | None = None  # the one in which the reply ends, with what it has
     others: tuple[Completion, ...] = ()  # the replies behind this one, where a request has n
+    stop_string: str = ""  # that ended the reply and is not part of its text, "" if none did
 
     @property
     def choices(self) -> tuple[Completion, ...]:
