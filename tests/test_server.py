@@ -16,7 +16,7 @@ from starchat.server.errors import ApiError
 from starchat.server.events import EventStream, event
 from starchat.server.service import Prompt, Replies, Service, service
 from starchat.server.settings import ServerSettings
-from support.server import app, client, server_model
+from support.server import N_CTX, app, client, server_model
 
 __all__ = ["app", "client", "server_model"]
 
@@ -149,6 +149,25 @@ async def test_raw_prompts_are_read_by_their_frame_unless_they_shall_be_plain(
         if allow_special is None:
             ids = await app.state.service.tokenize(prompt.text, None)
             assert len(ids) == n_tokens
+
+
+async def test_prompts_are_scored_beside_other_requests(
+    app: FastAPI, server_model: StarChat
+) -> None:
+    service: Service = app.state.service
+    ids = server_model.tokenize("def add(a, b):\n    return a + b\n")
+    scored = await service.score(ids, 2)
+    assert scored == [*server_model.score(ids, logprobs=2)]
+    assert service.admission.running == service.admission.kv_bytes == 0
+    cases = [
+        ([10**6], 0, "invalid_parameter"),
+        ([1] * (N_CTX + 1), 0, "context_length_exceeded"),
+        (ids, 21, "invalid_parameter"),
+    ]
+    for wrong, n_top, code in cases:
+        with pytest.raises(ApiError) as caught:
+            await service.score(wrong, n_top)
+        assert (caught.value.status, caught.value.code) == (400, code)
 
 
 async def test_a_rendered_dialogue_reads_as_the_same_tokens_and_forges_none(

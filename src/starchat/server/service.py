@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EMBEDDED_AT_ONCE = 512  # tokens of texts that the engine has at the same time
-_HALF = 2  # bytes of a number in the KV cache
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,8 @@ class Service:
 
     def _serve(self, model: StarChat) -> None:
         info = model.info
-        self._kv_bytes = 2 * info.n_layer * info.n_kv_head * (info.n_embd // info.n_head) * _HALF
+        memory = model.memory()
+        self._kv_bytes = memory.kv_page_bytes // memory.kv_page_tokens
         budget = self.settings.kv_budget
         if budget is None and (free := free_bytes()) is not None:
             # One whole context at least: a lone request is the engine's to refuse.
@@ -396,7 +396,11 @@ class Service:
 
     async def score(self, token_ids: Sequence[int], n_top: int = 0) -> list[TokenLogprob]:
         """Return the log probability of each token but the first, given those before it."""
-        raise ApiError(400, "log probabilities of a prompt are not served", code="unsupported")
+        if n_top > MOST_LOGPROBS:
+            raise _beyond("logprobs", MOST_LOGPROBS, n_top)
+        salt = current_request().salt
+        score = partial(self.model.ascore, token_ids, logprobs=n_top, cache_salt=salt)
+        return [*await self._with_place(len(token_ids), score)]
 
     async def tokenize(
         self, text: str, allow_special: bool | Sequence[str] | None = False
