@@ -179,3 +179,15 @@ async def test_a_rendered_dialogue_reads_as_the_same_tokens_and_forges_none(
     assert len(await service.tokenize(text, None)) == server_model.count_tokens(messages)
     assert await service.count(messages) == server_model.count_tokens(messages)
     assert await service.detokenize(await service.tokenize("naïve")) == "naïve"
+
+
+async def test_vectors_are_those_of_the_model(
+    app: FastAPI, server_model: StarChat
+) -> None:
+    service: Service = app.state.service
+    texts = ["sort a list", "open a socket"]
+    assert (await service.embed(texts) == server_model.embed(texts)).all()
+    with pytest.raises(ApiError, match="at most 2,048") as refused:
+        await service.embed(["x"] * 2_049)
+    assert (refused.value.status, refused.value.param) == (400, "input")
+    assert service.admission.running == service.admission.waiting == 0

@@ -182,14 +182,13 @@ def test_a_full_server_answers_503_and_health_meanwhile(server_model: StarChat) 
 def test_memory_for_the_kv_cache_is_reserved_and_what_never_fits_is_refused(
     server_model: StarChat,
 ) -> None:
-    info = server_model.info
-    of_token = 4 * info.n_layer * info.n_kv_head * (info.n_embd // info.n_head)
-    with serving(server_model, routes, kv_budget=1_000 * of_token) as served:
+    bytes_of = server_model.memory().bytes_of
+    with serving(server_model, routes, kv_budget=bytes_of(1_000)) as served:
         admission = served.service.admission
         long = {"text": "x", "options": {"max_tokens": 700, "ignore_eos": True}}
         first = begin(served, "/stream", long)
         wait_until(lambda: admission.running == 1)
-        assert 700 * of_token < admission.kv_bytes < 710 * of_token
+        assert admission.kv_bytes == bytes_of(701)
         second = begin(served, "/plain", {"text": "x", "options": {"max_tokens": 400}})
         wait_until(lambda: admission.waiting == 1)
         assert admission.running == 1

@@ -63,7 +63,13 @@ class Metrics:
             "e2e_request_latency_seconds", "Seconds from a request to the end.", _SECONDS
         )
         self._queue = histogram(
-            "request_queue_time_seconds", "Seconds that requests waited for a place.", _SECONDS
+            "request_queue_time_seconds", "Seconds until a prompt was begun.", _SECONDS
+        )
+        self._prefill = histogram(
+            "request_prefill_time_seconds", "Seconds that the engine took for a prompt.", _SECONDS
+        )
+        self._decode = histogram(
+            "request_decode_time_seconds", "Seconds that the engine took for a reply.", _SECONDS
         )
         self._n_prompt = histogram("request_prompt_tokens", "Tokens of a prompt.", _TOKENS)
         self._n_reply = histogram("request_generation_tokens", "Tokens of a reply.", _TOKENS)
@@ -79,6 +85,7 @@ class Metrics:
         self._success.labels(reason).inc()
         self._generation_tokens.inc(usage.completion_tokens)
         self._n_reply.observe(usage.completion_tokens)
+        self._decode.observe(usage.decode_seconds)
 
     def answered(
         self, usage: Usage, queue_s: float, first_s: float, whole_s: float, n_gaps: int
@@ -87,7 +94,8 @@ class Metrics:
         self._prompt_tokens.inc(usage.prompt_tokens)
         self._cached.inc(usage.cached_tokens)
         self._n_prompt.observe(usage.prompt_tokens)
-        self._queue.observe(queue_s)
+        self._queue.observe(queue_s + usage.queue_seconds)
+        self._prefill.observe(usage.prompt_seconds)
         self._first.observe(first_s)
         self._whole.observe(whole_s)
         if n_gaps > 0:

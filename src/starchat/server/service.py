@@ -23,7 +23,6 @@ from ..chat.framed_prompt import escape
 from ..chat.tools import Toolbox
 from ..errors import InvalidRequestError, StarChatError, unexpected
 from ..generation import Generation
-from ..hub.memory import free_bytes
 from ..limits import Limits
 from ..model import StarChat
 from ..request_size import is_small
@@ -188,13 +187,11 @@ class Service:
             self.failure = error
 
     def _serve(self, model: StarChat) -> None:
-        info = model.info
-        memory = model.memory()
-        self._kv_bytes = memory.kv_page_bytes // memory.kv_page_tokens
+        self._memory = memory = model.memory()
         budget = self.settings.kv_budget
-        if budget is None and (free := free_bytes()) is not None:
+        if budget is None and memory.available_bytes is not None:
             # One whole context at least: a lone request is the engine's to refuse.
-            budget = max(free // 2, info.n_ctx * self._kv_bytes)
+            budget = max(memory.available_bytes // 2, memory.bytes_of(model.info.n_ctx))
         self.admission.kv_budget = budget
         self.metrics.stats = model.stats
         self._model = model
@@ -381,7 +378,9 @@ class Service:
         if n_prompt >= n_ctx:
             return 0  # the engine refuses it
         n_reply = min(generation.params.max_tokens or n_ctx, n_ctx - n_prompt)
-        return (n_prompt + generation.n * n_reply) * self._kv_bytes
+        memory, n_others = self._memory, generation.n - 1  # they share the prompt's full pages
+        of_another = memory.bytes_of(n_reply + memory.kv_page_tokens)
+        return memory.bytes_of(n_prompt + n_reply) + n_others * of_another
 
     # ---- vectors and tokens -----------------------------------------------------------------
 
@@ -394,13 +393,26 @@ class Service:
         n_tokens = min(self.info.n_ctx, max(_EMBEDDED_AT_ONCE, longest))
         return await self._with_place(n_tokens, partial(model.aembed, texts))
 
-    async def score(self, token_ids: Sequence[int], n_top: int = 0) -> list[TokenLogprob]:
-        """Return the log probability of each token but the first, given those before it."""
+    async def score(
+        self,
+        prompt: str | Sequence[int],
+        n_top: int = 0,
+        allow_special: bool | Sequence[str] | None = None,
+    ) -> list[TokenLogprob]:
+        """Return the log probability of each token of a prompt but the first (StarChat.score)."""
+        model = self.model
         if n_top > MOST_LOGPROBS:
             raise _beyond("logprobs", MOST_LOGPROBS, n_top)
-        salt = current_request().salt
-        score = partial(self.model.ascore, token_ids, logprobs=n_top, cache_salt=salt)
-        return [*await self._with_place(len(token_ids), score)]
+        score = partial(
+            model.ascore,
+            prompt,
+            logprobs=n_top,
+            allow_special=self._allowed(prompt, allow_special),
+            leading_text=True,
+            cache_salt=current_request().salt,
+        )
+        n_bytes = len(prompt) * (4 if isinstance(prompt, str) else 1)  # of UTF-8, at most
+        return [*await self._with_place(min(self.info.n_ctx, n_bytes), score)]
 
     async def tokenize(
         self, text: str, allow_special: bool | Sequence[str] | None = False
@@ -455,7 +467,7 @@ class Service:
     async def _with_place(self, n_tokens: int, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what a coroutine returns that computes so many tokens at a time."""
         with self._ticket() as ticket:
-            await ticket.admitted(n_tokens * self._kv_bytes)
+            await ticket.admitted(self._memory.bytes_of(n_tokens))
             try:
                 return await self._until_end(ticket, begin())
             except (StarChatError, MemoryError) as error:
