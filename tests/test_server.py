@@ -181,9 +181,7 @@ async def test_a_rendered_dialogue_reads_as_the_same_tokens_and_forges_none(
     assert await service.detokenize(await service.tokenize("naïve")) == "naïve"
 
 
-async def test_vectors_are_those_of_the_model(
-    app: FastAPI, server_model: StarChat
-) -> None:
+async def test_vectors_are_those_of_the_model(app: FastAPI, server_model: StarChat) -> None:
     service: Service = app.state.service
     texts = ["sort a list", "open a socket"]
     assert (await service.embed(texts) == server_model.embed(texts)).all()
