@@ -4,7 +4,7 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast quality nightly lint format generate bench docs wheel lowest asan tsan \
+.PHONY: help test test-fast clients quality nightly lint format generate bench docs wheel lowest asan tsan \
 	tsan-python fuzz
 
 help:  ## list the targets
@@ -15,6 +15,9 @@ test:  ## all tests but the grades of the demonstration model
 
 test-fast:  ## the same on every core, without the slow files: a minute
 	$(PYTEST) -n auto -m "not integration"
+
+clients:  ## heavy clients of the server, and Ray, as far as they are installed: minutes
+	$(PYTEST) -m clients
 
 quality:  ## grades of the demonstration model against the published ones: minutes
 	$(PYTEST) training/nano/quality

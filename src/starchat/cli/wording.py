@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from ..errors import StarChatError
+from ..server.settings import OPTIONS
 from .options import REPLY_OPTIONS
 
-_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in REPLY_OPTIONS}
+_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in (*REPLY_OPTIONS, *OPTIONS)}
 _OPTIONS |= {"n_threads": "--threads", "n_ctx": "--ctx", "model_path": "--model"}
 _PHRASES = {
     r"\bcheck_memory=False\b": "--no-check-memory",
