@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -31,7 +32,7 @@ from .security import Security
 from .service import Service
 from .settings import ServerSettings
 
-#: Paths that need no key, beside those that faces name.
+#: Paths that GET reads without a key, beside those that faces name.
 PUBLIC = ("/health", "/v1/health")
 #: Each face's module has such a function; None where the settings switch the face off.
 FACES: tuple[Callable[[ServerSettings], Face | None], ...] = ()
@@ -81,7 +82,30 @@ def create_app(settings: ServerSettings | None = None, model: StarChat | None = 
     app.add_middleware(Disconnects)
     app.add_middleware(Security, settings=settings, faces=faces, public=PUBLIC)
     app.add_middleware(RequestLog, metrics=service.metrics)  # the last one is the outermost
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the description of all routes, with errors as faces write them, and never 422."""
+    if app.openapi_schema is None:
+        described = FastAPI.openapi(app)
+        for path, operations in described["paths"].items():
+            face = app.state.faces.of(path)
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+                description = f"An error, as {face.name if face else 'OpenAI'} has them"
+                content: dict[str, Any] = {"application/json": {"schema": {}}}
+                error = {"description": description, "content": content}
+                operation["responses"].setdefault("default", error)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            described.get("components", {}).get("schemas", {}).pop(unused, None)
+        if app.state.settings.api_key:
+            schemes = described.setdefault("components", {}).setdefault("securitySchemes", {})
+            schemes["key"] = {"type": "http", "scheme": "bearer"}
+            described["security"] = [{"key": []}]
+    schema: dict[str, Any] = app.openapi_schema or {}
+    return schema
 
 
 async def _load(app: FastAPI) -> None:
@@ -94,8 +118,9 @@ async def _load(app: FastAPI) -> None:
 def _router(settings: ServerSettings) -> APIRouter:
     router = APIRouter(tags=["server"])
 
-    @router.get("/health", response_model=None, responses={503: {"description": "Not ready"}})
-    @router.get("/v1/health", response_model=None, responses={503: {"description": "Not ready"}})
+    @router.head("/health", response_model=None, include_in_schema=False)
+    @router.get("/health", response_model=None)
+    @router.get("/v1/health", response_model=None)
     async def health(request: Request) -> dict[str, Any] | Json:
         """Tell whether requests are served; the form is llama.cpp's."""
         status = request.app.state.service.status

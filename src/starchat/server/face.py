@@ -18,7 +18,7 @@ class Face:
     paths: a path belongs to a face if it is one of these, or below one: "/v1" has "/v1/models",
     but "/" only itself. The longest of all faces wins; paths of none have OpenAI's errors.
     error_body: the JSON of an error, also of 404, 405, 413, 422 and of wrong keys.
-    public: paths of its routes that need no key, by their templates as routes have them.
+    public: paths that GET reads without a key, by their templates as routes have them.
     """
 
     name: str

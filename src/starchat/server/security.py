@@ -43,7 +43,7 @@ class Security:
     ) -> None:
         """Guard an application.
 
-        public: templates of paths that need no key.
+        public: templates of paths that are read without a key.
         """
         self._app = app
         self._settings = settings
@@ -81,7 +81,7 @@ class Security:
             if _is_preflight(scope, headers):
                 await _preflight(headers)(scope, receive, answered)
                 return
-            self._check_key(scope["path"], headers)
+            self._check_key(scope, headers)
             scope = {**scope, "headers": _as_json(scope, headers)}
             body = await self._body(receive, headers)
             await self._app(scope, _first(body, receive), answered)
@@ -154,7 +154,7 @@ class Security:
             headers.append((b"access-control-expose-headers", b"Retry-After, X-Request-Id"))
         return headers
 
-    def _check_key(self, path: str, headers: Mapping[str, str]) -> None:
+    def _check_key(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Find the key of a request, whose prompts it keeps apart from those of other keys."""
         request = current_request()
         request.read_timeout_s = _seconds(headers.get("x-stainless-read-timeout"))
@@ -168,11 +168,16 @@ class Security:
             request.log["key"] = fits.index(True) + 1
             if len(self._keys) > 1:
                 request.salt = self._salts[fits.index(True)]
-        elif not any(pattern.match(path) for pattern in self._public):
+        elif not self._is_public(scope):
             problem = "expected the header Authorization: Bearer KEY, got "
             problem += "another key" if given else "none"
             headers = {"WWW-Authenticate": "Bearer"}
             raise ApiError(401, problem, code="invalid_api_key", headers=headers)
+
+    def _is_public(self, scope: Scope) -> bool:
+        """Return whether everybody may read a path; who sends anything needs a key there, too."""
+        is_read = scope["method"] in ("GET", "HEAD")
+        return is_read and any(pattern.match(scope["path"]) for pattern in self._public)
 
     async def _body(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
         """Return the whole body; raise ApiError for one that is too long or too slow."""
