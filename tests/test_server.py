@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -189,3 +190,89 @@ async def test_vectors_are_those_of_the_model(app: FastAPI, server_model: StarCh
         await service.embed(["x"] * 2_049)
     assert (refused.value.status, refused.value.param) == (400, "input")
     assert service.admission.running == service.admission.waiting == 0
+
+
+# ---- events -----------------------------------------------------------------------------------
+
+
+class Sent:
+    """What an application sends, by its bytes."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.is_whole = False
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            self.pieces.append(message["body"])
+            self.is_whole = not message["more_body"]
+
+
+async def nothing() -> Any:
+    await asyncio.Event().wait()
+
+
+async def test_silence_has_comments_of_one_line_and_events_have_none() -> None:
+    async def events() -> AsyncIterator[bytes]:
+        yield event({"n": 1})
+        await asyncio.sleep(0.12)
+        for n in range(20):
+            await asyncio.sleep(0.005)
+            yield event({"n": n})
+
+    sent = Sent()
+    await EventStream(events(), ping_s=0.05)({}, nothing, sent)
+    assert sent.pieces[1:3] == [b":\n", b":\n"]
+    assert b":\n" not in sent.pieces[4:] and sent.is_whole
+    sent = Sent()
+    await EventStream(events(), ping_s=0)({}, nothing, sent)
+    assert b":\n" not in sent.pieces
+
+
+async def test_a_cancelled_stream_ends_its_iterator_and_its_replies_even_before_it_began() -> None:
+    ended: list[str] = []
+
+    class Resource:
+        async def __aenter__(self) -> None:
+            pass
+
+        async def __aexit__(self, *error: object) -> None:
+            ended.append("replies")
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: 1\n\n"
+            await asyncio.Event().wait()
+        finally:
+            ended.append("events")
+
+    async def stuck(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    for send, expected in ((Sent(), ["events", "replies"]), (stuck, ["replies"])):
+        ended.clear()
+        task = asyncio.create_task(
+            EventStream(events(), replies=Resource())({}, nothing, send)  # type: ignore[arg-type]
+        )
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended == expected
+
+
+async def test_a_fault_within_a_stream_is_told_without_its_text() -> None:
+    async def events() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        raise RuntimeError("secret")
+
+    sent = Sent()
+    await EventStream(events())({}, nothing, sent)
+    assert b'"code":"internal_error"' in sent.pieces[1] and b"secret" not in sent.pieces[1]
+    assert sent.pieces[1].endswith(b"data: [DONE]\n\n") and sent.is_whole
+
+
+def test_lone_surrogates_are_escaped_and_numbers_that_json_lacks_are_faults() -> None:
+    assert event({"a": "\ud800ä"}, "x") == b'event: x\ndata: {"a":"\\ud800\xc3\xa4"}\n\n'
+    with pytest.raises(ValueError):
+        event({"a": float("nan")})

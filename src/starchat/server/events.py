@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
@@ -81,13 +81,8 @@ class EventStream(Response):
         """Send the events; cancelling ends the work."""
         watch = asyncio.create_task(self._ping(send)) if self._ping_s else None
         try:
-            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await self._send(send, start)
-            if self._replies is None:
+            async with self._replies or nullcontext():
                 await self._send_events(send)
-            else:
-                async with self._replies:
-                    await self._send_events(send)
             await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             if watch is not None:
@@ -97,6 +92,8 @@ class EventStream(Response):
                 await close()
 
     async def _send_events(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await self._send(send, start)
         try:
             async for piece in self._events:
                 await self._send_bytes(send, piece)
