@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,9 @@ import httpx
 import pytest
 
 import starchat.cli
+from starchat import FileAccessError
 from starchat.cli.serve import _settings, with_keys
+from starchat.server.run import listen
 from starchat.server.settings import OPTIONS, ServerSettings
 from support.processes import run_python
 
@@ -139,6 +142,31 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     )
     assert result.returncode == 1
     assert result.stderr == ("error: starchat serve needs fastapi: pip install 'starchat[serve]'\n")
+
+
+def test_tls_and_a_unix_socket(process: Any, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout"
+    subprocess.run([*make.split(), key, "-out", certificate], check=True, capture_output=True)
+    server = process("--ssl-keyfile", str(key), "--ssl-certfile", str(certificate))
+    assert server.url.startswith("https://127.0.0.1:")
+    assert httpx.get(server.url + "/health", verify=False).status_code in (200, 503)
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as killed:  # as the one of a server that was killed
+        killed.bind(str(path))
+    settings = ServerSettings(uds=str(path))
+    with listen(settings) as listening, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        assert listening.accept()
+        with pytest.raises(FileAccessError, match="in use"):
+            listen(settings)
+    path.unlink()
+    path.write_text("precious")
+    with pytest.raises(FileAccessError, match="in use"):
+        listen(settings)
+    assert path.read_text() == "precious"
 
 
 # ---- what is wrong before it starts: in this process ------------------------------------------

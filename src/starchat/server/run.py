@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from .settings import HEAD_BYTES, ServerSettings
 HEADERS_S = 30.0  # that a client has for the head of a request
 STALLED_S = 60.0  # a client that takes nothing of its answer for so long is gone
 _KEEP_ALIVE_S = 75  # longer than the usual 60 s of proxies, which must not meet a closed connection
+_BACKLOG = 2_048
 _LAST_BYTES_S = 5  # for what is still to be sent when all work has ended
 
 
@@ -186,7 +188,7 @@ def listen(settings: ServerSettings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(address)
-        listening.listen(2048)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         taken = error.errno == errno.EADDRINUSE
@@ -200,17 +202,28 @@ def listen(settings: ServerSettings) -> socket.socket:
 def _listen_at_path(path: str) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
     try:
-        with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as other:
-            try:
-                other.connect(path)
-            except ConnectionRefusedError:  # of a server that was killed
-                os.unlink(path)
+        if _is_left(path):
+            os.unlink(path)
         listening.bind(path)
-        listening.listen(2048)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         raise FileAccessError.of("uds", f"{path}: {error.strerror}") from None
     return listening
+
+
+def _is_left(path: str) -> bool:
+    """Return whether a path is the socket of a server that was killed."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(path)
+    except ConnectionRefusedError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def address_of(listening: socket.socket, settings: ServerSettings) -> str:

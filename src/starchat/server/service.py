@@ -228,8 +228,8 @@ class Service:
     @property
     def name(self) -> str:
         """What the model is called on the wire."""
-        given = self.settings.served_name or self.settings.model
-        return self.settings.served_name or os.path.basename(given or self.info.file)
+        file = self.settings.model or self.info.file
+        return self.settings.served_name or os.path.basename(os.path.normpath(file))
 
     @property
     def special_tokens(self) -> list[str]:
