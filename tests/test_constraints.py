@@ -237,7 +237,7 @@ GRAMMARS: list[dict[str, Any]] = [
 
 def finish(scheduler: Any, *streams: Any) -> list[tuple[list[int], str, int | None]]:
     return [
-        (ids, stream.finish_reason, stream.stop_token_id)
+        (ids, stream.finish_reason, stream.stop_token and stream.stop_token.id)
         for ids, stream in zip(scheduling.finish(scheduler, *streams), streams, strict=True)
     ]
 

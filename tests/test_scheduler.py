@@ -170,7 +170,7 @@ def test_stop_id_is_reported_and_not_emitted() -> None:
     run(scheduler)
     assert not stream.finish_reason, "tokens are still to be read"
     assert ids_of(stream) == tokens[:n]
-    assert (stream.finish_reason, stream.stop_token_id) == ("stop", stop)
+    assert (stream.finish_reason, stream.stop_token.id) == ("stop", stop)
 
 
 def test_a_full_context_is_the_length() -> None:
@@ -178,7 +178,7 @@ def test_a_full_context_is_the_length() -> None:
     stream = scheduler.add([1] * 30, SamplingParams(max_tokens=10**12))
     run(scheduler)
     assert len(ids_of(stream)) == 10
-    assert (stream.finish_reason, stream.stop_token_id) == ("length", None)
+    assert (stream.finish_reason, stream.stop_token) == ("length", None)
     assert scheduler.stats() == {"running": 0, "waiting": 0, "kv_pages_used": 0}
 
 

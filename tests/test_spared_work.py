@@ -230,7 +230,7 @@ def test_a_stop_id_within_a_guess_ends_there() -> None:
         prompt, SamplingParams(max_tokens=60, temperature=0, stop_token_ids=[stop])
     )
     assert finish(scheduler, stream) == [expected[: expected.index(stop)]]
-    assert (stream.finish_reason, stream.stop_token_id) == ("stop", stop)
+    assert (stream.finish_reason, stream.stop_token.id) == ("stop", stop)
 
 
 def test_many_at_once_leave_no_room_for_guesses() -> None:

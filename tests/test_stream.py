@@ -366,6 +366,20 @@ def test_one_stream_may_be_read_in_one_loop_after_another(waker: AsyncWaker) -> 
 # ---- times ----------------------------------------------------------------------------------
 
 
+def test_a_reply_has_the_log_probability_of_the_token_that_ended_it(nano: StarChat) -> None:
+    prompt = nano.tokenize_prompt("<|system|>\n<|end|>\n<|user|>\nHello<|end|>\n<|assistant|>")
+    (end,) = nano.tokenize("<|end|>", allow_special=True)
+    reply = nano.complete(prompt, temperature=0, logprobs=1)
+    assert reply.stop_token is not None and reply.stop_token.best[0].token_id == end
+    scores = nano.score([*prompt, *reply.token_ids, end])
+    assert (reply.stop_token.token_id, reply.stop_token.logprob) == (end, scores[-1].logprob)
+    for other in ({"logprobs": None}, {"max_tokens": 1}, {"stop": ["."]}, {"choice": ["yes"]}):
+        how: dict[str, Any] = {"temperature": 0, "logprobs": 1, **other}
+        assert nano.complete(prompt, **how).stop_token is None
+    *_, last = nano.stream_complete(prompt, temperature=0, logprobs=1)
+    assert last.stop_token == reply.stop_token
+
+
 def test_the_engine_measures_queue_prompt_and_decoding() -> None:
     engine = testing.engine(step_s=0.01, max_columns=16)
     began = time.monotonic()

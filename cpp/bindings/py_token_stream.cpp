@@ -91,6 +91,11 @@ py::object PyTokenStream::drain() {
   return list;
 }
 
+py::object PyTokenStream::stop_token() const {
+  const auto token = stream_->stop_token();
+  return token ? as_token(*token) : py::none();
+}
+
 py::object PyTokenStream::counts() const {
   const StreamCounts counts = stream_->counts();
   return make(counts_type, as_int(counts.n_cached), as_int(counts.n_guessed),
@@ -150,7 +155,7 @@ void bind_token_stream(py::module_& m) {
            "Return the tokens that are there, without waiting. Raises like next().")
       .def_property_readonly("finish_reason", &PyTokenStream::finish_reason,
                              "\"stop\", \"length\" or \"cancelled\" once drained, None before.")
-      .def_property_readonly("stop_token_id", checked(&PyTokenStream::stop_token_id),
+      .def_property_readonly("stop_token", &PyTokenStream::stop_token,
                              "The stop id that ended the sequence, once drained, or None.")
       .def_property_readonly("counts", &PyTokenStream::counts, "So far.")
       .def("cancel", &PyTokenStream::cancel,

@@ -37,7 +37,7 @@ class PyTokenStream {
   pybind11::object drain();  // list of Token
   void cancel();
   std::optional<std::string> finish_reason() const;
-  std::optional<int32_t> stop_token_id() const { return stream_->stop_token_id(); }
+  pybind11::object stop_token() const;  // Token or None
   pybind11::object counts() const;
 
  private:

@@ -208,7 +208,7 @@ void Sequence::append_forced() {
 void Sequence::push(SampledToken token) {
   if (had_prompt_) counts.decode_s = seconds(Clock::now() - *had_prompt_);
   if (sampler.is_stop(token.id)) {
-    end(FinishReason::kStop, token.id);
+    end(FinishReason::kStop, std::move(token));
     return;
   }
   ids.push_back(token.id);
@@ -221,9 +221,9 @@ void Sequence::end_left_turn(std::chrono::duration<double> cpu_time) noexcept {
   turn_ended = true;
 }
 
-void Sequence::end(FinishReason reason, std::optional<int32_t> stop_token_id) {
+void Sequence::end(FinishReason reason, std::optional<SampledToken> stop_token) {
   reason_ = reason;
-  stop_token_id_ = stop_token_id;
+  stop_token_ = std::move(stop_token);
 }
 
 void Sequence::end(std::exception_ptr error) { error_ = std::move(error); }
@@ -259,7 +259,7 @@ void Sequence::tell_stream() {
   if (error_)
     stream->fail(error_);
   else
-    stream->finish(*reason_, stop_token_id_);
+    stream->finish(*reason_, std::move(stop_token_));
 }
 
 }  // namespace starchat

@@ -89,7 +89,7 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   void end_left_turn(std::chrono::duration<double> cpu_time) noexcept;  // by that thread
 
   // Records how the sequence ended. The scheduler frees the cache, then calls tell_stream().
-  void end(FinishReason reason, std::optional<int32_t> stop_token_id = {});
+  void end(FinishReason reason, std::optional<SampledToken> stop_token = {});
   void end(std::exception_ptr error);
   bool has_ended() const { return reason_ || error_; }
   void tell_stream();
@@ -136,7 +136,7 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   const Clock::time_point came_ = Clock::now();
   std::optional<Clock::time_point> began_, had_prompt_;
   std::optional<FinishReason> reason_;
-  std::optional<int32_t> stop_token_id_;
+  std::optional<SampledToken> stop_token_;
   std::exception_ptr error_;
 
   void append(SampledToken token);

@@ -58,9 +58,9 @@ std::optional<FinishReason> TokenStream::finish_reason() {
   return tokens_.empty() ? reason_ : std::nullopt;
 }
 
-std::optional<int32_t> TokenStream::stop_token_id() {
+std::optional<SampledToken> TokenStream::stop_token() {
   const Lock lock(mutex_);
-  return tokens_.empty() ? stop_token_id_ : std::nullopt;
+  return tokens_.empty() ? stop_token_ : std::nullopt;
 }
 
 StreamCounts TokenStream::counts() {
@@ -90,12 +90,12 @@ void TokenStream::push(SampledToken token, const StreamCounts& counts) {
   changed_.notify_one();
 }
 
-void TokenStream::finish(FinishReason reason, std::optional<int32_t> stop_token_id) noexcept {
+void TokenStream::finish(FinishReason reason, std::optional<SampledToken> stop_token) noexcept {
   {
     const Lock lock(mutex_);
     if (ended()) return;
     reason_ = reason;
-    stop_token_id_ = stop_token_id;
+    stop_token_ = std::move(stop_token);
     announce();
   }
   changed_.notify_all();

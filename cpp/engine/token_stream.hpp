@@ -59,7 +59,7 @@ class TokenStream {
   std::vector<SampledToken> drain();
   void cancel();  // ends the stream at once; the engine drops the sequence within one step
   std::optional<FinishReason> finish_reason();  // once drained
-  std::optional<int32_t> stop_token_id();       // once drained
+  std::optional<SampledToken> stop_token();     // once drained: the one that ended the sequence
   StreamCounts counts();
 
   // For the engine. Calls after the end have no effect. Only push() may throw: std::bad_alloc.
@@ -67,7 +67,7 @@ class TokenStream {
   void push(SampledToken token, const StreamCounts& counts);
   // is_news: wakes an async reader.
   void set_counts(StreamCounts counts, bool is_news = false) noexcept;
-  void finish(FinishReason reason, std::optional<int32_t> stop_token_id = {}) noexcept;
+  void finish(FinishReason reason, std::optional<SampledToken> stop_token = {}) noexcept;
   void fail(std::exception_ptr error) noexcept;
 
  private:
@@ -86,7 +86,7 @@ class TokenStream {
   std::condition_variable changed_;
   std::deque<SampledToken> tokens_;
   std::optional<FinishReason> reason_;
-  std::optional<int32_t> stop_token_id_;
+  std::optional<SampledToken> stop_token_;
   std::exception_ptr error_;
   StreamCounts counts_;
   bool announced_ = false;

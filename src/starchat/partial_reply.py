@@ -107,6 +107,8 @@ class PartialReply:
         pieces = calls.take() if calls else ()
         finished = tuple(calls.calls) if calls and finish_reason else ()
         index = self._index
+        end = self.tokens.stop_token if finish_reason and not self._text.stopped else None
+        stop_token = None if end is None or end.logprob is None else self._logprob(end, end.logprob)
         chunk = Chunk(
             text,
             token_ids,
@@ -117,6 +119,7 @@ class PartialReply:
             finished,
             index,
             self._text.found,
+            stop_token,
         )
         self._chunks.append(chunk)
         return chunk
@@ -149,6 +152,7 @@ class PartialReply:
             last.finished_calls,
             self._cut_call(len(last.finished_calls)),
             stop_string=last.stop_string,
+            stop_token=last.stop_token,
         )
 
     def _cut_call(self, index: int) -> ToolCallChunk | None:

@@ -127,6 +127,7 @@ class Chunk:
     finished_calls: tuple[ToolCall, ...] = ()  # the reply's whole calls, without one that was cut
     index: int = 0  # of the reply, where a request has n
     stop_string: str = ""  # that ended the reply and is not part of its text, "" if none did
+    stop_token: TokenLogprob | None = None  # that did so, where log probabilities are reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class Completion:
     cut_call: ToolCallChunk | None = None  # the one in which the reply ends, with what it has
     others: tuple[Completion, ...] = ()  # the replies behind this one, where a request has n
     stop_string: str = ""  # that ended the reply and is not part of its text, "" if none did
+    stop_token: TokenLogprob | None = None  # that did so, where log probabilities are reported
 
     @property
     def choices(self) -> tuple[Completion, ...]:

@@ -76,7 +76,7 @@ class FakeTokens:
     def __init__(self, ids: Iterable[int] = (), finish_reason: str | None = None) -> None:
         self._tokens = deque(FakeToken(id) for id in ids)
         self._finish_reason = finish_reason
-        self.stop_token_id: int | None = None
+        self.stop_token: FakeToken | None = None
         self.cancelled = False
         self._error: Exception | None = None
         self.on_news: Callable[[], None] = lambda: None

@@ -80,7 +80,8 @@ class TokenStream:
     def finish_reason(self) -> str | None:
         """None while tokens may come; "stop", "length" or "cancelled" once drained."""
     @property
-    def stop_token_id(self) -> int | None: ...
+    def stop_token(self) -> Token | None:
+        """The stop id that ended the sequence, once drained, or None."""
     @property
     def counts(self) -> StreamCounts: ...
     def cancel(self) -> None:
