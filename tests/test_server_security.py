@@ -24,7 +24,7 @@ __all__ = ["server_model"]
 
 KEYS = ("first-key", "second-key")
 #: The only paths that are read without a key. A route that is not here needs one.
-PUBLIC = {"/health", "/v1/health"}
+PUBLIC = {"/health", "/ping", "/v1/health"}
 
 
 def client_of(model: StarChat, base_url: str = "http://localhost", **settings: Any) -> TestClient:

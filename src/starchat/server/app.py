@@ -21,8 +21,9 @@ from starlette.responses import PlainTextResponse, Response
 from .. import __version__
 from ..errors import StarChatError
 from ..model import StarChat
+from . import tgi
 from .disconnect import Disconnects
-from .errors import ApiError, api_error
+from .errors import ApiError, api_error, form_error
 from .face import Face, Faces
 from .json_response import Json
 from .log import RequestLog
@@ -35,7 +36,7 @@ from .settings import ServerSettings
 #: Paths that GET reads without a key, beside those that faces name.
 PUBLIC = ("/health", "/v1/health")
 #: Each face's module has such a function; None where the settings switch the face off.
-FACES: tuple[Callable[[ServerSettings], Face | None], ...] = ()
+FACES: tuple[Callable[[ServerSettings], Face | None], ...] = (tgi.face,)
 
 
 def create_app(settings: ServerSettings | None = None, model: StarChat | None = None) -> FastAPI:
@@ -157,15 +158,7 @@ async def _answer(request: Request, problem: BaseException) -> Response:
 
 async def _invalid(request: Request, problem: RequestValidationError) -> Response:
     """Answer what is no JSON, or none of the form that a route declares: 400, never 422."""
-    first = problem.errors()[0]
-    place = [str(part) for part in first.get("loc", ()) if part != "body"]
-    if first.get("type") == "json_invalid":
-        detail = first.get("ctx", {}).get("error", "")
-        message, param = f"the body is no JSON: {detail} at character {place[-1]}", None
-    else:
-        param = ".".join(place) or None
-        message = f"{param or 'the body'}: {first.get('msg', 'invalid')}"
-    return await _answer(request, ApiError(400, message, code="invalid_request", param=param))
+    return await _answer(request, form_error(problem.errors()[0]))
 
 
 async def _http_error(request: Request, problem: HTTPException) -> Response:

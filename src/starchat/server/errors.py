@@ -120,6 +120,21 @@ def api_error(error: BaseException) -> ApiError:
     )
 
 
+def form_error(problem: Mapping[str, Any]) -> ApiError:
+    """Return what HTTP says of a body that is no JSON, or none of the form that a route declares.
+
+    problem: one of the errors that pydantic or FastAPI lists.
+    """
+    place = [str(part) for part in problem.get("loc", ()) if part != "body"]
+    if problem.get("type") == "json_invalid":
+        detail = problem.get("ctx", {}).get("error", "")
+        message, param = f"the body is no JSON: {detail} at character {place[-1]}", None
+    else:
+        param = ".".join(place) or None
+        message = f"{param or 'the body'}: {problem.get('msg', 'invalid')}"
+    return ApiError(400, message, code="invalid_request", param=param)
+
+
 def _internal(message: str) -> ApiError:
     # The same request fails again: clients of OpenAI retry 500 unless this header forbids it.
     return ApiError(

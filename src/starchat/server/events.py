@@ -55,6 +55,7 @@ class EventStream(Response):
     iterator that was never begun cannot leave what it would have entered.
     on_error: the last bytes of a stream that fails after it has begun.
     ping_s: seconds of silence after which a comment is sent; 0: never.
+    content_type: the whole header.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class EventStream(Response):
         replies: AbstractAsyncContextManager[Any] | None = None,
         on_error: Callable[[ApiError], bytes | str] = error_event,
         ping_s: float = 15.0,
+        content_type: str = HEADERS["content-type"],
     ) -> None:
         """Send nothing yet."""
         self.status_code = 200
         self.background = None
+        headers = {**HEADERS, "content-type": content_type}
         # Not by init_headers(), which would add a length.
-        self.raw_headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._events = events
         self._replies = replies
         self._on_error = on_error

@@ -16,7 +16,8 @@ class Face:
     """What app.py takes of a module of this package: the result of its `face(settings)`.
 
     paths: a path belongs to a face if it is one of these, or below one: "/v1" has "/v1/models",
-    but "/" only itself. The longest of all faces wins; paths of none have OpenAI's errors.
+    but "/" only itself, and "/models/" only what is below it. The longest of all faces wins; paths
+    of none have OpenAI's errors.
     error_body: the JSON of an error, also of 404, 405, 413, 422 and of wrong keys.
     public: paths that GET reads without a key, by their templates as routes have them.
     """
@@ -40,7 +41,7 @@ class Faces:
     def of(self, path: str) -> Face | None:
         """Return the face that owns a path."""
         for owned, face in self._owned:
-            if path == owned or (owned != "/" and path.startswith(owned + "/")):
+            if path == owned or (owned != "/" and path.startswith(owned.rstrip("/") + "/")):
                 return face
         return None
 

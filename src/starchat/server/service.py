@@ -24,7 +24,7 @@ from ..chat.tools import Toolbox
 from ..errors import InvalidRequestError, StarChatError, unexpected
 from ..generation import Generation
 from ..limits import Limits
-from ..model import StarChat
+from ..model import EMBEDDED, StarChat
 from ..request_size import is_small
 from ..stream import AsyncStream
 from ..types import Chunk, Completion, Messages, ModelInfo, TokenLogprob, Usage
@@ -228,13 +228,13 @@ class Service:
     @property
     def name(self) -> str:
         """What the model is called on the wire."""
-        file = self.settings.model or self.info.file
+        file = self.settings.model or EMBEDDED
         return self.settings.served_name or os.path.basename(os.path.normpath(file))
 
     @property
-    def special_tokens(self) -> list[str]:
-        """The control tokens of the vocabulary."""
-        return [*self.model._engine.tokenizer.special_tokens()]
+    def special_tokens(self) -> dict[str, int]:
+        """The control tokens of the vocabulary, and their ids."""
+        return self.model._engine.tokenizer.special_tokens()
 
     def stats(self) -> dict[str, int]:
         """Return the engine's counters (StarChat.stats)."""

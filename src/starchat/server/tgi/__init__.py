@@ -1,0 +1,9 @@
+"""Hugging Face's face: text-generation-inference and the Inference API.
+
+forms.py has the bodies of requests and what they ask of the model, answers.py the bodies of
+answers, routes.py the paths.
+"""
+
+from .routes import face
+
+__all__ = ["face"]
