@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from starchat import Chunk, StarChat, TokenLogprob, Usage
+from starchat import Chunk, StarChat, TokenLogprob, Usage, escape
 from starchat.server.app import create_app
 from starchat.server.errors import ApiError
 from starchat.server.service import Service
@@ -526,3 +526,55 @@ def test_texts_of_tokens_are_the_text_of_their_reply(
     assert "".join(told) == reply.text
     if text.found:
         assert told[-1].endswith("###")
+
+
+# ---- the other paths ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    ["naïve 🙂 x", "", PROMPT, " \n" + PROMPT, "<fim_prefix>", "\ud800a", "x = 1\n" * 3_000],
+)
+def test_tokenize_says_where_tokens_are(
+    client: TestClient, server_model: StarChat, inputs: str
+) -> None:
+    answer = client.post("/tokenize", content=json.dumps({"inputs": inputs}), headers=JSON)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    tokens = answer.json()
+    assert [token["id"] for token in tokens] == server_model.tokenize_prompt(inputs)
+    assert all(token["text"] == inputs[token["start"] : token["stop"]] for token in tokens)
+    ends = [0, *[token["stop"] for token in tokens]]
+    for end, token in zip(ends, tokens, strict=False):  # no gap but white space before a frame
+        assert token["start"] <= end or not inputs[end : token["start"]].strip()
+    assert ends[-1] == len(inputs)
+    plain = client.post("/tokenize", content=json.dumps({"inputs": inputs, "allow_special": False}))
+    assert [token["id"] for token in plain.json()] == server_model.tokenize(inputs)
+
+
+def test_tokenize_of_marked_text_skips_the_marks(client: TestClient) -> None:
+    inputs = PROMPT.replace(QUESTION, escape("<|end|> ends"))
+    tokens = client.post("/tokenize", json={"inputs": inputs}).json()
+    assert "".join(token["text"] for token in tokens) == inputs.replace("\u2060", "")
+    assert client.post("/tokenize", json={}).json() == {
+        "error": "Input validation error: inputs: Field required",
+        "error_type": "validation",
+    }
+
+
+def test_the_courses_panel_is_answered_where_it_is_asked_for(
+    client: TestClient, server_model: StarChat
+) -> None:
+    assert client.post("/api/getBotResponse", json={"user_message": "x"}).status_code == 404
+    origin = "http://localhost:8888"
+    settings = ServerSettings(starchat_service=True, cors=(origin,))
+    with TestClient(create_app(settings, server_model), "http://localhost") as panel:
+        wish = {"origin": origin, "access-control-request-method": "POST"}
+        wish["access-control-request-headers"] = "content-type"
+        preflight = panel.options("/api/getBotResponse", headers=wish)
+        assert preflight.status_code == 204
+        answer = panel.post(
+            "/api/getBotResponse", json={"user_message": "Say <|end|>"}, headers={"origin": origin}
+        )
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert [*answer.json()] == ["bot_response"] and answer.json()["bot_response"]
+        assert panel.post("/api/getBotResponse", json={}).status_code == 400

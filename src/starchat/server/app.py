@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from .. import __version__
 from ..errors import StarChatError
 from ..model import StarChat
-from . import kobold, tgi
+from . import course, kobold, tgi, tokenize
 from .disconnect import Disconnects
 from .errors import ApiError, api_error, form_error
 from .face import Face, Faces
@@ -36,7 +36,12 @@ from .settings import ServerSettings
 #: Paths that GET reads without a key, beside those that faces name.
 PUBLIC = ("/health", "/v1/health")
 #: Each face's module has such a function; None where the settings switch the face off.
-FACES: tuple[Callable[[ServerSettings], Face | None], ...] = (tgi.face, kobold.face)
+FACES: tuple[Callable[[ServerSettings], Face | None], ...] = (
+    tgi.face,
+    tokenize.face,
+    course.face,
+    kobold.face,
+)
 
 
 def create_app(settings: ServerSettings | None = None, model: StarChat | None = None) -> FastAPI:

@@ -428,6 +428,10 @@ class Service:
         """Return the text of token ids, control tokens spelt out."""
         return await self._quick(partial(self.model.detokenize, token_ids), token_ids)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of a token, a control token spelt out."""
+        return self.model._engine.tokenizer.token_bytes(token_id)
+
     async def render(
         self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None
     ) -> str:

@@ -4,6 +4,6 @@ forms.py has the bodies of requests and what they ask of the model, answers.py t
 answers, routes.py the paths.
 """
 
-from .routes import face
+from .routes import error_body, face, tgi_error
 
-__all__ = ["face"]
+__all__ = ["error_body", "face", "tgi_error"]

@@ -1,0 +1,142 @@
+"""/tokenize, which two protocols share: a body with `inputs` is text-generation-inference's, one
+with `content` llama.cpp's. Answers and errors have the form of the body's protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response, StreamingResponse
+
+from ..async_waker import in_worker
+from ..errors import StarChatError
+from . import tgi
+from .errors import ApiError, api_error, form_error
+from .face import Face
+from .json_response import json_bytes
+from .service import Service, service
+from .settings import ServerSettings
+
+_AT_ONCE = 1024  # tokens that are written before other requests have their turn
+
+
+class TokenizeForm(BaseModel):
+    """The body of text-generation-inference: a raw prompt, read as /generate reads it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    inputs: str
+    allow_special: bool | list[str] | None = Field(
+        None, validation_alias=AliasChoices("allow_special", "parse_special")
+    )
+
+
+class InputToken(BaseModel):
+    """A token, and the characters of the text that it has a part of."""
+
+    id: int
+    text: str
+    start: int
+    stop: int
+
+
+def spans(text: str, pieces: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield which characters of a text its tokens have a part of: the first, and that behind.
+
+    What the reader of a prompt leaves out, white space before a frame and the marks of escape(), is
+    in no token.
+
+    >>> [*spans("aä", [b"a\\xc3", b"\\xa4"])], [*spans("  <a", [b"<", b"a"])]
+    ([(0, 2), (1, 2)], [(2, 3), (3, 4)])
+    """
+    n_read = sum(map(_n_begun, pieces))
+    places: Sequence[int] = range(n_read)
+    if n_read < len(text):
+        read, at = b"".join(pieces).decode("utf-8", "surrogatepass"), -1
+        places = [at := text.index(character, at + 1) for character in read]
+    n = 0  # characters that have begun
+    for piece in pieces:
+        first = n - (not _begins(piece[0])) if piece else n
+        n += _n_begun(piece)
+        yield (places[first], places[n - 1] + 1) if first < n else (n, n)
+
+
+def _begins(byte: int) -> bool:
+    return byte & 0xC0 != 0x80
+
+
+def _n_begun(piece: bytes) -> int:
+    """Return how many characters of UTF-8 begin in some bytes."""
+    return sum(map(_begins, piece))
+
+
+class Route(APIRoute):
+    """A route whose errors have the form of the body's protocol."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what serves a request."""
+        handle = super().get_route_handler()
+
+        async def translated(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except (RequestValidationError, ValidationError) as problem:
+                error = form_error(problem.errors()[0])
+            except (ApiError, StarChatError, MemoryError) as problem:
+                error = api_error(problem)
+            raise tgi.tgi_error(error, request)
+
+        return translated
+
+
+router = APIRouter(tags=["text-generation-inference", "llama.cpp"], route_class=Route)
+_BODY = {"anyOf": [TokenizeForm.model_json_schema()]}
+_BODIES = {"requestBody": {"content": {"application/json": {"schema": _BODY}}}}
+
+
+@router.post(
+    "/tokenize",
+    response_model=None,
+    responses={200: {"model": list[InputToken]}},
+    openapi_extra=_BODIES,
+)
+async def tokenize(
+    body: Annotated[dict[str, Any], Body()], service: Annotated[Service, Depends(service)]
+) -> Response:
+    """Return the tokens of a text."""
+    form = TokenizeForm.model_validate(body)
+    ids = await service.tokenize(form.inputs, form.allow_special)
+
+    def places() -> list[tuple[int, int]]:
+        return [*spans(form.inputs, [service.token_bytes(id) for id in ids])]
+
+    found = places() if len(ids) < _AT_ONCE else await in_worker(places)
+    return StreamingResponse(_written(form.inputs, ids, found), media_type="application/json")
+
+
+async def _written(
+    text: str, ids: Sequence[int], places: Sequence[tuple[int, int]]
+) -> AsyncIterator[bytes]:
+    """Yield a list of JSON, some tokens at a time: a long one holds up nobody."""
+    tokens = zip(ids, places, strict=True)
+    yield b"["
+    for begin in range(0, len(ids), _AT_ONCE):
+        some = [
+            {"id": id, "text": text[start:stop], "start": start, "stop": stop}
+            for id, (start, stop) in islice(tokens, _AT_ONCE)
+        ]
+        yield (b"," if begin else b"") + json_bytes(some)[1:-1]
+        await asyncio.sleep(0)
+    yield b"]"
+
+
+def face(settings: ServerSettings) -> Face:
+    """Return the face of the shared path."""
+    return Face("tokenize", router, ("/tokenize",), tgi.error_body)
