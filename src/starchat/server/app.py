@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from .. import __version__
 from ..errors import StarChatError
 from ..model import StarChat
-from . import course, kobold, tgi, tokenize
+from . import course, kobold, llama_cpp, tgi, tokenize
 from .disconnect import Disconnects
 from .errors import ApiError, api_error, form_error
 from .face import Face, Faces
@@ -40,6 +40,7 @@ FACES: tuple[Callable[[ServerSettings], Face | None], ...] = (
     tgi.face,
     tokenize.face,
     course.face,
+    llama_cpp.face,
     kobold.face,
 )
 

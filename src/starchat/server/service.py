@@ -91,6 +91,12 @@ class Replies(AsyncIterator[Chunk]):
         return self._stream.prompt_progress
 
     @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were computed before, known once it has begun."""
+        replies = self._stream._replies.all
+        return replies[0].tokens.counts.cached_tokens if replies else 0
+
+    @property
     def waited_s(self) -> float:
         """Seconds that the request waited for its place."""
         return self._ticket.waited_s
