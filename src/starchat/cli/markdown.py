@@ -1,14 +1,13 @@
 """Markdown at a terminal while it is written: whole blocks stay, the last one is drawn anew.
 
 Only the block that is being written moves, so nothing flickers and the work does not grow with
-the reply. Nothing of a text is lost: HTML and underscores are text, line breaks stay.
+the reply. Nothing of a text is lost.
 """
 
 from __future__ import annotations
 
 import time
 
-from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -16,9 +15,9 @@ from rich.markdown import CodeBlock, Markdown
 from rich.segment import Segment
 from rich.syntax import Syntax
 
+from ..markdown import parse
 from .terminal import printable
 
-_PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 _FRAME_S = 1 / 12
 
 
@@ -114,14 +113,8 @@ class _Block(Markdown):
 def _parsed(text: str) -> list[list[Token]]:
     """Return the tokens of each block that stands in no other one."""
     blocks: list[list[Token]] = []
-    for token in _PARSER.parse(text):
+    for token in parse(text):
         if token.level == 0 and token.nesting >= 0:
             blocks.append([])
         blocks[-1].append(token)
-        for child in token.children or ():
-            if child.type == "softbreak":
-                child.type = "hardbreak"
-            elif child.markup in ("_", "__"):  # __init__ is a name, not a strong "init"
-                child.type, child.tag, child.nesting = "text", "", 0
-                child.content = child.markup
     return blocks
