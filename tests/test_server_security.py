@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from starchat import InvalidRequestError, StarChat
 from starchat.server.app import create_app
 from starchat.server.log import _Formatter
+from starchat.server.page import static_files
 from starchat.server.service import Prompt
 from starchat.server.settings import ServerSettings
 from support.server import server_model
@@ -24,7 +25,7 @@ __all__ = ["server_model"]
 
 KEYS = ("first-key", "second-key")
 #: The only paths that are read without a key. A route that is not here needs one.
-PUBLIC = {"/health", "/ping", "/v1/health"}
+PUBLIC = {"/health", "/ping", "/v1/health", "/", *(f"/ui/{name}" for name in static_files())}
 
 
 def client_of(model: StarChat, base_url: str = "http://localhost", **settings: Any) -> TestClient:

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from .. import __version__
 from ..errors import StarChatError
 from ..model import StarChat
-from . import course, kobold, llama_cpp, tgi, tokenize
+from . import course, kobold, llama_cpp, page, tgi, tokenize
 from .disconnect import Disconnects
 from .errors import ApiError, api_error, form_error
 from .face import Face, Faces
@@ -42,6 +42,7 @@ FACES: tuple[Callable[[ServerSettings], Face | None], ...] = (
     course.face,
     llama_cpp.face,
     kobold.face,
+    page.face,
 )
 
 

@@ -1,0 +1,33 @@
+// Elements, made node by node.
+
+/** Return an element; a string among the children is text. */
+export function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.startsWith("aria-") || key === "role") made.setAttribute(key, value);
+    else made[key] = value;
+  }
+  made.append(...children);
+  return made;
+}
+
+export function button(label, onclick, properties = {}) {
+  return element("button", { type: "button", className: "quiet", onclick, ...properties }, label);
+}
+
+/** Copy a text, and say so on the button for a moment. */
+export async function copy(text, from) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // a page that came without TLS has no clipboard
+    const area = element("textarea", { value: text, className: "unseen" });
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    from.focus();
+  }
+  const label = from.textContent;
+  from.textContent = "Copied";
+  setTimeout(() => { from.textContent = label; }, 1500);
+}

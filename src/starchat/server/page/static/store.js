@@ -1,0 +1,73 @@
+// Conversations in this browser's IndexedDB; where it has none, until the page is closed.
+
+const STORE = "conversations";
+const inMemory = new Map();
+let opened;
+
+/** Return whether conversations outlive the page. */
+export async function isKept() {
+  return (await database()) !== null;
+}
+
+/** Return id and title of each conversation, the one that changed last first. */
+export async function list() {
+  const store = await objects("readonly");
+  if (!store) return [...inMemory.values()].sort((a, b) => b.changed - a.changed);
+  return new Promise((resolve, reject) => {
+    const found = [];
+    const request = store.index("recent").openKeyCursor(null, "prev"); // without the messages
+    request.onerror = () => reject(request.error);
+    request.onsuccess = () => {
+      const cursor = request.result;
+      if (!cursor) return resolve(found);
+      found.push({ id: cursor.primaryKey, title: cursor.key[1] });
+      cursor.continue();
+    };
+  });
+}
+
+export async function load(id) {
+  const store = await objects("readonly");
+  return store ? end(store.get(id)) : inMemory.get(id);
+}
+
+export async function save(conversation) {
+  const store = await objects("readwrite");
+  if (store) await end(store.put(conversation));
+  else inMemory.set(conversation.id, conversation);
+}
+
+export async function remove(id) {
+  const store = await objects("readwrite");
+  if (store) await end(store.delete(id));
+  inMemory.delete(id);
+}
+
+async function objects(mode) {
+  const db = await database();
+  return db && db.transaction(STORE, mode).objectStore(STORE);
+}
+
+function database() {
+  opened ??= new Promise((resolve) => {
+    let request;
+    try {
+      request = indexedDB.open("starchat", 1);
+    } catch {
+      return resolve(null);
+    }
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("recent", ["changed", "title"]);
+    };
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => resolve(null);
+  });
+  return opened;
+}
+
+function end(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}

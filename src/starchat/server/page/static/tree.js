@@ -1,0 +1,132 @@
+// A conversation: a tree of messages. Editing and asking again add a branch; `leaf` is the end of
+// the one that is shown.
+
+const ROLES = ["user", "assistant", "tool"];
+
+function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export function newConversation(settings) {
+  const now = Date.now();
+  return { id: newId(), title: "", created: now, changed: now, settings, messages: [], leaf: null };
+}
+
+/** Add a message behind the one with the id `parent`, and show its branch. */
+export function addMessage(conversation, parent, message) {
+  const added = { id: newId(), parent, time: Date.now(), ...message };
+  conversation.messages.push(added);
+  conversation.leaf = added.id;
+  if (!conversation.title && added.role === "user") conversation.title = titleOf(added.content);
+  return added;
+}
+
+/** Return the messages of the branch that is shown, in order. */
+export function shownBranch(conversation) {
+  const byId = new Map(conversation.messages.map((message) => [message.id, message]));
+  const branch = [];
+  for (let at = byId.get(conversation.leaf); at; at = byId.get(at.parent)) branch.unshift(at);
+  return branch;
+}
+
+/** Return a message and what stands in its place in other branches, oldest first. */
+export function siblings(conversation, message) {
+  return conversation.messages.filter((other) => other.parent === message.parent);
+}
+
+/** Show the newest branch through a message. */
+export function showBranch(conversation, message) {
+  let leaf = message;
+  for (;;) {
+    const next = conversation.messages.findLast((other) => other.parent === leaf.id);
+    if (!next) break;
+    leaf = next;
+  }
+  conversation.leaf = leaf.id;
+}
+
+/** Return a branch as the server reads it. */
+export function asPrompt(branch, system) {
+  const messages = system ? [{ role: "system", content: system }] : [];
+  for (const { role, content, calls, call_id, name, token_ids } of branch) {
+    if (role === "tool") {
+      messages.push({ role, content, tool_call_id: call_id, name });
+    } else if (role === "user") {
+      messages.push({ role, content });
+    } else if (content || calls?.length) {
+      const message = { role, content };
+      if (token_ids) message.token_ids = token_ids;
+      if (calls?.length) message.tool_calls = calls;
+      messages.push(message);
+    }
+  }
+  return messages;
+}
+
+/** Return a branch as a text in Markdown. */
+export function asMarkdown(conversation) {
+  const names = { user: "You", assistant: "StarChat", tool: "Result" };
+  const parts = [`# ${conversation.title || "Conversation"}`];
+  if (conversation.settings?.system) parts.push(`## System prompt\n\n${conversation.settings.system}`);
+  for (const message of shownBranch(conversation)) {
+    const name = message.role === "tool" ? `${names.tool} of ${message.name}` : names[message.role];
+    const calls = (message.calls ?? []).map((call) =>
+      `Call of \`${call.name}\`:\n\n\`\`\`json\n${JSON.stringify(call.arguments, null, 2)}\n\`\`\``);
+    parts.push([`## ${name}`, message.content, ...calls].filter(Boolean).join("\n\n"));
+  }
+  return parts.join("\n\n") + "\n";
+}
+
+/** Return the conversations of an exported file, checked; throws where it has none. */
+export function imported(text) {
+  const data = JSON.parse(text);
+  const found = data?.starchat === 1 && Array.isArray(data.conversations) ? data.conversations : null;
+  if (!found) throw new Error("expected a conversation that this page exported");
+  return found.map(checked);
+}
+
+export function asExport(conversations) {
+  return JSON.stringify({ starchat: 1, conversations }, null, 1);
+}
+
+function checked(given) {
+  const messages = (given.messages ?? []).map((message) => {
+    if (!ROLES.includes(message.role)) throw new Error(`a message has the role ${message.role}`);
+    const read = { id: text(message.id), parent: message.parent === null ? null : text(message.parent) };
+    Object.assign(read, { role: message.role, content: text(message.content), time: number(message.time) });
+    for (const name of ["call_id", "name", "reason", "error"]) {
+      if (message[name] !== undefined) read[name] = text(message[name]);
+    }
+    if (message.calls) {
+      read.calls = message.calls.map((call) => (
+        { id: text(call.id), name: text(call.name), arguments: { ...call.arguments } }));
+    }
+    if (message.token_ids) read.token_ids = message.token_ids.map(number);
+    if (message.figures) {
+      read.figures = Object.fromEntries(
+        Object.entries(message.figures).map(([name, value]) => [name, number(value)]));
+    }
+    return read;
+  });
+  const settings = Object.fromEntries(
+    Object.entries(given.settings ?? {}).map(([name, value]) => [name, text(value)]));
+  return {
+    id: text(given.id), title: text(given.title), created: number(given.created),
+    changed: number(given.changed), settings, messages, leaf: given.leaf === null ? null : text(given.leaf),
+  };
+}
+
+function text(value) {
+  if (typeof value !== "string") throw new Error(`expected a text, got ${JSON.stringify(value)}`);
+  return value;
+}
+
+function number(value) {
+  if (typeof value !== "number") throw new Error(`expected a number, got ${JSON.stringify(value)}`);
+  return value;
+}
+
+function titleOf(text) {
+  const line = text.trim().split("\n", 1)[0];
+  return line.length > 60 ? `${line.slice(0, 59)}…` : line;
+}
