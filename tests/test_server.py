@@ -249,7 +249,15 @@ async def test_a_cancelled_stream_ends_its_iterator_and_its_replies_even_before_
     async def stuck(message: Any) -> None:
         await asyncio.Event().wait()
 
-    for send, expected in ((Sent(), ["events", "replies"]), (stuck, ["replies"])):
+    async def stuck_at_body(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await stuck(message)
+
+    for send, expected in (
+        (Sent(), ["events", "replies"]),
+        (stuck, ["replies"]),
+        (stuck_at_body, ["replies", "events"]),
+    ):
         ended.clear()
         task = asyncio.create_task(
             EventStream(events(), replies=Resource())({}, nothing, send)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from support.server import Served, server_model, serving
 
 __all__ = ["server_model"]
 
-LONG = {"max_tokens": 1_500, "ignore_eos": True}
+LONG = {"max_tokens": 1_500, "ignore_eos": True, "n": 8}
 SLOW_GRAMMAR = {"type": "integer", "multipleOf": 999_983}  # 5 s, then it is refused
 #: request of a test → what /stream and /plain ask
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -94,7 +94,7 @@ def wait_until(is_so: Any, timeout_s: float = 5.0) -> None:
 def test_the_work_of_a_client_that_goes_ends_at_once(
     served: Served, path: str, request_of: str
 ) -> None:
-    admission = served.service.admission
+    admission, n_before = served.service.admission, served.model.stats()["tokens"]
     connection = begin(served, path, REQUESTS[request_of])
     wait_until(lambda: admission.running + admission.waiting)
     if request_of == "writing":
@@ -102,6 +102,7 @@ def test_the_work_of_a_client_that_goes_ends_at_once(
         wait_until(lambda: served.model.stats()["steps"] > steps + 20)
     connection.close()
     served.wait_until_idle()
+    assert served.model.stats()["tokens"] - n_before < 8 * 1_500 / 2
 
 
 def test_who_waits_and_goes_is_never_begun_and_others_go_on(server_model: StarChat) -> None:

@@ -141,14 +141,7 @@ class Admission:
             return
         ticket._turn = asyncio.get_running_loop().create_future()
         self._queue.append(ticket)
-        try:
-            await ticket._turn
-        except BaseException:
-            if ticket in self._queue:
-                self._queue.remove(ticket)
-            raise
-        finally:
-            ticket._turn = None
+        await ticket._turn  # whoever is cancelled here leaves
 
     def _fits(self, ticket: Ticket) -> bool:
         budget = self.kv_budget

@@ -78,7 +78,6 @@ class EventStream(Response):
         self._on_error = on_error
         self._ping_s = ping_s
         self._sent = 0.0
-        self._is_sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; cancelling ends the work."""
@@ -112,20 +111,16 @@ class EventStream(Response):
         await self._send(send, {"type": "http.response.body", "body": body, "more_body": True})
 
     async def _send(self, send: Send, message: Any) -> None:
-        self._is_sending = True
         await send(message)
-        self._is_sending = False
         self._sent = asyncio.get_running_loop().time()
 
     async def _ping(self, send: Send) -> None:
-        """Send a comment wherever there was silence; a client that does not read gets none."""
+        """Send a comment wherever there was silence."""
         loop = asyncio.get_running_loop()
         wait_s = self._ping_s
         while True:
             await asyncio.sleep(wait_s)
-            wait_s = self._ping_s
-            if not self._is_sending:
-                wait_s += self._sent - loop.time()
-                if wait_s <= 0:
-                    await self._send_bytes(send, PING)
-                    wait_s = self._ping_s
+            wait_s = self._ping_s + self._sent - loop.time()
+            if wait_s <= 0:
+                await self._send_bytes(send, PING)
+                wait_s = self._ping_s
