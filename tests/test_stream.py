@@ -287,6 +287,32 @@ async def test_other_tasks_have_their_turn_though_the_engine_is_ahead(waker: Asy
     assert turns.done()
 
 
+async def test_a_reader_that_waited_gives_no_second_turn(
+    waker: AsyncWaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    async def let_others_run() -> None:
+        given.append(1)
+
+    monkeypatch.setattr("starchat.stream._let_others_run", let_others_run)
+    tokens = FakeTokens()
+    stream = async_stream(waker, tokens)
+    for text in ("a", "b", "c"):
+        reading = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0.02)
+        tokens.push(*BYTES.encode(text))
+        assert (await reading).text == text
+    assert len(given) == 1  # before the first
+    tokens.push(*BYTES.encode("d"))
+    await asyncio.sleep(0.02)
+    await anext(stream)  # at once
+    tokens.push(*BYTES.encode("e"))
+    await asyncio.sleep(0.02)
+    await anext(stream)
+    assert len(given) == 2
+
+
 async def test_a_timeout_ends_a_reader_that_never_waits(waker: AsyncWaker) -> None:
     tokens = FakeTokens(BYTES.encode("a"))
     stream = async_stream(waker, tokens)

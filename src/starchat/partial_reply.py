@@ -194,7 +194,7 @@ class PartialReplies:
     @property
     def ended(self) -> bool:
         """Whether no chunk will follow."""
-        return all(reply.ended for reply in self.all)
+        return False not in [reply.ended for reply in self.all]  # quick: for every chunk
 
     @property
     def prompt_progress(self) -> tuple[int, int]:
