@@ -15,7 +15,7 @@ FIM_SPELLINGS = (
 
 
 def infill_prompt(prefix: str, suffix: str, tokenizer: _core.Tokenizer, file: str) -> list[int]:
-    """Return the token ids; `file` is the model's, for the error.
+    """Return the token ids; `file` is the model's name, for the error.
 
     Raises UnsupportedFeatureError where the vocabulary has no tokens for it.
     """
@@ -24,7 +24,8 @@ def infill_prompt(prefix: str, suffix: str, tokenizer: _core.Tokenizer, file: st
         return [before, *encode(prefix), after, *encode(suffix), middle]
     raise UnsupportedFeatureError(
         f"{file}: this vocabulary has no <fim_prefix>, <fim_suffix> and <fim_middle>: infill needs "
-        "a StarCoder or SantaCoder file"
+        "a StarCoder or SantaCoder file",
+        param="suffix",
     )
 
 

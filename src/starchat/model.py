@@ -600,7 +600,7 @@ class StarChat:
         texts = _text("prefix", prefix), _text("suffix", suffix)
         room = self._room("prompt")
         room.take(len(prefix) + len(suffix), 3)
-        prompt = infill_prompt(*texts, self._engine.tokenizer, self.info.file)
+        prompt = infill_prompt(*texts, self._engine.tokenizer, os.path.basename(self.info.file))
         room.check_list(prompt)
         return Generation(self._handle, prompt, options)
 

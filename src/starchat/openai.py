@@ -12,10 +12,11 @@ from typing import Any, Literal, cast, get_args
 from .chat.call_reader import load_object
 from .chat.tools import CHOICES
 from .checks import check_list
-from .errors import InvalidRequestError, shown, unexpected
+from .errors import InvalidRequestError, shown, shown_first, unexpected
 from .types import Message, Role, ToolCall
 
 __all__ = [
+    "choose_tools",
     "read_arguments",
     "read_messages",
     "read_response_format",
@@ -165,6 +166,39 @@ def read_tool_choice(choice: Any) -> str | None:
         "{'type': 'function', 'function': {'name': …}}",
         choice,
     )
+
+
+def choose_tools(tools: Any, choice: Any) -> tuple[list[dict[str, Any]], str | None]:
+    """Return definitions and choice as the chat methods take them.
+
+    Where the choice is {"type": "allowed_tools", …} of one of the OpenAI APIs, the definitions are
+    those that it names.
+
+    >>> tools = [{"name": "add"}, {"name": "now"}]
+    >>> named = {"type": "function", "name": "now"}
+    >>> choose_tools(tools, {"type": "allowed_tools", "mode": "required", "tools": [named]})
+    ([{'name': 'now'}], 'required')
+    """
+    read = read_tools(tools)
+    if not (isinstance(choice, Mapping) and choice.get("type") == "allowed_tools"):
+        return read, read_tool_choice(choice)
+    match choice.get("allowed_tools", choice):
+        case {"mode": "auto" | "required" as mode, "tools": allowed}:
+            names = [_tool_name(tool) for tool in read_tools(allowed)]
+        case form:
+            expected = "{'mode': 'auto' | 'required', 'tools': […]}"
+            raise unexpected("tool_choice.allowed_tools", expected, form)
+    known = [_tool_name(tool) for tool in read]
+    for name in names:
+        if name not in known:
+            expected = f"names of tools ({shown_first(known, 'none is given')})"
+            raise unexpected("tool_choice.allowed_tools", expected, name)
+    return [tool for tool, name in zip(read, known, strict=True) if name in names], mode
+
+
+def _tool_name(tool: Mapping[str, Any]) -> Any:
+    function = tool.get("function", tool)
+    return function.get("name") if isinstance(function, Mapping) else None
 
 
 def read_response_format(form: Any) -> dict[str, Any] | Literal[True] | None:

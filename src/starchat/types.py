@@ -113,6 +113,25 @@ class Usage:
         """
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)))
 
+    @classmethod
+    def of_replies(cls, usages: Sequence[Usage]) -> Usage:
+        """Return what the replies to one prompt took together, which were written side by side.
+
+        The prompt counts once.
+
+        >>> Usage.of_replies([Usage(7, 2, cached_tokens=5), Usage(7, 3, cached_tokens=7)])
+        Usage(prompt_tokens=7, completion_tokens=5, cached_tokens=5, ...)
+        """
+        first = usages[0]
+        return replace(
+            sum(usages, Usage(0, 0)),
+            prompt_tokens=first.prompt_tokens,
+            cached_tokens=min(usage.cached_tokens for usage in usages),
+            queue_seconds=first.queue_seconds,
+            prompt_seconds=first.prompt_seconds,
+            decode_seconds=max(usage.decode_seconds for usage in usages),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -159,10 +178,7 @@ class Completion:
     @property
     def total_usage(self) -> Usage:
         """What all replies took together; their prompt counts once."""
-        usages = [reply.usage for reply in self.choices]
-        cached = min(usage.cached_tokens for usage in usages)
-        total = sum(usages, Usage(0, 0))
-        return replace(total, prompt_tokens=self.usage.prompt_tokens, cached_tokens=cached)
+        return Usage.of_replies([reply.usage for reply in self.choices])
 
     def check_whole(self) -> Completion:
         """Return this reply; raise CutReplyError if max_tokens or the context cut it.

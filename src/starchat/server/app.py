@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from .. import __version__
 from ..errors import StarChatError
 from ..model import StarChat
-from . import course, kobold, llama_cpp, page, tgi, tokenize
+from . import course, kobold, llama_cpp, openai, page, tgi, tokenize
 from .disconnect import Disconnects
 from .errors import ApiError, api_error, form_error
 from .face import Face, Faces
@@ -37,6 +37,7 @@ from .settings import ServerSettings
 PUBLIC = ("/health", "/v1/health")
 #: Each face's module has such a function; None where the settings switch the face off.
 FACES: tuple[Callable[[ServerSettings], Face | None], ...] = (
+    openai.face,
     tgi.face,
     tokenize.face,
     course.face,

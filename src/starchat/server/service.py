@@ -34,9 +34,9 @@ from .metrics import Metrics
 from .request import current_request
 from .settings import (
     MOST_BIASES,
+    MOST_CANDIDATES,
     MOST_COMPILING,
     MOST_LOGPROBS,
-    MOST_REPLIES,
     MOST_SCHEMA_BYTES,
     MOST_STOPS,
     MOST_TEXTS,
@@ -503,7 +503,7 @@ class Service:
 
 #: option of a request → how large its number, or how many its items, may be
 _MOST = {
-    "n": MOST_REPLIES,
+    "n": MOST_CANDIDATES,  # the candidates of best_of too; faces have MOST_REPLIES
     "stop": MOST_STOPS,
     "stop_token_ids": MOST_STOPS,
     "logit_bias": MOST_BIASES,
