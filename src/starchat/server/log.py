@@ -10,6 +10,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -112,12 +114,19 @@ class _Formatter(logging.Formatter):
         return f"{frames}{getattr(kind, '__name__', kind)} (STARCHAT_TRACEBACK=1 shows its text)"
 
 
-def begin_logging(*, as_json: bool) -> None:
+@contextmanager
+def logging_to_stderr(*, as_json: bool) -> Iterator[None]:
     """Write the server's log, and uvicorn's warnings, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(as_json=as_json))
-    for name, level in (("starchat.server", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
+    loggers = [logging.getLogger(name) for name in ("starchat.server", "uvicorn")]
+    for logger, level in zip(loggers, (logging.INFO, logging.WARNING), strict=True):
         logger.setLevel(level)
-        logger.handlers = [handler]
+        logger.addHandler(handler)
         logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.propagate = True

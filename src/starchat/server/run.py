@@ -25,7 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import FileAccessError, InvalidRequestError
 from .app import create_app
-from .log import begin_logging
+from .log import logging_to_stderr
 from .service import Service
 from .settings import HEAD_BYTES, ServerSettings
 
@@ -246,8 +246,8 @@ def run(
 
     on_listening is told the address, before the model is there.
     """
-    begin_logging(as_json=settings.log_json)
-    with contextlib.closing(listen(settings)) as listening:
+    logging = logging_to_stderr(as_json=settings.log_json)
+    with contextlib.closing(listen(settings)) as listening, logging:
         app = create_app(settings)
         service: Service = app.state.service
         server = Server(config_of(app, settings), service)
