@@ -561,6 +561,17 @@ def test_tokenize_of_marked_text_skips_the_marks(client: TestClient) -> None:
     }
 
 
+def test_a_body_with_content_is_llama_cpps(client: TestClient, server_model: StarChat) -> None:
+    ids = server_model.tokenize("a<|end|>", allow_special=True)
+    for body in ({"content": "a<|end|>"}, {"content": "a<|end|>", "inputs": None}):
+        assert client.post("/tokenize", json=body).json() == {"tokens": ids}
+    for content in (7, ["a"]):
+        answer = client.post("/tokenize", json={"content": content})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (400, 400)
+        assert "content" in error["message"]
+
+
 def test_the_courses_panel_is_answered_where_it_is_asked_for(
     client: TestClient, server_model: StarChat
 ) -> None:

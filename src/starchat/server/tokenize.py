@@ -12,30 +12,27 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.responses import Response, StreamingResponse
 
 from ..async_waker import in_worker
 from ..errors import StarChatError
-from . import tgi
+from . import llama_cpp, tgi
 from .errors import ApiError, api_error, form_error
 from .face import Face
-from .json_response import json_bytes
+from .json_response import Json, json_bytes
+from .raw_request import SpecialTokens
+from .request import current_request
 from .service import Service, service
 from .settings import ServerSettings
 
 _AT_ONCE = 1024  # tokens that are written before other requests have their turn
 
 
-class TokenizeForm(BaseModel):
+class TokenizeForm(SpecialTokens):
     """The body of text-generation-inference: a raw prompt, read as /generate reads it."""
 
-    model_config = ConfigDict(extra="ignore")
-
     inputs: str
-    allow_special: bool | list[str] | None = Field(
-        None, validation_alias=AliasChoices("allow_special", "parse_special")
-    )
 
 
 class InputToken(BaseModel):
@@ -91,28 +88,38 @@ class Route(APIRoute):
                 error = form_error(problem.errors()[0])
             except (ApiError, StarChatError, MemoryError) as problem:
                 error = api_error(problem)
-            raise tgi.tgi_error(error, request)
+            if not getattr(request.state, "is_llama_cpp", False):
+                raise tgi.tgi_error(error, request)
+            current_request().log["error"] = error.code
+            return Json(llama_cpp.error_body(error), error.status, headers=error.headers)
 
         return translated
 
 
 router = APIRouter(tags=["text-generation-inference", "llama.cpp"], route_class=Route)
-_BODY = {"anyOf": [TokenizeForm.model_json_schema()]}
+_FORMS = (TokenizeForm, llama_cpp.TokenizeForm)
+_BODY = {"anyOf": [form.model_json_schema() for form in _FORMS]}
 _BODIES = {"requestBody": {"content": {"application/json": {"schema": _BODY}}}}
 
 
 @router.post(
     "/tokenize",
     response_model=None,
-    responses={200: {"model": list[InputToken]}},
+    responses={200: {"model": list[InputToken] | dict[str, list[Any]]}},
     openapi_extra=_BODIES,
 )
 async def tokenize(
-    body: Annotated[dict[str, Any], Body()], service: Annotated[Service, Depends(service)]
+    body: Annotated[dict[str, Any], Body()],
+    request: Request,
+    service: Annotated[Service, Depends(service)],
 ) -> Response:
     """Return the tokens of a text."""
+    if body.get("inputs") is None and body.get("content") is not None:
+        request.state.is_llama_cpp = True
+        of_llama_cpp = llama_cpp.TokenizeForm.model_validate(body)
+        return Json(await llama_cpp.tokenized(of_llama_cpp, service))
     form = TokenizeForm.model_validate(body)
-    ids = await service.tokenize(form.inputs, form.allow_special)
+    ids = await service.tokenize(form.inputs, form.allowed)
 
     def places() -> list[tuple[int, int]]:
         return [*spans(form.inputs, [service.token_bytes(id) for id in ids])]
