@@ -145,6 +145,11 @@ def test_all_ways_to_fill_a_gap_give_the_same_tokens(coding: TestClient, coder: 
 
     template = f"<fim_prefix>{PREFIX}<fim_suffix>{SUFFIX}<fim_middle>"  # Continue's
     assert completed(coding, prompt=template, n_predict=24, **choice)["content"] == reply.text
+    for body in ({"prompt": template}, {"prompt": PREFIX, "suffix": SUFFIX}):
+        asked = {**body, **choice, "max_tokens": 24, "model": "x"}
+        answer = coding.post("/v1/completions", json=asked).json()
+        assert answer["choices"][0]["text"] == reply.text
+        assert answer["usage"]["prompt_tokens"] == reply.usage.prompt_tokens
 
 
 def test_a_model_without_these_tokens_says_so(client: TestClient) -> None:
