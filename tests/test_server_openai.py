@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +19,13 @@ from openai.types.responses import Response
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from starchat import StarChat, Usage
+from starchat import NumericalError, StarChat, Usage
 from starchat.server.app import create_app
+from starchat.server.errors import ApiError
 from starchat.server.openai.answers import finite
 from starchat.server.openai.forms import ChatForm
 from starchat.server.openai.options import reply_options
+from starchat.server.service import Replies
 from starchat.server.settings import ServerSettings
 from support.server import app, client, server_model
 
@@ -543,6 +546,218 @@ def test_what_is_wrong_is_said_in_the_clients_terms(
         assert error["param"] == param if param else error["param"], error
         assert error["code"] == code if code else error["code"], error
         assert error["message"]
+
+
+# ---- errors, as openai's client raises them -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strict(server_model: StarChat) -> Iterator[TestClient]:
+    """A client of a server with a key, that is strict about names."""
+    settings = ServerSettings(api_key=("key",), strict_model=True, max_body=50_000)
+    with TestClient(create_app(settings, server_model), "http://localhost") as client:
+        client.headers["Authorization"] = "Bearer key"
+        yield client
+
+
+ERRORS: dict[str, tuple[int, str, type[openai.APIStatusError], dict[str, Any], dict[str, str]]] = {
+    # status, code, class in the client, fields of the body, headers
+    "parameter": (400, "invalid_parameter", openai.BadRequestError, {"top_p": 3}, {}),
+    "form": (400, "invalid_request", openai.BadRequestError, {"n": 0}, {}),
+    "context": (
+        400,
+        "context_length_exceeded",
+        openai.BadRequestError,
+        {"messages": [{"role": "user", "content": "word " * 3_000}]},
+        {},
+    ),
+    "schema": (400, "invalid_schema", openai.BadRequestError, {"regex": "("}, {}),
+    "feature": (400, "unsupported_feature", openai.BadRequestError, {"audio": {}}, {}),
+    "key": (
+        401,
+        "invalid_api_key",
+        openai.AuthenticationError,
+        {},
+        {"Authorization": "Bearer no"},
+    ),
+    "host": (403, "host_not_allowed", openai.PermissionDeniedError, {}, {"Host": "example.com"}),
+    "origin": (
+        403,
+        "origin_not_allowed",
+        openai.PermissionDeniedError,
+        {},
+        {"Origin": "https://example.com"},
+    ),
+    "model": (404, "model_not_found", openai.NotFoundError, {"model": "gpt-4o"}, {}),
+    "size": (413, "request_too_large", openai.APIStatusError, {"user": "x" * 50_000}, {}),
+    "type": (
+        415,
+        "unsupported_media_type",
+        openai.APIStatusError,
+        {},
+        {"Content-Type": "text/plain"},
+    ),
+    "head": (
+        431,
+        "request_too_large",
+        openai.APIStatusError,
+        {},
+        {f"x-{i}": "" for i in range(201)},
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "body", "headers"), ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_errors_have_four_keys_and_are_not_retried(
+    strict: TestClient,
+    status: int,
+    code: str,
+    kind: type[openai.APIStatusError],
+    body: dict[str, Any],
+    headers: dict[str, str],
+    stream: bool,
+) -> None:
+    name = strict.get("/v1/models").json()["data"][0]["id"]
+    body = {"model": name, "messages": QUESTION, "max_tokens": 1, "stream": stream, **body}
+    with counted(strict) as attempts, pytest.raises(openai.APIStatusError) as raised:
+        openai_of(strict).post(
+            "/chat/completions",
+            body=body,
+            cast_to=object,
+            options={"headers": {"Authorization": "Bearer key", **headers}},
+        )
+    answer = raised.value.response
+    assert (raised.value.status_code, type(raised.value)) == (status, kind)
+    assert len(attempts) == 1
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["code"] == code
+    assert error["message"] and error["type"]
+    if status == 401:
+        assert answer.headers["www-authenticate"] == "Bearer"
+    if status == 404:
+        assert name in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/nothing", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+    ],
+)
+def test_paths_that_are_not_served_have_openais_errors(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@contextmanager
+def counted(client: TestClient) -> Iterator[list[Any]]:
+    """Collect the requests that a client sends."""
+    sent: list[Any] = []
+    hooks = client.event_hooks
+    client.event_hooks = {**hooks, "request": [sent.append]}
+    try:
+        yield sent
+    finally:
+        client.event_hooks = hooks
+
+
+BUSY: dict[str, tuple[int, str, int]] = {  # status, code, attempts of a client that may retry twice
+    "no place": (503, "overloaded", 3),
+    "loading": (503, "loading", 3),
+    "shutdown": (503, "server_shutting_down", 3),
+    "time": (504, "deadline_exceeded", 3),
+    "broken weights": (500, "internal_error", 1),
+}
+
+
+@pytest.mark.parametrize(("status", "code", "n_attempts"), BUSY.values(), ids=BUSY)
+def test_what_may_pass_is_retried_and_what_stays_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+    server_model: StarChat,
+    status: int,
+    code: str,
+    n_attempts: int,
+) -> None:
+    monkeypatch.setattr("openai._base_client.time.sleep", lambda seconds: None)
+    app = create_app(ServerSettings(), None if code == "loading" else server_model)
+    service = app.state.service
+    headers = {}
+    if code == "overloaded":
+        service.admission.max_running = service.admission.max_queue = 0
+    elif code == "server_shutting_down":
+        service.admission.drain()
+    elif code == "deadline_exceeded":
+        headers["X-Stainless-Read-Timeout"] = "0.01"
+    elif code == "internal_error":
+
+        def broken(*args: object) -> Any:
+            raise NumericalError("the weights gave no finite numbers")
+
+        monkeypatch.setattr(StarChat, "_chat", broken)
+    client = TestClient(app, "http://localhost")  # without its lifespan: nothing is loaded
+    with counted(client) as attempts, pytest.raises(openai.InternalServerError) as raised:
+        openai_of(client).chat.completions.create(
+            model="m",
+            messages=QUESTION,  # type: ignore[arg-type]
+            max_tokens=1_500,
+            extra_headers=headers,
+            extra_body={"ignore_eos": True},
+        )
+    answer = raised.value.response
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert set(error) == {"message", "type", "param", "code"}
+    assert len(attempts) == n_attempts
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+def test_an_error_in_the_middle_of_a_stream_is_raised_by_the_client(
+    monkeypatch: pytest.MonkeyPatch, client: TestClient, api: openai.OpenAI
+) -> None:
+    following = Replies.__anext__
+    n = 0
+
+    async def failing(replies: Replies) -> Any:
+        nonlocal n
+        n += 1
+        if n == 2:
+            raise ApiError(504, "too late", code="deadline_exceeded")
+        return await following(replies)
+
+    monkeypatch.setattr(Replies, "__anext__", failing)
+    ask: dict[str, Any] = {"model": "m", "max_tokens": 600, "stream": True}
+    ask["extra_body"] = {"ignore_eos": True}
+    for stream in (
+        lambda: api.chat.completions.create(messages=QUESTION, **ask),  # type: ignore[call-overload]
+        lambda: api.completions.create(prompt="a", **ask),
+    ):
+        n = 0
+        with pytest.raises(openai.APIError, match="too late"):
+            [*stream()]
+    n = 0
+    seen = []
+    with pytest.raises(openai.APIError, match="too late"):
+        for each in api.responses.create(model="m", input="a", stream=True):
+            seen.append(each.type)
+    assert seen[-1] == "response.failed"
+
+
+def test_fields_that_are_not_known_are_ignored_and_logged_once(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "starchat.server")
+    for _ in range(2):
+        chat(client, max_tokens=1, frobnicate=1, prediction=None)
+    lines = [record.getMessage() for record in caplog.records if "ignored" in record.msg]
+    assert [line for line in lines if "frobnicate" in line] == [
+        "/v1/chat/completions: the field frobnicate is ignored"
+    ]
 
 
 # ---- completions ----------------------------------------------------------------------------
