@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import random
 import re
 import threading
-from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from starchat.server.page.blocks import MOST_OPEN, BlockSplitter
 from starchat.server.page.markdown import Block, BlockRenderer, render
 from starchat.server.page.reply import ReplyEvents
 from starchat.server.settings import ServerSettings
-from starchat.types import Chunk, Usage
+from support.fake_replies import FakeReplies
 from support.server import app, client, server_model
 from support.xss_payloads import PAYLOADS
 
@@ -404,25 +402,8 @@ def test_texts_are_rendered_as_replies_are(client: TestClient) -> None:
     assert client.post("/ui/render", json={"texts": ["x"] * 501}).status_code == 400
 
 
-class FakeReplies:
-    """Gives the chunks of a text, a token each, without an engine."""
-
-    prompt_progress = (32, 64)
-
-    def __init__(self, text: str, wait_s: float = 0.0) -> None:
-        self.pieces = re.findall(r"(?s).{1,4}", text)
-        self.wait_s = wait_s
-
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
-        await asyncio.sleep(self.wait_s)
-        for index, piece in enumerate(self.pieces):
-            await asyncio.sleep(0)
-            yield Chunk(piece, (index,))
-        yield Chunk("", finish_reason="stop", usage=Usage(1, len(self.pieces)))
-
-
 async def data_of(text: str, wait_s: float = 0.0) -> list[dict[str, Any]]:
-    replies: Any = FakeReplies(text, wait_s)
+    replies: Any = FakeReplies(text, wait_s=wait_s)
     return [json.loads(event[6:]) async for event in ReplyEvents().of(replies)]
 
 

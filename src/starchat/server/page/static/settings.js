@@ -17,15 +17,15 @@ export function setUp(offered, changed) {
   sampling.querySelectorAll(".parameter").forEach((old) => old.remove());
   for (const { name, meaning, kind, default: value } of parameters) {
     const isText = kind === "texts";
-    const input = element(isText ? "textarea" : "input", { id: name, name, ...(isText ? { rows: 2 } : { type: "number" }) });
+    const input = element(isText ? "textarea" : "input", { id: `option-${name}`, name, ...(isText ? { rows: 2 } : { type: "number" }) });
     if (!isText) {
       input.step = kind === "number" ? "any" : 1;
       input.placeholder = value ?? "";
     }
-    input.setAttribute("aria-describedby", `${name}-meaning`);
+    input.setAttribute("aria-describedby", `option-${name}-meaning`);
     sampling.append(element("div", { className: `parameter${isText ? " tall" : ""}` },
-      element("label", { htmlFor: name }, name.replaceAll("_", " ")), input,
-      element("p", { id: `${name}-meaning`, className: "faint" }, isText ? `${meaning} One in a line.` : meaning)));
+      element("label", { htmlFor: `option-${name}` }, name.replaceAll("_", " ")), input,
+      element("p", { id: `option-${name}-meaning`, className: "faint" }, isText ? `${meaning} One in a line.` : meaning)));
   }
   show(kept());
 }

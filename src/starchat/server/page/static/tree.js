@@ -34,15 +34,13 @@ export function siblings(conversation, message) {
   return conversation.messages.filter((other) => other.parent === message.parent);
 }
 
-/** Show the newest branch through a message. */
+/** Show the branch through a message that was written last. */
 export function showBranch(conversation, message) {
-  let leaf = message;
-  for (;;) {
-    const next = conversation.messages.findLast((other) => other.parent === leaf.id);
-    if (!next) break;
-    leaf = next;
+  const below = new Set([message.id]);
+  for (const other of conversation.messages) { // a message stands behind its parent
+    if (below.has(other.parent)) below.add(other.id);
+    if (below.has(other.id)) conversation.leaf = other.id;
   }
-  conversation.leaf = leaf.id;
 }
 
 /** Return a branch as the server reads it. */
