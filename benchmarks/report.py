@@ -149,7 +149,8 @@ def peers(results: list[Result]) -> str:
     """Prefill, decode, memory: each engine, our ratio to it, our share of the limit."""
     parts = []
     for result in results:
-        parts.append(f"### {result['model']}, {result['threads']} threads, {_builds(result)}")
+        told = f"{result['threads']} threads, {_builds(result)}, {result['machine']['processor']}"
+        parts.append(f"### {result['model']}, {told}")
         for phase, head, limit in (
             ("prefill", "prompt", "share of the multiply-add peak"),
             ("decode", "context", "share of the read bandwidth"),
