@@ -182,6 +182,86 @@ async def test_what_is_farthest_from_the_gap_is_left_out(coder: StarChat) -> Non
     assert await parts(100, 1000, 9) == ([0, 100, room - 100], True)
 
 
+# ---- other clients' bodies ------------------------------------------------------------------
+
+#: What SillyTavern's "Text Completion" sends to llama.cpp, with the neutral values of its own.
+TAVERN: dict[str, Any] = {
+    "prompt": f"A memory.\n{DIALOGUE}",
+    "model": "starchat",
+    "max_new_tokens": 12,
+    "max_tokens": 12,
+    "n_predict": 12,
+    "num_predict": 12,
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "typical_p": 1,
+    "typical": 1,
+    "min_p": 0,
+    "repetition_penalty": 1.1,
+    "repeat_penalty": 1.1,
+    "repeat_last_n": 256,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "top_k": 0,
+    "skew": 0,
+    "min_keep": 0,
+    "dynatemp_range": 0,
+    "dynatemp_exponent": 1,
+    "smoothing_factor": 0,
+    "smoothing_curve": 1,
+    "xtc_threshold": 0.1,
+    "xtc_probability": 0,
+    "nsigma": 0,
+    "top_n_sigma": 0,
+    "dry_multiplier": 0,
+    "dry_base": 1.75,
+    "tfs_z": 1,
+    "mirostat": 0,
+    "mirostat_tau": 5,
+    "mirostat_eta": 0.1,
+    "ignore_eos": False,
+    "seed": 7,
+    "n_probs": 0,
+    "logit_bias": [],
+    "samplers": ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc"],
+    "stop": ["<|user|>", "\nYou:"],
+    "json_schema": None,
+    "grammar": "",
+    "cache_prompt": True,
+    "api_type": "llamacpp",
+    "api_server": "http://127.0.0.1:8080",
+}
+#: What Continue's provider "llama.cpp" sends to chat, with a template of its own.
+CONTINUE: dict[str, Any] = {
+    "prompt": DIALOGUE,
+    "stream": True,
+    "n_predict": 12,
+    "temperature": 0.7,
+    "top_k": 0,
+    "top_p": 0.9,
+    "min_p": None,
+    "mirostat": None,
+    "stop": ["<|end|>"],
+    "seed": 7,
+    "repeat_penalty": None,
+}
+
+
+def test_what_sillytavern_and_continue_send_is_answered(
+    client: TestClient, server_model: StarChat
+) -> None:
+    options: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "top_k": 0, "seed": 7}
+    answer = completed(client, **TAVERN)
+    penalties = {"repetition_penalty": 1.1, "repetition_window": 256}
+    prompt = server_model.tokenize_prompt(TAVERN["prompt"], leading_text=True)
+    reply = server_model.complete(prompt, max_tokens=12, **penalties, **options)
+    assert (answer["content"], "warnings" in answer) == (reply.text, False)
+    assert answer["tokens_evaluated"] == len(prompt)
+    streamed = events(client, **CONTINUE)
+    reply = server_model.complete(DIALOGUE, max_tokens=12, **options)
+    assert "".join(piece["content"] for piece in streamed) == reply.text
+
+
 # ---- ends of lines --------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.client_environments import FOLDER, environment, run
+from support.client_environments import environment, node_folder, run
 from support.server import Served, served, server_model
 
 __all__ = ["served", "server_model"]
@@ -62,17 +62,7 @@ assert details.generated_tokens == len(details.tokens)
 
 @pytest.mark.parametrize("version", ["2.3.0", "2.8.1"])
 def test_the_library_of_the_old_chat_ui_streams(served: Served, version: str) -> None:
-    folder = FOLDER / f"inference-{version}"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "node_modules").exists():
-        run(
-            "npm",
-            "install",
-            "--silent",
-            "--prefix",
-            str(folder),
-            f"@huggingface/inference@{version}",
-        )
+    folder = node_folder(f"@huggingface/inference@{version}")
     program = folder / "inference.mjs"
     program.write_bytes((HERE / "inference.mjs").read_bytes())
     assert run("node", str(program), served.url) == "fine\n"

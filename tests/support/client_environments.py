@@ -31,13 +31,35 @@ def environment(*requirements: str) -> str:
     return str(python)
 
 
-def run(*command: str) -> str:
-    """Return what a command prints; fail with it."""
+@cache
+def node_folder(*packages: str) -> Path:
+    """Return a folder where programs of Node find some packages; it is made once, as above."""
+    name = sha256(" ".join(packages).encode()).hexdigest()[:16]
+    folder = FOLDER / f"node-{name}"
+    is_whole = folder / "packages.txt"
+    if not is_whole.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        run("npm", "install", "--silent", "--no-audit", "--prefix", str(folder), *packages)
+        is_whole.write_text("\n".join(packages))
+    return folder
+
+
+def run(*command: str, cwd: Path | None = None, **variables: str) -> str:
+    """Return what a command prints; fail with it. variables: of its environment, beside ours."""
+    env = {**_offline(), **variables}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=_offline())
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            cwd=cwd,
+            env=env,
+        )
     except FileNotFoundError as error:
         pytest.skip(f"no {error.filename}")
-    if done.returncode and command[0] == "uv":
+    if done.returncode and command[0] in ("uv", "npm"):
         pytest.skip(done.stderr[-500:])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return done.stdout
