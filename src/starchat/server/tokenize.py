@@ -116,9 +116,9 @@ async def tokenize(
     """Return the tokens of a text."""
     if body.get("inputs") is None and body.get("content") is not None:
         request.state.is_llama_cpp = True
-        of_llama_cpp = llama_cpp.TokenizeForm.model_validate(body)
+        of_llama_cpp = llama_cpp.TokenizeForm.model_validate(body, strict=True)
         return Json(await llama_cpp.tokenized(of_llama_cpp, service))
-    form = TokenizeForm.model_validate(body)
+    form = TokenizeForm.model_validate(body, strict=True)
     ids = await service.tokenize(form.inputs, form.allowed)
 
     def places() -> list[tuple[int, int]]:

@@ -7,12 +7,19 @@ room. They are clamped, not refused.
 from __future__ import annotations
 
 import json
-import math
 import secrets
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from ...errors import unexpected
 from ..settings import MOST_LOGPROBS, MOST_REPLIES
@@ -28,25 +35,29 @@ def _known(given: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _near(value: Any) -> Any:
-    """Return a number that a float holds; of a fraction, which was to be an integer, the floor."""
+    """Return the nearest number that a float holds; None for NaN."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return min(max(value, -_FAR), _FAR) if value == value else None
     return value
 
 
-def _floor(value: Any) -> Any:
-    near = _near(value)
-    return math.floor(near) if isinstance(near, float) else near
+def _whole(value: Any) -> Any:
+    """Return 5 for 5.0, which is an integer in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+_TEXTS = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]
+}
 Number = Annotated[float | None, BeforeValidator(_near)]
-Integer = Annotated[int | None, BeforeValidator(_floor)]
+Integer = Annotated[int | None, BeforeValidator(_whole)]
+Stop = Annotated[list[str], WithJsonSchema(_TEXTS)]
 
 
 class Form(BaseModel):
     """What all bodies have: a null is as good as a key that is left out; unknown keys are too."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -84,7 +95,7 @@ class Grammar(Form):
 class Parameters(Form):
     """How a reply is chosen, and what is told of it."""
 
-    do_sample: bool = False
+    do_sample: bool | None = None
     temperature: Number = Field(None, description="0 is greedy; the default is 0.2.")
     top_k: Integer = Field(None, description="0 is off; the default is 50.")
     top_p: Number = Field(None, description="1 is off; the default is 0.95.")
@@ -93,15 +104,15 @@ class Parameters(Form):
     frequency_penalty: Number = Field(None, description="-2 to 2.")
     max_new_tokens: Integer = Field(None, description="The server has a default.")
     seed: Integer = Field(None, description="A negative one is a fresh one.")
-    stop: list[str] = Field(default_factory=list, description="stop_sequences is the same.")
+    stop: Stop = Field(default_factory=list, description="stop_sequences is the same.")
     truncate: Integer = Field(None, description="Keep so many tokens of the prompt's end.")
-    best_of: Integer = 1
+    best_of: Integer = None
     return_full_text: bool | None = Field(None, description="Put the prompt before the reply.")
-    details: bool = False
-    decoder_input_details: bool = Field(False, description="With details, but not in a stream.")
-    top_n_tokens: Integer = Field(0, description="With details, or in a stream.")
+    details: bool | None = None
+    decoder_input_details: bool | None = Field(None, description="With details; not in a stream.")
+    top_n_tokens: Integer = Field(None, description="With details, or in a stream.")
     grammar: Grammar | None = None
-    watermark: bool = Field(False, description="Of no effect.")
+    watermark: bool | None = Field(None, description="Of no effect.")
     adapter_id: str | None = Field(None, description="Of no effect.")
     allow_special: bool | list[str] | None = Field(
         None,
@@ -136,7 +147,7 @@ class GenerateForm(Form):
 class CompatibleForm(GenerateForm):
     """The body of / and /models/{owner}/{name}."""
 
-    stream: bool = False
+    stream: bool | None = None
 
 
 @dataclass(frozen=True)

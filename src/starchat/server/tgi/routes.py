@@ -103,19 +103,31 @@ async def generate_stream(form: GenerateForm, service: Served) -> Response:
     return await _stream(form, service, echoes=False)
 
 
-@router.post("/", **_documented(list[Generated], events=True))
-@router.post("/models/{name}", **_documented(list[Generated], events=True))
-@router.post("/models/{owner}/{name}", **_documented(list[Generated], events=True))
-async def compatible(form: CompatibleForm, request: Request, service: Served) -> Response:
+_COMPATIBLE = _documented(list[Generated], events=True)
+
+
+@router.post("/", **_COMPATIBLE)
+async def compatible(form: CompatibleForm, service: Served) -> Response:
     """Answer a raw prompt as the Inference API does: a list of one, by default with the prompt."""
-    _check_model(request.path_params, service)
     if form.stream:
         return await _stream(form, service, echoes=True)
     return Json([await _whole(form, service, echoes=True)])
 
 
+@router.post("/models/{name}", **_COMPATIBLE)
+async def of_name(name: str, form: CompatibleForm, service: Served) -> Response:
+    """Answer a raw prompt, as / does."""
+    _check_model(name, service)
+    return await compatible(form, service)
+
+
+@router.post("/models/{owner}/{name}", **_COMPATIBLE)
+async def of_owner(owner: str, name: str, form: CompatibleForm, service: Served) -> Response:
+    """Answer a raw prompt, as / does."""
+    return await of_name(f"{owner}/{name}", form, service)
+
+
 @router.get("/info", **_documented(Info))
-@router.get("/models/{owner}/{name}/info", **_documented(Info))
 async def info(service: Served) -> Response:
     """Tell what is served, and its bounds."""
     n_ctx, settings = service.info.n_ctx, service.settings
@@ -131,7 +143,13 @@ async def info(service: Served) -> Response:
     return Json(about.model_dump())
 
 
-@router.get("/ping", response_model=None, responses={503: {"model": Error}})
+@router.get("/models/{owner}/{name}/info", **_documented(Info))
+async def info_of(owner: str, name: str, service: Served) -> Response:
+    """Tell what is served, and its bounds."""
+    return await info(service)
+
+
+@router.get("/ping", response_class=Response, responses={503: {"model": Error}})
 async def ping(service: Served) -> Response:
     """Tell whether requests are served: 200, without a body."""
     if service.status == "ready":
@@ -139,9 +157,8 @@ async def ping(service: Served) -> Response:
     return Json({"error": f"unhealthy: {service.status}", "error_type": "healthcheck"}, 503)
 
 
-def _check_model(path: dict[str, str], service: Service) -> None:
-    name = "/".join(path.values())
-    if name and service.settings.strict_model and name != service.name:
+def _check_model(name: str, service: Service) -> None:
+    if service.settings.strict_model and name != service.name:
         problem = f"the model {name} is not served here; {service.name} is"
         raise ApiError(404, problem, code="model_not_found", param="model")
 
@@ -159,7 +176,7 @@ async def _prompt(form: GenerateForm, asked: Asked, service: Service) -> Prompt:
 
 
 def _has_prefill(asked: Asked) -> bool:
-    return asked.parameters.details and asked.parameters.decoder_input_details
+    return bool(asked.parameters.details and asked.parameters.decoder_input_details)
 
 
 async def _whole(form: GenerateForm, service: Service, *, echoes: bool) -> dict[str, Any]:
