@@ -265,6 +265,8 @@ SCHEMA = {"type": "object", "properties": {}}
         ({"type": "text"}, None),
         ({"type": "json_object"}, True),
         ({"type": "json_object", "schema": SCHEMA}, SCHEMA),
+        ({"type": "json_object", "value": SCHEMA}, SCHEMA),  # huggingface_hub's InferenceClient
+        ({"type": "json", "value": SCHEMA}, SCHEMA),
         ({"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}, SCHEMA),
         ({"type": "json_schema", "json_schema": {"strict": True, "schema": SCHEMA}}, SCHEMA),
         ({"type": "json_schema", "name": "x", "schema": SCHEMA}, SCHEMA),

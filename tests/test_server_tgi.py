@@ -479,6 +479,14 @@ def test_strict_model_refuses_other_names(server_model: StarChat) -> None:
         assert (answer.status_code, answer.json()["error_type"]) == (404, "model_not_found")
 
 
+def test_a_models_address_has_chats_and_errors_of_its_own(client: TestClient) -> None:
+    path = "/models/HuggingFaceH4/starchat-beta/v1/chat/completions"
+    body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
+    reply = client.post(path, json=body).json()
+    assert reply["choices"] == client.post("/v1/chat/completions", json=body).json()["choices"]
+    assert isinstance(client.post(path, json={}).json()["error"], str)
+
+
 def test_info_tells_the_bounds(client: TestClient) -> None:
     info = client.get("/info").json()
     assert (info["max_input_tokens"], info["max_total_tokens"]) == (2_047, 2_048)

@@ -205,7 +205,7 @@ def read_response_format(form: Any) -> dict[str, Any] | Literal[True] | None:
     """Return the `json_schema` of the chat methods: a schema, True for any object, None for text.
 
     Replies follow a schema whether it is `strict` or not. Reads the forms of both OpenAI APIs, and
-    llama.cpp's {"type": "json_object", "schema": …}.
+    llama.cpp's {"type": "json_object", "schema": …}, and text-generation-inference's with "value".
 
     >>> named = {"name": "flag", "strict": True, "schema": {"type": "boolean"}}
     >>> read_response_format({"type": "json_schema", "json_schema": named})
@@ -217,6 +217,8 @@ def read_response_format(form: Any) -> dict[str, Any] | Literal[True] | None:
         case {"json_schema": {"schema": Mapping() as schema}}:
             return dict(schema)
         case {"type": "json_schema" | "json_object", "schema": Mapping() as schema}:
+            return dict(schema)
+        case {"type": "json" | "json_object", "value": Mapping() as schema}:
             return dict(schema)
         case {"type": "json_object"}:
             return True

@@ -44,6 +44,9 @@ info = InferenceClient(URL, provider="hf-inference").get_endpoint_info()
 assert info["max_total_tokens"] == 2_048
 
 client = InferenceClient(URL)
+of_model = InferenceClient(f"{URL}/models/HuggingFaceH4/starchat-beta")
+reply = of_model.chat_completion(MESSAGES, max_tokens=200, temperature=0)
+assert "\n" + reply.choices[0].message.content == text
 reply = client.chat_completion(MESSAGES, max_tokens=200, temperature=0)
 assert "\n" + reply.choices[0].message.content == text
 assert reply.choices[0].finish_reason == "stop"

@@ -16,6 +16,7 @@ from ..errors import ApiError, api_error, form_error
 from ..events import EventStream, event
 from ..face import Face
 from ..json_response import Json
+from ..openai import chat
 from ..service import Prompt, Service, service
 from ..settings import MOST_REPLIES, MOST_STOPS, ServerSettings
 from .answers import Error, Generated, Info, Reply, StreamEvent, StreamWriter, generated, prefill
@@ -89,6 +90,8 @@ _ERRORS = {
     "504": "The request took too long.",
 }
 router = APIRouter(tags=["text-generation-inference"], route_class=Route)
+# Where InferenceClient asks for a chat whose model is a whole address.
+router.include_router(chat.router, prefix="/models/{owner}/{name}/v1", include_in_schema=False)
 
 
 @router.post("/generate", **_documented(Generated))
