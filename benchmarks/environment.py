@@ -1,7 +1,8 @@
 """A virtual environment of its own for the peers: llama.cpp from source, the others' wheels.
 
-Built once and kept; a build that was cut short, or of other versions, is built again. What pip
-and the compiler say goes to a file beside it, their progress to a bar.
+Built once and kept; a build that was cut short, or of another version, is built again, and wheels
+that are new here are added. What pip and the compiler say goes to a file beside it, their progress
+to a bar.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 LLAMA_CPP = "llama-cpp-python==0.3.36"
-WHEELS = ("ctransformers==0.2.27", "ctranslate2==4.8.5")
+SERVER = LLAMA_CPP.replace("==", "[server]==")  # what its server needs beside it
+WHEELS = ("ctransformers==0.2.27", "ctranslate2==4.8.5", SERVER)
 
 #: instruction set → CMake's options for llama.cpp
 BUILDS = {
@@ -52,8 +56,41 @@ def peers_python(directory: Path, isa: str) -> Path:
     python = directory / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     wanted = {"packages": [LLAMA_CPP, *WHEELS], "cmake": BUILDS[isa]}
     record = directory / "built.json"
-    if python.exists() and record.exists() and json.loads(record.read_text()) == wanted:
+    built = json.loads(record.read_text()) if python.exists() and record.exists() else {}
+    if built == wanted:
         return python
+    log = directory / "build.log"
+    there = built.get("packages", ()) if built.get("cmake") == wanted["cmake"] else ()
+    if LLAMA_CPP not in there:
+        there = ()
+        _build(directory, python, log, isa)
+    with _bar() as step:
+        for wheel in WHEELS:  # which few machines have, and are no must
+            if wheel in there:
+                continue
+            step(f"installing {wheel}")
+            try:
+                _pip(python, [wheel], log, dict(os.environ))
+            except PeersUnavailable as error:
+                print(f"{wheel} is left out: {error}", file=sys.stderr)
+    record.write_text(json.dumps(wanted))
+    return python
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[..., object]]:
+    """Show a bar; what is given tells it what is done, and how much of it."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=None)
+
+        def step(what: str, done: int = 0, total: int | None = None) -> None:
+            progress.update(bar, description=what, completed=done, total=total)
+
+        yield step
+
+
+def _build(directory: Path, python: Path, log: Path, isa: str) -> None:
+    """Make the environment, with llama.cpp in it."""
     if not any(
         shutil.which(name) for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name
     ):
@@ -66,26 +103,12 @@ def peers_python(directory: Path, isa: str) -> Path:
         venv.create(directory, with_pip=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise PeersUnavailable(f"{directory}: no virtual environment: {error}") from error
-    log = directory / "build.log"
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("building llama.cpp (some minutes)", total=None)
+    with _bar() as step:
+        what = "building llama.cpp (some minutes)"
+        step(what)
         options = os.environ | {"CMAKE_ARGS": BUILDS[isa]}
         source = ["-v", "--no-cache-dir", "--no-binary", "llama-cpp-python", LLAMA_CPP]
-        _pip(
-            python,
-            source,
-            log,
-            options,
-            lambda done, n: progress.update(bar, completed=done, total=n),
-        )
-        for wheel in WHEELS:  # which few machines have, and are no must
-            progress.update(bar, description=f"installing {wheel}", total=None)
-            try:
-                _pip(python, [wheel], log, dict(os.environ))
-            except PeersUnavailable as error:
-                print(f"{wheel} is left out: {error}", file=sys.stderr)
-    record.write_text(json.dumps(wanted))
-    return python
+        _pip(python, source, log, options, partial(step, what))
 
 
 def _pip(

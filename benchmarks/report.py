@@ -251,6 +251,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Result]], str]]] = {
     "kernels": ("kernels", kernels),
     "peers": ("peers", peers),
     "serving": ("serving", tables),
+    "serving_http": ("serving_http", tables),
     "speculation": ("speculation", tables),
     "overhead": ("overhead", tables),
 }

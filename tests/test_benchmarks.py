@@ -7,6 +7,7 @@ import importlib
 import json
 import random
 import re
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -19,6 +20,7 @@ from starchat import StarChat
 from starchat._core import testing
 from starchat._core.machine import clock_hz, instruction_sets, multiply_peak
 from starchat.errors import InvalidRequestError, UnsupportedFeatureError
+from support.server import serving
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -31,6 +33,7 @@ import peers  # noqa: E402
 import random_model  # noqa: E402
 import report  # noqa: E402
 import roofline  # noqa: E402
+import serving_http  # noqa: E402
 import speculation  # noqa: E402
 from spread import Spread  # noqa: E402
 
@@ -245,7 +248,11 @@ def test_a_built_environment_is_used_again_and_one_of_other_options_is_not(
         environment.LLAMA_CPP,
         *environment.WHEELS,
     ] * 2
-    assert "GGML_AVX512=OFF" in installed[3][1]
+    assert "GGML_AVX512=OFF" in installed[1 + len(environment.WHEELS)][1]
+    installed.clear()
+    monkeypatch.setattr(environment, "WHEELS", (*environment.WHEELS, "new==1"))
+    environment.peers_python(tmp_path / "env", "avx2")
+    assert installed == [("new==1", None)]  # nothing is built again
 
 
 @pytest.mark.parametrize("name", random_model.GGUF_TYPES)
@@ -256,6 +263,39 @@ def test_random_weights_of_every_type_are_of_one_size(name: str, tmp_path: Path)
     with StarChat.load(path, n_threads=1) as model:
         spread = model.logits([7, 300, 5]).std()
     assert 0.2 < spread < 0.6  # a logit is 256 products with weights of about 0.02, so near 0.32
+
+
+# ---- servers ----------------------------------------------------------------------------------
+
+
+def test_events_are_counted_however_they_are_cut() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    pieces = [b'14\r\ndata: {"a": 1}\n\n\r\n' for _ in range(5)]
+    last = b'20\r\ndata: {"completion_tokens": 42}\n\n\r\ndata: [DONE]\n\n\r\n0\r\n\r\n'
+    answer = head + b"".join(pieces) + last
+    for size in (1, 7, 50, len(answer)):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            connection = serving_http.Connection(listening.getsockname()[1])
+            served, _ = listening.accept()
+            with served, connection.socket:
+                connection.ask("/", {})
+                assert served.recv(1 << 16).startswith(b"POST / HTTP/1.1\r\n")
+                is_whole = False
+                for start in range(0, len(answer), size):
+                    assert not is_whole
+                    served.sendall(answer[start : start + size])
+                    is_whole = connection.read()
+                assert is_whole
+        assert len(connection.answer.times) == 6
+        assert connection.answer.n_tokens == 42
+
+
+def test_a_server_is_measured_through_a_connection(nano: StarChat) -> None:
+    with serving(nano) as served:
+        one = serving_http.one_reader(served.port, 2)
+        assert one.keys() == serving_http.one_caller(nano, 2).keys()
+        many = serving_http.many_readers(served.port, 3, 8, 1, own=True)
+    assert min(*one.values(), many["tokens/s"], many["first ms"]) > 0
 
 
 # ---- guesses ----------------------------------------------------------------------------------
