@@ -92,7 +92,7 @@ def test_a_text_in_pieces_gives_what_the_whole_text_gives(seed: int) -> None:
         text = choose.choice(("\n", "\r\n")).join(lines)
         expected = at_once(text)
         assert merged(in_pieces(text, choose)) == expected, text
-        assert merged([*render(text)]) == expected, text
+        assert merged(render(text)) == expected, text
 
 
 def test_items_of_a_list_and_code_become_whole_one_by_one() -> None:
@@ -168,12 +168,12 @@ def is_allowed(tag: str, attribute: str, value: str) -> bool:
 @pytest.mark.parametrize("text", PAYLOADS)
 def test_replies_are_shown_as_text_whatever_they_spell(text: str) -> None:
     for form in (text, f"Look:\n\n- {text}", f"|a|\n|-|\n|{text}|", f"```html\n{text}\n```"):
-        for html in (merged([*render(form)]), BlockRenderer().open(form).html):
+        for html in (merged(render(form)), BlockRenderer().open(form).html):
             elements = Elements(html)
             assert elements.names <= allowed_by_the_page()
             assert not [each for each in elements.found if not is_allowed(*each)]
     if "```" not in text:
-        assert Elements(merged([*render(f"```html\n{text}\n```")])).text.strip("\n") == text
+        assert Elements(merged(render(f"```html\n{text}\n```"))).text.strip("\n") == text
 
 
 def test_the_page_lets_through_just_what_the_renderer_writes() -> None:
@@ -201,7 +201,7 @@ def f(): return "x"  # y
 
 line
 break"""
-    elements = Elements(merged([*render(text)]))
+    elements = Elements(merged(render(text)))
     assert elements.names == allowed_by_the_page()
     assert not [each for each in elements.found if not is_allowed(*each)]
     assert ("a", "href", "http://a.example/b.png") in elements.found
@@ -211,7 +211,7 @@ break"""
 @pytest.mark.parametrize("language", ["python", "C++", "made-up", "", "javascript", "diff"])
 def test_code_keeps_its_text_and_gets_classes_of_the_style_sheet(language: str) -> None:
     code = 'def f(a):\n\n    return "<b>" + 1  # &amp;\n+ x\n- y\n\t\n'
-    elements = Elements(merged([*render(f"```{language}\n{code}```\n")]))
+    elements = Elements(merged(render(f"```{language}\n{code}```\n")))
     assert elements.text.rstrip("\n") == code.rstrip("\n")
     styles = (STATIC / "style.css").read_text()
     kinds = {value for tag, _, value in elements.found if tag == "span"}
@@ -337,7 +337,7 @@ def test_a_reply_comes_rendered_with_its_text_and_figures(
     reply = server_model.chat(QUESTION, temperature=0)
     sent = events(client, QUESTION, temperature=0)
     assert "".join(event.get("text", "") for event in sent) == reply.text
-    assert blocks_of(sent) == [*render(reply.text)]
+    assert blocks_of(sent) == render(reply.text)
     end = sent[-1]["end"]
     assert (end["reason"], tuple(end["token_ids"])) == (reply.finish_reason, reply.token_ids)
     assert end["usage"]["prompt_tokens"] == reply.usage.prompt_tokens
@@ -352,7 +352,7 @@ def test_a_cut_reply_goes_on_as_one_text(client: TestClient) -> None:
     begun = [*QUESTION, {"role": "assistant", "content": text[:n]}]
     rest = events(client, begun, temperature=0, continue_final_message=True)
     added = "".join(event.get("text", "") for event in rest)
-    assert added and blocks_of(rest) == [*render(text[:n] + added)]
+    assert added and blocks_of(rest) == render(text[:n] + added)
 
 
 def test_calls_of_tools_come_in_pieces_and_whole(client: TestClient) -> None:

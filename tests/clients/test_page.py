@@ -280,6 +280,18 @@ def test_calls_are_shown_and_their_results_sent(tab: Tab, fake: dict[str, Any]) 
     assert tab.texts(".message.assistant .whole")[1] == "It is 3."
 
 
+def test_calls_without_results_are_left_out_when_the_user_goes_on(
+    tab: Tab, fake: dict[str, Any]
+) -> None:
+    fake |= {"text": "", "calls": (ToolCall("c1", "add", {}),)}
+    tab.ask("Add.")
+    tab.page.wait_for_selector("text=Send result")
+    fake |= {"text": "Fine.", "calls": ()}
+    tab.ask("Never mind.")
+    tab.wait(2)
+    assert [message["content"] for message in fake["seen"][-1][0]] == ["Add.", "Never mind."]
+
+
 def test_an_exported_conversation_is_imported_as_it_was(
     tab: Tab, fake: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -307,9 +319,16 @@ def test_an_exported_conversation_is_imported_as_it_was(
     download.value.save_as(tmp_path / "one.md")
     text = (tmp_path / "one.md").read_text()
     assert "## System prompt\n\nBe brief." in text and RICH.strip() in text
-    (tmp_path / "bad.json").write_text('{"starchat": 1, "conversations": [{"id": 5}]}')
-    tab.page.set_input_files("#file", tmp_path / "bad.json")
-    assert "cannot be imported" in tab.page.inner_text("[role=alert]:visible")
+    tab.page.set_input_files("#file", tmp_path / "first.json")  # a copy, as one is here
+    tab.page.wait_for_selector("#conversations li >> nth=1")
+    [conversation] = saved[0]["conversations"]
+    circle = [{**conversation["messages"][0], "parent": conversation["messages"][0]["id"]}]
+    for wrong in ({"id": 5}, {**conversation, "messages": circle}):
+        bad = {"starchat": 1, "conversations": [wrong]}
+        (tmp_path / "bad.json").write_text(json.dumps(bad))
+        tab.page.set_input_files("#file", tmp_path / "bad.json")
+        tab.page.wait_for_selector("text=cannot be imported")
+    assert tab.page.locator("#conversations li").count() == 2
 
 
 def test_a_key_is_asked_for_and_forgotten_with_the_tab(
@@ -420,7 +439,7 @@ def test_screen_readers_hear_sentences(tab: Tab, fake: dict[str, Any]) -> None:
     tab.wait()
     said = tab.texts("#spoken p")
     assert said[0] == "Waiting for the reply" and said[-1] == "The reply is whole"
-    assert said[1:-1] == ["One sentence.", "Another one.", "Code, 1 lines", "The end."]
+    assert said[1:-1] == ["One sentence.", "Another one.", "Code, 1 line", "The end."]
     assert tab.page.get_attribute("#spoken", "aria-live") == "polite"
     assert not tab.page.locator("#messages [aria-live]").count()
 

@@ -6,6 +6,8 @@ The files need no key; replies do. static/ has the page, reply.py what it is sen
 from __future__ import annotations
 
 import gzip
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
@@ -27,7 +29,7 @@ from ..events import EventStream
 from ..face import Face
 from ..service import Prompt, Service, service
 from ..settings import ServerSettings
-from .markdown import render
+from .markdown import BlockRenderer, pieces
 from .reply import ReplyEvents, block
 
 HEADERS = {
@@ -59,6 +61,7 @@ _PARAMETERS = (
 )
 _OPTIONS = (*_PARAMETERS, *CONSTRAINTS, *TOOLS, "schema_limits", "continue_final_message")
 _MOST_TEXTS = 500  # of one request to render
+_STEP_S = 0.02  # that a worker renders, and then others have their turn
 
 
 class StaticFile(NamedTuple):
@@ -191,13 +194,24 @@ def _router() -> APIRouter:
     @router.post("/render", response_model=Rendered)
     async def rendered(form: RenderForm) -> dict[str, Any]:
         """Return replies as the page shows them."""
-        return {"replies": [await in_worker(lambda: _blocks(text)) for text in form.texts]}  # noqa: B023
+        return {"replies": [await _rendered(text) for text in form.texts]}
 
     return router
 
 
-def _blocks(text: str) -> list[dict[str, Any]]:
-    return [block(rendered) for rendered in render(text)]
+async def _rendered(text: str) -> list[dict[str, Any]]:
+    """Render a text in short steps: other requests have the worker between them."""
+    renderer, blocks = BlockRenderer(), []
+    left = deque(await in_worker(lambda: pieces(text)))
+
+    def step() -> None:
+        end = time.thread_time() + _STEP_S
+        while left and time.thread_time() < end:
+            blocks.append(block(renderer.whole(left.popleft())))
+
+    while left:
+        await in_worker(step)
+    return blocks
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:

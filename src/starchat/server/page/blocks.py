@@ -10,7 +10,8 @@ import re
 
 from ...markdown import parse
 
-MOST_OPEN = 16_384  # characters of a piece that is no code: it is rendered again as it grows
+MOST_OPEN = 8_192  # characters of a piece that is no code: it is rendered again as it grows
+_MOST_LOOKS = 20  # at such a piece, whether an indented fence stands in a list or quote of it
 _FENCE = re.compile(r"( {0,3})(`{3,}(?=[^`]*$)|~{3,})[ \t]*([^ \t]*)")
 _ITEM = re.compile(r"((?:[-+*]|\d{1,9}[.)]) {1,4})(?=[^ \t])")
 _RULE = re.compile(r"([-*_])[ \t]*(?:\1[ \t]*){2,}$")
@@ -30,6 +31,7 @@ class BlockSplitter:
         self._line = ""  # that has not ended
         self._held = ""  # "\r", which may be the first half of a line break
         self._after_blank = False
+        self._n_looks = 0
         self._indent = 0  # of what belongs to the last item; 0: the piece may be no list
         self._fence: re.Match[str] | None = None  # of the code that is open
         self._code: list[str] = []  # its text that nobody took yet
@@ -111,8 +113,9 @@ class BlockSplitter:
         fence = _FENCE.match(line)
         if not fence or not fence[1]:
             return fence
-        if self._indent and len(fence[1]) >= self._indent:
+        if (self._indent and len(fence[1]) >= self._indent) or self._n_looks == _MOST_LOOKS:
             return None
+        self._n_looks += 1
         last = parse("\n".join([*self._lines, line]))[-1]
         return fence if last.type == "fence" and not last.level else None
 
@@ -135,7 +138,7 @@ class BlockSplitter:
             self._whole.append("".join([line + "\n" for line in self._lines]) + rest)
         self._lines.clear()
         self._code.clear()
-        self._size = self._indent = 0
+        self._size = self._indent = self._n_looks = 0
         self._after_blank, self._fence = False, None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 from ...markdown import new_parser, parse
 from .blocks import BlockSplitter
 
-_LONGEST_CODE = 32_768  # characters that are highlighted
+_LONGEST_CODE = 16_384  # characters that are highlighted
 _LONGEST_LINE = 1_000  # in them: some patterns take the square of its length
 _HIGHLIGHT_S = 0.5  # of one piece of code, else it stays plain
 _NAME = re.compile(r"[a-z0-9+#-]{1,20}$")
@@ -95,13 +95,18 @@ class BlockRenderer:
         return Block(html, first is not None and first == self._list), last
 
 
-def render(text: str) -> Iterator[Block]:
-    """Render a whole text, piece by piece."""
-    splitter, renderer = BlockSplitter(), BlockRenderer()
+def pieces(text: str) -> list[str]:
+    """Return the pieces of a whole text."""
+    splitter = BlockSplitter()
     splitter.feed(text)
     splitter.finish()
-    for piece in splitter.take_whole():
-        yield renderer.whole(piece)
+    return splitter.take_whole()
+
+
+def render(text: str) -> list[Block]:
+    """Render a whole text."""
+    renderer = BlockRenderer()
+    return [renderer.whole(piece) for piece in pieces(text)]
 
 
 def _list_of(token: Token) -> str | None:

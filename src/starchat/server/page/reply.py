@@ -73,8 +73,8 @@ class ReplyEvents:
 
     def __init__(self, begun: str = "") -> None:
         """Go on with a text that has begun, "" for a new one."""
+        self._begun = begun
         self._splitter = BlockSplitter()
-        self._splitter.feed(begun)
         self._renderer = BlockRenderer()
         self._shows_code = False
         self._cost_s = 0.0  # of rendering what is open
@@ -107,10 +107,9 @@ class ReplyEvents:
             inbox.close()
 
     async def _data(self, chunks: list[Chunk]) -> dict[str, Any]:
-        splitter = self._splitter
         data: dict[str, Any] = {}
         text = "".join([chunk.text for chunk in chunks])
-        splitter.feed(text)
+        is_end = bool(chunks and chunks[-1].finish_reason)
         self._token_ids += [id for chunk in chunks for id in chunk.token_ids]
         if text:
             data["text"] = text
@@ -118,30 +117,33 @@ class ReplyEvents:
             data["n_tokens"] = len(self._token_ids)
         if calls := [asdict(call) for chunk in chunks for call in chunk.tool_calls]:
             data["calls"] = calls
-        if chunks and chunks[-1].finish_reason:
-            splitter.finish()
-        whole = splitter.take_whole()
-        is_code = splitter.language is not None
-        code = splitter.take_code()
-        if is_code and self._shows_code and not whole:
-            if code:
-                data["code"] = code
-        elif whole or text:
-            self._shows_code = is_code
-            data |= await in_worker(lambda: self._rendered(whole, is_code, code))
+        if text or is_end:
+            data |= await in_worker(lambda: self._shown(text, is_end))
         return data
 
-    def _rendered(self, whole: list[str], is_code: bool, code: str) -> dict[str, Any]:
-        """Render what became whole, and what is open: `blocks` stay, `open` is replaced."""
-        renderer = self._renderer
-        blocks = [block(renderer.whole(piece)) for piece in whole]
+    def _shown(self, text: str, is_end: bool) -> dict[str, Any]:
+        """Add a text; return `blocks`, which stay, `open`, which replaces the last one, `code`."""
+        splitter, renderer = self._splitter, self._renderer
+        if self._begun:
+            splitter.feed(self._begun)
+            self._begun = ""
+        splitter.feed(text)
+        if is_end:
+            splitter.finish()
+        shown: dict[str, Any] = {}
+        whole, language, code = splitter.take_whole(), splitter.language, splitter.take_code()
+        if whole:
+            shown["blocks"] = [block(renderer.whole(piece)) for piece in whole]
+        elif self._shows_code and language is not None:
+            return {"code": code} if code else {}
         begin = time.thread_time()
-        if is_code:  # its text follows as it comes
-            opened = renderer.open_code(self._splitter.language or "", code)
-        else:
-            opened = renderer.open(self._splitter.open)
+        if language is None:
+            opened = renderer.open(splitter.open)
+        else:  # its text follows as it comes
+            opened = renderer.open_code(language, code)
         self._cost_s = time.thread_time() - begin
-        return {"blocks": blocks, "open": block(opened)} if blocks else {"open": block(opened)}
+        self._shows_code = language is not None
+        return {**shown, "open": block(opened)}
 
     def _end(self, last: Chunk) -> dict[str, Any]:
         """Return the counts of a reply, and what belongs to its message."""

@@ -300,7 +300,10 @@ function download(text, type, ending) {
 async function importFile(file) {
   try {
     const read = tree.imported(await file.text());
-    for (const each of read) await store.save(each);
+    for (const each of read) {
+      if (await store.load(each.id)) each.id = tree.newId(); // the one that is here stays
+      await store.save(each);
+    }
     if (read.length) await openConversation(read[0].id);
     say("Imported");
   } catch (error) {

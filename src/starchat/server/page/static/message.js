@@ -67,7 +67,7 @@ export class MessageView {
     this.blocks.push(block);
     const nodes = nodesOf(block.html);
     const code = nodes.firstElementChild?.localName === "pre" && nodes.textContent.trim();
-    const spoken = code ? `Code, ${code.split("\n").length} lines` : nodes.textContent;
+    const spoken = code ? `Code, ${count(code.split("\n").length, "line")}` : nodes.textContent;
     decorated(nodes);
     const last = this.whole.lastElementChild;
     const first = nodes.firstElementChild;
@@ -98,6 +98,7 @@ export class MessageView {
     const boxes = calls.map((call, index) => {
       const json = JSON.stringify(call.arguments, null, 2);
       this.applyCall({ index, name: call.name, arguments: json });
+      this.calls.children[index].open = areOpen;
       if (!areOpen) return null;
       const id = `result-${this.message.id}-${index}`;
       const box = element("textarea", { id, rows: 2, className: "mono", spellcheck: false });
@@ -178,11 +179,15 @@ function figuresOf({ figures, reason }) {
   if (REASONS[reason]) parts.push(REASONS[reason]);
   if (figures) {
     const { completion_tokens: n, prompt_tokens: nPrompt, cached_tokens: nCached, decode_seconds: s } = figures;
-    parts.push(`${n} token${n === 1 ? "" : "s"}`);
+    parts.push(count(n, "token"));
     if (n > 1 && s > 0) parts.push(`${speed((n - 1) / s)} tokens/s`);
     if (nPrompt) parts.push(`prompt ${nPrompt}, ${Math.round((100 * nCached) / nPrompt)} % cached`);
   }
   return parts.join(" · ");
+}
+
+function count(n, what) {
+  return `${n} ${what}${n === 1 ? "" : "s"}`;
 }
 
 export function speed(value) {

@@ -3,7 +3,7 @@
 
 const ROLES = ["user", "assistant", "tool"];
 
-function newId() {
+export function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -46,16 +46,20 @@ export function showBranch(conversation, message) {
 /** Return a branch as the server reads it. */
 export function asPrompt(branch, system) {
   const messages = system ? [{ role: "system", content: system }] : [];
-  for (const { role, content, calls, call_id, name, token_ids } of branch) {
+  for (const [index, message] of branch.entries()) {
+    const { role, content, call_id, name } = message;
+    // Calls that got no result, as the user went on with something else, are left out.
+    const isWhole = !message.calls?.length || branch[index + 1]?.role === "tool";
+    const { calls, token_ids } = isWhole ? message : {};
     if (role === "tool") {
       messages.push({ role, content, tool_call_id: call_id, name });
     } else if (role === "user") {
       messages.push({ role, content });
     } else if (content || calls?.length) {
-      const message = { role, content };
-      if (token_ids) message.token_ids = token_ids;
-      if (calls?.length) message.tool_calls = calls;
-      messages.push(message);
+      const turn = { role, content };
+      if (token_ids) turn.token_ids = token_ids;
+      if (calls?.length) turn.tool_calls = calls;
+      messages.push(turn);
     }
   }
   return messages;
@@ -88,9 +92,12 @@ export function asExport(conversations) {
 }
 
 function checked(given) {
+  const before = new Set([null]);
   const messages = (given.messages ?? []).map((message) => {
     if (!ROLES.includes(message.role)) throw new Error(`a message has the role ${message.role}`);
-    const read = { id: text(message.id), parent: message.parent === null ? null : text(message.parent) };
+    const read = { id: text(message.id), parent: message.parent };
+    if (!before.has(read.parent)) throw new Error("a message stands before the one it follows");
+    before.add(read.id);
     Object.assign(read, { role: message.role, content: text(message.content), time: number(message.time) });
     for (const name of ["call_id", "name", "reason", "error"]) {
       if (message[name] !== undefined) read[name] = text(message[name]);
@@ -110,7 +117,7 @@ function checked(given) {
     Object.entries(given.settings ?? {}).map(([name, value]) => [name, text(value)]));
   return {
     id: text(given.id), title: text(given.title), created: number(given.created),
-    changed: number(given.changed), settings, messages, leaf: given.leaf === null ? null : text(given.leaf),
+    changed: number(given.changed), settings, messages, leaf: before.has(given.leaf) ? given.leaf : null,
   };
 }
 
