@@ -6,7 +6,7 @@ import resource
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -21,6 +21,7 @@ from starchat import (
 )
 from starchat._core.machine import free_memory
 from starchat.cli.options import ModelOptions
+from starchat.convert.conversion import convert
 from starchat.model_settings import ModelSettings
 from support.scheduling import wait_until
 from support.sparse_model import write_sparse
@@ -235,6 +236,22 @@ def test_the_error_names_the_largest_type_that_fits(
         fits = need(write_tiny(tmp_path / "other.bin", other, SHAPE).path)["total"]
         text = str(refusal(path, machine(kib(fits))))
         assert f"or take the model in {other}, which needs {fits / 1e6:.1f} MB" in text
+
+
+@pytest.mark.parametrize("lm_head", ["absent", "own"])
+def test_the_error_names_presets_of_gguf_files(
+    tmp_path: Path, machine: Machine, lm_head: Any
+) -> None:
+    """They are what convert makes and hubs have; a type alone, as q4_k, is neither."""
+    shape = Shape(n_embd=256, n_head=4, n_layer=8, n_ctx=64)
+    source = write_tiny(tmp_path / "source.bin", "f16", shape, lm_head=lm_head).path
+    path, other = tmp_path / "model.gguf", tmp_path / "other.gguf"
+    convert(str(source), str(path))
+    for preset in "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K":
+        convert(str(source), str(other), preset, overwrite=True)
+        fits = need(other)["total"]
+        text = str(refusal(path, machine(kib(fits))))
+        assert f"or take the model in {preset}, which needs {fits / 1e6:.1f} MB" in text
 
 
 def test_the_error_says_where_nothing_fits(file: Path, machine: Machine) -> None:

@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <cstdio>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -55,13 +56,68 @@ MemoryNeed need_of(const Size& size, const MemorySettings& settings) {
           .work = Decoder::work_bytes(config, n_threads, n_columns) + size.vocabulary};
 }
 
-// As if the matrices had this type, where it is smaller than their own.
-Size size_as(const ModelFile& file, Size size, const TypeTraits& type) {
+// Types that a user can ask for. Those of GGUF files are the presets of src/starchat/convert.
+struct Choice {
+  const char* name;
+  TensorType base, output;  // output: also of an embedding that is the output matrix, too
+  TensorType (*qkv)(int layer, int n_layer);
+  TensorType attn_out;
+  TensorType (*ffn_down)(int layer, int n_layer);
+};
+
+template <TensorType kType>
+TensorType always(int, int) {
+  return kType;
+}
+
+// The first and last eighth, and every third layer between.
+template <TensorType kMore, TensorType kRest>
+TensorType more(int layer, int n_layer) {
+  const int first = n_layer / 8, last = 7 * n_layer / 8;
+  return layer < first || layer >= last || (layer - first) % 3 == 2 ? kMore : kRest;
+}
+
+template <TensorType kType>
+constexpr Choice alike(const char* name) {
+  return {name, kType, kType, always<kType>, kType, always<kType>};
+}
+
+using enum TensorType;
+constexpr Choice kGgmlChoices[] = {alike<Q8_0>("q8_0"), alike<Q5_1>("q5_1"), alike<Q5_0>("q5_0"),
+                                   alike<Q4_1>("q4_1"), alike<Q4_0>("q4_0")};
+constexpr Choice kGgufChoices[] = {
+    alike<Q8_0>("Q8_0"),
+    alike<Q6_K>("Q6_K"),
+    {"Q5_K_M", Q5_K, Q6_K, more<Q6_K, Q5_K>, Q5_K, more<Q6_K, Q5_K>},
+    {"Q4_K_M", Q4_K, Q6_K, more<Q6_K, Q4_K>, Q4_K, more<Q6_K, Q4_K>},
+    {"Q3_K_M", Q3_K, Q6_K, [](int layer, int) { return layer < 2 ? Q5_K : Q4_K; }, Q4_K,
+     [](int layer, int n_layer) { return layer < n_layer / 16 ? Q5_K : Q4_K; }},
+    {"Q2_K", Q2_K, Q6_K, always<Q4_K>, Q3_K, always<Q3_K>},
+};
+
+TensorType type_in(const Choice& choice, const ModelFile& file, const Tensor& tensor) {
+  switch (tensor.role) {
+    case Role::Output:
+      return choice.output;
+    case Role::TokenEmbedding:
+      return file.find(Role::Output) ? choice.base : choice.output;
+    case Role::Qkv:
+      return choice.qkv(tensor.layer, file.config.n_layer);
+    case Role::AttnOut:
+      return choice.attn_out;
+    case Role::FfnDown:
+      return choice.ffn_down(tensor.layer, file.config.n_layer);
+    default:
+      return choice.base;
+  }
+}
+
+// As if the matrices had these types, where they are smaller than their own.
+Size size_as(const ModelFile& file, Size size, const Choice& choice) {
   for (const Tensor& tensor : file.tensors) {
-    if (!tensor.is_matrix() || tensor.n_cols % type.block_weights != 0) continue;
-    const uint64_t n_rows = (tensor.n_rows() + kLanes - 1) / kLanes * kLanes;
-    const uint64_t now = n_rows * tensor.row_bytes();
-    const uint64_t then = n_rows * size_of_weights(type.type, tensor.n_cols);
+    const TensorType type = type_in(choice, file, tensor);
+    if (!tensor.is_matrix() || tensor.n_cols % traits(type).block_weights != 0) continue;
+    const uint64_t now = packed_bytes(tensor, tensor.type), then = packed_bytes(tensor, type);
     if (then < now) size.weights -= now - then;
   }
   return size;
@@ -78,24 +134,25 @@ int fitting_n_ctx(const Size& size, MemorySettings settings, int n_ctx, uint64_t
   return fits * kPagePositions;
 }
 
-// A type that files of this format have, and what they need then.
+// What files of this format can be, and what they need then.
 struct Smaller {
-  const TypeTraits* type = nullptr;
+  const char* name = nullptr;
   uint64_t need_bytes = 0;
 };
 
-// The largest smaller type that fits, or the smallest one if none does.
-Smaller smaller_type(const ModelFile& file, const Size& size, const MemorySettings& settings,
-                     uint64_t left_bytes) {
+// The largest smaller choice that fits, or the smallest one if none does.
+Smaller smaller_choice(const ModelFile& file, const Size& size, const MemorySettings& settings,
+                       uint64_t left_bytes) {
   Smaller best;
   const uint64_t now = need_of(size, settings).total();
-  for (const TypeTraits& type : kTensorTypes) {
-    if (!is_quantized(type.type) || (file.format == "ggml" && type.ftype < 0)) continue;
-    const uint64_t then = need_of(size_as(file, size, type), settings).total();
+  const bool is_ggml = file.format == "ggml";
+  for (const Choice& choice :
+       is_ggml ? std::span<const Choice>(kGgmlChoices) : std::span<const Choice>(kGgufChoices)) {
+    const uint64_t then = need_of(size_as(file, size, choice), settings).total();
     if (then >= now) continue;
     const bool fits = then <= left_bytes, best_fits = best.need_bytes <= left_bytes;
     const bool is_better = fits && best_fits ? then > best.need_bytes : then < best.need_bytes;
-    if (best.type == nullptr || is_better) best = {&type, then};
+    if (best.name == nullptr || is_better) best = {choice.name, then};
   }
   return best;
 }
@@ -133,12 +190,12 @@ void check(const std::string& path, const Size& size, const ModelFile* file,
   if (const int fitting = fitting_n_ctx(size, settings, n_ctx, left->bytes + in_memory))
     text += ", or load with n_ctx=" + std::to_string(fitting);
   if (file) {
-    const Smaller smaller = smaller_type(*file, size, settings, left->bytes);
-    if (smaller.type && smaller.need_bytes <= left->bytes)
-      text += std::string(", or take the model in ") + smaller.type->name + ", which needs " +
+    const Smaller smaller = smaller_choice(*file, size, settings, left->bytes);
+    if (smaller.name && smaller.need_bytes <= left->bytes)
+      text += std::string(", or take the model in ") + smaller.name + ", which needs " +
               in_units(smaller.need_bytes);
-    else if (smaller.type)
-      text += std::string("; even in ") + smaller.type->name + " the model needs " +
+    else if (smaller.name)
+      text += std::string("; even in ") + smaller.name + " the model needs " +
               in_units(smaller.need_bytes);
   }
   text += "; check_memory=False loads it nevertheless";

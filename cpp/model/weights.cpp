@@ -224,6 +224,12 @@ void PositionTable::add_row(int position, float* x) const {
   }
 }
 
+uint64_t packed_bytes(const Tensor& matrix, TensorType type) {
+  PackedMatrix packed = planned(matrix);
+  packed.type = type;
+  return packed.size_bytes();
+}
+
 uint64_t packed_bytes(const ModelFile& file) {
   uint64_t size_bytes = 0;
   for (const Tensor& tensor : file.tensors) {

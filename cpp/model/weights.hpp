@@ -74,5 +74,6 @@ std::shared_ptr<const LoadedFile> load_weights(
 // What load_weights() will take of memory. Reads three rows of the positions, to guess whether f16
 // loses nothing of them.
 uint64_t packed_bytes(const ModelFile& file);
+uint64_t packed_bytes(const Tensor& matrix, TensorType type);  // as if it were of this type
 
 }  // namespace starchat
