@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -25,6 +27,7 @@ from starchat.convert.conversion import convert
 from starchat.model_source import context_size, read_tokenizer
 from support.processes import run_python
 from support.tiny_model import Shape
+from support.tokenizer_oracle import added_oracle
 
 pytest.importorskip("safetensors.numpy")
 from support import dense_forward
@@ -418,6 +421,65 @@ def test_merges_of_another_order_than_the_ids(tmp_path: Path) -> None:
         StarChat.load(root)
 
 
+@pytest.fixture
+def added_folder(tmp_path: Path) -> Path:
+    """A folder whose tokenizer.json is one of the library's, with tokens that are not special."""
+    n_vocab = len(added_oracle().vocabulary)
+    shape = Shape(n_embd=32, n_head=2, n_layer=1, n_ctx=8, n_vocab=n_vocab)
+    root = write_folder(tmp_path / "hf", checkpoint(shape=shape), shape)
+    (root / "tokenizer.json").write_text(added_oracle().serialized)
+    return root
+
+
+def test_added_tokens_of_a_folder_are_cut_out_of_texts(added_folder: Path) -> None:
+    text = "xabcab<tool>x<|end|>x def defx\n\n\n\n then théabcbc文"
+    made = added_folder.parent / "made.gguf"
+    convert(str(added_folder), str(made))
+    for path in added_folder, made:
+        with StarChat.load(path) as model:
+            assert model.tokenize(text) == added_oracle().theirs(text)
+        assert read_tokenizer(str(path)).encode(text, True) == added_oracle().theirs(text, True)
+
+
+def test_added_tokens_that_take_spaces_are_refused(added_folder: Path) -> None:
+    whole = json.loads((added_folder / "tokenizer.json").read_text())
+    (token,) = [each for each in whole["added_tokens"] if each["content"] == "<tool>"]
+    token["lstrip"] = True
+    (added_folder / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(UnsupportedFormatError, match="the added token '<tool>' has lstrip"):
+        StarChat.load(added_folder)
+
+
+@pytest.mark.parametrize("names", ["special_tokens_map.json", "tokenizer_config.json", None])
+def test_control_tokens_beside_vocab_json(tmp_path: Path, names: str | None) -> None:
+    """added_tokens.json does not tell which of its tokens are special."""
+    root = write_folder(tmp_path / "hf", checkpoint())
+    model = json.loads((root / "tokenizer.json").read_text())["model"]
+    (root / "tokenizer.json").unlink()
+    (root / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (root / "merges.txt").write_text("\n".join(map(" ".join, model["merges"])))
+    n_vocab = SHAPE.n_vocab
+    (root / "added_tokens.json").write_text(json.dumps({"[turn]": n_vocab - 2, "T1": n_vocab - 1}))
+    files = {
+        "special_tokens_map.json": {
+            "eos_token": {"content": "<|endoftext|>"},
+            "additional_special_tokens": ["[turn]"],
+        },
+        "tokenizer_config.json": {
+            "added_tokens_decoder": {
+                str(n_vocab - 2): {"content": "[turn]", "special": True},
+                str(n_vocab - 1): {"content": "T1", "special": False},
+            }
+        },
+    }
+    if names is not None:
+        (root / names).write_text(json.dumps(files[names]))
+    ours = read_tokenizer(str(root))
+    assert ours.is_special(n_vocab - 2)
+    assert ours.is_added(n_vocab - 1) == (names is not None)
+    assert ours.is_special(n_vocab - 1) == (names is None)
+
+
 # ---- in the adapters ----------------------------------------------------------------------------
 
 
@@ -450,6 +512,23 @@ def test_the_command_inspects_a_folder(
     app(["inspect", str(gptq_folder)], standalone_mode=False)
     text = capsys.readouterr().out
     assert str(gptq_folder) in text and "q4_0" in text and "293 tokens" in text
+    assert re.search(r"^format +Hugging Face, q4_0\s*$", text, re.M), "it has no ftype"
+
+
+def test_the_command_tells_the_checksums_of_a_folder(
+    gptq_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"config.json", "tokenizer.json", "model.safetensors"}
+    expected = {
+        str(gptq_folder / name): hashlib.sha256((gptq_folder / name).read_bytes()).hexdigest()
+        for name in files
+    }
+    app(["inspect", "--sha256", "--json", str(gptq_folder)], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["sha256"].items() >= expected.items()
+    app(["inspect", "--sha256", str(gptq_folder)], standalone_mode=False)
+    shown = capsys.readouterr().out
+    for path, digest in expected.items():
+        assert f"{digest} {os.path.basename(path)}" in re.sub(r"\s+", " ", shown)
 
 
 def test_the_command_measures_a_folder(

@@ -18,6 +18,7 @@ import pytest
 from starchat import (
     ConstraintError,
     CorruptFileError,
+    InvalidRequestError,
     StarChat,
     StarChatError,
     UnsupportedFormatError,
@@ -25,10 +26,25 @@ from starchat import (
 )
 from starchat._core import testing
 from starchat.cli.inspect import inspect
+from starchat.convert.conversion import convert
 from starchat.model_settings import ModelSettings
-from support.gguf_files import CONTROL_KIND, UNUSED, gguf, gguf_name, values_in, write_gguf
+from support.gguf_files import (
+    CONTROL_KIND,
+    UNUSED,
+    USER_DEFINED,
+    gguf,
+    gguf_name,
+    values_in,
+    write_gguf,
+)
 from support.tiny_model import Shape, TinyModel, Weights, random_weights, vocabulary, write_tiny
-from support.tokenizer_oracle import NEEDS_DATA, REFERENCE, hugging_face, starchat_oracle
+from support.tokenizer_oracle import (
+    NEEDS_DATA,
+    REFERENCE,
+    added_oracle,
+    hugging_face,
+    starchat_oracle,
+)
 from support.vocabularies import Vocabulary, documents, learned
 
 SMALL = Shape(n_embd=32, n_head=2, n_layer=1, n_ctx=2, n_vocab=40)
@@ -254,6 +270,28 @@ def test_shards_behind_links_keep_their_names(shards: list[Path], tmp_path: Path
     assert len(settings._reader()) == Shape().n_vocab
 
 
+def test_one_bar_counts_the_hashed_bytes_of_all_shards(
+    shards: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    class Bar:
+        def __init__(self, name: str, action: str) -> None:
+            assert (name, action) == (str(shards[0]), "hashing")
+
+        def __call__(self, done: int, total: int) -> None:
+            told.append((done, total))
+
+        def close(self) -> None:
+            told.append((-1, 0))
+
+    monkeypatch.setattr("starchat.cli.inspect.LoadingBar", Bar)
+    inspect(str(shards[0]), sha256=True, json=True)
+    sizes = [path.stat().st_size for path in shards]
+    ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
+    assert told == [*((end, sum(sizes)) for end in ends), (-1, 0)]
+
+
 # ---- tokens ---------------------------------------------------------------------------------
 
 
@@ -331,6 +369,30 @@ def test_control_tokens_are_those_that_the_file_names(path: Path) -> None:
         word, turn, tokens.index(b"<|end|>"),
     ]  # fmt: skip
     assert ours.decode(ours.encode(text)) == text.encode()
+
+
+@pytest.mark.parametrize("more", [(), (" ",)], ids=["words", "and a space"])
+@pytest.mark.parametrize("has_merges", [True, False], ids=["merges", "no merges"])
+def test_user_defined_tokens_are_cut_out_of_texts(
+    path: Path, has_merges: bool, more: tuple[str, ...]
+) -> None:
+    theirs = added_oracle(*more)
+    tokens, added = theirs.vocabulary, theirs.added_ids
+    shape = Shape(n_embd=32, n_head=2, n_layer=1, n_ctx=2, n_vocab=len(tokens))
+    weights = random_weights(shape, lm_head="absent")
+    kinds = dict.fromkeys(added, USER_DEFINED)
+    merges = theirs.merges if has_merges else []
+    write_gguf(path, weights, shape, in_type("q4_0"), tokens=tokens, kinds=kinds, merges=merges)
+    text = "xabcab<tool>x<|end|>x def defx\n\n\n\n then théabcbc文"
+    again = path.with_name("again.gguf")
+    convert(str(path), str(again))
+    for file in path, again:
+        ours = tokenizer(file)
+        assert [id for id in range(len(tokens)) if ours.is_added(id)] == added
+        for allow_special in False, True:
+            assert ours.encode(text, allow_special) == theirs.theirs(text, allow_special)
+    with pytest.raises(InvalidRequestError, match="an added token, which"):
+        convert(str(path), str(path.with_suffix(".bin")))
 
 
 def test_grammars_know_control_tokens_that_only_the_file_names(path: Path) -> None:

@@ -22,10 +22,12 @@ from hypothesis import strategies as st
 from starchat._core import Tokenizer
 from starchat.errors import InvalidRequestError
 from support.tokenizer_oracle import (
+    ADDED,
     NEEDS_DATA,
     REFERENCE,
     TOKENIZER_JSON,
     Oracle,
+    added_oracle,
     edges_oracle,
     learned_oracle,
     starchat_oracle,
@@ -148,6 +150,55 @@ def test_long_pieces_merge_as_hugging_face_merges_them(oracle: Oracle, length: i
     chance = random.Random(length)
     for letters in ("a", "ab", "etaoinshrdlu", " ", "\n ", "=-", "数字", "😀"):
         oracle.check("".join(chance.choices(letters, k=length)))
+
+
+# --- Added tokens --------------------------------------------------------------------------------
+
+added_mixtures = st.lists(
+    st.one_of(*map(st.sampled_from, (ADDED, SPACES, LOOK_ALIKES, list("abcdefx<>|\n"))), characters)
+).map("".join)
+
+
+@given(text=added_mixtures, allow_special=st.booleans())
+@example(text="xabcab<tool>x<|end|>x def defx\n\n\n\n the théabcbc", allow_special=False)
+@example(text="x<|end|>x<|end|", allow_special=True)
+@thorough
+def test_added_tokens_are_cut_out_as_hugging_face_cuts_them(text: str, allow_special: bool) -> None:
+    added_oracle().check(text, allow_special)
+    ours = added_oracle().ours
+    assert ours.decode(ours.encode(text, allow_special)) == text.encode()
+
+
+def test_added_tokens_leave_ordinary_texts_as_they_are() -> None:
+    for text in documents(20, "added"):
+        added_oracle().check(text)
+
+
+def ids_as_bytes(*ids: int) -> bytes:
+    return np.array(ids, "=i4").tobytes()
+
+
+def test_control_tokens_are_no_added_tokens() -> None:
+    tokenizer = Tokenizer([*BYTES, b"<|end|>", b"aa", b""], added_ids=ids_as_bytes(256, 257, 258))
+    assert [id for id in range(259) if tokenizer.is_added(id)] == [257]
+    assert tokenizer.encode("<|end|>aaa") == [*b"<|end|>", 257, 97]
+    assert tokenizer.encode("<|end|>aaa", True) == [256, 257, 97]
+
+
+def test_many_added_tokens_cost_little() -> None:
+    tokens = [*BYTES, *(b"a" * n + b"b" for n in range(1, 200))]
+    tokenizer = Tokenizer(tokens, added_ids=ids_as_bytes(*range(256, len(tokens))))
+    start = time.perf_counter()
+    assert tokenizer.encode("a" * 50_000 + "b") == [97] * (50_000 - 199) + [len(tokens) - 1]
+    assert tokenizer.encode("aab" * 50_000) == [257] * 50_000
+    assert time.perf_counter() - start < 30  # takes 0.1 s
+
+
+@pytest.mark.parametrize("name", ["control_ids", "added_ids", "merges"])
+def test_ids_that_name_no_token_are_refused(name: str) -> None:
+    for id in -1, 256:
+        with pytest.raises(IndexError):
+            Tokenizer(BYTES, **{name: ids_as_bytes(97, 98, id)})
 
 
 # --- Merges rebuilt from a vocabulary ------------------------------------------------------------
@@ -330,7 +381,7 @@ def test_id_outside_the_vocabulary_is_refused(id: int) -> None:
     with pytest.raises(InvalidRequestError, match=f"token id {id}: this vocabulary has 3 tokens"):
         tokenizer.decode([0, id])
     if id < 2**31:
-        for lookup in (tokenizer.token_bytes, tokenizer.is_special):
+        for lookup in (tokenizer.token_bytes, tokenizer.is_special, tokenizer.is_added):
             with pytest.raises(InvalidRequestError, match="3 tokens, ids 0 to 2"):
                 lookup(id)
 

@@ -13,6 +13,7 @@ struct Vocabulary {
 
   std::vector<std::string> tokens;   // raw bytes of each id; empty: a row without a token
   std::vector<int32_t> control_ids;  // those that the file names; most files name none
+  std::vector<int32_t> added_ids;    // user-defined ones: cut out of texts before merges
   std::vector<Merge> merges;         // in the order of their ranks; empty: that of ids
 };
 

@@ -75,40 +75,32 @@ py::list read_merges(const std::string& path) {
   return merges;
 }
 
-// The path behind links, the size and the time of change: of shards, or of the files in a folder,
-// their sum and the last one.
+// The path behind links, whether it is a folder, and the states of the shards or of the files in
+// it.
 py::tuple file_state(const std::string& path) {
   namespace fs = std::filesystem;
   std::string real;
-  uint64_t size_bytes = 0;
-  int64_t mtime_ns = 0;
+  std::vector<FileIdentity> identities;
   bool is_folder = false;
   {
     const GilReleased released;
     std::error_code error;
-    std::vector<std::string> files;
     is_folder = fs::is_directory(path, error);
     if (is_folder) {
+      std::vector<std::string> files;
       for (const auto& entry : fs::directory_iterator(path, error)) {
         if (entry.is_regular_file(error)) files.push_back(entry.path().string());
       }
+      std::ranges::sort(files);
+      for (const std::string& file : files) identities.push_back(identity_of(file));
     } else {
-      files = shard_paths(path);
-    }
-    for (const std::string& file : files) {
-      const FileIdentity identity = InputFile(file).identity();
-      size_bytes += identity.size_bytes;
-      mtime_ns = std::max(mtime_ns, identity.mtime_ns);
+      for (const std::string& file : shard_paths(path)) {
+        identities.push_back(InputFile(file).identity());
+      }
     }
     real = fs::canonical(path).string();
   }
-  return py::make_tuple(py::bytes(real), size_bytes, mtime_ns, is_folder);
-}
-
-py::list paths_of_shards(const std::string& path) {
-  py::list paths;
-  for (const std::string& part : shard_paths(path)) paths.append(py::bytes(part));
-  return paths;
+  return py::make_tuple(py::bytes(real), is_folder, numbers_of(identities));
 }
 
 py::bytes read_file(const std::string& path, uint64_t most_bytes) {
@@ -164,7 +156,9 @@ py::dict inspect(const py::object& path_like, const py::object& progress, bool c
       "path"_a = fsdecode(py::bytes(path)), "files"_a = files, "metadata"_a = metadata,
       "format"_a = file.format, "size_bytes"_a = size_bytes, "n_vocab"_a = c.n_vocab,
       "n_ctx"_a = c.n_ctx, "n_embd"_a = c.n_embd, "n_head"_a = c.n_head, "n_layer"_a = c.n_layer,
-      "norm_eps"_a = c.norm_eps, "ftype"_a = file.ftype, "weight_type"_a = file.quantization,
+      "norm_eps"_a = c.norm_eps,
+      "ftype"_a = file.ftype < 0 ? py::object(py::none()) : py::int_(file.ftype),
+      "weight_type"_a = file.quantization,
       "has_lm_head"_a = file.repeats_token_embedding || file.find(Role::Output) != nullptr,
       "lm_head_is_wte"_a = file.repeats_token_embedding, "multi_query"_a = c.n_kv_head == 1,
       "n_kv_head"_a = c.n_kv_head, "n_params"_a = file.n_params(),
@@ -173,6 +167,14 @@ py::dict inspect(const py::object& path_like, const py::object& progress, bool c
 }
 
 }  // namespace
+
+py::tuple numbers_of(const std::vector<FileIdentity>& files) {
+  py::list all;
+  for (const FileIdentity& file : files) {
+    all.append(py::make_tuple(file.device, file.inode, file.size_bytes, file.mtime_ns));
+  }
+  return py::tuple(all);
+}
 
 void bind_format(py::module_& module) {
   module.def(
@@ -191,11 +193,9 @@ void bind_format(py::module_& module) {
              "Return the tokenizer of a file, without loading its weights.");
   module.def("read_merges", &read_merges, py::arg("path"),
              "Return the merges of a file that says them, by rank; else nothing: ids say them.");
-  module.def("shard_paths", &paths_of_shards, py::arg("path"),
-             "Return the names of all shards of a model for that of its first one.");
   module.def("file_state", &file_state, py::arg("path"),
-             "Return the path behind links, the size in bytes, the time of change in ns and\n"
-             "whether it is a folder, of which size and time are those of its files.");
+             "Return the path behind links, whether it is a folder, and of each shard, or of each\n"
+             "file in the folder: device, inode, size in bytes, mtime in ns.");
   module.def("wait_until_writes_show", &wait_until_writes_show, py::arg("path"),
              py::call_guard<GilReleased>(),
              "Return when writes from now on give a file another time than its present one.");

@@ -47,13 +47,6 @@ DecoderConfig config_of(const py::dict& config) {
           .norm_eps = config["norm_eps"].cast<float>()};
 }
 
-std::vector<int32_t> numbers(const py::bytes& data) {
-  const std::string_view bytes = data;
-  std::vector<int32_t> all(bytes.size() / sizeof(int32_t));
-  std::memcpy(all.data(), bytes.data(), all.size() * sizeof(int32_t));
-  return all;
-}
-
 // Copies rows [first, first + n) of a tensor, which a function of Python makes.
 void copy_rows(const py::object& maker, const Tensor& tensor, int64_t first,
                std::span<std::byte> out) {
@@ -72,18 +65,13 @@ void copy_rows(const py::object& maker, const Tensor& tensor, int64_t first,
 PyCheckpoint::PyCheckpoint(const std::string& folder,
                            const std::vector<std::pair<std::string, int>>& files,
                            const py::dict& config, std::vector<std::string> vocabulary,
-                           const py::bytes& control_ids, const py::bytes& merges,
-                           const py::list& tensors) {
+                           const py::bytes& control_ids, const py::bytes& added_ids,
+                           const py::bytes& merges, const py::list& tensors) {
   ModelFile file;
   file.format = "Hugging Face";
   file.folder = folder;
   file.config = config_of(config);
-  file.vocabulary.tokens = std::move(vocabulary);
-  file.vocabulary.control_ids = numbers(control_ids);
-  const std::vector<int32_t> ids = numbers(merges);
-  for (size_t i = 0; i + 2 < ids.size(); i += 3) {
-    file.vocabulary.merges.push_back({ids[i], ids[i + 1], ids[i + 2]});
-  }
+  file.vocabulary = vocabulary_of(std::move(vocabulary), control_ids, added_ids, merges);
   for (const auto& [path, fd] : files) file.files.push_back(duplicate(path, fd));
   std::vector<CheckpointTensor> all;
   for (const py::handle each : tensors) {
@@ -91,7 +79,7 @@ PyCheckpoint::PyCheckpoint(const std::string& folder,
         std::tuple<std::string, std::string, std::vector<int64_t>, py::object, py::bytes>>();
     CheckpointTensor& tensor = all.emplace_back(
         CheckpointTensor{name, find_type(&TypeTraits::name, type).value(), shape, {}, {}});
-    tensor.column_order = numbers(order);
+    tensor.column_order = int32s(order);
     if (PyCallable_Check(rows.ptr())) {
       makers_.emplace(name, rows);
       continue;
@@ -117,15 +105,16 @@ ModelFile PyCheckpoint::take(GilReleased& released) {
 void bind_checkpoint(py::module_& m) {
   CheckedClass<PyCheckpoint, std::shared_ptr<PyCheckpoint>>(
       m, "Checkpoint", "A model whose files Python has read; loaded once.")
-      .def(py::init(
-               [](const std::string& folder, const std::vector<std::pair<std::string, int>>& files,
-                  const py::dict& config, std::vector<std::string> vocabulary,
-                  const py::bytes& control_ids, const py::bytes& merges, const py::list& tensors) {
-                 return std::make_shared<PyCheckpoint>(folder, files, config, std::move(vocabulary),
-                                                       control_ids, merges, tensors);
-               }),
+      .def(py::init([](const std::string& folder,
+                       const std::vector<std::pair<std::string, int>>& files,
+                       const py::dict& config, std::vector<std::string> vocabulary,
+                       const py::bytes& control_ids, const py::bytes& added_ids,
+                       const py::bytes& merges, const py::list& tensors) {
+             return std::make_shared<PyCheckpoint>(folder, files, config, std::move(vocabulary),
+                                                   control_ids, added_ids, merges, tensors);
+           }),
            py::arg("folder"), py::arg("files"), py::arg("config"), py::arg("vocabulary"),
-           py::arg("control_ids"), py::arg("merges"), py::arg("tensors"),
+           py::arg("control_ids"), py::arg("added_ids"), py::arg("merges"), py::arg("tensors"),
            "files: (path, file descriptor) each; these are duplicated. tensors: name as in ggml\n"
            "files, type, shape, extents (file, offset, size) or a function that returns the rows\n"
            "[start, stop) as a buffer, and the order of its columns as int32, or nothing. Raises "

@@ -20,8 +20,8 @@ class PyCheckpoint {
   // open. Numbers in bytes are int32; merges are (left, right, merged) by rank, or none.
   PyCheckpoint(const std::string& folder, const std::vector<std::pair<std::string, int>>& files,
                const pybind11::dict& config, std::vector<std::string> vocabulary,
-               const pybind11::bytes& control_ids, const pybind11::bytes& merges,
-               const pybind11::list& tensors);
+               const pybind11::bytes& control_ids, const pybind11::bytes& added_ids,
+               const pybind11::bytes& merges, const pybind11::list& tensors);
 
   const ModelFile& file() const { return file_; }
   // What to load, once; rows are made with the GIL, while this object lives.

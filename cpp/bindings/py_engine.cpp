@@ -60,13 +60,7 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
                                     prefix_cache_bytes, unread_bytes, weights);
 }
 
-py::tuple identity(const PyWeights& weights) {
-  py::list all;
-  for (const FileIdentity& file : weights.file->identities) {
-    all.append(py::make_tuple(file.device, file.inode, file.size_bytes, file.mtime_ns));
-  }
-  return py::tuple(all);
-}
+py::tuple identity(const PyWeights& weights) { return numbers_of(weights.file->identities); }
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -148,17 +149,41 @@ py::dict special_tokens(const Tokenizer& tokenizer) {
 
 }  // namespace
 
+std::vector<int32_t> int32s(const py::bytes& data) {
+  const std::string_view bytes = data;
+  std::vector<int32_t> all(bytes.size() / sizeof(int32_t));
+  std::memcpy(all.data(), bytes.data(), all.size() * sizeof(int32_t));
+  return all;
+}
+
+Vocabulary vocabulary_of(std::vector<std::string> tokens, const py::bytes& control_ids,
+                         const py::bytes& added_ids, const py::bytes& merges) {
+  Vocabulary vocabulary{std::move(tokens), int32s(control_ids), int32s(added_ids), {}};
+  const std::vector<int32_t> of_merges = int32s(merges);
+  const auto check = [&](const std::vector<int32_t>& ids) {
+    for (const int32_t id : ids) {
+      if (id < 0 || id >= std::ssize(vocabulary.tokens)) throw py::index_error("no such id");
+    }
+  };
+  check(vocabulary.control_ids), check(vocabulary.added_ids), check(of_merges);
+  for (size_t i = 0; i + 2 < of_merges.size(); i += 3) {
+    vocabulary.merges.push_back({of_merges[i], of_merges[i + 1], of_merges[i + 2]});
+  }
+  return vocabulary;
+}
+
 void bind_tokenizer(py::module_& m) {
   CheckedClass<Tokenizer, std::shared_ptr<Tokenizer>>(
       m, "Tokenizer", "Byte-level BPE rebuilt from a vocabulary: the raw bytes of every token.")
-      .def(py::init([](std::vector<py::bytes> vocabulary) {
-             Vocabulary tokens;
-             tokens.tokens.reserve(vocabulary.size());
-             for (const py::bytes& token : vocabulary) tokens.tokens.emplace_back(token);
+      .def(py::init([](std::vector<std::string> tokens, const py::bytes& control_ids,
+                       const py::bytes& added_ids, const py::bytes& merges) {
+             Vocabulary all = vocabulary_of(std::move(tokens), control_ids, added_ids, merges);
              const GilReleased released;
-             return std::make_shared<Tokenizer>(std::move(tokens));
+             return std::make_shared<Tokenizer>(std::move(all));
            }),
-           py::arg("vocabulary"))
+           py::arg("vocabulary"), py::arg("control_ids") = py::bytes(),
+           py::arg("added_ids") = py::bytes(), py::arg("merges") = py::bytes(),
+           "Ids are int32 each; merges are (left, right, merged) by rank, or none: ids say them.")
       .def("encode", checked(&encode), py::arg("text"), py::arg("allow_special") = false,
            "Return the ids of a text. Control tokens in it count as plain text, unless allowed:\n"
            "all of them (True) or those in a list of names. Accepts any bytes.")
@@ -184,6 +209,8 @@ void bind_tokenizer(py::module_& m) {
           py::arg("token"), "Return the lowest id with exactly these bytes, or None.")
       .def("is_special", &Tokenizer::is_special, py::arg("id"),
            "Return whether an id is a control token.")
+      .def("is_added", &Tokenizer::is_added, py::arg("id"),
+           "Return whether an id is an added token, which is cut out of texts before merges.")
       .def("special_tokens", &special_tokens, "Return the control tokens: name to id.")
       .def("__len__", checked(&Tokenizer::size));
 }

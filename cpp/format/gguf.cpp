@@ -226,11 +226,18 @@ class ModelReader {
                              " tokens, expected 1 to the ", format_number(n_rows),
                              " rows of token_embd.weight", kDamaged);
     }
-    const bool is_encoded = std::ranges::find(tokens, "\u0120") != tokens.end() &&
-                            std::ranges::find(tokens, " ") == tokens.end();
+    const auto type_of = [&](size_t id) {
+      return id < in_.token_types.size() ? in_.token_types[id] : int32_t{kNormal};
+    };
+    bool has_letter = false, has_space = false;  // what stands for a space, and the byte itself
+    for (size_t id = 0; id < tokens.size(); ++id) {
+      has_letter |= tokens[id] == "\u0120";
+      has_space |= tokens[id] == " " && type_of(id) == kNormal;
+    }
+    const bool is_encoded = has_letter && !has_space;
     tokens.resize(n_rows);
     for (size_t id = 0; id < n_rows; ++id) {
-      const int32_t type = id < in_.token_types.size() ? in_.token_types[id] : kNormal;
+      const int32_t type = type_of(id);
       if (is_padding(tokens[id], type)) {
         tokens[id].clear();
       } else if (type == kNormal && is_encoded) {
@@ -238,6 +245,8 @@ class ModelReader {
       }
       if (type == kControl || tokens[id].empty()) {
         file_.vocabulary.control_ids.push_back(static_cast<int32_t>(id));
+      } else if (type == kUserDefined) {
+        file_.vocabulary.added_ids.push_back(static_cast<int32_t>(id));
       }
     }
     file_.vocabulary.tokens = std::move(tokens);
@@ -284,7 +293,7 @@ class ModelReader {
     const auto most = std::ranges::max_element(bytes, {}, [](const auto& b) { return b.second; });
     file_.quantization = traits(most->first).name;
     const auto* n = in_.find<int64_t>("general.file_type");
-    file_.ftype = n && *n >= 0 && *n < 1 << 16 ? static_cast<int32_t>(*n) : 0;
+    file_.ftype = n && *n >= 0 && *n < 1 << 16 ? static_cast<int32_t>(*n) : -1;
   }
 
   ModelFile& file_;

@@ -66,6 +66,14 @@ FileIdentity identity_of(const struct stat& status) {
 
 }  // namespace
 
+FileIdentity identity_of(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) {
+    fail_access(path, "cannot be examined", errno, "check the path");
+  }
+  return identity_of(status);
+}
+
 void wait_until_writes_show(const std::string& path) {
   struct stat status{};
   if (::stat(path.c_str(), &status) != 0) return;

@@ -25,6 +25,8 @@ struct FileIdentity {
   bool operator==(const FileIdentity&) const = default;
 };
 
+FileIdentity identity_of(const std::string& path);  // does not open it; FileAccessError
+
 // Times of files have ticks of a few ms: two writes in one look like one. Returns when a write to
 // this file from now on gives it a time that differs from its present one.
 void wait_until_writes_show(const std::string& path);
@@ -110,7 +112,7 @@ struct StoredTensor {
 
 struct ModelFile {
   std::string format;        // "ggml" or "gguf"
-  int32_t ftype = 0;         // what the header calls the types of its tensors
+  int32_t ftype = -1;        // what the header calls the types of its tensors; -1: it does not
   std::string quantization;  // the same by name: "q4_0"
   DecoderConfig config{};
   Vocabulary vocabulary;

@@ -69,13 +69,15 @@ def write_seeds(folder: Path) -> None:
     both = first + bytes(-len(first) % 32) + second
     (folder / "model_file" / "shards.gguf").write_bytes(both)
     # As FuzzedDataProvider reads it: a backslash and another byte end a token. From the end on:
-    # whether the vocabulary has all bytes, its size, the number of merges and their ids.
+    # whether the vocabulary has all bytes, its size, the number of merges and their ids, and the
+    # same of added tokens.
     tokens = [token.encode() for token in CONTROL[:4] + MERGED + ROLES]
     head = b"".join(token + b"\\." for token in tokens)
     texts = "def the(s):  return 'd' <|end|>", "naïve 東京 1234\n\n\t x<fim_pad>"
     for n, text in enumerate(texts):
         merges = [b"er", b"he", b"in", b"  "][: 4 * n]
-        numbers = [byte for pair in reversed(merges) for byte in reversed(pair)]
+        numbers = [260, 257, 2] if n else [0]
+        numbers += [byte for pair in reversed(merges) for byte in reversed(pair)]
         numbers += [len(merges), len(tokens)]
         tail = b"".join(number.to_bytes(2, "little") for number in numbers) + bytes([1])
         (folder / "tokenizer" / str(n)).write_bytes(head + text.encode() + tail)

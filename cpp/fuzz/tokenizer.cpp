@@ -44,6 +44,10 @@ Vocabulary any_vocabulary(FuzzedDataProvider& data) {
     if (merged == tokens.end()) continue;
     vocabulary.merges.push_back({left, right, static_cast<int>(merged - tokens.begin())});
   }
+  const int n_added = tokens.empty() ? 0 : data.ConsumeIntegralInRange(0, 300);
+  for (int i = 0; i < n_added && data.remaining_bytes() > 0; ++i) {
+    vocabulary.added_ids.push_back(any_id());
+  }
   return vocabulary;
 }
 
@@ -60,7 +64,8 @@ std::string without_absent(const Tokenizer& tokenizer, std::string_view text) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   FuzzedDataProvider data(bytes, size);
-  const Tokenizer tokenizer(any_vocabulary(data));
+  const Vocabulary vocabulary = any_vocabulary(data);
+  const Tokenizer tokenizer(vocabulary);
   const std::string text = data.ConsumeRemainingBytesAsString();
 
   std::vector<int32_t> by_piece;
@@ -72,11 +77,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     by_piece.insert(by_piece.end(), ids.begin(), ids.end());
   }
   const auto ids = tokenizer.encode(text);
-  require(ids == by_piece, "a text has the ids of its pieces");
+  require(ids == by_piece || !vocabulary.added_ids.empty(), "a text has the ids of its pieces");
   require(tokenizer.decode(ids) == without_absent(tokenizer, text), "decode undoes encode");
   for (const int32_t id : ids) {
     require(!tokenizer.is_special(id), "plain text has no control tokens");
-    require(tokenizer.find(tokenizer.token_bytes(id)) == id, "the lowest id stands for its bytes");
+    require(tokenizer.is_added(id) || tokenizer.find(tokenizer.token_bytes(id)) == id,
+            "the lowest id stands for its bytes");
+  }
+  for (const int32_t id : vocabulary.added_ids) {
+    const std::string_view name = tokenizer.token_bytes(id);
+    require(!tokenizer.is_added(id) || text.find(name) == std::string::npos ||
+                std::ranges::any_of(ids, [&](int32_t each) { return tokenizer.is_added(each); }),
+            "an added token is cut out of a text");
   }
 
   const auto marked = tokenizer.encode(text, /*allow_special=*/true);

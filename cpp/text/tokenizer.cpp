@@ -53,17 +53,23 @@ std::vector<std::string> checked(std::vector<std::string> vocabulary) {
 Tokenizer::Tokenizer(Vocabulary vocabulary)
     : vocabulary_(checked(std::move(vocabulary.tokens))),
       is_control_(vocabulary_.size()),
+      is_added_(vocabulary_.size()),
       is_reachable_(vocabulary_.size()),
       merges_(std::max(vocabulary_.size(), vocabulary.merges.size())) {
   byte_ids_.fill(kAbsent);
   ids_.reserve(vocabulary_.size());
   std::set<std::string_view> names;
   for (const int32_t id : vocabulary.control_ids) names.insert(vocabulary_.at(id));
+  for (const int32_t id : vocabulary.added_ids) is_added_.at(id) = true;
+  std::vector<TokenNames::Name> special, added;
+  std::set<std::string_view> added_bytes;
   for (int32_t id = 0; id < size(); ++id) {
     const std::string& bytes = vocabulary_[id];
     const bool is_control = is_special_name(bytes) || names.contains(bytes);
     is_control_[id] = is_control;
     if (is_control) control_ids_.push_back(id);
+    if (is_control || bytes.empty()) is_added_[id] = false;
+    if (is_added_[id] && added_bytes.insert(bytes).second) added.push_back({bytes, id});
     if (!ids_.emplace(bytes, id).second) continue;
     if (bytes.size() == 1 && !is_control) {
       byte_ids_[static_cast<uint8_t>(bytes[0])] = id;
@@ -71,10 +77,12 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
     }
     if (is_control && is_printable(bytes)) {
       special_ids_.push_back(id);
-      if (starts_.find(bytes[0]) == std::string::npos) starts_ += bytes[0];
+      special.push_back({bytes, id});
     }
     longest_ = std::max(longest_, static_cast<int64_t>(bytes.size()));
   }
+  special_names_ = TokenNames(std::move(special));
+  added_names_ = TokenNames(std::move(added));
   // A character is one byte below 80, or ends with one of 80 to BF.
   keeps_each_character_ = std::ranges::find(byte_ids_.begin(), byte_ids_.begin() + 0xC0, kAbsent) ==
                           byte_ids_.begin() + 0xC0;
@@ -112,16 +120,18 @@ void Tokenizer::for_each_merged(const Visit& visit) {
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool allow_special,
                                        const Pause& pause) const {
-  return encode_with(text, allow_special ? special_ids_ : std::span<const int32_t>(), pause);
+  static const TokenNames kNone;
+  return encode_with(text, allow_special ? special_names_ : kNone, pause);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text,
                                        const std::vector<std::string>& allowed,
                                        const Pause& pause) const {
-  std::vector<int32_t> allowed_ids;
+  std::vector<TokenNames::Name> chosen;
+  std::set<int32_t> ids;
   for (const std::string& name : allowed) {
-    const std::optional<int32_t> id = find(name);
-    if (!id || !is_special(*id)) {
+    const TokenNames::Name* const found = special_names_.longest_at(name);
+    if (!found || found->bytes != name) {
       std::string names;
       for (const int32_t special : special_ids_) names += " " + vocabulary_[special];
       throw InvalidRequestError("allowed control token '" + name.substr(0, 80) +
@@ -129,12 +139,12 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text,
                                     (names.empty() ? "none" : "only" + names),
                                 {.param = "allow_special"});
     }
-    allowed_ids.push_back(*id);
+    if (ids.insert(found->id).second) chosen.push_back(*found);
   }
-  return encode_with(text, allowed_ids, pause);
+  return encode_with(text, TokenNames(std::move(chosen)), pause);
 }
 
-std::vector<int32_t> Tokenizer::encode_with(std::string_view text, std::span<const int32_t> allowed,
+std::vector<int32_t> Tokenizer::encode_with(std::string_view text, const TokenNames& allowed,
                                             const Pause& pause) const {
   if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
     throw InvalidRequestError("text of " + std::to_string(text.size()) +
@@ -144,26 +154,35 @@ std::vector<int32_t> Tokenizer::encode_with(std::string_view text, std::span<con
                                .got = static_cast<int64_t>(text.size())});
   }
   std::vector<int32_t> ids;
-  size_t plain = 0;  // start of the plain text before `at`
-  for (size_t at = 0; !allowed.empty() && at < text.size();) {
-    at = text.find_first_of(starts_, at);
-    if (at == std::string_view::npos) break;
-    const int32_t* found = nullptr;  // the longest one that begins here
-    for (const int32_t& id : allowed) {
-      if (text.substr(at).starts_with(vocabulary_[id]) &&
-          (!found || vocabulary_[id].size() > vocabulary_[*found].size()))
-        found = &id;
+  cut(text, allowed, ids, pause, [&](std::string_view rest) {
+    cut(rest, added_names_, ids, pause,
+        [&](std::string_view plain) { encode_plain(plain, ids, pause); });
+  });
+  return ids;
+}
+
+// Adds the ids of the names in a text, and calls encode_rest(text) for what is before, between and
+// after them.
+template <class Rest>
+void Tokenizer::cut(std::string_view text, const TokenNames& names, std::vector<int32_t>& ids,
+                    const Pause& pause, const Rest& encode_rest) const {
+  size_t begin = 0;  // of the rest before `at`
+  size_t next_pause = kPauseBytes;
+  for (size_t at = 0; (at = names.next_start(text, at)) < text.size();) {
+    if (pause && at >= next_pause) {
+      pause();
+      next_pause = at + kPauseBytes;
     }
+    const TokenNames::Name* const found = names.longest_at(text.substr(at));
     if (!found) {
       ++at;
       continue;
     }
-    encode_plain(text.substr(plain, at - plain), ids, pause);
-    ids.push_back(*found);
-    plain = at += vocabulary_[*found].size();
+    encode_rest(text.substr(begin, at - begin));
+    ids.push_back(found->id);
+    begin = at += found->bytes.size();
   }
-  encode_plain(text.substr(plain), ids, pause);
-  return ids;
+  encode_rest(text.substr(begin));
 }
 
 int64_t Tokenizer::least_ids(int64_t n_characters) const {
@@ -223,6 +242,11 @@ std::optional<int32_t> Tokenizer::find(std::string_view bytes) const {
 bool Tokenizer::is_special(int32_t id) const {
   token_bytes(id);  // checks it
   return is_control_[id];
+}
+
+bool Tokenizer::is_added(int32_t id) const {
+  token_bytes(id);  // checks it
+  return is_added_[id];
 }
 
 }  // namespace starchat

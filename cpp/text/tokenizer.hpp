@@ -14,6 +14,7 @@
 
 #include "base/vocabulary.hpp"
 #include "text/merges.hpp"
+#include "text/token_names.hpp"
 
 namespace starchat {
 
@@ -21,6 +22,8 @@ namespace starchat {
 // bytes of one: `<|name|>`, the published names of StarCoder and SantaCoder (`<fim_prefix>`,
 // `<fim-prefix>`, `<filename>` ...) and `[PAD]`. Merging never makes one from text; encode() gives
 // its id only if the caller allows it.
+// Added tokens are those that the file calls user-defined. Each is cut out of a text before its
+// rest is merged: the leftmost, and of those that begin there the longest; after control tokens.
 // Immutable after construction: any number of threads may call the members.
 class Tokenizer {
  public:
@@ -46,14 +49,18 @@ class Tokenizer {
   std::string_view token_bytes(int64_t id) const;             // InvalidRequestError for a wrong id
   std::optional<int32_t> find(std::string_view bytes) const;  // the lowest id with these bytes
   bool is_special(int32_t id) const;                          // InvalidRequestError for a wrong id
+  bool is_added(int32_t id) const;                            // InvalidRequestError for a wrong id
   const std::vector<int32_t>& special_ids() const { return special_ids_; }  // one for each name
   // Every id whose bytes are a control token's: more than one for a name where a file repeats it.
   const std::vector<int64_t>& control_ids() const { return control_ids_; }
   int32_t size() const { return static_cast<int32_t>(vocabulary_.size()); }
 
  private:
-  std::vector<int32_t> encode_with(std::string_view text, std::span<const int32_t> allowed,
+  std::vector<int32_t> encode_with(std::string_view text, const TokenNames& allowed,
                                    const Pause& pause) const;
+  template <class Rest>
+  void cut(std::string_view text, const TokenNames& names, std::vector<int32_t>& ids,
+           const Pause& pause, const Rest& encode_rest) const;
   void encode_plain(std::string_view text, std::vector<int32_t>& ids, const Pause& pause) const;
   template <class Visit>
   void for_each_merged(const Visit& visit);
@@ -62,10 +69,11 @@ class Tokenizer {
   std::unordered_map<std::string_view, int32_t> ids_;  // the lowest id, if bytes are repeated
   std::array<int32_t, 256> byte_ids_;                  // kAbsent where a byte has no token
   std::vector<bool> is_control_;                       // by id
-  std::string starts_;                                 // first bytes of control tokens
+  std::vector<bool> is_added_;                         // by id: no control token has it, too
   std::vector<bool> is_reachable_;                     // by id: encoding plain text can give it
   std::vector<int32_t> special_ids_;
   std::vector<int64_t> control_ids_;
+  TokenNames special_names_, added_names_;
   int64_t longest_ = 1;               // bytes of a token
   bool keeps_each_character_ = true;  // some byte of it has a token
   Merges merges_;

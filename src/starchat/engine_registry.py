@@ -19,7 +19,7 @@ from . import _core
 from .checks import check_integer
 from .errors import CorruptFileError, EngineClosedError
 from .limits import Limits
-from .model_source import FileKey, is_folder, key_of, opened
+from .model_source import FileKey, key_of, opened
 from .threads import new_lock
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -165,7 +165,7 @@ def _load(
         # Now, as a later import by a worker thread could meet a fork, or the end of Python.
         import numpy  # noqa: F401
 
-        is_made_of_files = is_folder(path)
+        is_made_of_files = os.path.isdir(path)
         state = key_of(path) if is_made_of_files else engine.weights.identity
         if state == file_key:  # not replaced since it was examined
             file.weights = engine.weights

@@ -133,10 +133,11 @@ class ModelSettings(BaseModel):
         Asks the core, as `context_size` does: no call that an event loop must not make.
         """
         try:
-            real, size_bytes, mtime_ns, _ = _core.file_state(os.fsencode(self._file))
+            real, _, files = _core.file_state(os.fsencode(self._file))
+            _, _, sizes, times = zip(*files, strict=True)
         except (StarChatError, ValueError):
             return []
-        return [os.fsdecode(real), size_bytes, mtime_ns]
+        return [os.fsdecode(real), sum(sizes), max(times)]
 
     def _reader(self) -> _core.Tokenizer:
         """Return the file's tokenizer, without its weights as long as they are not loaded."""

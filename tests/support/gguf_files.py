@@ -95,10 +95,12 @@ def write_gguf(
     writer.add_layer_norm_eps(1e-5)
     tokens = tokens or vocabulary(shape.n_vocab)
     spelt, kinds_of_all = tokens_of(generation, tokens)
+    for id, kind in (kinds or {}).items() if kinds_of_all else ():
+        kinds_of_all[id] = kind
+        if kind == USER_DEFINED:
+            spelt[id] = tokens[id]
     writer.add_token_list(spelt)
     if kinds_of_all is not None:
-        for id, kind in (kinds or {}).items():
-            kinds_of_all[id] = kind
         writer.add_token_types(kinds_of_all)
     pairs = [encoded(left) + b" " + encoded(right) for left, right in
              (merges_of(tokens) if merges is None else merges)]  # fmt: skip

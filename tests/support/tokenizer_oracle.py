@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from starchat._core import Tokenizer
@@ -34,14 +35,19 @@ class Oracle:
     """A Hugging Face tokenizer and ours, rebuilt from its vocabulary alone."""
 
     def __init__(self, theirs: Any) -> None:
-        serialized = theirs.to_str()
+        self.serialized = serialized = theirs.to_str()
         self._with_special = library().Tokenizer.from_str(serialized)
         self._plain = library().Tokenizer.from_str(serialized)
         self._plain.encode_special_tokens = True  # their name for: control tokens are plain text
         names = sorted(self._plain.get_vocab().items(), key=lambda item: item[1])
         assert [id for _, id in names] == list(range(len(names)))
         characters = {char: bytes([byte]) for byte, char in byte_characters().items()}
-        self.vocabulary = [b"".join(characters[char] for char in name) for name, _ in names]
+        added = {each["content"]: each for each in json.loads(serialized)["added_tokens"]}
+        self.vocabulary = [
+            name.encode() if name in added else b"".join(characters[char] for char in name)
+            for name, _ in names
+        ]
+        self.added_ids = [each["id"] for each in added.values() if not each["special"]]
         self.merges = [
             (
                 b"".join(characters[char] for char in left),
@@ -49,7 +55,7 @@ class Oracle:
             )
             for left, right in _pairs(json.loads(serialized)["model"]["merges"])
         ]
-        self.ours = Tokenizer(self.vocabulary)
+        self.ours = Tokenizer(self.vocabulary, added_ids=np.array(self.added_ids, "=i4").tobytes())
 
     def theirs(self, text: str, allow_special: bool = False) -> list[int]:
         encoder = self._with_special if allow_special else self._plain
@@ -97,6 +103,31 @@ def hugging_face(vocabulary: Vocabulary) -> Any:
 def learned_oracle(all_bytes: bool = True) -> Oracle:
     """Return the oracle over a learned vocabulary; without all bytes, most have no token."""
     return Oracle(hugging_face(learned(3000 if all_bytes else 600, all_bytes)))
+
+
+#: Tokens that a fine-tune adds without calling them special: they overlap each other, control
+#: tokens and words; "def" is of the vocabulary.
+ADDED = [
+    "def",
+    "<tool>",
+    "<tool>x",
+    "ab",
+    "abc",
+    "bc",
+    " the",
+    "é",
+    "\n\n\n",
+    "|>x",
+    "x<|end|",
+    "文",
+]
+
+
+@cache
+def added_oracle(*more: str) -> Oracle:
+    tokenizer = hugging_face(learned(600))
+    tokenizer.add_tokens([*ADDED, *more])
+    return Oracle(tokenizer)
 
 
 @cache

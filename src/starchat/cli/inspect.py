@@ -152,7 +152,8 @@ def _rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     paths = content["files"]
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     yield "file", content["path"] + more
-    yield "format", f"{content['format']}, {content['weight_type']} (ftype {content['ftype']})"
+    ftype = "" if content["ftype"] is None else f" (ftype {content['ftype']})"
+    yield "format", f"{content['format']}, {content['weight_type']}{ftype}"
     for key in ("name", "license"):
         if text := content["metadata"].get(f"general.{key}"):
             yield key, " ".join(text.split())[:200]

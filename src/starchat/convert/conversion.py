@@ -133,6 +133,9 @@ def _write_bin(
     problem = ""
     if not mix <= BIN_TYPES.keys():
         problem = f"matrices are {mix.pop()}, which .bin files lack; choose a --type, or else"
+    elif 4 in model.kinds:
+        added = model.tokens[model.kinds.index(4)].decode("utf-8", "replace")
+        problem = f"{added[:40]!r} is an added token, which .bin files cannot mark"
     elif not model.has_rebuilt_merges():
         problem = "ids do not follow the order of merges, which .bin files lack"
     elif model.n_inner != 4 * model.n_embd:

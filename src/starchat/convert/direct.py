@@ -6,13 +6,11 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
-
 from .. import _core
-from ..errors import CorruptFileError
 from .hugging_face import open_folder
 from .tensor_types import quantize
-from .tensors import REQUANTIZED, Checkpoint, StoredTensor
+from .tensors import REQUANTIZED, StoredTensor
+from .tokenizer_files import for_core
 
 __all__ = ["open_checkpoint"]
 
@@ -38,28 +36,9 @@ def open_checkpoint(path: str, files: ExitStack) -> _core.Checkpoint:
             "n_kv_head": 1 if model.is_multi_query else model.n_head,
             "norm_eps": model.epsilon,
         },
-        model.tokens,
-        np.array(_control_ids(model), "=i4").tobytes(),
-        np.array(_merges(path, model), "=i4").tobytes(),
+        *for_core(path, model.tokens, model.kinds, model.merges),
         [(name, *_nearest(tensor, index)) for name, tensor in model.tensors.items()],
     )
-
-
-def _control_ids(model: Checkpoint) -> list[int]:
-    kinds = zip(model.tokens, model.kinds, strict=True)
-    return [id for id, (token, kind) in enumerate(kinds) if kind == 3 or not token]
-
-
-def _merges(path: str, model: Checkpoint) -> list[tuple[int, int, int]]:
-    """Return the ids of left, right and merged tokens, by rank; [] where ids have that order."""
-    if model.has_rebuilt_merges():
-        return []
-    ids = {token: id for id, token in enumerate(model.tokens)}
-    try:
-        return [(ids[left], ids[right], ids[left + right]) for left, right in model.merges]
-    except KeyError as error:
-        problem = f"{path}: a merge of the tokenizer has no token: {str(error)[:60]}"
-        raise CorruptFileError(f"{problem}; download it again") from None
 
 
 def _nearest(

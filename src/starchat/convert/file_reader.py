@@ -11,7 +11,7 @@ from .. import _core
 from .gguf_writer import ggml_name
 from .tensor_types import TYPES
 from .tensors import Checkpoint, StoredTensor, gathered, in_file
-from .vocabulary import rebuilt_merges
+from .vocabulary import ordinary, rebuilt_merges
 
 __all__ = ["open_file"]
 
@@ -47,10 +47,11 @@ def open_file(path: str, files: ExitStack) -> Checkpoint:
     for id, token in enumerate(tokens):
         repeats = token in seen  # how files pad a short vocabulary
         seen.add(token)
-        kinds.append(5 if repeats or not token else 3 if tokenizer.is_special(id) else 1)
-    merges = _core.read_merges(os.fsencode(path)) or rebuilt_merges(
-        [token for token, kind in zip(tokens, kinds, strict=True) if kind == 1]
-    )
+        if tokenizer.is_added(id):
+            kinds.append(4)
+        else:
+            kinds.append(5 if repeats or not token else 3 if tokenizer.is_special(id) else 1)
+    merges = _core.read_merges(os.fsencode(path)) or rebuilt_merges(ordinary(tokens, kinds))
     about = {"name": os.path.basename(path).partition(".")[0]}
     for key, text in content["metadata"].items():
         about[key.rpartition(".")[2]] = text

@@ -7,10 +7,11 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from ..errors import CorruptFileError, FileAccessError
+from .. import _core
+from ..errors import CorruptFileError, FileAccessError, ModelFileError
 from .tensors import read_at
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "FolderReadByCore"]
 
 _MAX_JSON = 256 << 20  # bytes
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -56,18 +57,14 @@ class Folder:
             raise FileAccessError(problem) from None
         self._files.callback(os.close, fd)
         self.opened[name] = fd
-        if os.pread(fd, len(_POINTER), 0) == _POINTER:
-            raise FileAccessError(
-                f"{path}: is a pointer of Git LFS, not the file: `git lfs pull` downloads it"
-            )
+        _check_pointer(path, os.pread(fd, len(_POINTER), 0))
         return fd
 
     def read(self, name: str, remedy: str) -> bytes:
         """Return a small file."""
         fd, path = self.open(name, remedy), self.path_of(name)
         size = os.fstat(fd).st_size
-        if size > _MAX_JSON:
-            raise CorruptFileError(f"{path}: larger than {_MAX_JSON >> 20} MB")
+        _check_size(path, size)
         return bytes(read_at(fd, size, 0, path))
 
     def json(self, name: str) -> dict[str, Any]:
@@ -80,3 +77,39 @@ class Folder:
         if not isinstance(value, dict):
             raise CorruptFileError(f"{path}: expected a JSON object; download it again")
         return value
+
+
+class FolderReadByCore(Folder):
+    """Reads small files whole, by calls of the core alone, and keeps none of them open."""
+
+    def __init__(self, path: str) -> None:
+        """Open nothing."""
+        super().__init__(path, ExitStack())
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        try:
+            _core.file_state(os.fsencode(self.path_of(name)))
+        except (ModelFileError, OSError):
+            return False
+        return True
+
+    def read(self, name: str, remedy: str) -> bytes:
+        """Return a small file."""
+        path = self.path_of(name)
+        data = _core.read_file(os.fsencode(path), _MAX_JSON + 1)
+        _check_pointer(path, data[: len(_POINTER)])
+        _check_size(path, len(data))
+        return data
+
+
+def _check_pointer(path: str, head: bytes) -> None:
+    if head == _POINTER:
+        raise FileAccessError(
+            f"{path}: is a pointer of Git LFS, not the file: `git lfs pull` downloads it"
+        )
+
+
+def _check_size(path: str, size: int) -> None:
+    if size > _MAX_JSON:
+        raise CorruptFileError(f"{path}: larger than {_MAX_JSON >> 20} MB")

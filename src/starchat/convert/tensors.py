@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import CorruptFileError, UnsupportedFormatError
 from .tensor_types import TYPES, dequantize, quantize
-from .vocabulary import rebuilt_merges
+from .vocabulary import ordinary, rebuilt_merges
 
 __all__ = ["Checkpoint", "Loss", "StoredTensor", "gathered", "read_at", "stacked", "transposed"]
 
@@ -122,8 +122,7 @@ class Checkpoint:
 
     def has_rebuilt_merges(self) -> bool:
         """Return whether the order of ids says the merges: the core knows no others."""
-        kinds = zip(self.tokens, self.kinds, strict=True)
-        return self.merges == rebuilt_merges([token for token, kind in kinds if kind == 1])
+        return self.merges == rebuilt_merges(ordinary(self.tokens, self.kinds))
 
 
 def _floats(rows: Bytes, type: str) -> npt.NDArray[np.float32]:

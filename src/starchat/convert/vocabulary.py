@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-__all__ = ["from_letters", "rebuilt_merges", "to_letters"]
+__all__ = ["from_letters", "ordinary", "rebuilt_merges", "to_letters"]
 
 # Bytes that print stand for themselves, the others for the letters from U+0100 on.
 _PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -31,6 +31,11 @@ def from_letters(text: str) -> bytes:
     b' a'
     """
     return bytes([_BYTES[letter] for letter in text])
+
+
+def ordinary(tokens: Sequence[bytes], kinds: Sequence[int]) -> list[bytes]:
+    """Return the tokens that merges may make: added ones can be of the trained vocabulary, too."""
+    return [token for token, kind in zip(tokens, kinds, strict=True) if kind in (1, 4)]
 
 
 def rebuilt_merges(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

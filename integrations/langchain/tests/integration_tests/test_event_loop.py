@@ -63,6 +63,21 @@ async def test_a_chat_model_from_its_construction_on(fields: dict[str, Any]) -> 
     assert len(await read(model.abatch_as_completed(["a", "b"]))) == 2
 
 
+async def test_counting_tokens_of_a_folder(folder: Path) -> None:
+    """Its files are small and JSON; the weights are not read."""
+    pytest.importorskip("safetensors")
+    from support.folders import SHAPE, checkpoint, write_folder
+
+    root = write_folder(folder / "hf", checkpoint())
+    expected = StarChat.load(root).tokenize("def on")
+    with blockbuster.blockbuster_ctx():
+        model = ChatStarChat(model_path=root, **SHORT)
+        assert model.profile and model.profile["max_input_tokens"] <= SHAPE.n_ctx
+        assert model.get_num_tokens("def on") == len(expected)
+        assert not model._loader.loaded(*model._what)
+        assert isinstance(await model.ainvoke("Hi"), AIMessage)
+
+
 async def test_tools_and_structured_output(fields: dict[str, Any]) -> None:
     model = ChatStarChat(**fields | {"max_tokens": 40})
     assert await model.with_structured_output(Verdict).ainvoke("?")
