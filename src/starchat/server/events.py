@@ -28,6 +28,16 @@ HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
+#: What the OpenAPI document says of a stream's answer: the schema of each event.
+DESCRIBED: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+            "required": ["data"],
+        }
+    }
+}
 _log = logging.getLogger("starchat.server")
 
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from ..errors import ApiError
-from ..events import EventStream, event
+from ..events import DESCRIBED, EventStream, event
 from ..face import Face
 from ..json_response import Json
 from ..raw_request import Asked
@@ -52,7 +52,6 @@ def error_body(error: ApiError) -> dict[str, Any]:
     return {"detail": {"msg": error.message, "type": types.get(error.status, error.code)}}
 
 
-_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 _standard, _extra = APIRouter(), APIRouter()
 _Service = Annotated[Service, Depends(service)]
 
@@ -76,7 +75,7 @@ async def generate(form: GenerateForm, service: _Service, generations: _Generati
     return Json({"results": [{"text": text, **pieces[-1]}]})
 
 
-@_extra.post("/generate/stream", response_model=None, responses={200: {"content": _EVENTS}})
+@_extra.post("/generate/stream", response_model=None, responses={200: {"content": DESCRIBED}})
 async def stream(form: GenerateForm, service: _Service, generations: _Generations) -> Response:
     """Return how a prompt goes on, as events of the name "message"."""
     generation = generations.begin(form.genkey)

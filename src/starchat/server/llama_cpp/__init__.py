@@ -15,7 +15,7 @@ from starlette.responses import Response
 from ...errors import InvalidRequestError
 from ...openai import read_messages, read_tools
 from ..errors import ApiError
-from ..events import EventStream, event
+from ..events import DESCRIBED, EventStream, event
 from ..face import Face
 from ..json_response import Json
 from ..raw_request import SpecialTokens
@@ -79,17 +79,16 @@ class TemplateForm(BaseModel):
     tools: list[dict[str, Any]] | None = None
 
 
-_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 router = APIRouter(tags=["llama.cpp"])
 
 
-@router.post("/completion", response_model=None, responses={200: {"content": _EVENTS}})
+@router.post("/completion", response_model=None, responses={200: {"content": DESCRIBED}})
 async def complete(form: CompletionForm, service: _Service) -> Response:
     """Return how prompts go on."""
     return await _answered(form, await read_prompts(form, service), service, form.is_list)
 
 
-@router.post("/infill", response_model=None, responses={200: {"content": _EVENTS}})
+@router.post("/infill", response_model=None, responses={200: {"content": DESCRIBED}})
 async def infill(form: InfillForm, service: _Service) -> Response:
     """Return what belongs between two texts."""
     n_reply = form.n_predict

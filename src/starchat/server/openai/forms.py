@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from pydantic_core import PydanticCustomError
@@ -62,6 +63,10 @@ Prompts = Annotated[
     str | _Ids | list[str] | list[_Ids] | None,
     either("a string, a list of token ids, or a list of either"),
 ]
+
+
+#: What is known and cannot be served: null in the document, and said with its name to who sends it.
+Refused = Annotated[Any, WithJsonSchema({"type": "null"})]
 
 
 class Form(BaseModel):
@@ -152,12 +157,12 @@ class ChatForm(LlamaCppForm):
         None, description="Go on with the assistant's message at the end, instead of a new turn."
     )
 
-    audio: Any = Field(None, description="Refused: this model writes text.")
+    audio: Refused = Field(None, description="Refused: this model writes text.")
     modalities: list[str] | None = Field(None, description="['text'], or refused.")
-    web_search_options: Any = Field(None, description="Refused.")
-    moderation: Any = Field(None, description="Refused.")
-    functions: Any = Field(None, description="Refused: use tools.")
-    function_call: Any = Field(None, description="Refused: use tool_choice.")
+    web_search_options: Refused = Field(None, description="Refused.")
+    moderation: Refused = Field(None, description="Refused.")
+    functions: Refused = Field(None, description="Refused: use tools.")
+    function_call: Refused = Field(None, description="Refused: use tool_choice.")
 
 
 class CompletionForm(LlamaCppForm):
@@ -212,7 +217,7 @@ class ResponseForm(ReplyForm):
 
     store: bool | None = Field(None, description="Answered with false: nothing is kept.")
     previous_response_id: str | None = Field(None, description="Refused: nothing is kept.")
-    conversation: Any = Field(None, description="Refused: nothing is kept.")
+    conversation: Refused = Field(None, description="Refused: nothing is kept.")
     background: bool | None = Field(None, description="true is refused.")
-    prompt: Any = Field(None, description="Refused: no prompts are kept.")
-    moderation: Any = Field(None, description="Refused.")
+    prompt: Refused = Field(None, description="Refused: no prompts are kept.")
+    moderation: Refused = Field(None, description="Refused.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..events import DESCRIBED
 from .answers import ErrorBody
 
 _ERRORS = {
@@ -21,7 +22,7 @@ def documented(answer: Any, *, events: bool = False) -> dict[str, Any]:
     """
     responses: dict[int | str, dict[str, Any]] = {200: {"model": answer}}
     if events:
-        responses[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        responses[200]["content"] = DESCRIBED
     for status, meaning in _ERRORS.items():
         responses[status] = {"model": ErrorBody, "description": meaning}
     return {"response_model": None, "responses": responses}
