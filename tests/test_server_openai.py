@@ -655,6 +655,15 @@ def test_paths_that_are_not_served_have_openais_errors(
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings", "responses"])
+@pytest.mark.parametrize("body", [b"", b"[]", b'"x"', b"{", b'{"temperature": NaN}', b"\xff"])
+def test_bodies_that_are_no_objects_are_400(client: TestClient, path: str, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = client.post(f"/v1/{path}", content=body, headers=headers)
+    assert answer.status_code == 400, answer.text
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
 @contextmanager
 def counted(client: TestClient) -> Iterator[list[Any]]:
     """Collect the requests that a client sends."""
@@ -789,6 +798,15 @@ def test_prompts_have_four_forms(client: TestClient, server_model: StarChat) -> 
         )
         reasons = [piece["choices"][0]["finish_reason"] for piece in pieces]
         assert len([reason for reason in reasons if reason]) == 2
+
+
+def test_many_prompts_need_no_more_places_than_there_are(server_model: StarChat) -> None:
+    settings = ServerSettings(max_running=1, max_queue=0)
+    with TestClient(create_app(settings, server_model), "http://localhost") as client:
+        for stream in (False, True):
+            body = {"prompt": ["a", "b", "c"], "max_tokens": 2, "stream": stream}
+            answer = client.post("/v1/completions", json=body)
+            assert answer.status_code == 200 and "error" not in answer.text, answer.text
 
 
 @pytest.mark.parametrize("prompt", [{}, {"prompt": None}, {"prompt": ""}, {"prompt": [""]}])

@@ -11,14 +11,16 @@ T = TypeVar("T")
 _AT_ONCE = 8
 
 
-async def together(work: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
-    """Return the results in order, some at a time; the first error ends the others.
+async def together(
+    work: Sequence[Callable[[], Coroutine[Any, Any, T]]], most: int = _AT_ONCE
+) -> list[T]:
+    """Return the results in order, `most` at a time at most; the first error ends the others.
 
     >>> async def one(): return 1
     >>> asyncio.run(together([one, one]))
     [1, 1]
     """
-    places = asyncio.Semaphore(_AT_ONCE)
+    places = asyncio.Semaphore(min(most, _AT_ONCE))
 
     async def in_place(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with places:

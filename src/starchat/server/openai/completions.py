@@ -163,6 +163,7 @@ class _Writer:
     def __init__(self, form: CompletionForm, service: Service) -> None:
         self._form = form
         self._n = form.n or 1
+        self._max_running = service.settings.max_running  # a request must not wait for itself
         self._controls = frozenset(service.special_tokens)
         self._head = head("cmpl-", "text_completion", service.name)
         self._has_usage = bool(form.stream_options and form.stream_options.include_usage)
@@ -170,7 +171,8 @@ class _Writer:
 
     async def whole(self, asked: Sequence[AskedText]) -> dict[str, Any]:
         """Return the answer of a request without a stream."""
-        answers = await together([partial(self._answer, one) for one in asked])
+        work = [partial(self._answer, one) for one in asked]
+        answers = await together(work, self._max_running)
         choices = [choice for some, _ in answers for choice in some]
         usage = sum([usage for _, usage in answers], Usage(0, 0))
         for index, choice in enumerate(choices):

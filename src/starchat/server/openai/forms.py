@@ -126,6 +126,8 @@ class ReplyForm(Form):
 class StreamOptions(BaseModel):
     """What a stream has beside the reply."""
 
+    model_config = ConfigDict(strict=True)
+
     include_usage: bool | None = None
 
 
