@@ -149,6 +149,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         self._replies = PartialReplies(replies, report)
         self._turn = 0  # index of the reply that is looked at next
         self._has_waited = False  # other tasks could run since the last chunk
+        self._has_news = True  # a look may find something
         self._waiter: asyncio.Future[None] | None = None
         self._job: Job[Submitted] | None = None  # until it is submitted
 
@@ -174,7 +175,8 @@ class AsyncStream(AsyncIterator[Chunk]):
 
     def wake(self) -> None:
         """Continue the waiting task, from any thread."""
-        self._waiting.discard(self)  # first, so that it cannot undo what a later wait has added
+        self._has_news = True
+        self._waiting.discard(self)  # before the waiter, else it could undo what a later wait adds
         waiter = self._waiter
         if waiter is not None:
             try:  # from here on the loop holds the waiter
@@ -238,8 +240,10 @@ class AsyncStream(AsyncIterator[Chunk]):
         while not replies.ended and (waiter := self._waiter):
             if (reported := replies.progress()) is not None and isawaitable(reported):
                 await reported
-            if chunk := self._next_chunk():
-                return chunk
+            if self._has_news:
+                self._has_news = len(replies.all) > 1  # now: there may be more during the look
+                if chunk := self._next_chunk():
+                    return chunk
             if not replies.ended:
                 await self._wait(waiter)
             # Before the next look, so that news in between are not missed.
