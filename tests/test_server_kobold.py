@@ -247,6 +247,7 @@ def test_control_tokens_of_a_prompt_can_be_plain_text(
     n_framed, n_plain = [len(server_model.tokenize(DIALOGUE, special)) for special in (True, False)]
     for name in ("allow_special", "parse_special"):
         result = generated(client, prompt=DIALOGUE, max_length=1, **{name: False})
+        assert "warnings" not in result
         assert result["prompt_tokens"] == n_plain
         body = {"prompt": DIALOGUE, name: False}
         assert client.post("/api/extra/tokencount", json=body).json()["value"] == n_plain
@@ -283,6 +284,18 @@ def test_an_empty_prompt_is_the_beginning_of_a_document(client: TestClient) -> N
         ("POST", "v1/generate", {"content": b"{"}, 400, "bad_input", "no JSON"),
         ("POST", "extra/generate/stream", {"json": {"grammar": "x ::="}}, 400, "bad_input", ""),
         ("POST", "extra/detokenize", {"json": {"ids": [-1]}}, 400, "bad_input", "token id -1"),
+        ("POST", "v1/generate", {"json": {"genkey": "a" * 300}}, 400, "bad_input", "genkey"),
+        ("POST", "v1/generate", {"json": {"max_context_length": 0}}, 400, "bad_input", "max_co"),
+        (
+            *("POST", "v1/generate", {"json": {"banned_tokens": [None] * 9_000}}),
+            *(400, "bad_input", "banned_tokens: List should have at most 512"),
+        ),
+        (
+            *("POST", "v1/generate", {"json": {"stop_sequence": [None] * 9_000}}),
+            *(400, "bad_input", "stop_sequence: expected a text, or a list of at most 1,024"),
+        ),
+        ("POST", "v1/generate", {"json": {"rep_pen": -1}}, 400, "bad_input", "rep_pen: "),
+        ("POST", "extra/abort", {"content": b"[1]"}, 400, "bad_input", ""),
         ("GET", "v1/nowhere", {}, 404, "not_found", "/api/v1/nowhere"),
         ("GET", "v1/generate", {}, 405, "method_not_allowed", ""),
         ("POST", "v1/generate", {"json": {"prompt": "x", "min_p": 7}}, 400, "bad_input", "min_p"),

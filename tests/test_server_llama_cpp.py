@@ -618,6 +618,33 @@ def test_errors_have_the_code_of_http(
         assert (error["n_ctx"], error["n_prompt_tokens"] > 2048) == (2048, True)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/completion", {"prompt": [None] * 9_000}, "prompt: expected 1 to 16 prompts, got 9000"),
+        ("/completion", {"prompt": [[1, None]]}, "prompt[0]: expected a text, a list of token ids"),
+        ("/completion", {"prompt": [1, "a"] * 4_500}, "prompt has at least 9,000 tokens"),
+        ("/completion", {"stop": [None] * 9_000}, "stop: expected a text, or a list of at most"),
+        ("/completion", {"logit_bias": {str(i): None for i in range(9_000)}}, "at most 512"),
+        ("/completion", {"logit_bias": [["a" * 300, 1]]}, "logit_bias[0]: expected a token id or"),
+        ("/completion", {"samplers": [None] * 9_000}, "samplers"),
+        ("/completion", {"repeat_penalty": -1}, "repeat_penalty: "),
+        ("/completion", {"n_probs": 99}, "n_probs: "),
+        ("/infill", {"input_extra": [None] * 9_000}, "at most 1024 items"),
+        ("/apply-template", {"messages": [None] * 9_000}, "messages[0]"),
+        ("/detokenize", {"tokens": [None] * 9_000}, "tokens[0]"),
+        ("/detokenize", {"tokens": [1, 10**30]}, "tokens[1]"),
+    ],
+)
+def test_what_is_wrong_is_said_in_llama_cpps_terms(
+    client: TestClient, path: str, body: dict[str, Any], words: str
+) -> None:
+    whole = {"prompt": "x", "input_prefix": "", "input_suffix": "", **body}
+    answer = client.post(path, json=whole)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_work_ends_when_its_client_goes(served: Served, stream: bool) -> None:
     body = {"prompt": "def f(x):", "n_predict": 1_900, "ignore_eos": True, "stream": stream}

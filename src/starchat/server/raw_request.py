@@ -12,13 +12,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ..errors import unexpected
+from .openai.forms import either
+from .openai.options import errors_as
 from .request import current_request
-from .service import Service
-from .settings import MOST_STOPS
+from .service import Prompt, Replies, Service
+from .settings import MOST_BIASES, MOST_STOPS
 
+_LONGEST_TEXT = 256  # characters of one whose tokens get a bias
+# Bounds of lists, which are checked first: an error for each of 200,000 items takes seconds.
+_MOST_TEXTS = 1_024
+Texts = Annotated[list[str], Field(max_length=_MOST_TEXTS)]
+Stop = Annotated[str | Texts | None, either(f"a text, or a list of at most {_MOST_TEXTS:,}")]
+Special = Annotated[bool | Texts | None, either("true, false, or a list of control tokens")]
+#: Ids as a client sends them; the service says what is wrong with one.
+Ids = Annotated[list[Any], WithJsonSchema({"type": "array", "items": {"type": "integer"}})]
+Objects = Annotated[list[Any], WithJsonSchema({"type": "array", "items": {"type": "object"}})]
+#: Token id or text → what is added to its logit; or pairs of these.
+Bias = Annotated[
+    Annotated[dict[str, Any], Field(max_length=MOST_BIASES)]
+    | Annotated[list[Any], Field(max_length=MOST_BIASES)]
+    | None,
+    either(f"an object, or a list of pairs, of at most {MOST_BIASES}"),
+]
 _Off1 = Annotated[float | None, 1]  # the value that is off, beside no value
 _Off0 = Annotated[float | None, 0]
 _OffBelow1 = Annotated[float | None, -1, 0]
@@ -29,8 +47,8 @@ class SpecialTokens(BaseModel):
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
 
-    allow_special: bool | list[str] | None = None
-    parse_special: bool | list[str] | None = None  # llama.cpp's name of it
+    allow_special: Special = None
+    parse_special: Special = None  # llama.cpp's name of it
 
     @property
     def allowed(self) -> bool | list[str] | None:
@@ -62,10 +80,14 @@ class RawRequest(SpecialTokens):
         >>> RawRequest(tfs=1, mirostat=2).unsupported()
         ['mirostat']
         """
+        off = {
+            name: [value for value in field.metadata if isinstance(value, int)]
+            for name, field in RawRequest.model_fields.items()
+        }
         return [
             name
-            for name, field in RawRequest.model_fields.items()
-            if field.metadata and getattr(self, name) not in (None, *field.metadata)
+            for name, values in off.items()
+            if values and getattr(self, name) not in (None, *values)
         ]
 
 
@@ -73,8 +95,14 @@ class RawRequest(SpecialTokens):
 class Asked:
     """The options of a request in starchat's terms, and what its answer warns of."""
 
+    names: Mapping[str, str]  # of options → what the protocol calls them
     options: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    async def stream(self, prompt: Prompt, service: Service) -> Replies:
+        """Ask the service; raise what is wrong in the protocol's terms."""
+        with errors_as(self.names):
+            return await service.stream(prompt, self.options)
 
     def ignore(self, names: Sequence[str]) -> None:
         """Warn of fields that do nothing, and have them in the request's line of the log."""
@@ -106,7 +134,7 @@ class Asked:
 
 
 async def read_bias(
-    bias: Mapping[str, float] | Sequence[Sequence[Any]] | None, service: Service
+    bias: Mapping[str, Any] | Sequence[Any] | None, service: Service
 ) -> dict[int, float]:
     """Return what is added to which id: of an object, or of pairs; false bans.
 
@@ -116,10 +144,12 @@ async def read_bias(
     read: dict[int, float] = {}
     for index, pair in enumerate(pairs):
         match pair:
-            case (int() | str() as key, bool() | int() | float() as value) if value is not True:
+            case (int() | str() as key, bool() | int() | float() as value) if (
+                value is not True and len(str(key)) <= _LONGEST_TEXT
+            ):
                 added = -math.inf if value is False else float(value)
             case _:
-                expected = "a token id or a text, and a number or false"
+                expected = "a token id or a short text, and a number or false"
                 raise unexpected(f"logit_bias[{index}]", expected, pair)
         is_id = isinstance(key, int) or (key.isascii() and key.isdecimal() and len(key) < 10)
         for id in [int(key)] if is_id else await service.tokenize(str(key), False):

@@ -17,6 +17,7 @@ from ..errors import ApiError
 from ..events import DESCRIBED, EventStream, event
 from ..face import Face
 from ..json_response import Json
+from ..openai.options import errors_as
 from ..raw_request import Asked
 from ..service import Service, service
 from ..settings import ServerSettings
@@ -92,7 +93,7 @@ async def stream(form: GenerateForm, service: _Service, generations: _Generation
 
 async def _submitted(form: GenerateForm, service: Service, generation: Generation) -> Asked:
     prompt, asked = await form.asked(service)
-    await generation.submit(service.stream(prompt, asked.options))
+    await generation.submit(asked.stream(prompt, service))
     return asked
 
 
@@ -155,7 +156,8 @@ async def tokencount(form: TextForm, service: _Service) -> dict[str, Any]:
 @_extra.post("/detokenize")
 async def detokenize(form: IdsForm, service: _Service) -> dict[str, Any]:
     """Return the text of token ids."""
-    return {"result": await service.detokenize(form.ids), "success": True}
+    with errors_as({"token_ids": "ids"}):
+        return {"result": await service.detokenize(form.ids), "success": True}
 
 
 # ---- what the server is ---------------------------------------------------------------------

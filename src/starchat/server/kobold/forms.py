@@ -6,9 +6,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..raw_request import Asked, RawRequest, SpecialTokens, read_bias
+from ..raw_request import Asked, Bias, Ids, RawRequest, SpecialTokens, Stop, read_bias
 from ..service import Prompt, Service
+from ..settings import MOST_BIASES
 
+_LONGEST_KEY = 256
+_NAMES = {
+    "max_tokens": "max_length",
+    "repetition_penalty": "rep_pen",
+    "repetition_window": "rep_pen_range",
+    "seed": "sampler_seed",
+    "stop": "stop_sequence",
+}
 # Fields that do nothing, and the values at which they do nothing elsewhere either.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "sampler_order": (None, [], [6, 0, 1, 2, 3, 4, 5], [6, 0, 1, 3, 4, 2, 5]),
@@ -27,9 +36,11 @@ class GenerateForm(RawRequest):
     memory: str | None = Field(None, description="Is put before the prompt, and never cut.")
     max_length: int | None = Field(None, description="Most tokens of the reply.")
     max_context_length: int | None = Field(
-        None, description="Tokens of prompt and reply; the prompt's beginning is cut to them."
+        None, ge=1, description="Tokens of prompt and reply; the prompt's beginning is cut to them."
     )
-    genkey: str | None = Field(None, description="Names this generation for check and abort.")
+    genkey: str | None = Field(
+        None, max_length=_LONGEST_KEY, description="Names this generation for check and abort."
+    )
     temperature: float | None = Field(None, description="0.2 by default.")
     top_k: int | None = Field(None, description="50 by default; 0: off.")
     top_p: float | None = Field(None, description="0.95 by default.")
@@ -38,25 +49,27 @@ class GenerateForm(RawRequest):
     rep_pen_range: int | None = Field(None, description="0: all tokens.")
     presence_penalty: float | None = None
     sampler_seed: int | None = Field(None, description="Below 0: a fresh one.")
-    stop_sequence: str | list[str] | None = None
+    stop_sequence: Stop = None
     trim_stop: bool | None = Field(None, description="False: the text has its stop sequence.")
     grammar: str | None = None
     bypass_eos: bool | None = None
     use_default_badwordsids: bool | None = Field(None, description="True: no end of the reply.")
     ban_eos_token: bool | None = None
-    logit_bias: dict[str, float] | None = None
-    banned_tokens: list[str] | None = Field(None, description="Texts of one token each.")
+    logit_bias: Bias = None
+    banned_tokens: list[str] | None = Field(
+        None, max_length=MOST_BIASES, description="Texts of one token each."
+    )
 
-    sampler_order: list[int] | None = None
+    sampler_order: list[Any] | None = None
     rep_pen_slope: float | None = None
     images: list[Any] | None = None
     negative_prompt: str | None = None
-    banned_strings: list[str] | None = None
+    banned_strings: list[Any] | None = None
     singleline: bool | None = None
 
     async def asked(self, service: Service) -> tuple[Prompt, Asked]:
         """Return prompt and options in starchat's terms."""
-        asked = Asked()
+        asked = Asked(_NAMES)
         names = [name for name, off in _NEUTRAL.items() if getattr(self, name) not in off]
         if self.rep_pen in (None, 1) and "rep_pen_slope" in names:
             names.remove("rep_pen_slope")  # of a penalty that is off
@@ -82,12 +95,14 @@ class GenerateForm(RawRequest):
 
     async def _bans(self, service: Service, asked: Asked) -> dict[int, float]:
         bans: dict[int, float] = {}
-        for text in self.banned_tokens or ():
-            ids = await service.tokenize(text, False) if text else []
+        n_longer = 0
+        for text in filter(None, self.banned_tokens or ()):
+            ids = await service.tokenize(text, False)
             if len(ids) == 1:
                 bans[ids[0]] = float("-inf")
-            elif text:
-                asked.warnings.append(f"banned_tokens: a text has {len(ids)} tokens, not one")
+            n_longer += len(ids) > 1
+        if n_longer:
+            asked.warnings.append(f"banned_tokens: {n_longer} texts have more than one token")
         return bans
 
     async def _prompt(self, service: Service, asked: Asked) -> Prompt:
@@ -120,7 +135,7 @@ class KeyForm(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    genkey: str | None = None
+    genkey: str | None = Field(None, max_length=_LONGEST_KEY)
 
 
 class TextForm(SpecialTokens):
@@ -134,4 +149,4 @@ class IdsForm(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    ids: list[int]
+    ids: Ids

@@ -38,6 +38,8 @@ class Generation:
         self._waiting = asyncio.ensure_future(stream)
         try:
             self._replies = await self._waiting
+            if self.was_aborted:
+                await self.end()
         except asyncio.CancelledError:
             if not self.was_aborted:
                 raise

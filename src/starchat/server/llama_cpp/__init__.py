@@ -18,7 +18,8 @@ from ..errors import ApiError
 from ..events import DESCRIBED, EventStream, event
 from ..face import Face
 from ..json_response import Json
-from ..raw_request import SpecialTokens
+from ..openai.options import errors_as
+from ..raw_request import Ids, Objects, SpecialTokens
 from ..service import Service, service
 from ..settings import MOST_REPLIES, ServerSettings
 from ..together import together
@@ -67,7 +68,7 @@ class DetokenizeForm(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    tokens: list[int]
+    tokens: Ids
 
 
 class TemplateForm(BaseModel):
@@ -75,8 +76,8 @@ class TemplateForm(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None = None
+    messages: Objects
+    tools: Objects | None = None
 
 
 router = APIRouter(tags=["llama.cpp"])
@@ -109,10 +110,10 @@ async def _answered(
     if form.stream:
         if len(answers) > 1:
             raise InvalidRequestError.of("prompt", "expected one prompt in a stream, or no stream")
-        replies = await service.stream(prompts[0].prompt, asked.options)
+        replies = await asked.stream(prompts[0].prompt, service)
         ping_s = service.settings.sse_ping
         if form.sse_ping_interval is not None:
-            ping_s = max(form.sse_ping_interval, 0.0)
+            ping_s = 0.0 if form.sse_ping_interval <= 0 else max(form.sse_ping_interval, 1.0)
         events = answers[0].events(replies)
         return EventStream(events, replies=replies, on_error=_error_event, ping_s=ping_s)
     wholes = await together([partial(answer.whole) for answer in answers])
@@ -146,7 +147,8 @@ def _piece(token: bytes) -> str | list[int]:
 @router.post("/detokenize")
 async def detokenize(form: DetokenizeForm, service: _Service) -> dict[str, str]:
     """Return the text of token ids."""
-    return {"content": await service.detokenize(form.tokens)}
+    with errors_as({"token_ids": "tokens"}):
+        return {"content": await service.detokenize(form.tokens)}
 
 
 @router.post("/apply-template")

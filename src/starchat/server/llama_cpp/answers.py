@@ -24,7 +24,7 @@ class _Reply:
 
     def __init__(self, form: OptionsForm) -> None:
         self._is_kept = form.n_predict != 0  # else the prompt alone was wanted
-        self._lines = LineLimits(form.n_indent or 0, (form.t_max_predict_ms or 0) / 1e3)
+        self._lines = LineLimits(form.n_indent or 0, max(form.t_max_predict_ms or 0, 0) / 1e3)
         self.text = ""
         self.token_ids: list[int] = []
         self.logprobs: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ class Answer:
 
     async def whole(self) -> list[dict[str, Any]]:
         """Ask the service, and return an object for each reply."""
-        async with await self._service.stream(self._prompt.prompt, self._asked.options) as replies:
+        async with await self._asked.stream(self._prompt.prompt, self._service) as replies:
             async for chunk in replies:
                 self._saw(replies)
                 self._replies[chunk.index].take(chunk)

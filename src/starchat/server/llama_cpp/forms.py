@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field, WithJsonSchema
 
-from ...errors import InvalidRequestError
+from ...errors import InvalidRequestError, unexpected
 from ...sampling import SamplingParams
-from ..raw_request import Asked, RawRequest, read_bias
+from ..raw_request import Asked, Bias, RawRequest, Stop, Texts, read_bias
 from ..service import Service
 from ..settings import MOST_REPLIES
 
@@ -16,14 +16,15 @@ _RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp reports for "a fresh one", and its c
 _LETTERS = {"e": "penalties", "k": "top_k", "p": "top_p", "m": "min_p"}  # of `samplers`
 
 
-class PromptObject(BaseModel):
-    """A prompt with what belongs to it; this model reads text only."""
-
-    prompt_string: str
-    multimodal_data: list[str] | None = None
-
-
-_Prompt = str | list[int | str] | PromptObject
+_PROMPT = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": ["integer", "string"]}},
+        {"type": "object", "properties": {"prompt_string": {"type": "string"}}},
+    ]
+}
+_PROMPTS = {"anyOf": [*_PROMPT["anyOf"], {"type": "array", "items": _PROMPT}]}
+_EXPECTED = "a text, a list of token ids and texts, or {'prompt_string': …}"
 
 
 class OptionsForm(RawRequest):
@@ -48,9 +49,9 @@ class OptionsForm(RawRequest):
     frequency_penalty: float | None = None
     seed: int | None = Field(None, description="Below 0: a fresh one.")
     ignore_eos: bool | None = None
-    logit_bias: dict[str, float] | list[list[Any]] | None = None
-    stop: str | list[str] | None = None
-    samplers: list[str] | str | None = Field(
+    logit_bias: Bias = None
+    stop: Stop = None
+    samplers: Texts | str | None = Field(
         None, description="Of penalties, top_k, top_p and min_p, those that are not listed are off."
     )
     grammar: str | None = None
@@ -66,14 +67,14 @@ class OptionsForm(RawRequest):
     timings_per_token: bool | None = None
     return_progress: bool | None = None
     post_sampling_probs: bool | None = None
-    sse_ping_interval: float | None = None
-    response_fields: list[str] | None = None
+    sse_ping_interval: float | None = Field(None, le=86_400)
+    response_fields: Texts | None = None
     lora: list[Any] | None = None
     cache_salt: str | None = None
 
     async def asked(self, service: Service) -> Asked:
         """Return the options in starchat's terms."""
-        asked = Asked()
+        asked = Asked(_NAMES)
         ignored = self.unsupported()
         ignored += [name for name in ("post_sampling_probs", "lora") if getattr(self, name)]
         asked.ignore(ignored)
@@ -119,6 +120,13 @@ class OptionsForm(RawRequest):
                 options.update(off)
 
 
+_NAMES = {
+    "max_tokens": "n_predict",
+    "n": "n_cmpl",
+    "repetition_penalty": "repeat_penalty",
+    "repetition_window": "repeat_last_n",
+    "logprobs": "n_probs",
+}
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _OFF: dict[str, dict[str, Any]] = {
     "penalties": dict.fromkeys(_PENALTIES),
@@ -131,23 +139,22 @@ _OFF: dict[str, dict[str, Any]] = {
 class CompletionForm(OptionsForm):
     """The body of /completion."""
 
-    prompt: Annotated[
-        _Prompt | list[_Prompt],
-        Field(description="A text, token ids, both mixed, or a list of these."),
-    ]
+    prompt: Annotated[Any, WithJsonSchema(_PROMPTS)] = Field(
+        description="A text, token ids, both mixed, or a list of these."
+    )
 
     @property
     def is_list(self) -> bool:
-        """Whether there are several prompts; ids make a list of numbers one prompt."""
-        given = self.prompt
-        return isinstance(given, list) and not any(isinstance(one, int) for one in given)
+        """Whether there are several prompts; ids make a list one prompt."""
+        return isinstance(self.prompt, list) and not any(isinstance(p, int) for p in self.prompt)
 
     def prompts(self) -> list[str | list[int | str]]:
         """Return each prompt: a text, or ids and texts."""
-        prompts: Any = self.prompt if self.is_list else [self.prompt]
-        if not prompts:
-            raise InvalidRequestError.of("prompt", "expected at least one prompt, got none")
-        return [_without_media(prompt) for prompt in prompts]
+        if not self.is_list:
+            return [_prompt("prompt", self.prompt)]
+        if not 0 < len(self.prompt) <= MOST_REPLIES:
+            raise unexpected("prompt", f"1 to {MOST_REPLIES} prompts", len(self.prompt))
+        return [_prompt(f"prompt[{i}]", prompt) for i, prompt in enumerate(self.prompt)]
 
 
 class ExtraText(BaseModel):
@@ -162,16 +169,22 @@ class InfillForm(OptionsForm):
 
     input_prefix: str
     input_suffix: str
-    input_extra: list[ExtraText] | None = None
+    input_extra: list[ExtraText] | None = Field(None, max_length=1_024)
     prompt: str | None = Field(None, description="The beginning of what is missing.")
 
 
-def _without_media(prompt: str | list[int | str] | PromptObject) -> str | list[int | str]:
-    if not isinstance(prompt, PromptObject):
-        return prompt
-    if prompt.multimodal_data:
-        raise InvalidRequestError.of("prompt.multimodal_data", "this model reads text only")
-    return prompt.prompt_string
+def _prompt(where: str, prompt: Any) -> str | list[int | str]:
+    match prompt:
+        case str():
+            return prompt
+        case {"multimodal_data": [_, *_]}:
+            problem = "expected none: this model reads text only"
+            raise InvalidRequestError.of(where, problem, "multimodal_data")
+        case {"prompt_string": str(text)}:
+            return text
+        case list() if all(isinstance(piece, (int, str)) for piece in prompt):
+            return prompt
+    raise unexpected(where, _EXPECTED, prompt)
 
 
 def settings_of(options: dict[str, Any], service: Service) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...infill import FIM_SPELLINGS
+from ..errors import ApiError
 from ..service import Prompt, Service
 from .forms import CompletionForm, InfillForm
 
+_LONGEST_TOKEN = 256  # characters; what the context never holds is not tokenized
 _EMPTY = "<|endoftext|>"  # an empty prompt: the beginning of a document
 
 
@@ -30,6 +32,8 @@ async def read_prompts(form: CompletionForm, service: Service) -> list[AskedProm
             asked.append(AskedPrompt(Prompt(text=given, allow_special=form.allowed), given))
         else:
             ids: list[int] = []
+            if len(given) > (n_ctx := service.info.n_ctx):
+                raise _too_long(len(given), n_ctx)
             for piece in given:
                 if isinstance(piece, str):
                     ids += await service.tokenize(piece, form.allowed)
@@ -37,6 +41,12 @@ async def read_prompts(form: CompletionForm, service: Service) -> list[AskedProm
                     ids.append(piece)
             asked.append(AskedPrompt(Prompt(text=ids), await service.detokenize(ids)))
     return asked
+
+
+def _too_long(n_tokens: int, n_ctx: int) -> ApiError:
+    problem = f"prompt has at least {n_tokens:,} tokens, the context holds {n_ctx:,}: shorten it"
+    fields = {"limit": n_ctx, "got": n_tokens}
+    return ApiError(400, problem, code="context_length_exceeded", param="prompt", fields=fields)
 
 
 async def read_gap(form: InfillForm, n_reply: int, service: Service) -> AskedPrompt:
@@ -49,11 +59,17 @@ async def read_gap(form: InfillForm, n_reply: int, service: Service) -> AskedPro
     if spelling is None:  # the model says so
         return AskedPrompt(Prompt(gap=(form.input_prefix, form.input_suffix)), "")
     others = [extra.text.removesuffix("\n") + "\n" for extra in form.input_extra or ()]
-    texts = ["".join(others), form.input_prefix, form.input_suffix, form.prompt or ""]
+    n_ctx = service.info.n_ctx
+    most = n_ctx * _LONGEST_TOKEN
+    texts = [
+        "".join(others)[-most:],
+        form.input_prefix[-most:],
+        form.input_suffix[:most],
+        (form.prompt or "")[:most],
+    ]
     extra, prefix, suffix, begun = [await service.tokenize(text, False) for text in texts]
     n_tokens = len(extra) + len(prefix) + len(suffix)
 
-    n_ctx = service.info.n_ctx
     room = n_ctx - len(spelling) - len(begun) - min(n_reply, n_ctx // 2)
     suffix = suffix[: max(room // 4, room - len(prefix), 0)]
     prefix = _last(prefix, room - len(suffix))
