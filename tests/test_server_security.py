@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -49,6 +50,12 @@ def client_of(model: StarChat, base_url: str = "http://localhost", **settings: A
         return body.a
 
     return TestClient(app, base_url, raise_server_exceptions=False)
+
+
+@functools.cache
+def shared_client(model: StarChat, **settings: Any) -> TestClient:
+    """Return one client for all tests with the same settings: making an application takes time."""
+    return client_of(model, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +114,17 @@ def test_every_route_needs_a_key_but_those_named_here(server_model: StarChat) ->
     ],
 )
 def test_each_key_opens_in_both_headers(server_model: StarChat, headers: dict[str, str]) -> None:
-    with client_of(server_model, api_key=KEYS) as client:
-        assert client.get("/metrics", headers=headers).status_code == 200
+    client = shared_client(server_model, api_key=KEYS)
+    assert client.get("/metrics", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("given", ["Basic first-key", "first-key", "Bearer", "Bearer first-key x"])
 def test_other_forms_of_a_key_do_not_open(server_model: StarChat, given: str) -> None:
-    with client_of(server_model, api_key=KEYS) as client:
-        assert codes(client.get("/metrics", headers={"Authorization": given})) == (
-            401,
-            "invalid_api_key",
-        )
+    client = shared_client(server_model, api_key=KEYS)
+    assert codes(client.get("/metrics", headers={"Authorization": given})) == (
+        401,
+        "invalid_api_key",
+    )
 
 
 def test_prompts_of_one_key_are_not_found_in_the_cache_by_another(server_model: StarChat) -> None:
@@ -185,8 +192,8 @@ def test_a_server_for_other_machines_needs_a_key_or_a_word() -> None:
 def test_a_server_of_this_machine_answers_to_its_names_alone(
     server_model: StarChat, host: str, is_allowed: bool
 ) -> None:
-    with client_of(server_model, allowed_host=("box.example",)) as client:
-        answer = client.get("/health", headers={"Host": host})
+    client = shared_client(server_model, allowed_host=("box.example",))
+    answer = client.get("/health", headers={"Host": host})
     if is_allowed:
         assert answer.status_code == 200
     else:
@@ -228,10 +235,10 @@ def test_pages_of_other_origins_may_ask_where_cors_names_them(
     server_model: StarChat, origin: str, host: str, cors: tuple[str, ...], is_allowed: bool
 ) -> None:
     headers = {"Origin": origin, "Host": host}
-    with client_of(server_model, cors=cors) as client:
-        answer = client.post("/echo", json={"a": 1}, headers=headers)
-        preflight = {**headers, "Access-Control-Request-Method": "POST"}
-        asked = client.options("/echo", headers=preflight)
+    client = shared_client(server_model, cors=cors)
+    answer = client.post("/echo", json={"a": 1}, headers=headers)
+    preflight = {**headers, "Access-Control-Request-Method": "POST"}
+    asked = client.options("/echo", headers=preflight)
     assert "access-control-allow-credentials" not in answer.headers
     if is_allowed:
         assert (answer.status_code, asked.status_code) == (200, 204)
