@@ -25,6 +25,9 @@ quality:  ## grades of the demonstration model against the published ones: minut
 nightly:  ## failing memory, forks, MINUTES=30 of random grammars beside streams: two hours
 	$(PYTEST) -m nightly -o timeout=7200 tests/nightly
 
+oracles:  ## asks llama.cpp again what tests have recorded (ten minutes of building, once)
+	PYTHONPATH=tests $(PYTHON) -m support.llama_cpp $(ORACLE_PYTHON)
+
 lint:  ## linters, formatters, type checker; a missing tool is an error
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .

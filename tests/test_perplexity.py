@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from starchat import InvalidRequestError, StarChat, perplexity
 from starchat.perplexity import measure
+from support.llama_cpp import RECORD, tiny_path
+from support.llama_cpp import TEXT as TEXT_OF_LLAMA
 from support.tiny_model import Shape, write_tiny
 
 TEXT = "def add(a, b):\n    return a + b  # the sum of two numbers\n" * 12
@@ -61,16 +64,15 @@ def test_it_is_what_a_plain_computation_gives(
     assert against.same_top == np.mean(same)
 
 
-@pytest.mark.parametrize(("type", "of_llama"), [("f32", 3582.740359), ("q8_0", 3586.680475)])
-def test_it_agrees_with_llama_cpp(tmp_path: Path, type: str, of_llama: float) -> None:
-    """By support/llama_perplexity.py with the model as GGUF, the LICENSE and windows of 128.
+@pytest.mark.parametrize("type", ["f32", "q8_0"])
+def test_it_agrees_with_llama_cpp(tmp_path: Path, type: str) -> None:
+    """With the model as GGUF (`make oracles`), the LICENSE and windows of 128.
 
     It computes activations of q8_0 in other blocks than starchat: 0.05 % here, 0.5 % are allowed.
     """
-    path = write_tiny(tmp_path / "model.bin", type, Shape(n_ctx=256), seed=3).path
-    text = (Path(__file__).parents[1] / "LICENSE").read_text("utf-8")
-    with StarChat.load(path) as model:
-        measured = measure(model, text, 128)
+    of_llama = json.loads(RECORD.read_text())[f"tiny-{type}"]["perplexity"]
+    with StarChat.load(tiny_path(tmp_path, type)) as model:
+        measured = measure(model, TEXT_OF_LLAMA.read_text("utf-8"), 128)
     assert (measured.n_windows, measured.n_tokens) == (73, 4599)
     assert measured.perplexity == pytest.approx(of_llama, rel=5e-3)
 
