@@ -15,6 +15,7 @@ from starchat import StarChat
 from starchat.server.app import create_app
 from starchat.server.errors import ApiError
 from starchat.server.events import EventStream, event
+from starchat.server.front import Front
 from starchat.server.service import Prompt, Replies, Service, service
 from starchat.server.settings import ServerSettings
 from support.server import N_CTX, app, client, server_model
@@ -284,3 +285,33 @@ def test_lone_surrogates_are_escaped_and_numbers_that_json_lacks_are_faults() ->
     assert event({"a": "\ud800ä"}, "x") == b'event: x\ndata: {"a":"\\ud800\xc3\xa4"}\n\n'
     with pytest.raises(ValueError):
         event({"a": float("nan")})
+
+
+def test_before_the_application_is_there_everything_is_503_and_then_it_is_passed_on(
+    server_model: StarChat,
+) -> None:
+    is_allowed, made, failed = threading.Event(), [], []
+
+    def make() -> FastAPI:
+        assert is_allowed.wait(10)
+        return create_app(ServerSettings(), server_model)
+
+    with TestClient(Front(make, made.append, lambda: None), "http://localhost") as client:
+        error = client.get("/health").json()["error"]
+        assert error == {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+        early = client.post("/v1/chat/completions", json={})
+        assert (early.status_code, early.headers["retry-after"]) == (503, "2")
+        assert early.json()["error"]["code"] == "loading" and "param" in early.json()["error"]
+        is_allowed.set()
+        while client.get("/health").status_code == 503:
+            pass
+        assert made and client.get("/metrics").status_code == 200
+
+    def broken() -> FastAPI:
+        raise RuntimeError("of this test")
+
+    front = Front(broken, made.append, lambda: failed.append(True))
+    with TestClient(front, "http://localhost") as client:
+        while not failed:
+            assert client.get("/health").status_code == 503
+    assert isinstance(front.failure, RuntimeError)

@@ -6,6 +6,7 @@ import inspect
 import os
 import signal
 from dataclasses import Field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,11 +29,12 @@ def serve(**given: Any) -> None:
     end, a second one does not. docs/serving.md has the details.
     """
     settings = with_keys(_settings(given)).check()
-    try:
-        from ..server.run import run
-    except ImportError as error:
-        problem = f"starchat serve needs {error.name}: pip install 'starchat[serve]'"
-        raise UnsupportedFeatureError(problem) from None
+    for name in ("fastapi", "uvicorn", "prometheus_client"):
+        if find_spec(name) is None:
+            problem = f"starchat serve needs {name}: pip install 'starchat[serve]'"
+            raise UnsupportedFeatureError(problem)
+    from ..server.run import run
+
     address = ""
 
     def on_listening(url: str) -> None:

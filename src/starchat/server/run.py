@@ -17,17 +17,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import FileAccessError, InvalidRequestError
-from .app import create_app
-from .log import logging_to_stderr
-from .service import Service
+from .front import Front
 from .settings import HEAD_BYTES, ServerSettings
+
+if TYPE_CHECKING:
+    from .service import Service
 
 HEADERS_S = 30.0  # that a client has for the head of a request
 STALLED_S = 60.0  # a client that takes nothing of its answer for so long is gone
@@ -105,23 +106,25 @@ class Protocol(H11Protocol):
 class Server(uvicorn.Server):
     """uvicorn's server, which drains before it closes its port: /health says 503 meanwhile."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        """Watch the service's admission for the end of its work."""
+    def __init__(self, config: uvicorn.Config, service: Service | None = None) -> None:
+        """Watch the service's admission for the end of its work, once there is one."""
         super().__init__(config)
-        self._service = service
+        self.service = service
         self._drain_until: float | None = None
         self.signal: int | None = None  # the first that came
 
     def stop(self) -> None:
         """Drain, then end; from the event loop."""
-        if self._drain_until is None:
-            self._drain_until = time.monotonic() + self._service.settings.drain_timeout
-            self._service.admission.drain()
+        if self.service is None:
+            self.should_exit = True
+        elif self._drain_until is None:
+            self._drain_until = time.monotonic() + self.service.settings.drain_timeout
+            self.service.admission.drain()
 
     async def on_tick(self, counter: int) -> bool:
         """Look whether the work has ended, or its time has."""
-        if self._drain_until is not None:
-            admission = self._service.admission
+        if self._drain_until is not None and self.service is not None:
+            admission = self.service.admission
             is_idle = admission.running + admission.waiting == 0
             if is_idle or time.monotonic() >= self._drain_until:
                 admission.end_all()
@@ -246,24 +249,36 @@ def run(
 
     on_listening is told the address, before the model is there.
     """
-    logging = logging_to_stderr(as_json=settings.log_json)
-    with contextlib.closing(listen(settings)) as listening, logging:
-        app = create_app(settings)
-        service: Service = app.state.service
-        server = Server(config_of(app, settings), service)
+    with contextlib.ExitStack() as ends:
+        listening = ends.enter_context(contextlib.closing(listen(settings)))
+        loaded: list[Service] = []
 
-        def loaded(service: Service) -> None:
+        def make() -> Any:
+            from .app import create_app
+            from .log import logging_to_stderr
+
+            ends.enter_context(logging_to_stderr(as_json=settings.log_json))
+            return create_app(settings)
+
+        def made(app: Any) -> None:
+            app.state.on_loaded = tell
+            server.service = app.state.service
+
+        def tell(service: Service) -> None:
+            loaded.append(service)
             if service.failure is None:
                 on_loaded(service)
             else:
                 server.stop()
 
-        app.state.on_loaded = loaded
+        front = Front(make, made, lambda: server.stop())
+        server = Server(config_of(front, settings))
         on_listening(address_of(listening, settings))
         server.run(sockets=[listening])
         if settings.uds:
             with contextlib.suppress(OSError):
                 os.unlink(settings.uds)
-        if service.failure is not None:
-            raise service.failure
+        for failure in (front.failure, *(service.failure for service in loaded)):
+            if failure is not None:
+                raise failure
         return server.signal
