@@ -12,12 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from starchat import Chunk, StarChat, TokenLogprob, Usage, escape
+from starchat import Chunk, Completion, StarChat, TokenLogprob, Usage, escape
 from starchat.server.app import create_app
 from starchat.server.errors import ApiError
 from starchat.server.service import Service
 from starchat.server.settings import ServerSettings
-from starchat.server.tgi.answers import Reply
+from starchat.server.tgi.answers import Reply, StreamWriter, generated, prefill
 from starchat.server.tgi.forms import Asked, Parameters
 from starchat.text_stream import TextStream
 from support.server import app, client, server_model
@@ -534,6 +534,31 @@ def test_texts_of_tokens_are_the_text_of_their_reply(
     assert "".join(told) == reply.text
     if text.found:
         assert told[-1].endswith("###")
+
+
+def test_the_last_token_waits_for_the_news_that_it_is_the_last() -> None:
+    form = Parameters.model_validate({"details": True})
+    asked = Asked.of(form, is_stream=True)
+    writer = StreamWriter(Reply(asked, {}, n_most=2), asked, "prompt")
+    tokens = [
+        TokenLogprob(id, text, -1.0, bytes=text.encode()) for id, text in ((7, "a"), (8, "b"))
+    ]
+    (event,) = writer.events(Chunk("ab", (7, 8), tuple(tokens)))
+    assert (event["token"]["text"], event["generated_text"]) == ("a", None)
+    (event,) = writer.events(Chunk("", (), (), "length", Usage(3, 2)))
+    assert (event["token"]["text"], event["generated_text"]) == ("b", "promptab")
+    assert event["details"]["generated_tokens"] == 2
+
+
+def test_log_probabilities_are_numbers_of_json() -> None:
+    asked = Asked.of(
+        Parameters.model_validate({"details": True, "top_n_tokens": 1}), is_stream=False
+    )
+    never = TokenLogprob(7, "a", -math.inf, ((8, "b", -math.inf),), b"a")
+    reply = Completion("a", (7,), "length", Usage(1, 1), (never,))
+    details = generated(reply, asked, {}, "", prefill((1, "x"), [never]))["details"]
+    told = [*details["prefill"], *details["tokens"], *details["top_tokens"][0]]
+    assert [token["logprob"] for token in told] == [0.0, -9999.0, -9999.0, -9999.0]
 
 
 # ---- the other paths ------------------------------------------------------------------------
