@@ -42,7 +42,7 @@ LINES = (
 para|para two|  two|    four|\t tab|a  |a|- a|- b|* a|+ c|1. x|2. y|3) z|10. t|  - n|   - n3|
 - [ ] x|-     code|- \tx|-|1.|> q|>|> - a| > q|    > q|```|```py|~~~|~~~~ x|  ```|   ```|    ```|
 - ```|1. ```|`````|``` a`b|---|- - -|***|* * *|===|# h|## h2 #| # h|#|#x|a;b|-;-|;a;b;|;-;-:;|
-[a]: b|![x](http://y)|<div>|<!-- x|-->|lazy `code|`|**bold|**|\\|   |\t|    - d4""".replace(
+[a]: b|[a]|![x](http://y)|<div>|<!-- x|-->|lazy `code|`|**bold|**|\\|   |\t|    - d4""".replace(
         "\n", ""
     )
     .replace(";", "\x00")
@@ -93,6 +93,14 @@ def test_a_text_in_pieces_gives_what_the_whole_text_gives(seed: int) -> None:
         expected = at_once(text)
         assert merged(in_pieces(text, choose)) == expected, text
         assert merged(render(text)) == expected, text
+
+
+def test_a_definition_of_a_link_changes_nothing_above_it() -> None:
+    [link, definition] = render("See [a].\n\n[a]: https://a.example\n")
+    assert (link.html, definition.html) == (
+        "<p>See [a].</p>\n",
+        "<p>[a]: https://a.example</p>\n",
+    )
 
 
 def test_items_of_a_list_and_code_become_whole_one_by_one() -> None:
