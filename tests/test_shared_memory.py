@@ -10,6 +10,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,17 @@ def test_waiting_can_be_interrupted(path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         Engine(str(path), share_weights=True, progress=stop)
     os.close(file)
+
+
+def test_making_the_memory_can_be_interrupted(path: Path) -> None:
+    """Clearing it takes a second for each few GB, before the first weight is written."""
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 1):
+        pytest.skip("this Linux makes no huge pages beforehand")
+    told: list[int] = []
+    report = lambda done, _: told.append(done)  # noqa: E731
+    engine = Engine(str(path), n_threads=1, share_weights=True, progress=report)
+    same = max(len([*group]) for _, group in groupby(told))
+    assert same >= engine.info["weight_bytes"] // (2 << 20)  # pages of 2 MiB, made with no progress
 
 
 def test_a_lock_that_nobody_fills_under_delays_a_load_by_a_second(

@@ -104,13 +104,15 @@ FileDescriptor make_file(const std::string& name, size_t size_bytes) {
   return file;
 }
 
-// Without it, memory files get pages of 4 KiB on most systems. Nothing is lost where it fails.
-void use_huge_pages(const Arena& arena, ThreadPool& threads) {
+// Without it, memory files get pages of 4 KiB on most systems. Nothing is lost where it fails. It
+// clears the memory: a second for each few GB. Calls `waiting`.
+void use_huge_pages(const Arena& arena, ThreadPool& threads, const std::function<void()>& waiting) {
   constexpr int kCollapse = 25;  // MADV_COLLAPSE, since Linux 6.1
   const auto n_pages = static_cast<int64_t>(arena.size_bytes() / kHugePageBytes);
   std::atomic<bool> works = true;
-  threads.parallel_for(n_pages, 8, [&](int64_t begin, int64_t end, int) {
+  threads.parallel_for(n_pages, 8, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t page = begin; page < end && works; ++page) {
+      if (thread == 0) waiting();
       std::byte* data = arena.data() + page * static_cast<int64_t>(kHugePageBytes);
       *data = {};  // an empty page is not collapsed
       if (madvise(data, kHugePageBytes, kCollapse) != 0 && errno == EINVAL) works = false;
@@ -119,7 +121,7 @@ void use_huge_pages(const Arena& arena, ThreadPool& threads) {
 }
 
 SharedMemory filled(const std::string& name, size_t size_bytes, ThreadPool& threads,
-                    const Fill& fill) {
+                    const Fill& fill, const std::function<void()>& waiting) {
   fill.begin();
   {
     const Arena possible(size_bytes);
@@ -130,7 +132,7 @@ SharedMemory filled(const std::string& name, size_t size_bytes, ThreadPool& thre
     const Arena writable(size_bytes, file.get(), Arena::Access::kReadWrite);
     // The file cannot be sealed while a forked child could write to it.
     madvise(writable.data(), size_bytes, MADV_DONTFORK);
-    use_huge_pages(writable, threads);
+    use_huge_pages(writable, threads, waiting);
     fill.write(writable.data());
   }
   if (fcntl(file.get(), F_ADD_SEALS, kConstant | F_SEAL_SEAL) != 0)
@@ -154,7 +156,7 @@ SharedMemory shared_memory(const std::string& name, size_t size_bytes, int lock_
     if (found.is_being_filled) {
       n_pauses = 0;
     } else if (lock.is_held() || !lock.is_supported() || ++n_pauses > kMaxPauses) {
-      return filled(name, size_bytes, threads, fill);
+      return filled(name, size_bytes, threads, fill, waiting);
     }
     waiting();
     std::this_thread::sleep_for(kPause);

@@ -43,7 +43,8 @@ SharedMemory private_memory(size_t size_bytes, const Fill& fill);  // throws Out
 // The memory that a process of this user filled under the same name; or, if there is none, memory
 // that `fill` writes. The name says what the bytes are and where they are from. lock_file: an open
 // file that such processes agree on; it is locked (flock) while one of them fills. The others call
-// waiting() 20 times a second meanwhile, which may throw. Throws OutOfMemoryError.
+// waiting() 20 times a second meanwhile, which may throw, and the one that fills does while it
+// makes the memory. Throws OutOfMemoryError.
 SharedMemory shared_memory(const std::string& name, size_t size_bytes, int lock_file,
                            ThreadPool& threads, const Fill& fill,
                            const std::function<void()>& waiting);
