@@ -23,7 +23,7 @@ __all__ = ["Checkpoint", "Loss", "StoredTensor", "gathered", "read_at", "stacked
 Bytes = npt.NDArray[np.uint8]
 REQUANTIZED = "q8_0"  # what act-order GPTQ becomes, whose groups no block has
 BLOCK_BYTES = 64 << 20  # of rows, as floats: bounds the memory
-_FLOATS = "f32", "f16", "bf16"
+_FLOATS = frozenset(name for name, type in TYPES.items() if type.block_weights == 1)
 
 
 class Place(NamedTuple):
