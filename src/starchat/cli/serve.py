@@ -5,21 +5,19 @@ from __future__ import annotations
 import inspect
 import os
 import signal
-from dataclasses import Field, replace
+from dataclasses import Field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import FileAccessError, UnsupportedFeatureError
+from ..errors import UnsupportedFeatureError
 from ..server.settings import OPTIONS, ServerSettings
 from .options import read_text
 from .terminal import note
 
 if TYPE_CHECKING:
     from ..server.service import Service
-
-_KEYS = "STARCHAT_API_KEY"
 
 
 def serve(**given: Any) -> None:
@@ -33,6 +31,9 @@ def serve(**given: Any) -> None:
         if find_spec(name) is None:
             problem = f"starchat serve needs {name}: pip install 'starchat[serve]'"
             raise UnsupportedFeatureError(problem)
+    if settings.ray:
+        _serve_on_ray(settings)
+        return
     from ..server.run import run
 
     address = ""
@@ -57,20 +58,23 @@ def serve(**given: Any) -> None:
         raise KeyboardInterrupt
 
 
+def _serve_on_ray(settings: ServerSettings) -> None:
+    if find_spec("ray") is None:
+        raise UnsupportedFeatureError("--ray needs ray: pip install 'starchat[ray]'")
+    from ..server.ray import run
+
+    def on_ready(url: str) -> None:
+        most = max(settings.min_replicas, settings.max_replicas)
+        note(f"{url} · {settings.min_replicas} to {most} replicas · Ctrl-C ends")
+
+    if run(settings, on_ready) == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
 def with_keys(settings: ServerSettings) -> ServerSettings:
     """Return the settings with the keys of the environment and of the file."""
-    keys = [*settings.api_key]
-    if from_environment := os.environ.get(_KEYS):
-        keys.append(from_environment)
-    if settings.api_key_file:
-        lines = [
-            line.strip() for line in read_text(settings.api_key_file, "--api-key-file").split("\n")
-        ]
-        from_file = [line for line in lines if line and not line.startswith("#")]
-        if not from_file:
-            raise FileAccessError.of("--api-key-file", f"{settings.api_key_file}: no key in it")
-        keys += from_file
-    return replace(settings, api_key=tuple(dict.fromkeys(keys)))
+    file = settings.api_key_file
+    return settings.with_keys(read_text(file, "--api-key-file") if file else None)
 
 
 def _settings(given: dict[str, Any]) -> ServerSettings:

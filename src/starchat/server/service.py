@@ -246,6 +246,10 @@ class Service:
         """Return the engine's counters (StarChat.stats)."""
         return self.model.stats()
 
+    async def probe(self) -> None:
+        """Compute one token, whoever waits for a place; raise where that fails."""
+        await self.model.acomplete([0], max_tokens=1)
+
     def _gauges(self) -> dict[str, tuple[str, float]]:
         admission = self.admission
         budget = admission.kv_budget or 0

@@ -6,10 +6,13 @@ cli/serve.py makes the command's options of these fields. Imports nothing of the
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field, fields
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
-from ..errors import InvalidRequestError
+from ..errors import FileAccessError, InvalidRequestError
 
 # Bounds on one request that no operator has to change; those of the engine are starchat.Limits.
 MOST_REPLIES = 16  # n
@@ -25,6 +28,9 @@ HEAD_BYTES = 1 << 16  # of all headers
 MOST_VALUES = 1 << 18  # in a body, by its commas: reading them holds up all streams
 MOST_COMPILING = 4  # grammars at the same time; a hostile one takes seconds of a core
 MOST_TO_COMPILE = 16  # requests whose grammar is compiled, or waits for it
+
+
+_KEYS = "STARCHAT_API_KEY"
 
 
 def _option(default: Any, meaning: str, metavar: str | None = None, **more: Any) -> Any:
@@ -127,6 +133,11 @@ class ServerSettings:
     starchat_service: bool = _option(False, "Serve /api/getBotResponse of the course's panel.")
     log_json: bool = _option(False, "Write the log as JSON.")
 
+    # ---- on several machines
+    ray: bool = _option(False, "Serve by replicas on a Ray cluster, or on one made for it.")
+    min_replicas: int = _option(1, "With --ray: replicas that always run.", "N")
+    max_replicas: int = _option(1, "With --ray: replicas that run under load.", "N")
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches the server."""
@@ -136,6 +147,39 @@ class ServerSettings:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @classmethod
+    def of_texts(cls, given: Mapping[str, Any]) -> ServerSettings:
+        """Return settings from values as text, as `serve run` has them; lists have commas.
+
+        >>> ServerSettings.of_texts({"threads": "4", "ray": "true", "cors": "*"}).threads
+        4
+        """
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in OPTIONS:
+                near = get_close_matches(name, OPTIONS, 1)
+                problem = "there is no such option" + (f": {near[0]}?" if near else "")
+                raise InvalidRequestError.of(name, problem)
+            try:
+                values[name] = _read(OPTIONS[name], value) if isinstance(value, str) else value
+            except (ValueError, KeyError):
+                kind = str(OPTIONS[name].type)
+                raise InvalidRequestError.of(name, f"expected {kind}, got {value!r}") from None
+        return cls(**values)
+
+    def with_keys(self, of_file: str | None) -> ServerSettings:
+        """Return these settings with the keys of the environment and of api_key_file's text."""
+        keys = [*self.api_key]
+        if from_environment := os.environ.get(_KEYS):
+            keys.append(from_environment)
+        if of_file is not None:
+            lines = [line.strip() for line in of_file.split("\n")]
+            from_file = [line for line in lines if line and not line.startswith("#")]
+            if not from_file:
+                raise FileAccessError.of("--api-key-file", f"{self.api_key_file}: no key in it")
+            keys += from_file
+        return replace(self, api_key=tuple(dict.fromkeys(keys)))
 
     def check(self) -> ServerSettings:
         """Return these settings; raise InvalidRequestError for what contradicts itself."""
@@ -148,6 +192,9 @@ class ServerSettings:
         if bool(self.ssl_keyfile) != bool(self.ssl_certfile):
             problem = "expected --ssl-keyfile and --ssl-certfile together"
             raise InvalidRequestError.of("ssl_keyfile", problem)
+        if self.ray and (self.uds or not self.port):
+            problem = "Ray's proxies have no Unix sockets, and need the number of a free port"
+            raise InvalidRequestError.of("ray", problem)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
@@ -155,7 +202,17 @@ class ServerSettings:
         return self
 
 
+def _read(option: Field[Any], text: str) -> Any:
+    if isinstance(option.default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(option.default, bool):
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    read = {"int": int, "float": float}.get(str(option.type).split(" ")[0], str)
+    return read(text)
+
+
 _LEAST = {
+    **dict.fromkeys(("min_replicas", "max_replicas"), 1),
     **dict.fromkeys(("max_running", "max_body", "default_max_tokens", "kv_budget"), 1),
     **dict.fromkeys(("max_queue", "request_timeout", "drain_timeout", "sse_ping"), 0),
 }
