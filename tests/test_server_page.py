@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 import starchat.server.page.markdown as page_markdown
 from starchat import StarChat
 from starchat.server.app import create_app
+from starchat.server.errors import ApiError
 from starchat.server.page import static_files
 from starchat.server.page.blocks import MOST_OPEN, BlockSplitter
 from starchat.server.page.markdown import Block, BlockRenderer, render
@@ -449,6 +450,15 @@ async def test_a_prompt_shows_how_far_it_is() -> None:
     sent = await data_of("Hello", wait_s=0.15)
     assert sent[0] == {"progress": [32, 64]}
     assert sent[-1]["end"]["reason"] == "stop"
+
+
+async def test_a_reply_that_fails_has_shown_its_text() -> None:
+    replies: Any = FakeReplies("Some text.", error=ApiError(504, "too late"))
+    sent = []
+    with pytest.raises(ApiError, match="too late"):
+        async for event in ReplyEvents().of(replies):
+            sent.append(json.loads(event[6:]))
+    assert "".join(event.get("text", "") for event in sent) == "Some text."
 
 
 async def test_a_client_that_goes_ends_the_reply(app: FastAPI) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from starchat import StarChat
+from starchat.server.errors import ApiError
 from starchat.types import ToolCall
 from support.fake_replies import FakeReplies
 from support.server import Served, server_model, serving
@@ -364,8 +365,13 @@ def test_errors_are_said_and_can_be_tried_again(tab: Tab, fake: dict[str, Any]) 
     fake["text"] = None  # the handler fails
     tab.ask("one")
     tab.page.wait_for_selector(".message .error")
-    fake["text"] = "Well."
+    fake |= {"text": "First words.", "error": ApiError(504, "It took too long.")}
     tab.page.click("text=Regenerate")
+    tab.page.wait_for_selector("text=It took too long.")
+    assert "First words." in tab.page.inner_text(".message.assistant")
+    fake |= {"text": "Well.", "error": None}
+    tab.page.click("text=Regenerate")
+    tab.page.wait_for_selector("text=Well.")
     tab.wait()
     assert tab.texts(".message.assistant .whole") == ["Well."]
     tab.problems = [text for text in tab.problems if "500" not in text]
@@ -633,7 +639,7 @@ def test_a_reply_of_8000_tokens_is_shown_fast(tab: Tab, fake: dict[str, Any]) ->
 @pytest.mark.skipif("STARCHAT_SCREENSHOTS" not in os.environ, reason="STARCHAT_SCREENSHOTS=folder")
 @pytest.mark.parametrize("kind", ["light", "dark", "narrow"])
 def test_screenshots(browser: Any, served: Served, kind: str) -> None:
-    size = {"width": 390, "height": 780} if kind == "narrow" else {"width": 1_100, "height": 760}
+    size = {"width": 390, "height": 780} if kind == "narrow" else {"width": 1_100, "height": 920}
     scheme = "dark" if kind == "dark" else "light"
     tab = Tab(browser, served.url, color_scheme=scheme, viewport=size)
     tab.goto()
@@ -643,5 +649,6 @@ def test_screenshots(browser: Any, served: Served, kind: str) -> None:
     ):
         tab.ask(text)
         tab.wait(n)
+    tab.page.mouse.move(size["width"] / 2, 0)
     tab.page.screenshot(path=Path(os.environ["STARCHAT_SCREENSHOTS"]) / f"{kind}.png")
     tab.context.close()

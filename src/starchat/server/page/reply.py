@@ -65,7 +65,8 @@ class _Inbox:
         return chunks
 
     def close(self) -> None:
-        self._reading.cancel()
+        if not self._reading.cancel() and not self._reading.cancelled():
+            self._reading.exception()  # of a client that has gone: nobody else asks for it
 
 
 class ReplyEvents:
