@@ -407,6 +407,21 @@ async def test_a_waiting_generation_can_be_aborted(server_model: StarChat) -> No
             await asyncio.to_thread(served.wait_until_idle)
 
 
+async def test_an_abort_that_comes_as_the_work_begins_ends_it() -> None:
+    generation, closed = Generations().begin("a"), []
+
+    class Replies:
+        async def aclose(self) -> None:
+            closed.append(self)
+
+    async def begun() -> Any:
+        generation.was_aborted = True  # as abort() does, which has nothing to close yet
+        return Replies()
+
+    await generation.submit(begun())
+    assert len(closed) == 1
+
+
 async def test_an_abort_without_a_key_ends_nothing(clients: Clients) -> None:
     running = clients.generate(genkey="a", max_length=100)
     await clients.when_written("a")

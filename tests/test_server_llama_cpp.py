@@ -624,7 +624,11 @@ def test_errors_have_the_code_of_http(
         ("/completion", {"prompt": [None] * 9_000}, "prompt: expected 1 to 16 prompts, got 9000"),
         ("/completion", {"prompt": [[1, None]]}, "prompt[0]: expected a text, a list of token ids"),
         ("/completion", {"prompt": [1, "a"] * 4_500}, "prompt has at least 9,000 tokens"),
-        ("/completion", {"stop": [None] * 9_000}, "stop: expected a text, or a list of at most"),
+        (
+            "/completion",
+            {"stop": [None] * 9_000},
+            "stop: expected a text, or a list of at most 1,0",
+        ),
         ("/completion", {"logit_bias": {str(i): None for i in range(9_000)}}, "at most 512"),
         ("/completion", {"logit_bias": [["a" * 300, 1]]}, "logit_bias[0]: expected a token id or"),
         ("/completion", {"samplers": [None] * 9_000}, "samplers"),
