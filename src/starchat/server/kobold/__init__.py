@@ -124,9 +124,14 @@ def _error_event(error: ApiError) -> bytes:
 
 
 @_extra.get("/generate/check")
+async def check_nameless(generations: _Generations) -> dict[str, Any]:
+    """Return what the only generation without a key has written so far."""
+    return {"results": [{"text": generations.text(None)}]}
+
+
 @_extra.post("/generate/check")
 async def check(generations: _Generations, form: KeyForm | None = None) -> dict[str, Any]:
-    """Return what a generation has written so far."""
+    """Return what the generation of a key has written so far."""
     return {"results": [{"text": generations.text(form.genkey if form else None)}]}
 
 
