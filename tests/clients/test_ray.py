@@ -81,9 +81,7 @@ def cluster() -> Iterator[Cluster]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for name, value in ours.ENVIRONMENT.items():
-        os.environ[name] = value
-    ours._make_token()
+    os.environ[ours.PROXY_VARIABLE] = ours.PROXY_CALLBACK
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -127,6 +125,12 @@ def stream(client: openai.OpenAI, **options: Any) -> tuple[str, str | None]:
     except (openai.OpenAIError, httpx.HTTPError) as error:
         return text, type(error).__name__
     return text, reason
+
+
+def test_ray_asks_for_a_token(cluster: Cluster) -> None:
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    assert get_authentication_mode() == AuthenticationMode.TOKEN
 
 
 def test_the_same_seed_gives_the_same_answer_as_without_ray(cluster: Cluster) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import secrets
 import signal
 import threading
 from collections.abc import Callable
@@ -44,11 +43,9 @@ _HEALTH_S = 5.0
 _TOKEN_S = 20.0  # that a replica has for one token
 _DRAIN_S = 300.0  # unless --drain-timeout says otherwise: longer than the longest usual answer
 _DOWNSCALE_S = 600.0  # loading gigabytes again is slow
-#: What must be in the environment of every machine before `ray start` (docs/scaling.md).
-ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:proxy_middlewares",
-}
+#: Must be in the environment of every machine before `ray start` (docs/scaling.md).
+PROXY_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+PROXY_CALLBACK = f"{__name__}:proxy_middlewares"
 
 
 def app(args: dict[str, Any]) -> Any:
@@ -176,7 +173,7 @@ class PrefixAffinityRouter(RequestRouter):  # type: ignore[misc]
 
 
 def proxy_middlewares() -> list[Middleware]:
-    """Return what Ray's proxies run before they choose a replica (ENVIRONMENT names it)."""
+    """Return what Ray's proxies run before they choose a replica (PROXY_VARIABLE names it)."""
     made = (make(ServerSettings()) for make in FACES)
     return [Middleware(AtProxy, faces=Faces([face for face in made if face is not None]))]
 
@@ -238,25 +235,18 @@ def run(settings: ServerSettings, on_ready: Callable[[str], object]) -> int:
 
 
 def connect() -> bool:
-    """Connect to Ray with token authentication; return whether a cluster was started here."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN"):
-        _make_token()
+    """Connect to Ray; return whether a cluster was started here.
+
+    Ray turns token authentication on by itself for a new cluster, and where it finds a token.
+    RAY_AUTH_MODE would come too late here: Ray reads it when it is imported, and set later it only
+    keeps Ray from doing so.
+    """
+    os.environ.setdefault(PROXY_VARIABLE, PROXY_CALLBACK)
     with suppress(ConnectionError):
         ray.init(address="auto", log_to_driver=False)
         return False
     ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
     return True
-
-
-def _make_token() -> None:
-    """Make the file that has the token of this user's clusters, if there is none."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
 
 
 class _Signals:
