@@ -40,6 +40,9 @@ TOOLS = [
     {"type": "function", "function": {"name": name, "parameters": PARAMETERS}}
     for name in ("add", "subtract")
 ]
+TEXT = {"type": "string", "minLength": 300}
+LONG_CALL = {"type": "object", "properties": {"text": TEXT}, "required": ["text"]}
+LONG = [{"type": "function", "function": {"name": "say", "parameters": LONG_CALL}}]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 
 
@@ -124,7 +127,7 @@ def test_a_stream_has_a_role_then_text_one_reason_and_usage_if_asked(client: Tes
     whole = chat(client, **GREEDY)
     *pieces, last = chunks(client, **GREEDY, stream_options={"include_usage": True})
     assert (last.choices, last.usage) == ([], whole.usage)
-    assert [piece.usage for piece in pieces] == [None] * len(pieces)
+    assert all(piece.usage is None and "usage" in piece.model_fields_set for piece in pieces)
     deltas = [piece.choices[0].delta.model_dump(exclude_unset=True) for piece in pieces]
     assert deltas[0] == {"role": "assistant", "content": ""} and deltas[-1] == {}
     text = "".join([delta["content"] for delta in deltas[:-1]])
@@ -142,7 +145,7 @@ ENDINGS: dict[str, tuple[dict[str, Any], str]] = {
     "whole JSON": ({"response_format": {"type": "json_object"}, "max_tokens": 12}, "stop"),
     "cut regex": ({"regex": "[a-z ]+", "max_tokens": 4}, "length"),
     "forced call": ({"tools": TOOLS, "tool_choice": "required", "max_tokens": 80}, "tool_calls"),
-    "cut call": ({"tools": TOOLS, "tool_choice": "required", "max_tokens": 9}, "length"),
+    "cut call": ({"tools": LONG, "tool_choice": "required", "max_tokens": 30}, "length"),
     "tools that are not called": (
         {"tools": TOOLS, "tool_choice": "none", "choice": ["No."]},
         "stop",
@@ -167,6 +170,8 @@ def test_why_a_reply_ended_is_the_same_streamed_or_not(
         for call in piece.choices[0].delta.tool_calls or ():
             streamed[call.index] += (call.function and call.function.arguments) or ""
     assert arguments == streamed
+    if body.get("tools") == LONG:
+        assert arguments and arguments[0].startswith('{"text": "')
     if reason == "tool_calls":
         assert choice.message.content is None and arguments
 
@@ -924,6 +929,13 @@ def test_vectors_are_those_of_the_model_bit_for_bit(
     ids = [server_model.tokenize(text) for text in texts]
     assert post(client, "embeddings", CreateEmbeddingResponse, input=ids).data == floats.data
     assert post(client, "embeddings", CreateEmbeddingResponse, input=ids[0]).data == floats.data[:1]
+
+
+def test_ids_of_another_vocabulary_are_known_by_the_setting_that_sends_them(
+    client: TestClient,
+) -> None:
+    error = error_of(client, "embeddings", input=[[99_999]])
+    assert "check_embedding_ctx_length=False" in error["message"]
 
 
 def test_models_are_listed_with_what_other_clients_read(

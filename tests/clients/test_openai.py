@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from starchat import StarChat
-from support.client_environments import environment, run
+from support.client_environments import environment, node_folder, run
 from support.openai_operations import DOCUMENT
 from support.server import Served, served, server_model, serving
 
@@ -34,6 +34,13 @@ def test_openais_client_reads_every_answer(
     said = run(python, str(HERE / "openai_client.py"), served.url, filling.url)
     assert said.startswith(f"fine {requirement[8]}.")
     served.wait_until_idle()
+
+
+def test_openais_client_for_node_reads_every_answer(served: Served) -> None:
+    folder = node_folder("openai@6")
+    program = folder / "openai_node.mjs"
+    program.write_bytes((HERE / "openai_node.mjs").read_bytes())
+    assert run("node", str(program), served.url) == "fine\n"
 
 
 def test_litellm_asks_in_four_modes(

@@ -280,18 +280,18 @@ def finite(logprob: float) -> float:
 
 
 class ReplyTokens:
-    """Of one reply, the tokens that are part of its text: not its end, nor what precedes it."""
+    """Of one reply, the tokens of its text: without the line break that begins a turn."""
 
-    def __init__(self, controls: frozenset[str], lead: str = "") -> None:
+    def __init__(self, lead: str) -> None:
         """Begin a reply; `lead` is what the template has before its text."""
-        self._controls = controls
         self._lead = lead.encode()
 
-    def of(self, logprobs: Sequence[TokenLogprob]) -> list[TokenLogprob]:
+    def of(self, logprobs: Sequence[TokenLogprob]) -> Sequence[TokenLogprob]:
         """Return those of the next tokens."""
-        lead, self._lead = self._lead, b"" if logprobs else self._lead
-        behind = logprobs[1:] if lead and logprobs and logprobs[0].bytes == lead else logprobs
-        return [token for token in behind if token.token not in self._controls]
+        if not logprobs:
+            return logprobs
+        lead, self._lead = self._lead, b""
+        return logprobs[1:] if lead and logprobs[0].bytes == lead else logprobs
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:

@@ -105,8 +105,7 @@ class _Writer:
         self._model = service.name
         self._n = form.n or 1
         lead = "" if form.continue_final_message else STARCHAT.lead
-        controls = frozenset(service.special_tokens)
-        self._tokens = [ReplyTokens(controls, lead) for _ in range(self._n)]
+        self._tokens = [ReplyTokens(lead) for _ in range(self._n)]
         self._has_usage = bool(form.stream_options and form.stream_options.include_usage)
         self._has_timings = bool(form.timings or form.timings_per_token)
 

@@ -21,7 +21,6 @@ from ..progress import PromptProgress, timings, with_progress
 from ..service import Prompt, Replies, Service, service
 from ..together import together
 from .answers import (
-    ReplyTokens,
     TextChoice,
     TextCompletion,
     TextLogprobs,
@@ -164,7 +163,6 @@ class _Writer:
         self._form = form
         self._n = form.n or 1
         self._max_running = service.settings.max_running  # a request must not wait for itself
-        self._controls = frozenset(service.special_tokens)
         self._head = head("cmpl-", "text_completion", service.name)
         self._has_usage = bool(form.stream_options and form.stream_options.include_usage)
         self._has_timings = bool(form.timings or form.timings_per_token)
@@ -193,7 +191,7 @@ class _Writer:
         completion = await asked.result()
         choices = []
         for reply in _best(completion.choices, self._n):
-            tokens = [*prompt, *ReplyTokens(self._controls).of(reply.logprobs)]
+            tokens = [*prompt, *reply.logprobs]
             logprobs = _TextLogprobs(self._form).of(tokens)
             choices.append(_choice(0, echoed + reply.text, logprobs, reply.finish_reason))
         return choices, completion.total_usage
@@ -233,7 +231,6 @@ class _Writer:
     ) -> AsyncIterator[bytes]:
         """Yield the events of one prompt, whose choices begin at `start`."""
         writers = [_TextLogprobs(self._form) for _ in range(self._n)]
-        texts = [ReplyTokens(self._controls) for _ in range(self._n)]
         if self._form.echo:
             prompt = await self._scored(asked)
             for index in range(self._n):
@@ -242,7 +239,7 @@ class _Writer:
             if isinstance(chunk, PromptProgress):
                 yield self._event(_choice(start, ""), prompt_progress=chunk.fields())
                 continue
-            logprobs = writers[chunk.index].of(texts[chunk.index].of(chunk.logprobs))
+            logprobs = writers[chunk.index].of(chunk.logprobs)
             choice = _choice(start + chunk.index, chunk.text, logprobs, chunk.finish_reason)
             more = {}
             if chunk.usage is not None:

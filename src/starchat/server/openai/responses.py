@@ -160,7 +160,6 @@ class _Writer:
     def __init__(self, form: ResponseForm, service: Service) -> None:
         self._form = form
         self._has_logprobs = _has_logprobs(form)
-        self._controls = frozenset(service.special_tokens)
         self._number = 0
         self._response: ResponseObject = {
             "id": new_id("resp_"),
@@ -195,7 +194,7 @@ class _Writer:
         is_cut = completion.finish_reason == "length"
         output = []
         if completion.text or not (completion.tool_calls or completion.cut_call):
-            tokens = ReplyTokens(self._controls, STARCHAT.lead).of(completion.logprobs)
+            tokens = ReplyTokens(STARCHAT.lead).of(completion.logprobs)
             status = "incomplete" if is_cut and not completion.cut_call else "completed"
             output.append(_message(new_id("msg_"), completion.text, self._logprobs(tokens), status))
         for call in completion.tool_calls:
@@ -254,7 +253,7 @@ class _Writer:
         yield self.event("response.in_progress", response=self._response)
         output: list[dict[str, Any]] = []
         item: _OpenItem | None = None  # that is being written
-        tokens = ReplyTokens(self._controls, STARCHAT.lead)
+        tokens = ReplyTokens(STARCHAT.lead)
         async for chunk in replies:
             logprobs = self._logprobs(tokens.of(chunk.logprobs))
             if chunk.text or (chunk.finish_reason and item is None and not chunk.tool_calls):
