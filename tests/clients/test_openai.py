@@ -51,14 +51,18 @@ def test_litellm_asks_in_four_modes(
     assert run(python, str(HERE / "litellm_client.py"), served.url, filling.url).endswith("fine\n")
 
 
-def schemathesis(document: str, *arguments: str) -> None:
-    """Send random requests of a document, right and wrong ones, and check the answers by it."""
+def schemathesis(folder: Path, document: str, *arguments: str) -> None:
+    """Send random requests of a document, right and wrong ones, and check the answers by it.
+
+    folder: where it may leave its files.
+    """
     python = environment("schemathesis==4.32.5")
     run(
         str(Path(python).with_name("schemathesis")),
         *("run", document, "--phases", "coverage,fuzzing", "--generation-database", "none"),
         *("--continue-on-failure", "--no-color", "--max-examples", "40"),
         *arguments,
+        cwd=folder,
     )
 
 
@@ -79,8 +83,11 @@ def brief(server_model: StarChat) -> Iterator[Served]:
         ("KoboldAI", "positive_data_acceptance,negative_data_rejection,allow_header_conformance"),
     ],
 )
-def test_answers_are_what_our_own_document_says(brief: Served, tag: str, unchecked: str) -> None:
+def test_answers_are_what_our_own_document_says(
+    brief: Served, tmp_path: Path, tag: str, unchecked: str
+) -> None:
     schemathesis(
+        tmp_path,
         f"{brief.url}/openapi.json",
         *("--include-tag", tag, "--exclude-checks", unchecked),
     )
@@ -92,5 +99,5 @@ def test_answers_are_what_openais_document_says(brief: Served, tmp_path: Path) -
     file = tmp_path / "openai.json"
     file.write_text(json.dumps(DOCUMENT))
     checks = "not_a_server_error,content_type_conformance,response_schema_conformance"
-    schemathesis(str(file), "--url", f"{brief.url}/v1", "--checks", checks)
+    schemathesis(tmp_path, str(file), "--url", f"{brief.url}/v1", "--checks", checks)
     brief.wait_until_idle()
