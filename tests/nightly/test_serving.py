@@ -87,7 +87,11 @@ class Server:
         return answer.status, text
 
     def metrics(self) -> dict[str, float]:
-        families = text_string_to_metric_families(self.get("/metrics")[1])
+        status, text = self.get("/metrics")
+        while status == 503:  # more connections than the server takes, until it has closed some
+            time.sleep(0.05)
+            status, text = self.get("/metrics")
+        families = text_string_to_metric_families(text)
         return {s.name: s.value for family in families for s in family.samples if not s.labels}
 
     @property

@@ -25,7 +25,7 @@ MOST_LOGPROBS = 20
 MOST_SCHEMA_BYTES = 1 << 16
 MOST_HEADERS = 200
 HEAD_BYTES = 1 << 16  # of all headers
-MOST_VALUES = 1 << 18  # in a body, by its commas: reading them holds up all streams
+MOST_VALUES = 1 << 15  # in a body, by its commas outside of strings
 MOST_COMPILING = 4  # grammars at the same time; a hostile one takes seconds of a core
 MOST_TO_COMPILE = 16  # requests whose grammar is compiled, or waits for it
 
