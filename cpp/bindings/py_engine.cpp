@@ -68,6 +68,7 @@ PyEngine::PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
                    std::shared_ptr<Tokenizer> tokenizer, int64_t prefix_cache_bytes,
                    int64_t unread_bytes, std::shared_ptr<PyWeights> weights)
     : info_(std::move(info)),
+      kv_page_bytes_(model->kv_pool().page_bytes()),
       weights_(std::move(weights)),
       tokenizer_(std::move(tokenizer)),
       core_(std::make_shared<Core>(std::move(model), prefix_cache_bytes, unread_bytes)) {
@@ -92,8 +93,7 @@ py::dict PyEngine::info() const {
                   "n_kv_head"_a = info_.config.n_kv_head, "n_ctx"_a = info_.config.n_ctx,
                   "n_vocab"_a = info_.config.n_vocab, "n_params"_a = info_.n_params,
                   "weight_bytes"_a = info_.weight_bytes, "isa"_a = info_.isa,
-                  "n_threads"_a = info_.n_threads,
-                  "kv_page_bytes"_a = (*core_)->model->kv_pool().page_bytes(),
+                  "n_threads"_a = info_.n_threads, "kv_page_bytes"_a = kv_page_bytes_,
                   "kv_page_tokens"_a = kPagePositions);
 }
 

@@ -66,6 +66,7 @@ class PyEngine {
   };
 
   ModelInfo info_;
+  const size_t kv_page_bytes_;          // here, as a forked child may ask for it
   std::shared_ptr<PyWeights> weights_;  // null: of a fake model
   std::shared_ptr<Tokenizer> tokenizer_;
   std::mutex grammars_mutex_;
