@@ -243,7 +243,7 @@ def test_the_error_names_presets_of_gguf_files(
     tmp_path: Path, machine: Machine, lm_head: Any
 ) -> None:
     """They are what convert makes and hubs have; a type alone, as q4_k, is neither."""
-    shape = Shape(n_embd=256, n_head=4, n_layer=8, n_ctx=64)
+    shape = Shape(n_embd=256, n_head=4, n_layer=8, n_ctx=64, n_vocab=4096)
     source = write_tiny(tmp_path / "source.bin", "f16", shape, lm_head=lm_head).path
     path, other = tmp_path / "model.gguf", tmp_path / "other.gguf"
     convert(str(source), str(path))
