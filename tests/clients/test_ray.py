@@ -48,8 +48,9 @@ class Cluster:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **given)
 
     def is_idle(self) -> bool:
-        """Whether no replica has work; Ray's router chooses which one answers."""
-        answers = [httpx.get(f"{self.url}/slots").json() for _ in range(12)]
+        """Whether no replica has work. Sessions reach both; without one, the idler is asked."""
+        sessions = [{"x-session-id": str(i)} for i in range(12)]
+        answers = [httpx.get(f"{self.url}/slots", headers=each).json() for each in sessions]
         return not any(slot["is_processing"] for slots in answers for slot in slots)
 
 
@@ -168,7 +169,8 @@ def test_work_ends_when_the_client_goes(cluster: Cluster, headers: dict[str, str
     answer = cluster.client().chat.completions.create(
         **LONG, n=8, stream=True, extra_headers=headers
     )
-    next(iter(answer))
+    chunks = iter(answer)
+    next(chunks)
     assert not cluster.is_idle()
     answer.close()
     print(f"idle after {wait(cluster.is_idle, 2.0):.2f} s")
