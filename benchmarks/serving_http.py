@@ -339,8 +339,8 @@ def beside_others(
             for name, figures in found.items():
                 ratio = found["starchat serve"]["tokens/s"] / figures["tokens/s"]
                 _add(rows, name, figures | ({"ours / it": ratio} if len(found) > 1 else {}))
-            http = many_readers(ports["starchat serve"], MANY, n_tokens, -round, own=True)
-            engine = engine_alone(str(arguments.model), n_threads, MANY, n_tokens, -round)
+            http = many_readers(ports["starchat serve"], MANY, n_tokens, 1_000 + round, own=True)
+            engine = engine_alone(str(arguments.model), n_threads, MANY, n_tokens, 1_000 + round)
             _add(many, "the engine by threads", {"tokens/s": engine})
             share = {"share of the engine's": http["tokens/s"] / engine}
             _add(many, "starchat serve", http | share)

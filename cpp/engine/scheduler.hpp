@@ -124,7 +124,6 @@ class Scheduler {
   size_t next_due_ = 0;
   std::shared_ptr<Sequence> turn_;  // between next_turn() and end_turn() or leave_turn()
   std::chrono::steady_clock::time_point turn_begin_;
-  double turn_begin_cpu_ = 0;              // seconds of the thread
   int most_guesses_ = 0;                   // of a sequence in the next step
   std::chrono::duration<double> rest_{0};  // time of others that slow sequences sit out
   Sequences away_;
