@@ -18,6 +18,7 @@ from .types import Message, Role, ToolCall
 __all__ = [
     "choose_tools",
     "read_arguments",
+    "read_content",
     "read_messages",
     "read_response_format",
     "read_text_part",
@@ -57,6 +58,18 @@ def system_first(messages: Sequence[Message]) -> list[Message]:
     True
     """
     return sorted(messages, key=lambda message: message["role"] != "system")  # a stable sort
+
+
+def read_content(where: str, content: Any) -> str:
+    """Return the text of content: a string, or parts, which are joined by line breaks.
+
+    >>> read_content("content", ["Hello", {"type": "text", "text": "World"}])
+    'Hello\\nWorld'
+    """
+    if isinstance(content, str):
+        return content
+    parts = check_list(where, content)
+    return "\n".join([read_text_part(f"{where}[{i}]", part) for i, part in enumerate(parts)])
 
 
 def read_text_part(where: str, part: Any) -> str:
@@ -239,10 +252,7 @@ def _message(where: str, message: Any) -> Message:
     role, content = _ROLES[name], message.get("content")
     if content is None and role == "assistant":
         content = ""
-    if not isinstance(content, str):
-        parts = check_list(f"{where}.content", content)
-        texts = [read_text_part(f"{where}.content[{i}]", part) for i, part in enumerate(parts)]
-        content = "\n".join(texts)
+    content = read_content(f"{where}.content", content)
     read = {key: message[key] for key in _KEPT.get(role, ()) if message.get(key) is not None}
     written = message.get("tool_calls") if role == "assistant" else None
     if calls := read_tool_calls(f"{where}.tool_calls", written):
