@@ -4,8 +4,8 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest
 CPP_FILES = $(shell git ls-files '*.cpp' '*.hpp')
 
-.PHONY: help test test-fast clients quality nightly lint format generate bench docs wheel lowest asan tsan \
-	tsan-python fuzz
+.PHONY: help test test-fast clients quality nightly oracles lint format generate bench docs wheel lowest \
+	asan tsan tsan-python fuzz
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14

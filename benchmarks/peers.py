@@ -8,7 +8,7 @@ in an environment of their own, built on first use, or in the one whose interpre
 Every engine runs in a fresh process, so that its peak memory is its own; read bandwidth and
 multiply-add peak are measured before each round. Ratios and shares are made within a round.
 llama.cpp runs twice: with weights repacked where it can, which is its default, and unpacked.
-CTranslate2 runs in int8, which is compared with q8_0, and knows no prompts beyond the context.
+CTranslate2 runs in int8, which is compared with q8_0.
 """
 
 from __future__ import annotations
