@@ -23,7 +23,7 @@ from ..errors import StarChatError
 from ..model import StarChat
 from . import course, kobold, llama_cpp, openai, page, tgi, tokenize
 from .disconnect import Disconnects
-from .errors import ApiError, api_error, form_error
+from .errors import RETRY_AFTER_S, ApiError, api_error, form_error, health_body
 from .face import Face, Faces
 from .json_response import Json
 from .log import RequestLog
@@ -136,9 +136,8 @@ def _router(settings: ServerSettings) -> APIRouter:
         status = request.app.state.service.status
         if status == "ready":
             return {"status": "ok"}
-        message = _NOT_READY[status]
-        error = {"code": 503, "message": message, "type": "unavailable_error"}
-        return Json({"error": error}, 503, headers={"Retry-After": "2"})
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        return Json(health_body(_NOT_READY[status]), 503, headers=headers)
 
     if settings.metrics:
 

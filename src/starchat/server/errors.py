@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import (
@@ -120,6 +122,39 @@ def api_error(error: BaseException) -> ApiError:
     )
 
 
+@contextmanager
+def errors_as(names: Mapping[str, str], places: Sequence[str] = ()) -> Iterator[None]:
+    """Raise what is raised within as an ApiError in the client's terms.
+
+    names: of starchat's parameters → what the client calls them.
+    places: of each message of the prompt in the client's list of them.
+    """
+    try:
+        yield
+    except (ApiError, StarChatError, MemoryError) as problem:
+        error = api_error(problem)
+        name, renamed = _renamed(error.param or "", names, places)
+        if name:
+            error.param = renamed + (error.param or "")[len(name) :]
+            if error.message.startswith(name):
+                error.message = renamed + error.message[len(name) :]
+        raise error from problem
+
+
+def _renamed(param: str, names: Mapping[str, str], places: Sequence[str]) -> tuple[str, str]:
+    """Return the beginning of a name of starchat's, and what the client calls it."""
+    for name, renamed in names.items():
+        if param == name or param.startswith((f"{name}.", f"{name}[")):
+            return name, renamed
+    place = _PLACE.match(param)
+    if place and int(place[1]) < len(places):
+        return place[0], places[int(place[1])]
+    return "", ""
+
+
+_PLACE = re.compile(r"messages\[(\d+)\]")
+
+
 def form_error(problem: Mapping[str, Any]) -> ApiError:
     """Return what HTTP says of a body that is no JSON, or none of the form that a route declares.
 
@@ -156,3 +191,8 @@ def openai_body(error: ApiError) -> dict[str, Any]:
             "code": error.code,
         }
     }
+
+
+def health_body(message: str) -> dict[str, Any]:
+    """Return the body of /health where no requests are served; the form is llama.cpp's."""
+    return {"error": {"code": 503, "message": message, "type": _TYPES[503]}}

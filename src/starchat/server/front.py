@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from ..async_waker import in_own_thread
-from .errors import ApiError, openai_body
+from .errors import ApiError, health_body, openai_body
 
 _HEALTH = ("/health", "/v1/health")
 
@@ -67,9 +67,7 @@ class Front:
 
 async def _answer(path: str, send: Any) -> None:
     error = ApiError.unavailable("Loading model", "loading")
-    body = openai_body(error)
-    if path in _HEALTH:  # llama.cpp's form, as of app.py
-        body = {"error": {"code": 503, "message": error.message, "type": error.type}}
+    body = health_body(error.message) if path in _HEALTH else openai_body(error)
     text = json.dumps(body).encode()
     headers = {**error.headers, "content-type": "application/json", "content-length": len(text)}
     raw = [(name.lower().encode(), str(value).encode()) for name, value in headers.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -16,6 +17,18 @@ def json_bytes(value: Any) -> bytes:
     """
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace")
+
+
+def finite(logprob: float) -> float:
+    """Return a log probability that JSON has; for what it has not, -9999, as vLLM writes it.
+
+    >>> finite(float("-inf"))
+    -9999.0
+    """
+    return max(logprob, _LEAST_LOGPROB) if math.isfinite(logprob) else _LEAST_LOGPROB
+
+
+_LEAST_LOGPROB = -9999.0
 
 
 class Json(JSONResponse):

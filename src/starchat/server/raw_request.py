@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ..errors import unexpected
-from .openai.forms import either
-from .openai.options import errors_as
+from .errors import errors_as
+from .fields import either
 from .request import current_request
 from .service import Prompt, Replies, Service
 from .settings import MOST_BIASES, MOST_STOPS

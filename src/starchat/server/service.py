@@ -69,6 +69,10 @@ class Prompt:
     allow_special: bool | Sequence[str] | None = None
 
 
+#: What an empty prompt is: the beginning of a document.
+EMPTY_PROMPT = Prompt(text="<|endoftext|>", allow_special=True)
+
+
 class Replies(AsyncIterator[Chunk]):
     """The chunks of a request's replies. Leaving it, or dropping it, ends them at once.
 

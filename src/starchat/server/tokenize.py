@@ -5,20 +5,18 @@ with `content` llama.cpp's. Answers and errors have the form of the body's proto
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from ..async_waker import in_worker
-from ..errors import StarChatError
 from . import llama_cpp, tgi
-from .errors import ApiError, api_error, form_error
+from .error_route import ErrorRoute
+from .errors import ApiError
 from .face import Face
 from .json_response import Json, json_bytes
 from .raw_request import SpecialTokens
@@ -74,26 +72,15 @@ def _n_begun(piece: bytes) -> int:
     return sum(map(_begins, piece))
 
 
-class Route(APIRoute):
+class Route(ErrorRoute):
     """A route whose errors have the form of the body's protocol."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what serves a request."""
-        handle = super().get_route_handler()
-
-        async def translated(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except (RequestValidationError, ValidationError) as problem:
-                error = form_error(problem.errors()[0])
-            except (ApiError, StarChatError, MemoryError) as problem:
-                error = api_error(problem)
-            if not getattr(request.state, "is_llama_cpp", False):
-                raise tgi.tgi_error(error, request)
-            current_request().log["error"] = error.code
-            return Json(llama_cpp.error_body(error), error.status, headers=error.headers)
-
-        return translated
+    def answer(self, error: ApiError, request: Request) -> Response:
+        """Answer as llama.cpp does; raise the error as the other API has it."""
+        if not getattr(request.state, "is_llama_cpp", False):
+            raise tgi.tgi_error(error, request)
+        current_request().log["error"] = error.code
+        return Json(llama_cpp.error_body(error), error.status, headers=error.headers)
 
 
 router = APIRouter(tags=["text-generation-inference", "llama.cpp"], route_class=Route)

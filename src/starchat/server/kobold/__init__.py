@@ -13,11 +13,10 @@ from weakref import WeakKeyDictionary
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from ..errors import ApiError
+from ..errors import ApiError, errors_as
 from ..events import DESCRIBED, EventStream, event
 from ..face import Face
 from ..json_response import Json
-from ..openai.options import errors_as
 from ..raw_request import Asked
 from ..service import Service, service
 from ..settings import ServerSettings

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..raw_request import Asked, Bias, Ids, RawRequest, SpecialTokens, Stop, read_bias
-from ..service import Prompt, Service
+from ..service import EMPTY_PROMPT, Prompt, Service
 from ..settings import MOST_BIASES
 
 _LONGEST_KEY = 256
@@ -113,7 +113,7 @@ class GenerateForm(RawRequest):
         memory = self.memory or ""
         text = memory + self.prompt
         if not text:
-            return Prompt(text="<|endoftext|>", allow_special=True)
+            return EMPTY_PROMPT
         n_ctx = service.info.n_ctx
         most = min(self.max_context_length or n_ctx, n_ctx)
         n_reply = self.max_length or min(service.settings.default_max_tokens, most // 2)

@@ -14,11 +14,10 @@ from starlette.responses import Response
 
 from ...errors import InvalidRequestError
 from ...openai import read_messages, read_tools
-from ..errors import ApiError
+from ..errors import ApiError, errors_as
 from ..events import DESCRIBED, EventStream, event
 from ..face import Face
 from ..json_response import Json
-from ..openai.options import errors_as
 from ..raw_request import Ids, Objects, SpecialTokens
 from ..service import Service, service
 from ..settings import MOST_REPLIES, ServerSettings

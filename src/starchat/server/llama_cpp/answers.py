@@ -9,14 +9,13 @@ from typing import Any
 
 from ...types import Chunk, TokenLogprob, Usage
 from ..events import event
+from ..json_response import finite
 from ..progress import PromptProgress, timings, with_progress
 from ..raw_request import Asked
 from ..service import Replies, Service
 from .forms import OptionsForm, settings_of
 from .line_limits import LineLimits
 from .prompts import AskedPrompt
-
-_LEAST_LOGPROB = -9999.0  # what JSON has for -inf
 
 
 class _Reply:
@@ -187,7 +186,7 @@ def _likely(token: TokenLogprob) -> dict[str, Any]:
         "id": token.token_id,
         "token": token.token,
         "bytes": [*token.bytes],
-        "logprob": max(token.logprob, _LEAST_LOGPROB),
+        "logprob": finite(token.logprob),
     }
 
 

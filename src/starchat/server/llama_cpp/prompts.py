@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from ...infill import FIM_SPELLINGS
 from ..errors import ApiError
-from ..service import Prompt, Service
+from ..service import EMPTY_PROMPT, Prompt, Service
 from .forms import CompletionForm, InfillForm
 
 _LONGEST_TOKEN = 256  # characters; what the context never holds is not tokenized
-_EMPTY = "<|endoftext|>"  # an empty prompt: the beginning of a document
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ async def read_prompts(form: CompletionForm, service: Service) -> list[AskedProm
     asked = []
     for given in form.prompts():
         if not given:
-            asked.append(AskedPrompt(Prompt(text=_EMPTY, allow_special=True), ""))
+            asked.append(AskedPrompt(EMPTY_PROMPT, ""))
         elif isinstance(given, str):
             asked.append(AskedPrompt(Prompt(text=given, allow_special=form.allowed), given))
         else:

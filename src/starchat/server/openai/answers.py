@@ -11,8 +11,8 @@ from typing_extensions import NotRequired, TypedDict
 
 from ... import __version__
 from ...types import TokenLogprob, Usage
+from ..json_response import finite
 
-LEAST_LOGPROB = -9999.0  # what JSON has for -inf, as vLLM writes it
 FINGERPRINT = f"starchat-{__version__}"
 
 
@@ -268,15 +268,6 @@ def usage_object(usage: Usage) -> UsageObject:
             "forced": usage.forced_tokens,
         },
     }
-
-
-def finite(logprob: float) -> float:
-    """Return a log probability that JSON has.
-
-    >>> finite(float("-inf"))
-    -9999.0
-    """
-    return max(logprob, LEAST_LOGPROB)
 
 
 class ReplyTokens:

@@ -13,8 +13,7 @@ from ...errors import unexpected
 from ...json_text import write_json
 from ...openai import read_messages
 from ...types import Chunk, Completion, TokenLogprob, ToolCallChunk, Usage
-from ..events import DONE, EventStream, event
-from ..json_response import Json
+from ..events import DONE, event
 from ..progress import PromptProgress, timings, with_progress
 from ..service import Prompt, Replies, Service, service
 from .answers import (
@@ -38,7 +37,7 @@ from .options import (
     tool_options,
     unsupported,
 )
-from .routes import documented
+from .routes import answer, documented
 
 router = APIRouter(tags=["OpenAI"])
 _REFUSED = {
@@ -57,16 +56,7 @@ async def create_chat_completion(
     """Return the next reply in a dialogue."""
     check_model(form, service)
     log_ignored(form, request.url.path)
-    asked = read_chat(form)
-    writer = _Writer(form, service)
-    if not form.stream:
-        with asked.errors():
-            completion = await service.result(asked.prompt, asked.options)
-        return Json(writer.whole(completion))
-    with asked.errors():
-        replies = await service.stream(asked.prompt, asked.options)
-    ping_s = service.settings.sse_ping
-    return EventStream(writer.events(replies), replies=replies, ping_s=ping_s)
+    return await answer(form, read_chat(form), _Writer(form, service), service)
 
 
 def read_chat(form: ChatForm) -> Asked:

@@ -14,26 +14,24 @@ from starlette.responses import Response
 
 from ...errors import InvalidRequestError, unexpected
 from ...types import Completion, TokenLogprob, Usage
-from ..errors import ApiError
+from ..errors import ApiError, errors_as
 from ..events import DONE, EventStream, event
-from ..json_response import Json
+from ..json_response import Json, finite
 from ..progress import PromptProgress, timings, with_progress
-from ..service import Prompt, Replies, Service, service
+from ..service import EMPTY_PROMPT, Prompt, Replies, Service, service
 from ..together import together
 from .answers import (
     TextChoice,
     TextCompletion,
     TextLogprobs,
-    finite,
     head,
     usage_object,
 )
 from .forms import MOST_PROMPTS, CompletionForm
-from .options import Asked, check_model, constraint, errors_as, log_ignored, reply_options
+from .options import Asked, check_model, constraint, log_ignored, reply_options
 from .routes import documented
 
 router = APIRouter(tags=["OpenAI"])
-_EMPTY = "<|endoftext|>"  # OpenAI's default prompt: the beginning of a document
 
 
 @router.post("/completions", **documented(TextCompletion, events=True))
@@ -86,7 +84,7 @@ async def read_completion(form: CompletionForm, service: Service) -> list[AskedT
         if form.suffix:
             prompt = Prompt(gap=(text, form.suffix))
         elif not given:
-            prompt = Prompt(text=_EMPTY, allow_special=True)
+            prompt = EMPTY_PROMPT
         else:
             prompt = Prompt(text=given, allow_special=allowed)
         of_this = {"prompt": where, "prefix": where, "token_ids": where, "n": limit}

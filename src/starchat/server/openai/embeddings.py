@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from ...errors import InvalidRequestError, unexpected
+from ..errors import errors_as
 from ..json_response import json_bytes
 from ..service import Service, service
 from ..settings import MOST_TEXTS
 from .answers import EmbeddingList
 from .forms import EmbeddingForm
-from .options import check_model, errors_as, log_ignored
+from .options import check_model, log_ignored
 from .routes import documented
 
 if TYPE_CHECKING:

@@ -8,18 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WithJsonSchema,
-    WrapValidator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from ..fields import WHOLE, either
 from ..settings import MOST_CANDIDATES, MOST_LOGPROBS, MOST_REPLIES
 
 MOST_PROMPTS = 128  # of a request to /v1/completions
@@ -27,33 +18,7 @@ _MOST_STOP = 256  # characters of a stop string
 _MOST_LOGPROBS = 5  # of /v1/completions, as OpenAI has it
 
 
-def _whole(value: Any) -> Any:
-    """Return 5 for 5.0, which is an integer in JSON."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def either(expected: str) -> WrapValidator:
-    """Return a validator whose error is one sentence, where a union has one for each of its forms.
-
-    >>> from pydantic import TypeAdapter
-    >>> TypeAdapter(Annotated[int | str, either("a name or a number")]).validate_python(None)
-    Traceback (most recent call last):
-    ...
-    pydantic_core._pydantic_core.ValidationError: 1 validation error ...
-      expected a name or a number ...
-    """
-
-    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return validate(value)
-        except ValidationError:
-            raise PydanticCustomError("form", "expected {form}", {"form": expected}) from None
-
-    return WrapValidator(check)
-
-
-_WHOLE = BeforeValidator(_whole)
-Integer = Annotated[int, _WHOLE]
+Integer = Annotated[int, WHOLE]
 _Ids = list[Integer]
 _StopString = Annotated[str, Field(max_length=_MOST_STOP)]
 Stop = Annotated[
@@ -148,9 +113,9 @@ class ChatForm(LlamaCppForm):
     messages: list[dict[str, Any]] = Field(min_length=1)
     max_tokens: Integer | None = None
     max_completion_tokens: Integer | None = Field(None, description="Wins over max_tokens.")
-    n: Annotated[int, Field(ge=1, le=MOST_REPLIES), _WHOLE] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_REPLIES), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), _WHOLE] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), WHOLE] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Annotated[str | dict[str, Any] | None, either("a string or an object")] = None
     parallel_tool_calls: bool | None = None
@@ -174,13 +139,13 @@ class CompletionForm(LlamaCppForm):
         None, description="Text, token ids, or a list of either; without one, <|endoftext|>."
     )
     suffix: str | None = Field(None, description="What follows the gap that the reply fills.")
-    max_tokens: Annotated[int, Field(ge=0), _WHOLE] | None = Field(
+    max_tokens: Annotated[int, Field(ge=0), WHOLE] | None = Field(
         None, description="0: no reply, to score the prompt with echo and logprobs."
     )
-    n: Annotated[int, Field(ge=1, le=MOST_REPLIES), _WHOLE] | None = None
-    best_of: Annotated[int, Field(ge=1, le=MOST_CANDIDATES), _WHOLE] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_REPLIES), WHOLE] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MOST_CANDIDATES), WHOLE] | None = None
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=_MOST_LOGPROBS), _WHOLE] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=_MOST_LOGPROBS), WHOLE] | None = None
     response_format: dict[str, Any] | None = None
     allow_special: bool | list[str] | None = Field(
         None, description="Which control tokens count that the prompt spells out; docs/prompts.md."
@@ -196,7 +161,7 @@ class EmbeddingForm(Form):
         either("a string, a list of token ids, or a list of either"),
     ]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1), _WHOLE] | None = Field(
+    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None, description="The first so many numbers, scaled to length 1 again."
     )
 
@@ -213,7 +178,7 @@ class ResponseForm(ReplyForm):
     tool_choice: Annotated[str | dict[str, Any] | None, either("a string or an object")] = None
     parallel_tool_calls: bool | None = None
     text: dict[str, Any] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), _WHOLE] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), WHOLE] | None = None
     include: list[str] | None = None
     metadata: dict[str, Any] | None = None
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import InvalidRequestError, StarChatError, shown, unexpected
+from ...errors import InvalidRequestError, shown, unexpected
 from ...openai import choose_tools, read_response_format
-from ..errors import ApiError, api_error
+from ..errors import ApiError, errors_as
 from ..security import shown as printable
 from ..service import Prompt, Service
 from .forms import Form, ReplyForm
@@ -30,7 +29,6 @@ _BANNED = -100.0  # OpenAI's least bias
 _MOST_NAMES = 256  # of ignored fields, that are logged
 _log = logging.getLogger("starchat.server")
 _logged: set[str] = set()
-_PLACE = re.compile(r"messages\[(\d+)\]")
 
 
 @dataclass
@@ -45,36 +43,6 @@ class Asked:
     def errors(self) -> AbstractContextManager[None]:
         """Raise what is raised within as an ApiError in the client's terms."""
         return errors_as(self.names, self.places)
-
-
-@contextmanager
-def errors_as(names: Mapping[str, str], places: Sequence[str] = ()) -> Iterator[None]:
-    """Raise what is raised within as an ApiError in the client's terms.
-
-    names: of starchat's parameters → what the client calls them.
-    places: of each message of the prompt in the client's list of them.
-    """
-    try:
-        yield
-    except (ApiError, StarChatError, MemoryError) as problem:
-        error = api_error(problem)
-        name, renamed = _renamed(error.param or "", names, places)
-        if name:
-            error.param = renamed + (error.param or "")[len(name) :]
-            if error.message.startswith(name):
-                error.message = renamed + error.message[len(name) :]
-        raise error from problem
-
-
-def _renamed(param: str, names: Mapping[str, str], places: Sequence[str]) -> tuple[str, str]:
-    """Return the beginning of a name of starchat's, and what the client calls it."""
-    for name, renamed in names.items():
-        if param == name or param.startswith((f"{name}.", f"{name}[")):
-            return name, renamed
-    place = _PLACE.match(param)
-    if place and int(place[1]) < len(places):
-        return place[0], places[int(place[1])]
-    return "", ""
 
 
 def check_model(form: Form, service: Service) -> None:

@@ -10,14 +10,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from ...chat.template import STARCHAT
-from ...checks import check_list
 from ...errors import InvalidRequestError, shown, unexpected
 from ...json_text import write_json
-from ...openai import read_arguments, read_messages, read_text_part
+from ...openai import read_arguments, read_content, read_messages
 from ...types import Completion, Message, TokenLogprob, Usage
-from ..errors import ApiError, openai_body
-from ..events import EventStream, event
-from ..json_response import Json
+from ..errors import ApiError, errors_as, openai_body
+from ..events import event
 from ..service import Prompt, Replies, Service, service
 from .answers import ReplyTokens, ResponseObject, chat_logprobs, new_id
 from .forms import ResponseForm
@@ -25,14 +23,13 @@ from .options import (
     Asked,
     check_model,
     constraint,
-    errors_as,
     log_ignored,
     reply_options,
     system_order,
     tool_options,
     unsupported,
 )
-from .routes import documented
+from .routes import answer, documented
 
 router = APIRouter(tags=["OpenAI"])
 _LOGPROBS = "message.output_text.logprobs"
@@ -50,20 +47,8 @@ async def create_response(
     """Return the next response in a dialogue."""
     check_model(form, service)
     log_ignored(form, request.url.path)
-    asked = read_response(form)
-    writer = _Writer(form, service)
-    if not form.stream:
-        with asked.errors():
-            completion = await service.result(asked.prompt, asked.options)
-        return Json(writer.whole(completion))
-    with asked.errors():
-        replies = await service.stream(asked.prompt, asked.options)
-    return EventStream(
-        writer.events(replies),
-        replies=replies,
-        on_error=writer.failed,
-        ping_s=service.settings.sse_ping,
-    )
+    asked, writer = read_response(form), _Writer(form, service)
+    return await answer(form, asked, writer, service, writer.failed)
 
 
 def read_response(form: ResponseForm) -> Asked:
@@ -124,11 +109,8 @@ def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) 
     """Add an item to a dialogue. Calls are items of their own: they join the assistant's turn."""
     match item:
         case {"role": role, "content": content}:
-            if not isinstance(content, str):
-                parts = check_list(f"{where}.content", content)
-                texts = [read_text_part(f"{where}.content[{i}]", p) for i, p in enumerate(parts)]
-                content = "\n".join(texts)
-            messages.append({"role": role, "content": content})
+            text = read_content(f"{where}.content", content)
+            messages.append({"role": role, "content": text})
         case {"type": "function_call", "call_id": str(id), "name": str(name)}:
             if not messages or messages[-1]["role"] != "assistant":
                 messages.append({"role": "assistant", "content": ""})
@@ -138,11 +120,8 @@ def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) 
                 read_arguments("arguments", function["arguments"])
             messages[-1].setdefault("tool_calls", []).append(call)
         case {"type": "function_call_output", "call_id": str(id), "output": output}:
-            if not isinstance(output, str):
-                parts = check_list(f"{where}.output", output)
-                texts = [read_text_part(f"{where}.output[{i}]", p) for i, p in enumerate(parts)]
-                output = "\n".join(texts)
-            messages.append({"role": "tool", "content": output, "tool_call_id": id})
+            text = read_content(f"{where}.output", output)
+            messages.append({"role": "tool", "content": text, "tool_call_id": id})
         case {"type": "reasoning"}:
             pass  # of a model that has such; it is no part of the dialogue
         case {"type": "item_reference"}:

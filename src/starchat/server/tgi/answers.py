@@ -6,17 +6,16 @@ A text of this API keeps the stop string that ended it, and has no control token
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from ...types import Chunk, Completion, TokenLogprob, Usage
+from ..json_response import finite
 from .forms import Asked
 
 Finish = Literal["length", "eos_token", "stop_sequence"]
-_LEAST = -9999.0  # of a log probability: JSON has no infinity
 
 
 class InputToken(BaseModel):
@@ -197,17 +196,13 @@ class Reply:
 
 
 def _token(id: int, text: str, logprob: float, special: bool = False) -> dict[str, Any]:
-    return {"id": id, "text": text, "logprob": _number(logprob), "special": special}
-
-
-def _number(logprob: float) -> float:
-    return max(logprob, _LEAST) if math.isfinite(logprob) else _LEAST
+    return {"id": id, "text": text, "logprob": finite(logprob), "special": special}
 
 
 def prefill(first: tuple[int, str], scores: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     """Return the tokens of a prompt with their log probabilities; nothing predicts the first."""
     texts = [(*first, 0.0), *[(score.token_id, score.token, score.logprob) for score in scores]]
-    return [{"id": id, "text": text, "logprob": _number(value)} for id, text, value in texts]
+    return [{"id": id, "text": text, "logprob": finite(value)} for id, text, value in texts]
 
 
 def generated(

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from ...errors import unexpected
+from ..fields import WHOLE
 from ..settings import MOST_LOGPROBS, MOST_REPLIES
 
 _MOST_TOKENS = 1 << 31  # of a reply; the context ends it long before
@@ -41,16 +42,11 @@ def _near(value: Any) -> Any:
     return value
 
 
-def _whole(value: Any) -> Any:
-    """Return 5 for 5.0, which is an integer in JSON."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 _TEXTS = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]
 }
 Number = Annotated[float | None, BeforeValidator(_near)]
-Integer = Annotated[int | None, BeforeValidator(_whole)]
+Integer = Annotated[int | None, WHOLE]
 Stop = Annotated[list[str], WithJsonSchema(_TEXTS)]
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from ... import __version__
-from ...errors import InvalidRequestError, StarChatError
-from ..errors import ApiError, api_error, form_error
+from ...errors import InvalidRequestError
+from ..error_route import ErrorRoute
+from ..errors import ApiError
 from ..events import EventStream, event
 from ..face import Face
 from ..json_response import Json
@@ -27,22 +26,12 @@ Served = Annotated[Service, Depends(service)]
 _EVENTS = "text/event-stream"
 
 
-class Route(APIRoute):
+class Route(ErrorRoute):
     """A route with the statuses of text-generation-inference."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what serves a request."""
-        handle = super().get_route_handler()
-
-        async def translated(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except RequestValidationError as problem:
-                raise tgi_error(form_error(problem.errors()[0]), request) from problem
-            except (ApiError, StarChatError, MemoryError) as problem:
-                raise tgi_error(api_error(problem), request) from problem
-
-        return translated
+    def answer(self, error: ApiError, request: Request) -> Response:
+        """Raise the error as this API has it."""
+        raise tgi_error(error, request)
 
 
 def tgi_error(error: ApiError, request: Request) -> ApiError:
