@@ -145,8 +145,9 @@ def test_a_grammar_is_freed_without_the_gil() -> None:
     sys.setswitchinterval(1000)  # a thread runs only where the other one lets it
     try:
         for n in range(100):
+            # Freed in a millisecond: an idle core needs some of it to wake the other thread.
             grammar = fresh.compile(
-                "json_schema", f'{{"type": "integer", "multipleOf": {500 + n}}}'
+                "json_schema", f'{{"type": "integer", "multipleOf": {8000 + n}}}'
             )
             go = threading.Event()
             ran: list[bool] = []
