@@ -27,6 +27,7 @@ CPP_FOLDERS = {
     "kernels": {"base", "quant"},
     "ops": {"base", "quant", "kernels"},
     "format": {"base", "quant"},
+    "gpu": {"base", "quant", "kernels"},
     "model": {"base", "quant", "kernels", "ops", "format"},
     "sampling": {"base"},
     "grammar": {"base", "text", "sampling"},

@@ -47,6 +47,7 @@ STARCHAT_ERROR(UnsupportedFeatureError, Error);  // impossible with this machine
 STARCHAT_ERROR(EngineClosedError, Error);        // used after close()
 STARCHAT_ERROR(ForkError, Error);                // used in a forked child
 STARCHAT_ERROR(OutOfMemoryError, Error);         // the machine has too little memory
+STARCHAT_ERROR(DeviceLostError, Error);          // a GPU does not answer any more: load again
 STARCHAT_ERROR(NumericalError, Error);           // values that are not finite
 
 #undef STARCHAT_ERROR

@@ -4,12 +4,14 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/cpu_quota.hpp"
 #include "base/free_memory.hpp"
 #include "base/hardware_limits.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/waiting.hpp"
+#include "gpu/device.hpp"
 #include "kernels/kernels.hpp"
 
 namespace py = pybind11;
@@ -20,6 +22,18 @@ namespace {
 double multiply_peak_here(const std::string& isa, const std::string& operands, int n_threads) {
   kernels_named(isa);  // throws where this machine lacks it
   return multiply_peak(isa, operands, n_threads);
+}
+
+py::dict as_dict(const DeviceInfo& device) {
+  const char* const kinds[] = {"other", "integrated", "discrete", "virtual", "cpu"};
+  py::list matrices;
+  for (const auto [m, n, k] : device.matrices) matrices.append(py::make_tuple(m, n, k));
+  using namespace py::literals;
+  return py::dict("name"_a = device.name, "driver"_a = device.driver,
+                  "kind"_a = kinds[static_cast<int>(device.kind)], "refusal"_a = device.refusal,
+                  "memory_bytes"_a = device.memory_bytes, "free_bytes"_a = device.free_bytes,
+                  "is_unified"_a = device.is_unified, "subgroup_size"_a = device.subgroup_size,
+                  "matrices"_a = matrices);
 }
 
 }  // namespace
@@ -48,6 +62,20 @@ void bind_machine(py::module_& m) {
       py::arg("root") = "",
       "Return the bytes that this process can still take, and what says so; None where nothing\n"
       "does.\n\nFiles of the system are read below the folder `root`.");
+  machine.def(
+      "gpu_devices",
+      [] {
+        std::vector<DeviceInfo> devices;
+        {
+          const GilReleased released;
+          devices = list_devices();
+        }
+        py::list all;
+        for (const DeviceInfo& device : devices) all.append(as_dict(device));
+        return all;
+      },
+      "Return the devices that Vulkan finds, usable or not.\n\n"
+      "Raises UnsupportedFeatureError without Vulkan or a driver.");
   machine.def("clock_hz", &clock_hz, py::call_guard<GilReleased>(),
               "Measure the cycles per second of one busy core.");
 }

@@ -14,6 +14,7 @@ StarChatError
 ├── EngineClosedError              the model was used after close()
 ├── ForkError                      the model was used in a forked child process
 ├── OutOfMemoryError               (MemoryError) the machine's memory does not suffice
+├── DeviceLostError                a GPU does not answer any more
 └── NumericalError                 the weights produced values that are not finite
 
 The C++ core throws classes of the same names with the same fields (cpp/base/errors.hpp).
@@ -49,6 +50,7 @@ ErrorCode: TypeAlias = Literal[
     "engine_closed",
     "forked_process",
     "out_of_memory",
+    "device_lost",
     "numerical_error",
 ]
 
@@ -194,6 +196,12 @@ class OutOfMemoryError(StarChatError, MemoryError):
     """The machine's memory does not suffice."""
 
     code: ErrorCode = "out_of_memory"
+
+
+class DeviceLostError(StarChatError):
+    """The GPU does not answer any more: the model must be loaded again."""
+
+    code: ErrorCode = "device_lost"
 
 
 class NumericalError(StarChatError):

@@ -8,5 +8,6 @@ namespace starchat {
 void bind_kernels(pybind11::module_& testing);
 void bind_timing(pybind11::module_& testing);
 void bind_readers(pybind11::module_& testing);
+void bind_gpu(pybind11::module_& testing);
 
 }  // namespace starchat

@@ -55,6 +55,7 @@ for _kind in (
     starchat.UnsupportedFeatureError,
     starchat.EngineClosedError,
     starchat.ForkError,
+    starchat.DeviceLostError,
     starchat.NumericalError,
 ):
     _also(_kind, "ModelError")

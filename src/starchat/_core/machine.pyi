@@ -1,5 +1,7 @@
 """What this machine has, and what it can do at best: measured, in base units."""
 
+from typing import Any
+
 def instruction_sets() -> list[str]:
     """Return those that this machine can run, the best last."""
 
@@ -8,6 +10,12 @@ def read_bandwidth(n_threads: int, size_bytes: int) -> float:
 
 def multiply_peak(isa: str, operands: str, n_threads: int = 1) -> float:
     """Measure multiply-adds per second, operands ("int8" or "f32") in registers."""
+
+def gpu_devices() -> list[dict[str, Any]]:
+    """Return the devices that Vulkan finds, usable or not: "refusal" says why, "" if usable.
+
+    Raises UnsupportedFeatureError without Vulkan or a driver.
+    """
 
 def clock_hz() -> float:
     """Measure the cycles per second of one busy core."""

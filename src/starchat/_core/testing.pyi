@@ -54,6 +54,38 @@ def layer_norm(
 def gelu(isa: str, x: _AnyFloats) -> Floats: ...
 def attention(isa: str, q: _AnyFloats, keys: _AnyFloats, values: _AnyFloats) -> Floats: ...
 
+# ---- GPU --------------------------------------------------------------------------------------
+
+class Gpu:
+    """A device by Vulkan, and the pipelines that it has compiled."""
+
+    index: int
+    free_bytes: int
+    n_shares: int
+    def __init__(self, device: str) -> None: ...
+    def run(
+        self,
+        shader: bytes,
+        buffers: Sequence[bytes | npt.NDArray[Any]],
+        groups: tuple[int, int, int],
+        constants: Sequence[int] = (),
+        push: bytes | npt.NDArray[Any] = b"",
+        subgroup_size: int = 0,
+        n_times: int = 1,
+        in_host_memory: bool = False,
+    ) -> list[bytes]:
+        """Dispatch a shader n_times, each a piece of the list, and return its buffers.
+
+        Its push constants are the addresses of the buffers, then `push`.
+        """
+
+def gpu_faults(fault: str = "", heap_bytes: int = 0) -> None:
+    """Let calls of Vulkan fail from now on.
+
+    "lost": submissions lose their device; "memory": the driver gives none. heap_bytes: what every
+    heap has at most; 0: what it has.
+    """
+
 # ---- files ----------------------------------------------------------------------------------
 
 def gguf_tensors(path: str) -> list[dict[str, Any]]: ...

@@ -8,7 +8,19 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from . import bench, chat, complete, convert, infill, inspect, perplexity, pull, render, serve
+from . import (
+    bench,
+    chat,
+    complete,
+    convert,
+    devices,
+    infill,
+    inspect,
+    perplexity,
+    pull,
+    render,
+    serve,
+)
 
 
 class Command(TyperCommand):
@@ -49,7 +61,7 @@ app = typer.Typer(
 )
 for command in (
     *(chat.chat, complete.complete, infill.infill, render.render, inspect.inspect, bench.bench),
-    *(convert.convert, perplexity.perplexity, pull.pull, serve.serve),
+    *(convert.convert, perplexity.perplexity, pull.pull, serve.serve, devices.devices),
 ):
     app.command(cls=Command)(command)
 

@@ -11,6 +11,7 @@ from ..errors import (
     ConstraintError,
     ContextLengthError,
     CutReplyError,
+    DeviceLostError,
     EngineClosedError,
     ForkError,
     InvalidRequestError,
@@ -87,6 +88,7 @@ _KINDS: tuple[tuple[type[StarChatError], int, str | None], ...] = (
     (CutReplyError, 400, "cut_reply"),
     (OutOfMemoryError, 503, "overloaded"),
     (EngineClosedError, 503, "server_shutting_down"),
+    (DeviceLostError, 503, "device_lost"),
     (ForkError, 500, "internal_error"),
     (NumericalError, 500, "internal_error"),
 )
