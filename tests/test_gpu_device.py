@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from starchat import DeviceLostError, OutOfMemoryError, UnsupportedFeatureError
 from starchat._core.machine import gpu_devices
-from starchat._core.testing import Gpu, gpu_faults
+from starchat._core.testing import Gpu, gpu_faults, gpu_submissions
 from starchat.cli.app import app
 from support.gpu import ADD_SHADER, gpu_for_tests
 from support.processes import run_python
@@ -37,15 +38,17 @@ def faults(name: str) -> Iterator[None]:
     gpu_faults()
 
 
-def added(gpu: Gpu, n_times: int = 1, factor: int = 3, in_host_memory: bool = False) -> bool:
+def added(
+    gpu: Gpu, n_times: int = 1, n_runs: int = 1, factor: int = 3, in_host_memory: bool = False
+) -> bool:
     """Whether the shader's sums are right."""
     values = np.arange(2 * N, dtype=np.uint32).reshape(2, N)
     groups = (-(-N // 64), 1, 1)
     push = np.array([N, 7], np.uint32)
     source, result = gpu.run(
-        ADD_SHADER, list(values), groups, [64, factor], push, 0, n_times, in_host_memory
+        ADD_SHADER, list(values), groups, [64, factor], push, 0, n_times, n_runs, in_host_memory
     )
-    expected = values[1] + n_times * (factor * values[0] + 7)
+    expected = values[1] + n_times * n_runs * (factor * values[0] + 7)
     same: bool = np.array_equal(np.frombuffer(result, np.uint32), expected)
     return same and source == values[0].tobytes()
 
@@ -58,6 +61,30 @@ def test_a_shader_computes_by_addresses_and_constants(gpu: Gpu) -> None:
 
 def test_pieces_of_a_list_are_computed_in_order(gpu: Gpu) -> None:
     assert added(gpu, n_times=50)
+
+
+@pytest.mark.usefixtures("faults")
+def test_slow_pieces_are_submitted_one_by_one(gpu: Gpu) -> None:
+    assert added(gpu)  # compiles the shader
+    gpu_faults()
+    assert added(gpu, n_times=12, n_runs=3)
+    assert gpu_submissions() < 3 * 12  # all pieces at once, but in the first run
+    gpu_faults("slow")
+    assert added(gpu, n_times=6, n_runs=2)
+    assert gpu_submissions() == 2 * 6
+
+
+@pytest.mark.usefixtures("faults")
+def test_memory_that_only_the_device_sees_is_copied_through_a_window(name: str) -> None:
+    gpu_faults("discrete")
+    gpu = Gpu("gpu")  # opened anew: no other test has it open
+    assert added(gpu)
+    assert gpu_submissions() == 2 + 1 + 2  # two buffers there and back
+
+
+def test_threads_take_turns(name: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(lambda _: added(Gpu(name), n_times=5), range(20)))
 
 
 def test_users_of_one_device_share_it(name: str) -> None:
@@ -96,6 +123,27 @@ def test_a_lost_device_is_an_error_and_can_be_opened_again(name: str, gpu: Gpu) 
     with pytest.raises(DeviceLostError, match="lost before"):
         added(gpu)
     assert added(Gpu(name))
+
+
+def test_a_device_that_does_not_answer_is_left_alone(name: str) -> None:
+    script = """
+        import sys
+        from starchat import DeviceLostError
+        from starchat._core.testing import Gpu, gpu_faults
+        sys.path.append(sys.argv[2])
+        from support.gpu import ADD_SHADER
+        gpu = Gpu(sys.argv[1])
+        gpu_faults("stuck")
+        for _ in range(2):
+            try:
+                gpu.run(ADD_SHADER, [bytes(4000)] * 2, (16, 1, 1), [64, 1], bytes(8))
+            except DeviceLostError as error:
+                print(error)
+    """
+    result = run_python(script, name, Path(__file__).parent)
+    assert (result.returncode, result.stderr) == (0, "")
+    first, second = result.stdout.splitlines()
+    assert "was not done after 120 s" in first and "lost before" in second
 
 
 @pytest.mark.usefixtures("faults")

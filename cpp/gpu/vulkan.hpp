@@ -349,8 +349,7 @@ struct BufferCopy {
 
 // --- functions: X(name, result, parameters)
 
-#define STARCHAT_VK_GLOBAL(X)                              \
-  X(EnumerateInstanceVersion, Result, (uint32_t* version)) \
+#define STARCHAT_VK_GLOBAL(X) \
   X(CreateInstance, Result, (const InstanceCreateInfo*, const void*, Instance*))
 
 #define STARCHAT_VK_OF_INSTANCE(X)                                                                \

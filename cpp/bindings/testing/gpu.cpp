@@ -1,11 +1,15 @@
 // Shaders one by one, on buffers of a test, and faults of a device that no test could wait for.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -33,12 +37,12 @@ class Gpu {
  public:
   explicit Gpu(const std::string& device) : device_(open_device(device)) {}
 
-  // Dispatches a shader n_times, with a cut of the list between, and returns the buffers after it.
-  // Its push constants are the addresses of the buffers, then `push`.
+  // Dispatches a shader n_times, with a cut of the list between, and runs the list n_runs times.
+  // Returns the buffers after it. Push constants are the addresses of the buffers, then `push`.
   std::vector<py::bytes> run(const py::buffer& shader, const std::vector<py::buffer>& buffers,
                              std::array<uint32_t, 3> groups, const std::vector<uint32_t>& constants,
                              const py::buffer& push, uint32_t subgroup_size, int n_times,
-                             bool in_host_memory) {
+                             int n_runs, bool in_host_memory) {
     const std::string code = bytes_of(shader), more = bytes_of(push);
     std::vector<std::string> contents;
     for (const py::buffer& buffer : buffers) contents.push_back(bytes_of(buffer));
@@ -60,7 +64,7 @@ class Gpu {
         if (i > 0) list.cut();
         list.dispatch(compiled, std::as_bytes(std::span(pushed)), groups[0], groups[1], groups[2]);
       }
-      device_->run(list);
+      for (int i = 0; i < n_runs; ++i) device_->run(list);
       for (size_t i = 0; i < placed.size(); ++i)
         device_->download(placed[i], 0, std::as_writable_bytes(std::span(contents[i])));
     }
@@ -86,31 +90,54 @@ class Gpu {
 
 // The driver's own functions, where others are in their place.
 vk::Functions own;
+int n_submitted = 0;
 uint64_t pretended_bytes = 0;
 
-vk::Result lost(vk::Queue, uint32_t, const vk::SubmitInfo*, vk::Fence) {
+vk::Result count(vk::Queue queue, uint32_t n, const vk::SubmitInfo* infos, vk::Fence fence) {
+  ++n_submitted;
+  return own.QueueSubmit(queue, n, infos, fence);
+}
+
+vk::Result submit_slowly(vk::Queue queue, uint32_t n, const vk::SubmitInfo* infos,
+                         vk::Fence fence) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  return count(queue, n, infos, fence);
+}
+
+vk::Result lose(vk::Queue, uint32_t, const vk::SubmitInfo*, vk::Fence) {
   return vk::kErrorDeviceLost;
+}
+
+vk::Result never_end(vk::Device, uint32_t, const vk::Fence*, vk::Bool32, uint64_t) {
+  return vk::kTimeout;
 }
 
 vk::Result refuse(vk::Device, const vk::MemoryAllocateInfo*, const void*, vk::DeviceMemory*) {
   return vk::kErrorOutOfDeviceMemory;
 }
 
-void small_heaps(vk::PhysicalDevice device, vk::PhysicalDeviceMemoryProperties2* memory) {
+void pretend_discrete(vk::PhysicalDevice device, vk::PhysicalDeviceProperties2* all) {
+  own.GetPhysicalDeviceProperties2(device, all);
+  all->properties.device_type = static_cast<int32_t>(DeviceInfo::Kind::kDiscrete);
+}
+
+void pretend_memory(vk::PhysicalDevice device, vk::PhysicalDeviceMemoryProperties2* memory) {
   own.GetPhysicalDeviceMemoryProperties2(device, memory);
   for (auto& heap : memory->heaps) heap.size = std::min(heap.size, pretended_bytes);
 }
 
-// From now on: "" nothing fails; "lost": submissions lose their device; "memory": the driver gives
-// none. heap_bytes: what every heap of every device has at most; 0: what it has.
+// From now on, for the whole process; the stub says what each fault is.
 void gpu_faults(const std::string& fault, uint64_t heap_bytes) {
   vk::Functions& f = vk::functions();
   if (!own.QueueSubmit) list_devices(), own = f;
-  f.QueueSubmit = fault == "lost" ? lost : own.QueueSubmit;
-  f.AllocateMemory = fault == "memory" ? refuse : own.AllocateMemory;
+  f = own;
+  f.QueueSubmit = fault == "lost" ? lose : fault == "slow" ? submit_slowly : count;
+  if (fault == "stuck") f.WaitForFences = never_end;
+  if (fault == "memory") f.AllocateMemory = refuse;
+  if (fault == "discrete") f.GetPhysicalDeviceProperties2 = pretend_discrete;
+  if (heap_bytes) f.GetPhysicalDeviceMemoryProperties2 = pretend_memory;
   pretended_bytes = heap_bytes;
-  f.GetPhysicalDeviceMemoryProperties2 =
-      heap_bytes ? small_heaps : own.GetPhysicalDeviceMemoryProperties2;
+  n_submitted = 0;
 }
 
 }  // namespace
@@ -120,12 +147,14 @@ void bind_gpu(py::module_& testing) {
       .def(py::init<const std::string&>(), py::arg("device"), py::call_guard<GilReleased>())
       .def("run", &Gpu::run, py::arg("shader"), py::arg("buffers"), py::arg("groups"),
            py::arg("constants") = py::list(), py::arg("push") = py::bytes(),
-           py::arg("subgroup_size") = 0, py::arg("n_times") = 1, py::arg("in_host_memory") = false)
+           py::arg("subgroup_size") = 0, py::arg("n_times") = 1, py::arg("n_runs") = 1,
+           py::arg("in_host_memory") = false)
       .def_property_readonly("index", [](const Gpu& gpu) { return gpu.device()->info().index; })
       .def_property_readonly("free_bytes",
                              [](const Gpu& gpu) { return gpu.device()->free_bytes(); })
       .def_property_readonly("n_shares", [](const Gpu& gpu) { return gpu.device().use_count(); });
   testing.def("gpu_faults", &gpu_faults, py::arg("fault") = "", py::arg("heap_bytes") = 0);
+  testing.def("gpu_submissions", [] { return n_submitted; });
 }
 
 }  // namespace starchat

@@ -72,19 +72,24 @@ class Gpu:
         push: bytes | npt.NDArray[Any] = b"",
         subgroup_size: int = 0,
         n_times: int = 1,
+        n_runs: int = 1,
         in_host_memory: bool = False,
     ) -> list[bytes]:
-        """Dispatch a shader n_times, each a piece of the list, and return its buffers.
+        """Dispatch a shader n_times, each a piece of a list that runs n_runs times.
 
-        Its push constants are the addresses of the buffers, then `push`.
+        Returns the buffers. Push constants are the addresses of the buffers, then `push`.
         """
 
 def gpu_faults(fault: str = "", heap_bytes: int = 0) -> None:
-    """Let calls of Vulkan fail from now on.
+    """Let Vulkan fail or pretend from now on, in this process, until the next call.
 
-    "lost": submissions lose their device; "memory": the driver gives none. heap_bytes: what every
-    heap has at most; 0: what it has.
+    "lost": submissions lose their device; "stuck": they never end; "slow": each takes 60 ms more;
+    "memory": the driver gives none; "discrete": devices that are opened say that their memory is
+    their own. heap_bytes: what every heap has at most; 0: what it has.
     """
+
+def gpu_submissions() -> int:
+    """Return how many there were since the last call of gpu_faults."""
 
 # ---- files ----------------------------------------------------------------------------------
 
