@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -287,7 +288,7 @@ def test_lone_surrogates_are_escaped_and_numbers_that_json_lacks_are_faults() ->
         event({"a": float("nan")})
 
 
-def test_before_the_application_is_there_everything_is_503_and_then_it_is_passed_on(
+def test_before_the_application_is_there_health_is_503_and_other_requests_wait_for_it(
     server_model: StarChat,
 ) -> None:
     is_allowed, made, failed = threading.Event(), [], []
@@ -299,12 +300,20 @@ def test_before_the_application_is_there_everything_is_503_and_then_it_is_passed
     with TestClient(Front(make, made.append, lambda: None), "http://localhost") as client:
         error = client.get("/health").json()["error"]
         assert error == {"code": 503, "message": "Loading model", "type": "unavailable_error"}
-        early = client.post("/v1/chat/completions", json={})
-        assert (early.status_code, early.headers["retry-after"]) == (503, "2")
-        assert early.json()["error"]["code"] == "loading" and "param" in early.json()["error"]
-        is_allowed.set()
-        while client.get("/health").status_code == 503:
-            pass
+        with ThreadPoolExecutor() as pool:
+            early = [
+                pool.submit(client.request, *asked)
+                for asked in (("GET", "/"), ("POST", "/v1/chat/completions"), ("POST", "/generate"))
+            ]
+            assert client.get("/health").status_code == 503
+            is_allowed.set()
+            page, openai, tgi = [each.result() for each in early]
+        assert (page.status_code, page.headers["content-type"][:9]) == (200, "text/html")
+        assert (openai.status_code, openai.json()["error"]["type"]) == (
+            400,
+            "invalid_request_error",
+        )
+        assert (tgi.status_code, tgi.json()["error_type"]) == (422, "validation")
         assert made and client.get("/metrics").status_code == 200
 
     def broken() -> FastAPI:
@@ -312,6 +321,8 @@ def test_before_the_application_is_there_everything_is_503_and_then_it_is_passed
 
     front = Front(broken, made.append, lambda: failed.append(True))
     with TestClient(front, "http://localhost") as client:
-        while not failed:
-            assert client.get("/health").status_code == 503
+        early = client.post("/v1/chat/completions", json={})
+        assert (early.status_code, early.headers["retry-after"]) == (503, "2")
+        assert early.json()["error"]["code"] == "loading" and "param" in early.json()["error"]
+        assert failed and client.get("/health").status_code == 503
     assert isinstance(front.failure, RuntimeError)

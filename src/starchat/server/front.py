@@ -1,6 +1,7 @@
-"""What answers from the first moment: 503 until the application is imported and made.
+"""What answers from the first moment, while the application is imported and made.
 
-FastAPI and the faces take most of a second to import; a thread does it while /health is answered.
+FastAPI and the faces take most of a second to import; a thread does it. /health is 503 meanwhile,
+and other requests wait: the application answers them, as their faces do.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Front:
         """
         self._make, self._on_made, self._on_failed = make, on_made, on_failed
         self._app: Any = None
+        self._is_tried = asyncio.Event()  # to make it
         self._lifespan = AsyncExitStack()
         self.failure: BaseException | None = None
 
@@ -40,7 +42,10 @@ class Front:
         """Pass a request on, or say that it is too early."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif self._app is not None:
+            return
+        if scope["path"] not in _HEALTH:
+            await self._is_tried.wait()
+        if self._app is not None:
             await self._app(scope, receive, send)
         else:
             await _answer(scope["path"], send)
@@ -63,6 +68,8 @@ class Front:
         except Exception as error:
             self.failure = error
             self._on_failed()
+        finally:
+            self._is_tried.set()
 
 
 async def _answer(path: str, send: Any) -> None:
