@@ -161,6 +161,14 @@ def test_a_server_for_other_machines_needs_a_key_or_a_word() -> None:
         assert ServerSettings(host=host).check()
 
 
+@pytest.mark.parametrize("key", ["", " ", "two words", "line\nbreak", "schlüssel"])
+def test_a_key_that_no_header_can_have_is_refused(key: str) -> None:
+    """An empty one, of a variable that is not set, would let everybody in."""
+    with pytest.raises(InvalidRequestError, match="api_key: expected a key of ASCII") as error:
+        ServerSettings(host="0.0.0.0", api_key=("good", key)).check()
+    assert not key.strip() or key not in str(error.value)
+
+
 # ---- hosts and origins ------------------------------------------------------------------------
 
 
@@ -222,6 +230,9 @@ def test_beyond_this_machine_a_key_makes_every_host_good_and_no_auth_does_not(
         ("null", "localhost:8080", (), False),
         ("", "localhost:8080", (), False),
         ("file://", "localhost:8080", (), False),
+        ("https://box.example", "127.0.0.1:8080", (), True),  # a proxy that names its own host
+        ("https://box.example:8443", "box.example:8443", (), True),
+        ("http://box.example:3000", "box.example", (), False),  # another server of that name
         ("http://localhost:8080.evil.com", "localhost:8080", (), False),
         ("http://localhost:8080/x", "localhost:8080", (), False),
         ("https://app.example", "localhost:8080", ("https://app.example",), True),
@@ -235,7 +246,7 @@ def test_pages_of_other_origins_may_ask_where_cors_names_them(
     server_model: StarChat, origin: str, host: str, cors: tuple[str, ...], is_allowed: bool
 ) -> None:
     headers = {"Origin": origin, "Host": host}
-    client = shared_client(server_model, cors=cors)
+    client = shared_client(server_model, cors=cors, allowed_host=("box.example",))
     answer = client.post("/echo", json={"a": 1}, headers=headers)
     preflight = {**headers, "Access-Control-Request-Method": "POST"}
     asked = client.options("/echo", headers=preflight)
@@ -249,6 +260,32 @@ def test_pages_of_other_origins_may_ask_where_cors_names_them(
     else:
         assert codes(answer) == codes(asked) == (403, "origin_not_allowed")
         assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "is_right"),
+    [
+        ("cors", "app.example", False),  # would never match
+        ("cors", "https://app.example/page", False),
+        ("cors", "https://app.example/", True),
+        ("cors", "vscode-webview://1a2b", True),
+        ("cors", "*", True),
+        ("cors", "null", True),
+        ("allowed_host", "https://box.example", False),
+        ("allowed_host", "box.example:8080", False),
+        ("allowed_host", "*", False),
+        ("allowed_host", "box.example", True),
+    ],
+)
+def test_origins_and_names_that_never_match_are_refused(
+    option: str, value: str, is_right: bool
+) -> None:
+    settings = ServerSettings(**{option: (value,)})  # type: ignore[arg-type]
+    if is_right:
+        settings.check()
+    else:
+        with pytest.raises(InvalidRequestError, match=r"expected an? (origin|name)"):
+            settings.check()
 
 
 def test_a_preflight_needs_no_key_and_the_request_behind_it_does(server_model: StarChat) -> None:

@@ -136,12 +136,12 @@ class Security:
             return True
         try:
             parts = urlsplit(origin)
-            name = parts.hostname or ""
         except ValueError:
             return False
         if parts.scheme not in ("http", "https") or parts.path:
             return False
-        return name in self._hosts or _with_port(parts.netloc) == _with_port(host.lower())
+        own = _with_port(parts.netloc)  # a proxy may have put another Host before an allowed name
+        return own in self._hosts or own == _with_port(host.lower())
 
     def _cors(self, origin: str | None) -> list[tuple[bytes, bytes]]:
         """Return the headers by which a browser lets another origin's page read the answer."""

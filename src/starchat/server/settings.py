@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -189,6 +190,10 @@ class ServerSettings:
             raise InvalidRequestError.of("host", problem)
         if not 0 <= self.port < 1 << 16:
             raise InvalidRequestError.of("port", f"expected 0 to 65535, got {self.port}")
+        for option, form, expected in _FORMS:
+            for given in getattr(self, option):
+                if not form.fullmatch(given):
+                    raise InvalidRequestError.of(option, f"expected {expected}")
         if bool(self.ssl_keyfile) != bool(self.ssl_certfile):
             problem = "expected --ssl-keyfile and --ssl-certfile together"
             raise InvalidRequestError.of("ssl_keyfile", problem)
@@ -211,6 +216,16 @@ def _read(option: Field[Any], text: str) -> Any:
     return read(text)
 
 
+#: option → the form of each of its values, and what that is; a key is not shown
+_FORMS = (
+    ("api_key", re.compile(r"[!-~]+"), "a key of ASCII's visible characters"),
+    ("allowed_host", re.compile(r"[\w.-]+"), "a name alone, as chat.example.com"),
+    (
+        "cors",
+        re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#]+/?", re.I),
+        "an origin, as https://example.com, or *",
+    ),
+)
 _LEAST = {
     **dict.fromkeys(("min_replicas", "max_replicas"), 1),
     **dict.fromkeys(("max_running", "max_body", "default_max_tokens", "kv_budget"), 1),
