@@ -388,6 +388,9 @@ def test_each_request_has_one_line_of_counts_and_no_prompt(
         client.post("/ask?prompt=secret", headers={"x-api-key": KEYS[1]})
         client.get("/evil%0d%0aGET%20/forged%20200", headers={"x-api-key": KEYS[1]})
         client.get("/metrics")
+        forged = ("1.2.3.4\x1b[2J\n", 1)  # as of X-Forwarded-For
+        TestClient(client.app, "http://localhost", client=forged).get("/health")
+        assert "\x1b" not in caplog.records.pop().getMessage()
     lines = [json.loads(_Formatter(as_json=True).format(record)) for record in caplog.records]
     assert [(line["method"], line["path"], line["status"]) for line in lines] == [
         ("POST", "/ask", 200),
@@ -428,6 +431,7 @@ def test_metrics_count_what_was_asked(server_model: StarChat) -> None:
             assert codes(client.post("/ask")) == (503, "overloaded")
         now = samples(client)
     assert now["starchat_prompt_tokens_total", ()] == 2 * n_prompt
+    assert now["starchat_prefix_cache_queries_total", ()] == 2 * n_prompt
     assert now["starchat_generation_tokens_total", ()] == 16
     assert now["starchat_request_success_total", (("finished_reason", "length"),)] == 4
     assert now["starchat_time_to_first_token_seconds_count", ()] == 2

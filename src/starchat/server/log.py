@@ -67,7 +67,7 @@ class RequestLog:
                     "status": status or 500,
                     "seconds": round(time.perf_counter() - context.began, 4),
                     **context.log,
-                    "client": scope["client"][0] if scope.get("client") else None,
+                    "client": shown(scope["client"][0]) if scope.get("client") else None,
                     "id": id,
                 }
                 _access.info("%s", _line(parts), extra={"parts": parts})

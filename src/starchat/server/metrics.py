@@ -52,6 +52,9 @@ class Metrics:
         self.cancelled = counter("cancelled", "Requests whose clients went.")
         self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts.")
         self._generation_tokens = counter("generation_tokens", "Tokens of replies.")
+        self._looked_up = counter(
+            "prefix_cache_queries", "Tokens of prompts, looked up in the cache."
+        )
         self._cached = counter("prefix_cache_hits", "Tokens of prompts that were computed before.")
         self._success = counter("request_success", "Replies that ended.", "finished_reason")
         first = "Seconds from a request to the first piece of its reply."
@@ -92,6 +95,7 @@ class Metrics:
     ) -> None:
         """Count a request of which all replies ended; `usage` is that of its first reply."""
         self._prompt_tokens.inc(usage.prompt_tokens)
+        self._looked_up.inc(usage.prompt_tokens)
         self._cached.inc(usage.cached_tokens)
         self._n_prompt.observe(usage.prompt_tokens)
         self._queue.observe(queue_s + usage.queue_seconds)
