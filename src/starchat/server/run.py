@@ -177,6 +177,16 @@ def config_of(app: Any, settings: ServerSettings) -> uvicorn.Config:
     )
 
 
+def _loaded(config: uvicorn.Config) -> uvicorn.Config:
+    """Return a configuration with its certificate; raise FileAccessError where it has none."""
+    try:
+        config.load()
+    except OSError as error:  # of ssl, too
+        files = f"{config.ssl_certfile}, {config.ssl_keyfile}"
+        raise FileAccessError.of("ssl_certfile", f"{files}: {error.strerror or error}") from None
+    return config
+
+
 def listen(settings: ServerSettings) -> socket.socket:
     """Return the socket to listen at; raise InvalidRequestError where it is taken."""
     if settings.uds:
@@ -272,7 +282,7 @@ def run(
                 server.stop()
 
         front = Front(make, made, lambda: server.stop())
-        server = Server(config_of(front, settings))
+        server = Server(_loaded(config_of(front, settings)))
         on_listening(address_of(listening, settings))
         server.run(sockets=[listening])
         if settings.uds:
