@@ -27,7 +27,7 @@ __all__ = ["server_model"]
 
 KEYS = ("first-key", "second-key")
 #: The only paths that are read without a key. A route that is not here needs one.
-PUBLIC = {"/health", "/ping", "/v1/health", "/", *(f"/ui/{name}" for name in static_files())}
+PUBLIC = {"/health", "/ping", "/v1/health", *static_files()}
 
 
 class Declared(BaseModel):

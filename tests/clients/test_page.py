@@ -323,12 +323,20 @@ def test_an_exported_conversation_is_imported_as_it_was(
     tab.page.set_input_files("#file", tmp_path / "first.json")  # a copy, as one is here
     tab.page.wait_for_selector("#conversations li >> nth=1")
     [conversation] = saved[0]["conversations"]
-    circle = [{**conversation["messages"][0], "parent": conversation["messages"][0]["id"]}]
-    for wrong in ({"id": 5}, {**conversation, "messages": circle}):
+    one, two = conversation["messages"][:2]
+    circle = [{**one, "parent": one["id"]}]
+    twice = [one, two, {**one, "parent": two["id"]}]  # its branch would have no end
+    texts = [one, {**two, "calls": [{"id": "c", "name": "add", "arguments": "text"}]}]
+    for wrong in (
+        {"id": 5},
+        None,
+        *({**conversation, "messages": each} for each in (circle, twice, texts, {})),
+    ):
         bad = {"starchat": 1, "conversations": [wrong]}
         (tmp_path / "bad.json").write_text(json.dumps(bad))
         tab.page.set_input_files("#file", tmp_path / "bad.json")
         tab.page.wait_for_selector("text=cannot be imported")
+        tab.page.evaluate("document.querySelector('#composer > .error').remove()")
     assert tab.page.locator("#conversations li").count() == 2
 
 
@@ -350,6 +358,146 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(
         assert tab.page.evaluate("localStorage.length + document.cookie.length") <= 1
         assert {text.split(" (")[1] for text in tab.problems} == {"Unauthorized)"}
         tab.context.close()
+
+
+@pytest.mark.parametrize("key", ["ключ", "schlüssel", "“right”"])
+def test_a_key_with_any_letters_is_sent_and_can_be_corrected(
+    browser: Any, server_model: StarChat, key: str
+) -> None:
+    with serving(server_model, api_key=("right",)) as served:
+        tab = Tab(browser, served.url)
+        tab.goto(is_ready=False)
+        tab.page.fill("#key", key)
+        tab.page.keyboard.press("Enter")
+        tab.page.wait_for_selector("text=The server refused this key.")
+        tab.page.fill("#key", "right")
+        tab.page.keyboard.press("Enter")
+        tab.page.wait_for_selector("[name=repetition_window]", state="attached")
+        tab.context.close()
+
+
+def test_where_the_browser_keeps_nothing_the_page_works_and_says_so(
+    browser: Any, server_model: StarChat
+) -> None:
+    with serving(server_model, api_key=("right",)) as served:
+        tab = Tab(browser, served.url)
+        tab.context.add_init_script(
+            "for (const name of ['localStorage', 'sessionStorage', 'indexedDB']) "
+            "Object.defineProperty(window, name, "
+            "{ get() { throw new DOMException('denied', 'SecurityError'); } });"
+        )
+        tab.goto(is_ready=False)
+        tab.page.fill("#key", "right")
+        tab.page.keyboard.press("Enter")
+        tab.page.wait_for_selector("[name=repetition_window]", state="attached")
+        assert "keeps no history" in tab.page.inner_text("#composer .error")
+        tab.set(max_tokens="8", theme="dark")
+        for n in (1, 2):
+            tab.ask("Hello")
+            tab.wait(n)
+        assert tab.page.locator("#conversations li").count() == 1
+        tab.context.close()
+
+
+def test_where_the_browser_is_full_the_reply_is_shown(tab: Tab, fake: dict[str, Any]) -> None:
+    tab.page.evaluate(
+        "void (IDBObjectStore.prototype.put = () => { throw new DOMException('full'); })"
+    )
+    tab.ask("one")
+    tab.wait()
+    assert tab.texts(".message.assistant .whole") == ["A reply."]
+    assert tab.texts("#composer .error") == ["This browser does not keep the conversation: full"]
+    assert tab.page.locator("text=Regenerate").count() == 1
+
+
+def test_a_deleted_conversation_stays_deleted_while_its_reply_is_written(
+    tab: Tab, fake: dict[str, Any]
+) -> None:
+    fake |= {"text": "word " * 400, "pause_s": 0.02}
+    tab.ask("one")
+    tab.page.wait_for_selector("text=word word")
+    tab.page.hover("#conversations li")
+    tab.page.click("[aria-label='Delete one']")
+    tab.page.wait_for_selector("#thread.empty")
+    tab.page.wait_for_selector("#conversations li", state="detached")
+    tab.page.reload()
+    tab.page.wait_for_selector("[name=repetition_window]", state="attached")
+    assert not tab.page.locator("#conversations li").count()
+
+
+def test_what_two_tabs_add_to_a_conversation_stays(tab: Tab, fake: dict[str, Any]) -> None:
+    tab.ask("one")
+    tab.wait()
+    first = tab.page
+    tab.open_page()
+    tab.goto().page.click("#conversations .name")
+    for page, text, n in ((tab.page, "of the second", 2), (first, "of the first", 2)):
+        tab.page = page
+        tab.ask(text)
+        tab.wait(n)
+    tab.page.reload()
+    tab.page.click("#conversations .name")
+    tab.page.wait_for_selector("text=of the first")
+    tab.page.click(".message.user >> nth=1 >> .step:enabled")
+    tab.page.wait_for_selector("text=of the second")
+
+
+def test_a_setting_that_cannot_be_read_loses_no_question(tab: Tab, fake: dict[str, Any]) -> None:
+    tab.page.click("#open-settings")
+    tab.page.focus("[name=temperature]")
+    tab.page.keyboard.type("0.5e")
+    tab.page.keyboard.press("Escape")
+    tab.ask("one")
+    assert tab.page.evaluate("document.activeElement.name") == "temperature"
+    tab.page.keyboard.type("0")
+    tab.page.keyboard.press("Escape")
+    assert (tab.page.input_value("#box"), fake["seen"]) == ("one", [])
+    tab.page.press("#box", "Enter")
+    tab.wait()
+    [(messages, options)] = fake["seen"]
+    assert (len(messages), options) == (1, {"temperature": 0.5})
+
+
+def test_copied_is_said_and_goes(tab: Tab, fake: dict[str, Any]) -> None:
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.ask("one")
+    tab.wait()
+    copy = tab.page.locator(".message.assistant footer button").last
+    for _ in range(2):
+        copy.click()
+    assert copy.inner_text() == "Copied" and "Copied" in tab.texts("#spoken p")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == "A reply."
+    tab.page.wait_for_selector(".message.assistant footer >> text=Copied", state="detached")
+    assert copy.inner_text() == "Copy"
+
+
+def test_a_long_conversation_is_rendered_in_parts(tab: Tab, tmp_path: Path) -> None:
+    messages: list[dict[str, Any]] = []
+    for n in range(1_100):
+        parent = messages[-1]["id"] if messages else None
+        role = "assistant" if n % 2 else "user"
+        messages.append(
+            {"id": f"m{n}", "parent": parent, "role": role, "content": f"**{n}**", "time": 0}
+        )
+    conversation = {
+        "id": "long", "title": "Long", "created": 0, "changed": 0, "settings": {},
+        "messages": messages, "leaf": "m1099",
+    }  # fmt: skip
+    file = tmp_path / "long.json"
+    file.write_text(json.dumps({"starchat": 1, "conversations": [conversation]}))
+    tab.page.set_input_files("#file", file)
+    tab.page.wait_for_selector(".message.assistant >> nth=549 >> strong")
+    assert len([url for url in tab.asked if url.endswith("/ui/render")]) == 11
+
+
+def test_where_its_files_do_not_come_the_page_says_so(browser: Any, served: Served) -> None:
+    tab = Tab(browser, served.url)
+    tab.context.route("**/ui/tree.js", lambda route: route.abort())
+    tab.page.clock.install()
+    tab.goto(is_ready=False)
+    tab.page.wait_for_selector("text=files did not come", state="attached")
+    tab.page.wait_for_selector("#late:visible")
+    tab.context.close()
 
 
 def test_a_prompt_that_takes_long_shows_how_far_it_is(tab: Tab, fake: dict[str, Any]) -> None:
@@ -388,6 +536,22 @@ def test_a_cut_reply_goes_on(tab: Tab) -> None:
     tab.wait()
     [whole] = tab.texts(".message.assistant .whole")
     assert len(whole) > len(cut) and cut.split()[:8] == whole.split()[:8]
+
+
+def test_a_stopped_reply_goes_on(tab: Tab, fake: dict[str, Any]) -> None:
+    tab.set(tools=json.dumps([ADD]))
+    fake |= {"text": "word " * 400, "pause_s": 0.02}
+    tab.ask("one")
+    tab.page.wait_for_selector("text=word word")
+    tab.page.keyboard.press("Escape")
+    tab.page.wait_for_selector("text=stopped")
+    fake |= {"text": "and the rest.", "pause_s": 0.0}
+    tab.page.click("footer >> text=Continue")
+    tab.page.wait_for_selector("text=and the rest.")
+    tab.wait()
+    messages, options = fake["seen"][-1]
+    assert messages[-1]["content"].startswith("word word")
+    assert (options["continue_final_message"], options["tool_choice"]) == (True, "none")
 
 
 def test_everything_can_be_done_by_keyboard(tab: Tab, fake: dict[str, Any]) -> None:
@@ -438,7 +602,7 @@ def test_everything_can_be_done_by_keyboard(tab: Tab, fake: dict[str, Any]) -> N
 
 def test_screen_readers_hear_sentences(tab: Tab, fake: dict[str, Any]) -> None:
     fake |= {
-        "text": "One sentence. Another one.\n\n```python\nx = 1\n```\n\nThe end.",
+        "text": "One sentence. Another one.\n\n```python\nif x: x = 1. + y\n```\n\nThe end.",
         "pause_s": 0.02,
     }
     tab.ask("one")

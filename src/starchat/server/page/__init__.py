@@ -24,7 +24,7 @@ from ...async_waker import in_worker
 from ...errors import InvalidRequestError, shown
 from ...sampling import CONSTRAINTS, TOOLS, SamplingParams
 from ...types import ModelInfo
-from ..errors import api_error
+from ..errors import ApiError, api_error
 from ..events import EventStream
 from ..face import Face
 from ..service import Prompt, Service, service
@@ -36,8 +36,7 @@ HEADERS = {
     "Content-Security-Policy": "; ".join(
         (
             "default-src 'none'",
-            *(f"{kind}-src 'self'" for kind in ("script", "style", "connect", "font")),
-            "img-src 'self' data:",
+            *(f"{kind}-src 'self'" for kind in ("script", "style", "connect", "img")),
             *(f"{kind} 'none'" for kind in ("base-uri", "form-action", "frame-ancestors")),
             "require-trusted-types-for 'script'",
             "trusted-types starchat",
@@ -45,6 +44,7 @@ HEADERS = {
     ),
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
     "Vary": "Accept-Encoding",
 }
@@ -61,6 +61,7 @@ _PARAMETERS = (
 )
 _OPTIONS = (*_PARAMETERS, *CONSTRAINTS, *TOOLS, "schema_limits", "continue_final_message")
 _MOST_TEXTS = 500  # of one request to render
+_MOST_CHARS = 1 << 20  # of them all: up to 15 s of CPU
 _STEP_S = 0.02  # that a worker renders, and then others have their turn
 
 
@@ -126,24 +127,23 @@ def face(settings: ServerSettings) -> Face | None:
     if not settings.ui:
         return None
     router = APIRouter(tags=["page"])
-    paths = {"/": "index.html", **{f"/ui/{name}": name for name in static_files()}}
-    for path, name in paths.items():
+    for path, file in static_files().items():
         for method in ("GET", "HEAD"):
             router.add_api_route(
                 path,
-                _sender(name),
+                _sender(file),
                 methods=[method],
                 response_class=Response,
                 responses={200: {"content": {"text/html": {}}}},
                 include_in_schema=(path, method) == ("/", "GET"),
             )
     router.include_router(_router())
-    return Face("page", router, ("/ui",), public=(*paths,))
+    return Face("page", router, ("/ui",), public=(*static_files(),))
 
 
 @cache
 def static_files() -> dict[str, StaticFile]:
-    """Return the files of the page by their names."""
+    """Return the files of the page by their paths."""
     found = {}
     for path in files(__package__).joinpath("static").iterdir():
         kind = _TYPES.get(path.name.rpartition(".")[2])
@@ -151,14 +151,14 @@ def static_files() -> dict[str, StaticFile]:
             content = path.read_bytes()
             compressed = gzip.compress(content, 9, mtime=0)
             etag = f'"{sha256(content).hexdigest()[:16]}"'
-            found[path.name] = StaticFile(content, compressed, kind, etag)
+            place = "/" if path.name == "index.html" else f"/ui/{path.name}"
+            found[place] = StaticFile(content, compressed, kind, etag)
     return found
 
 
-def _sender(name: str) -> Callable[[Request], Any]:
+def _sender(file: StaticFile) -> Callable[[Request], Any]:
     async def send(request: Request) -> Response:
         """Send a file of the page."""
-        file = static_files()[name]
         headers = {**HEADERS, "ETag": file.etag, "Content-Type": file.type}
         if file.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -194,6 +194,9 @@ def _router() -> APIRouter:
     @router.post("/render", response_model=Rendered)
     async def rendered(form: RenderForm) -> dict[str, Any]:
         """Return replies as the page shows them."""
+        if (n_chars := sum(map(len, form.texts))) > _MOST_CHARS:
+            problem = f"texts: expected at most {_MOST_CHARS:,} characters, got {n_chars:,}"
+            raise ApiError(413, problem, code="request_too_large", param="texts")
         return {"replies": [await _rendered(text) for text in form.texts]}
 
     return router

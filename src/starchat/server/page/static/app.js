@@ -1,7 +1,7 @@
 // The page: conversations at the side, one of them shown, and the reply that is being written.
 
 import { button, element } from "./element.js";
-import { MessageView, speed } from "./message.js";
+import { isSent, MessageView, speed } from "./message.js";
 import { ask, events, hasKey, onKeyWanted, ServerError } from "./server.js";
 import * as settings from "./settings.js";
 import { say, Speaker } from "./speech.js";
@@ -12,28 +12,28 @@ const $ = (id) => document.getElementById(id);
 const [box, thread, messages] = [$("box"), $("thread"), $("messages")];
 const RETRY_MS = 2000;
 const SAVE_MS = 1000;
+const [MOST_TEXTS, MOST_CHARS] = [50, 500_000]; // that are rendered by one request
 
 let conversation; // that is shown
-let running = null; // {abort, view}: the reply that is being written
+let running = null; // {abort}: the reply that is being written
+const removed = new Set(); // ids of conversations: a reply that ends later keeps none of them
 const rendered = new Map(); // text of a reply → its pieces
 
 // ---- the shown conversation -------------------------------------------------------------------
 
 const actions = {
-  regenerate: (message) => run(message.parent),
-  proceed: (message) => run(message.parent, message),
-  edit: (message, content) => {
-    const added = tree.addMessage(conversation, message.parent, { role: "user", content });
-    run(added.id);
-  },
-  answer: (message, results) => {
+  regenerate: (message) => run(() => message.parent),
+  proceed: (message) => run(() => message.parent, message),
+  edit: (message, content) =>
+    run(() => tree.addMessage(conversation, message.parent, { role: "user", content }).id),
+  answer: (message, results) => run(() => {
     let parent = message.id;
     message.calls.forEach((call, index) => {
       const result = { role: "tool", content: results[index], call_id: call.id, name: call.name };
       parent = tree.addMessage(conversation, parent, result).id;
     });
-    run(parent);
-  },
+    return parent;
+  }),
   step: async (message, by) => {
     stop();
     const all = tree.siblings(conversation, message);
@@ -73,15 +73,22 @@ function viewOf(message, isLast) {
 }
 
 async function renderAll(views) {
+  const shown = conversation;
   const missing = views.filter(({ message }) => message.content && !rendered.has(message.content));
-  if (!missing.length) return;
   try {
-    const response = await ask("render", { texts: missing.map(({ message }) => message.content) });
-    const { replies } = await response.json();
-    missing.forEach((view, index) => {
-      rendered.set(view.message.content, replies[index]);
-      view.showBlocks(replies[index]);
-    });
+    while (missing.length && conversation === shown) {
+      let [n, nChars] = [0, 0];
+      while (n < Math.min(missing.length, MOST_TEXTS) && (n === 0 || nChars < MOST_CHARS)) {
+        nChars += missing[n++].message.content.length;
+      }
+      const some = missing.splice(0, n);
+      const response = await ask("render", { texts: some.map(({ message }) => message.content) });
+      const { replies } = await response.json();
+      some.forEach((view, index) => {
+        rendered.set(view.message.content, replies[index]);
+        view.showBlocks(replies[index]);
+      });
+    }
   } catch (error) {
     if (error.name !== "AbortError") showProblem(error.message);
   }
@@ -95,31 +102,44 @@ function showTitle() {
 
 async function keep() {
   conversation.changed = Date.now();
-  await save();
+  await save(conversation);
+  await showConversations();
 }
 
-async function save() {
-  await store.save(conversation);
-  await showConversations();
+/** Keep a conversation in this browser. Where that fails, the user can still export it. */
+async function save(shown) {
+  if (removed.has(shown.id)) return;
+  try {
+    await store.save(shown);
+  } catch (error) {
+    showProblem(`This browser does not keep the conversation: ${error.message}`);
+  }
 }
 
 // ---- a reply ----------------------------------------------------------------------------------
 
-/** Ask for a reply to the message `parent`, or go on with a `begun` one. */
-async function run(parent, begun) {
-  stop();
+/** Ask for a reply to the message that `add` returns the id of, or go on with a `begun` one. Return
+ * whether the settings can be read: nothing is added where they cannot, and the form says why. */
+function run(add, begun) {
   let asked;
   try {
     asked = settings.options();
   } catch {
-    return; // the form shows what is wrong
+    return false;
   }
+  stop();
+  reply(add(), asked, begun);
+  return true;
+}
+
+async function reply(parent, asked, begun) {
   const shown = conversation;
   shown.leaf = begun ? begun.id : parent;
   const prompt = tree.asPrompt(tree.shownBranch(shown), shown.settings.system);
   let message = begun;
   if (begun) {
     asked.continue_final_message = true;
+    if (asked.tools) asked.tool_choice = "none"; // a begun text goes on as text
     delete prompt.at(-1).token_ids; // those of the whole are not known
     for (const name of ["token_ids", "figures", "reason", "error"]) delete begun[name];
   } else {
@@ -152,7 +172,7 @@ async function run(parent, begun) {
     setRunning(false);
   }
   shown.changed = Date.now();
-  await store.save(shown);
+  await save(shown);
   await showConversations();
   if (conversation !== shown) return;
   const isAtEnd = tree.shownBranch(shown).at(-1) === message;
@@ -181,13 +201,13 @@ async function read(response, message, view, signal, isContinued) {
     }
     message.content += data.text ?? "";
     stay(() => {
-      speaker.hear(view.apply(data), view.open.textContent);
+      speaker.hear(view.apply(data), view.openText);
       for (const call of data.calls ?? []) view.applyCall(call);
     });
     if (data.end) finishMessage(message, data.end, isContinued);
     else if (now - saved > SAVE_MS) {
       saved = now;
-      store.save(shown); // so that a reload keeps what is there
+      save(shown); // so that a reload keeps what is there
     }
   }
 }
@@ -285,6 +305,7 @@ async function newConversation() {
 
 async function removeConversation(id, name) {
   if (!confirm(`Delete “${name}” from this browser?`)) return;
+  removed.add(id);
   await store.remove(id);
   if (id === conversation.id) await newConversation();
   else await showConversations();
@@ -302,6 +323,7 @@ async function importFile(file) {
     const read = tree.imported(await file.text());
     for (const each of read) {
       if (await store.load(each.id)) each.id = tree.newId(); // the one that is here stays
+      removed.delete(each.id);
       await store.save(each);
     }
     if (read.length) await openConversation(read[0].id);
@@ -314,6 +336,7 @@ async function importFile(file) {
 function openHistory() {
   document.body.classList.add("history-open");
   $("shade").hidden = false;
+  document.querySelector("main").inert = true;
   $("open-history").setAttribute("aria-expanded", "true");
   $("new").focus();
 }
@@ -321,6 +344,7 @@ function openHistory() {
 function closeHistory() {
   document.body.classList.remove("history-open");
   $("shade").hidden = true;
+  document.querySelector("main").inert = false;
   $("open-history").setAttribute("aria-expanded", "false");
 }
 
@@ -329,10 +353,10 @@ function closeHistory() {
 function send() {
   const content = box.value;
   if (!content.trim() || running) return;
+  const add = () => tree.addMessage(conversation, conversation.leaf, { role: "user", content }).id;
+  if (!run(add)) return;
   box.value = "";
   fit();
-  const added = tree.addMessage(conversation, conversation.leaf, { role: "user", content });
-  run(added.id);
 }
 
 function fit() {
@@ -341,6 +365,7 @@ function fit() {
 }
 
 function showProblem(text) {
+  if ([...document.querySelectorAll("#composer > .error")].some((old) => old.textContent === text)) return;
   const problem = element("p", { className: "error", role: "alert" }, text);
   $("composer").prepend(problem);
   setTimeout(() => problem.remove(), 10_000);
@@ -352,10 +377,9 @@ $("composer").addEventListener("submit", (event) => {
 });
 box.addEventListener("input", fit);
 box.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    send();
-  }
+  if (!isSent(event)) return;
+  event.preventDefault();
+  send();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
@@ -375,11 +399,13 @@ $("stop").addEventListener("click", () => {
 });
 $("new").addEventListener("click", newConversation);
 $("open-history").addEventListener("click", openHistory);
-$("close-history").addEventListener("click", () => {
-  closeHistory();
-  $("open-history").focus();
-});
-$("shade").addEventListener("click", closeHistory);
+matchMedia("(min-width: 48.001rem)").addEventListener("change", closeHistory);
+for (const id of ["close-history", "shade"]) {
+  $(id).addEventListener("click", () => {
+    closeHistory();
+    $("open-history").focus();
+  });
+}
 $("open-settings").addEventListener("click", settings.open);
 $("export-json").addEventListener("click", () =>
   download(tree.asExport([conversation]), "application/json", "json"));
@@ -407,10 +433,12 @@ async function connect() {
     try {
       const info = await (await ask("info")).json();
       $("model").textContent = info.model;
+      $("model").classList.remove("problem");
       $("model").title = `${info.model}, ${info.quantization}, context ${info.n_ctx.toLocaleString("en")} tokens`;
       return info;
     } catch (error) {
       $("model").textContent = error.code === "loading" ? "The model is loading …" : error.message;
+      $("model").classList.add("problem");
       do {
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       } while (error.status === 401 && !hasKey());
@@ -418,6 +446,7 @@ async function connect() {
   }
 }
 
+$("late").remove();
 $("app").hidden = false;
 conversation = tree.newConversation(settings.kept());
 await showThread();
@@ -427,6 +456,6 @@ if (!(await store.isKept())) showProblem("This browser keeps no history for this
 const info = await connect();
 settings.setUp(info.parameters, (changed) => {
   conversation.settings = changed;
-  if (conversation.messages.length) store.save(conversation);
+  if (conversation.messages.length) save(conversation);
 });
 settings.show(conversation.settings);

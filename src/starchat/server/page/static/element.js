@@ -1,5 +1,7 @@
 // Elements, made node by node.
 
+import { say } from "./speech.js";
+
 /** Return an element; a string among the children is text. */
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -15,8 +17,14 @@ export function button(label, onclick, properties = {}) {
   return element("button", { type: "button", className: "quiet", onclick, ...properties }, label);
 }
 
-/** Copy a text, and say so on the button for a moment. */
-export async function copy(text, from) {
+/** Return a button that copies what `textOf` returns, and says so for a moment. */
+export function copyButton(textOf, properties = {}) {
+  return button(COPY, (event) => copy(textOf(), event.currentTarget), properties);
+}
+
+const COPY = "Copy";
+
+async function copy(text, from) {
   try {
     await navigator.clipboard.writeText(text);
   } catch { // a page that came without TLS has no clipboard
@@ -27,7 +35,7 @@ export async function copy(text, from) {
     area.remove();
     from.focus();
   }
-  const label = from.textContent;
   from.textContent = "Copied";
-  setTimeout(() => { from.textContent = label; }, 1500);
+  say("Copied");
+  setTimeout(() => { from.textContent = COPY; }, 1500);
 }

@@ -1,13 +1,10 @@
 // One message on the page: its text in pieces, calls of tools with their results, what can be done.
 
-import { button, copy, element } from "./element.js";
+import { button, copyButton, element } from "./element.js";
 import { nodesOf } from "./html.js";
 
 const NAMES = { user: "You", assistant: "StarChat", tool: "Result" };
-const REASONS = {
-  length: "cut at the limit of tokens",
-  stopped: "stopped",
-};
+const REASONS = new Map([["length", "cut at the limit of tokens"], ["stopped", "stopped"]]);
 
 export class MessageView {
   /** Show a message; `actions` has what its buttons do, and `places` its branch: [index, count]. */
@@ -17,6 +14,7 @@ export class MessageView {
     this.whole = element("div", { className: "whole" });
     this.open = element("div", { className: "open" });
     this.blocks = []; // that were placed
+    this.openText = ""; // what is to be said of the open piece so far
     this.calls = element("div", { className: "calls" });
     this.body = element("div", { className: "body" }, this.whole, this.open, this.calls);
     this.about = element("footer");
@@ -56,7 +54,9 @@ export class MessageView {
   apply(data) {
     const spoken = (data.blocks ?? []).map((block) => this.#place(block));
     if (data.open) {
-      this.open.replaceChildren(decorated(nodesOf(data.open.html)));
+      const nodes = nodesOf(data.open.html);
+      this.openText = isCode(nodes) ? "" : nodes.textContent;
+      this.open.replaceChildren(decorated(nodes));
       this.open.classList.toggle("continues", data.open.continues);
     }
     if (data.code) this.open.querySelector("code")?.append(data.code);
@@ -66,8 +66,8 @@ export class MessageView {
   #place(block) {
     this.blocks.push(block);
     const nodes = nodesOf(block.html);
-    const code = nodes.firstElementChild?.localName === "pre" && nodes.textContent.trim();
-    const spoken = code ? `Code, ${count(code.split("\n").length, "line")}` : nodes.textContent;
+    const text = nodes.textContent;
+    const spoken = isCode(nodes) ? `Code, ${count(text.trim().split("\n").length, "line")}` : text;
     decorated(nodes);
     const last = this.whole.lastElementChild;
     const first = nodes.firstElementChild;
@@ -126,12 +126,13 @@ export class MessageView {
     }
     if (message.role === "assistant") {
       parts.push(button("Regenerate", () => actions.regenerate(message)));
-      if (message.reason === "length" && message.content && !message.calls?.length) {
+      const isCut = REASONS.has(message.reason) || message.error;
+      if (isCut && message.content && !message.calls?.length) {
         parts.push(button("Continue", () => actions.proceed(message)));
       }
     }
     if (message.content && message.role !== "tool") {
-      parts.push(button("Copy", (event) => copy(message.content, event.currentTarget)));
+      parts.push(copyButton(() => message.content));
     }
     const figures = figuresOf(message);
     if (figures) parts.push(element("span", { className: "figures" }, figures));
@@ -152,7 +153,7 @@ export class MessageView {
       if (event.key === "Escape") {
         event.stopPropagation();
         cancel();
-      } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      } else if (isSent(event)) {
         event.preventDefault();
         send();
       }
@@ -176,7 +177,7 @@ export class MessageView {
 
 function figuresOf({ figures, reason }) {
   const parts = [];
-  if (REASONS[reason]) parts.push(REASONS[reason]);
+  if (REASONS.has(reason)) parts.push(REASONS.get(reason));
   if (figures) {
     const { completion_tokens: n, prompt_tokens: nPrompt, cached_tokens: nCached, decode_seconds: s } = figures;
     parts.push(count(n, "token"));
@@ -194,6 +195,15 @@ export function speed(value) {
   return value < 10 ? value.toFixed(1) : String(Math.round(value));
 }
 
+/** Return whether a key sends a text: Enter, but not the one that ends the composing of a word. */
+export function isSent({ key, shiftKey, isComposing, keyCode }) {
+  return key === "Enter" && !shiftKey && !isComposing && keyCode !== 229; // 229: Safari's composing
+}
+
+function isCode(nodes) {
+  return nodes.firstElementChild?.localName === "pre";
+}
+
 /** Give code its bar, and let wide tables scroll. */
 function decorated(nodes) {
   for (const pre of nodes.querySelectorAll("pre")) {
@@ -203,7 +213,7 @@ function decorated(nodes) {
     pre.setAttribute("aria-label", language ? `Code, ${language}` : "Code");
     pre.setAttribute("role", "region");
     const bar = element("div", { className: "bar" }, element("span", {}, language),
-      button("Copy", (event) => copy(code.textContent, event.currentTarget), { "aria-label": "Copy the code" }));
+      copyButton(() => code.textContent, { "aria-label": "Copy the code" }));
     const frame = element("div", { className: "code" }, bar);
     pre.replaceWith(frame);
     frame.append(pre);

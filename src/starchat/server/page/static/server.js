@@ -1,6 +1,8 @@
 // What the page asks the server: JSON and streams of events, with the key that the server wants.
 
-const KEY = "starchat.key";
+import { keepText, textOf } from "./store.js";
+
+const KEY = ["sessionStorage", "starchat.key"];
 let askForKey = async () => null;
 let asking = null; // the user, for a key
 
@@ -19,14 +21,14 @@ export function onKeyWanted(ask) {
 
 /** Return whether there is a key to send. */
 export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
+  return textOf(...KEY) !== null;
 }
 
 /** Return the answer to a request; a body makes it a POST. Asks for a key where one is wanted. */
 export async function ask(path, body, signal) {
   for (;;) {
-    const key = sessionStorage.getItem(KEY);
-    const headers = key ? { Authorization: `Bearer ${key}` } : {};
+    const key = textOf(...KEY);
+    const headers = key ? { Authorization: `Bearer ${inBytes(key)}` } : {};
     const options = { headers, signal, cache: "no-store" };
     if (body !== undefined) {
       headers["Content-Type"] = "application/json";
@@ -41,12 +43,17 @@ export async function ask(path, body, signal) {
     }
     if (response.ok) return response;
     if (response.status !== 401) throw await errorOf(response);
-    if (sessionStorage.getItem(KEY) !== key) continue; // given meanwhile
+    if (textOf(...KEY) !== key) continue; // given meanwhile
     asking ??= askForKey(key !== null).finally(() => { asking = null; });
     const given = await asking;
     if (given === null) throw await errorOf(response);
-    sessionStorage.setItem(KEY, given);
+    keepText(...KEY, given);
   }
+}
+
+/** Return a text as a header can have it: fetch() refuses letters beyond Latin 1. */
+function inBytes(text) {
+  return String.fromCharCode(...new TextEncoder().encode(text));
 }
 
 /** Yield the data of each event of a stream; fail where it ends before its last one. */

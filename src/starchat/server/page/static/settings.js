@@ -1,9 +1,10 @@
 // The settings: a form → the options that a request has. Kept for the next conversation.
 
 import { element } from "./element.js";
+import { keepText, textOf } from "./store.js";
 
-const KEPT = "starchat.settings";
-const THEME = "starchat.theme";
+const KEPT = ["localStorage", "starchat.settings"];
+const THEME = ["localStorage", "starchat.theme"];
 const form = document.getElementById("settings-form");
 const dialog = document.getElementById("settings");
 let parameters = [];
@@ -33,7 +34,7 @@ export function setUp(offered, changed) {
 /** Return the settings of a new conversation: those that were used last. */
 export function kept() {
   try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
+    return JSON.parse(textOf(...KEPT)) ?? {};
   } catch {
     return {};
   }
@@ -55,6 +56,7 @@ export function options() {
   const settings = read();
   const asked = {};
   for (const { name, kind } of parameters) {
+    checkNumber(form.elements[name]);
     if (!(name in settings)) continue;
     asked[name] = kind === "texts" ? lines(settings[name]) : Number(settings[name]);
   }
@@ -75,6 +77,13 @@ export function options() {
 
 export function open() {
   dialog.showModal();
+}
+
+function checkNumber(field) {
+  if (!field.validity.badInput) return; // its value is "" then, as if nothing was written
+  if (!dialog.open) open();
+  field.reportValidity();
+  throw new Error("expected a number");
 }
 
 function json(id, text) {
@@ -112,7 +121,7 @@ function lines(text) {
 }
 
 function keep() {
-  localStorage.setItem(KEPT, JSON.stringify(read()));
+  keepText(...KEPT, JSON.stringify(read()));
   onChange(read());
 }
 
@@ -127,10 +136,10 @@ document.getElementById("defaults").addEventListener("click", () => {
 });
 
 const theme = document.getElementById("theme");
-theme.value = localStorage.getItem(THEME) ?? "";
+theme.value = textOf(...THEME) ?? "";
 setTheme();
 theme.addEventListener("change", () => {
-  localStorage.setItem(THEME, theme.value);
+  keepText(...THEME, theme.value);
   setTheme();
 });
 

@@ -1,7 +1,9 @@
-// Conversations in this browser's IndexedDB; where it has none, until the page is closed.
+// What this browser keeps: conversations in its IndexedDB, texts in its storages. Where it keeps
+// nothing, until the page is closed.
 
 const STORE = "conversations";
 const inMemory = new Map();
+const texts = new Map();
 let opened;
 
 /** Return whether conversations outlive the page. */
@@ -33,14 +35,36 @@ export async function load(id) {
 
 export async function save(conversation) {
   const store = await objects("readwrite");
-  if (store) await end(store.put(conversation));
-  else inMemory.set(conversation.id, conversation);
+  if (!store) return inMemory.set(conversation.id, conversation);
+  // What another tab has added stays: messages are added, and never taken away.
+  const ids = new Set(conversation.messages.map((message) => message.id));
+  const stored = await end(store.get(conversation.id));
+  conversation.messages.push(...(stored?.messages ?? []).filter((message) => !ids.has(message.id)));
+  await end(store.put(conversation));
 }
 
 export async function remove(id) {
   const store = await objects("readwrite");
   if (store) await end(store.delete(id));
   inMemory.delete(id);
+}
+
+/** Return a text that was kept in "localStorage" or "sessionStorage"; null where there is none. */
+export function textOf(storage, key) {
+  try {
+    return texts.get(key) ?? globalThis[storage].getItem(key);
+  } catch {
+    return null; // the browser is told to keep nothing
+  }
+}
+
+export function keepText(storage, key, value) {
+  texts.set(key, value);
+  try {
+    globalThis[storage].setItem(key, value);
+  } catch {
+    // it lasts as long as the page
+  }
 }
 
 async function objects(mode) {
@@ -59,7 +83,10 @@ function database() {
     request.onupgradeneeded = () => {
       request.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("recent", ["changed", "title"]);
     };
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      request.result.onclose = () => { opened = undefined; }; // the user deleted the site's data
+      resolve(request.result);
+    };
     request.onerror = () => resolve(null);
   });
   return opened;

@@ -82,9 +82,8 @@ export function asMarkdown(conversation) {
 /** Return the conversations of an exported file, checked; throws where it has none. */
 export function imported(text) {
   const data = JSON.parse(text);
-  const found = data?.starchat === 1 && Array.isArray(data.conversations) ? data.conversations : null;
-  if (!found) throw new Error("expected a conversation that this page exported");
-  return found.map(checked);
+  if (data?.starchat !== 1) throw new Error("expected a conversation that this page exported");
+  return list(data.conversations).map(checked);
 }
 
 export function asExport(conversations) {
@@ -93,42 +92,43 @@ export function asExport(conversations) {
 
 function checked(given) {
   const before = new Set([null]);
-  const messages = (given.messages ?? []).map((message) => {
-    if (!ROLES.includes(message.role)) throw new Error(`a message has the role ${message.role}`);
+  const messages = list(object(given).messages).map((message) => {
+    if (!ROLES.includes(object(message).role)) throw new Error(`a message has the role ${message.role}`);
     const read = { id: text(message.id), parent: message.parent };
     if (!before.has(read.parent)) throw new Error("a message stands before the one it follows");
+    if (before.has(read.id)) throw new Error("two messages have the same id");
     before.add(read.id);
     Object.assign(read, { role: message.role, content: text(message.content), time: number(message.time) });
     for (const name of ["call_id", "name", "reason", "error"]) {
       if (message[name] !== undefined) read[name] = text(message[name]);
     }
     if (message.calls) {
-      read.calls = message.calls.map((call) => (
-        { id: text(call.id), name: text(call.name), arguments: { ...call.arguments } }));
+      read.calls = list(message.calls).map((call) => (
+        { id: text(object(call).id), name: text(call.name), arguments: object(call.arguments) }));
     }
-    if (message.token_ids) read.token_ids = message.token_ids.map(number);
+    if (message.token_ids) read.token_ids = list(message.token_ids).map(number);
     if (message.figures) {
       read.figures = Object.fromEntries(
-        Object.entries(message.figures).map(([name, value]) => [name, number(value)]));
+        Object.entries(object(message.figures)).map(([name, value]) => [name, number(value)]));
     }
     return read;
   });
   const settings = Object.fromEntries(
-    Object.entries(given.settings ?? {}).map(([name, value]) => [name, text(value)]));
+    Object.entries(object(given.settings)).map(([name, value]) => [name, text(value)]));
   return {
     id: text(given.id), title: text(given.title), created: number(given.created),
     changed: number(given.changed), settings, messages, leaf: before.has(given.leaf) ? given.leaf : null,
   };
 }
 
-function text(value) {
-  if (typeof value !== "string") throw new Error(`expected a text, got ${JSON.stringify(value)}`);
-  return value;
-}
+const text = (value) => kept(value, "a text", typeof value === "string");
+const number = (value) => kept(value, "a number", typeof value === "number");
+const list = (value) => kept(value, "a list", Array.isArray(value));
+const object = (value) => kept(value, "an object", value instanceof Object && !Array.isArray(value));
 
-function number(value) {
-  if (typeof value !== "number") throw new Error(`expected a number, got ${JSON.stringify(value)}`);
-  return value;
+function kept(value, what, isRight) {
+  if (isRight) return value;
+  throw new Error(`expected ${what}, got ${String(JSON.stringify(value)).slice(0, 80)}`);
 }
 
 function titleOf(text) {
