@@ -195,6 +195,29 @@ def test_layer_norm(isa: str, n: int, eps: float) -> None:
     assert same_bits(out, testing.layer_norm("scalar", x, gain, bias, eps))
 
 
+def test_layer_norm_sums_in_64_lanes() -> None:
+    """Element i in lane i mod 64, then halves of the lanes: a device can divide this work."""
+
+    def total(lanes: FloatArray) -> np.float32:
+        while len(lanes) > 1:
+            lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+        return np.float32(lanes[0])
+
+    for n in (32, 96, 6144):
+        x = gaussian(n) * 3 + 1
+        rows = np.pad(x, (0, -n % 64)).reshape(-1, 64)
+        sums, squares = np.zeros((2, 64), np.float32)
+        for row in rows:
+            sums += row
+        mean = total(sums) / np.float32(n)
+        for i, row in enumerate(rows):
+            centred = np.where(np.arange(64) + 64 * i < n, row - mean, 0).astype(np.float64)
+            squares = (centred * centred + squares).astype(np.float32)  # as fma
+        inverse = np.float32(1) / np.sqrt(total(squares) / np.float32(n) + np.float32(1e-5))
+        one, zero = np.ones(n, np.float32), np.zeros(n, np.float32)
+        assert same_bits(testing.layer_norm("scalar", x, one, zero, 1e-5), (x - mean) * inverse)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_gelu(isa: str) -> None:
     x = np.concatenate(
@@ -211,7 +234,7 @@ def test_gelu(isa: str) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("n_heads", [1, 5, 8])
 @pytest.mark.parametrize("head_dim", [2, 16, 24, 128])
-@pytest.mark.parametrize("n_positions", [1, 16, 33, 200])
+@pytest.mark.parametrize("n_positions", [1, 16, 33, 200, 1100])
 def test_attention(isa: str, n_heads: int, head_dim: int, n_positions: int) -> None:
     """NMSE ≤ 1e-6: keys and values are stored in f16, 2^-11 each."""
     q = gaussian(n_heads, head_dim)
@@ -222,6 +245,25 @@ def test_attention(isa: str, n_heads: int, head_dim: int, n_positions: int) -> N
     out = testing.attention(isa, q, keys, values)
     assert normalised_error(out, weights @ values.astype(np.float64)) <= 1e-6
     assert same_bits(out, testing.attention("scalar", q, keys, values))
+
+
+def test_means_of_attention_are_summed_in_spans_of_512_positions() -> None:
+    """Scores of zero weigh all values alike; a power of two of them divides exactly."""
+    q, values = np.zeros((3, 24), np.float32), gaussian(1024, 24)
+    spans = [testing.attention("scalar", q, part, part) for part in (values[:512], values[512:])]
+    whole = testing.attention("scalar", q, values, values)
+    assert same_bits(whole, (spans[0] + spans[1]) / np.float32(2))
+
+
+@pytest.mark.parametrize("type", ["f32", "f16"])
+def test_products_of_floats_are_summed_in_groups_of_512(type: str) -> None:
+    weights, x = gaussian(33, 1312), gaussian(5, 1312, seed=1)
+    total = np.zeros((5, 33), np.float32)
+    for first in range(0, 1312, 512):
+        group = np.ascontiguousarray(weights[:, first : first + 512])
+        matrix = testing.Matrix("scalar", type, quantize(group, type))
+        total += matrix.product(np.ascontiguousarray(x[:, first : first + 512]))
+    assert same_bits(testing.Matrix("scalar", type, quantize(weights, type)).product(x), total)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -108,15 +108,17 @@ void add_values(const uint16_t* values, int row_elements, int n, const float* we
   }
 }
 
+// out (+)= weighted sums of values of the pages first_page .. end_page-1, a span. The sums of the
+// last span complete out, which is then divided by the sum of the weights.
 template <class V>
-void attention_means(const Attention& a, int first_dim, int end_dim) {
+void add_span(const Attention& a, int first_page, int end_page, int first_dim, int end_dim) {
   const size_t stride = a.score_stride(), row = a.v_row_elements;
   for (int h = 0; h < a.n_heads; ++h) {
     for (int d = first_dim; d < end_dim; d += kLanes) {
       V::store(a.sums() + h * row + d, V::set1(0.0f));
     }
   }
-  for (int page = 0; page < a.n_pages(); ++page) {
+  for (int page = first_page; page < end_page; ++page) {
     const uint16_t* values = a.page(page) + a.v_offset;
     const uint16_t* ahead = page + 1 < a.n_pages() ? a.page(page + 1) + a.v_offset : values;
     const int n = smaller(a.n_positions - page * kPagePositions, kPagePositions);
@@ -136,16 +138,25 @@ void attention_means(const Attention& a, int first_dim, int end_dim) {
     }
     for (; d < end_dim; d += kLanes) add(d, std::integral_constant<int, 1>{});
   }
+  const bool is_first = first_page == 0, is_last = end_page == a.n_pages();
   const int end = smaller(end_dim, a.head_dim);
   for (int h = 0; h < a.n_heads; ++h) {
     const float* sums = a.sums() + h * row;
-    const float inverse = a.inverse_sums()[h];
+    const float factor = is_last ? a.inverse_sums()[h] : 1.0f;
     float* out = a.out + h * a.head_dim;
     int d = first_dim;
     for (; d + kLanes <= end; d += kLanes) {
-      V::store(out + d, V::mul(V::load(sums + d), V::set1(inverse)));
+      const auto before = is_first ? V::set1(0.0f) : V::load(out + d);
+      V::store(out + d, V::mul(V::add(before, V::load(sums + d)), V::set1(factor)));
     }
-    for (; d < end; ++d) out[d] = sums[d] * inverse;
+    for (; d < end; ++d) out[d] = ((is_first ? 0.0f : out[d]) + sums[d]) * factor;
+  }
+}
+
+template <class V>
+void attention_means(const Attention& a, int first_dim, int end_dim) {
+  for (int page = 0; page < a.n_pages(); page += kSpanPages) {
+    add_span<V>(a, page, smaller(page + kSpanPages, a.n_pages()), first_dim, end_dim);
   }
 }
 

@@ -25,6 +25,10 @@ inline constexpr int kPanelStrips = 2;
 inline constexpr int kTileColumns = 24;
 enum class PageId : int32_t {};            // a page of the KV cache
 inline constexpr int kPagePositions = 32;  // positions of a page of the KV cache: 2 strips of 16
+// Means of values are summed in spans of 512 positions, which are added in order: a device that
+// computes spans side by side has the same bits.
+inline constexpr int kSpanPages = 16;
+inline constexpr int kColumnLanes = 64;  // of the sums over a column that a norm needs
 
 // 32 activations, the second operand of a product with quantized weights. Their values are
 // scale · 2^power · q[k]. A group of 16 blocks shares the float scale, each block has its own
@@ -192,8 +196,8 @@ struct Attention {
   const uint16_t* page(int i) const { return page_table[static_cast<int32_t>(pages[i])]; }
   int n_pages() const { return (n_positions + kPagePositions - 1) / kPagePositions; }
   size_t score_stride() const { return static_cast<size_t>(n_pages()) * kPagePositions; }
-  // Scratch memory: sums of values (n_heads, v_row_elements), 1 / sums of weights (n_heads), scores
-  // (n_heads, score_stride), which become the weights in place.
+  // Scratch memory: sums of values of a span (n_heads, v_row_elements), 1 / sums of weights
+  // (n_heads), scores (n_heads, score_stride), which become the weights in place.
   float* sums() const { return scratch; }
   float* inverse_sums() const { return sums() + static_cast<size_t>(n_heads) * v_row_elements; }
   float* scores() const { return inverse_sums() + n_heads; }

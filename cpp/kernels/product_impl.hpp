@@ -1,5 +1,8 @@
 // Products of packed weights and tiles of activations. V: the SIMD operations (kernels_impl.hpp).
-// strip_by_strip for float weights, group_by_group for quantized ones. One order of sums:
+// strip_by_strip for float weights, group_by_group for quantized ones. One order of sums; floats:
+//   k:      group_sum = fma(weight, activation, group_sum)
+//   group:  sum = sum + group_sum
+// Quantized weights:
 //   part:   dot = exact integer dot product of 32 weights, or of 16 that have a scale
 //           group_sum = fma(dot, d · 2^power, group_sum), part by part; then, of weights with
 //           minima, fma(m, scaled_sum, group_sum), part by part
@@ -45,15 +48,16 @@ Tile tile_at(const PanelProduct& p, int first) {
           p.out + static_cast<size_t>(first) * p.out_stride};
 }
 
-// sum[c] += (the V::kLanes rows from `row` on of one strip of floats) · column c: one fma for each
-// k, in order.
+// sum[c] += (the V::kLanes rows from `row` on of one strip of floats) · column c, for n_blocks from
+// `block` on: one fma for each k, in order.
 template <class V, WeightKind kKind, int kColumns>
-void float_columns(const std::byte* strip, int n_blocks, const Tile& tile, int row, int first,
-                   typename V::F (&sum)[kColumns]) {
+void float_columns(const std::byte* strip, int block, int n_blocks, const Tile& tile, int row,
+                   int first, typename V::F (&sum)[kColumns]) {
   constexpr size_t kElement = kKind.bits / 8;
-  const float* x =
-      reinterpret_cast<const float*>(tile.columns) + static_cast<size_t>(first) * kBlock;
-  const std::byte* weights = strip + row * kElement;
+  const float* x = reinterpret_cast<const float*>(tile.columns) +
+                   (static_cast<size_t>(block) * tile.width + first) * kBlock;
+  const std::byte* weights =
+      strip + (static_cast<size_t>(block) * kBlock * kLanes + row) * kElement;
   for (int b = 0; b < n_blocks; ++b, x += static_cast<size_t>(tile.width) * kBlock) {
     for (int k = 0; k < kBlock; ++k, weights += kLanes * kElement) {
       typename V::F w;
@@ -82,12 +86,21 @@ template <class V, WeightKind kKind, int kColumns>
 void strip_columns(const PanelProduct& p, int strip, const Tile& tile, int first) {
   const std::byte* weights = p.strips + strip * p.strip_bytes;
   for (int row = 0; row < kLanes; row += V::kLanes) {
-    typename V::F sum[kColumns];
-    for (auto& s : sum) s = V::set1(0.0f);
-    float_columns<V, kKind, kColumns>(weights, p.n_blocks, tile, row, first, sum);
+    alignas(64) float sums[kColumns * V::kLanes] = {};  // registers are for those of a group
+    for (int block = 0; block < p.n_blocks; block += kGroupBlocks) {
+      typename V::F group_sum[kColumns];
+      for (auto& s : group_sum) s = V::set1(0.0f);
+      float_columns<V, kKind, kColumns>(weights, block, smaller(kGroupBlocks, p.n_blocks - block),
+                                        tile, row, first, group_sum);
+      for (int c = 0; c < kColumns; ++c) {
+        float* sum = sums + c * V::kLanes;
+        V::store(sum, V::add(V::load(sum), group_sum[c]));
+      }
+    }
     const int at = strip * kLanes + row;
     for (int c = 0; c < kColumns; ++c) {
-      store_sum<V>(p, sum[c], at, tile.out + static_cast<size_t>(first + c) * p.out_stride + at);
+      store_sum<V>(p, V::load(sums + c * V::kLanes), at,
+                   tile.out + static_cast<size_t>(first + c) * p.out_stride + at);
     }
   }
 }

@@ -130,10 +130,11 @@ void compare_vectors(const Kernels& fast, const Kernels& scalar) {
 }
 
 void compare_attention(const Kernels& fast, const Kernels& scalar) {
-  constexpr int kHeads = 7, kDim = 24, kPositions = 77, kRow = 32, kPage = 32;
+  constexpr int kHeads = 7, kDim = 24, kPositions = 621, kRow = 32, kPage = 32;  // two spans
   std::vector<std::vector<uint16_t>> pages(3);
   std::vector<const uint16_t*> pointers;
-  const PageId ids[] = {PageId{2}, PageId{0}, PageId{1}};
+  std::vector<PageId> ids;
+  for (int i = 0; i * kPage < kPositions; ++i) ids.push_back(PageId{(i + 2) % 3});
   for (auto& page : pages) {
     for (const float value : gaussian(kPage * (kDim + kRow))) page.push_back(f32_to_f16(value));
     pointers.push_back(page.data());
@@ -144,7 +145,7 @@ void compare_attention(const Kernels& fast, const Kernels& scalar) {
     Attention a{.q = q.data(),
                 .n_heads = kHeads,
                 .head_dim = kDim,
-                .pages = ids,
+                .pages = ids.data(),
                 .page_table = pointers.data(),
                 .k_offset = 0,
                 .v_offset = kPage * kDim,
