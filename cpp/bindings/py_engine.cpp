@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -14,7 +15,9 @@
 #include "bindings/waiting.hpp"
 #include "grammar/helper_process.hpp"
 #include "model/decoder.hpp"
+#include "model/kv_store.hpp"
 #include "model/memory_need.hpp"
+#include "text/match_vocabularies.hpp"
 
 namespace py = pybind11;
 
@@ -23,21 +26,59 @@ namespace {
 
 using namespace py::literals;
 
+// A decoder of the draft's weights, with the threads of the model's.
+PyDraft make_draft(const std::shared_ptr<PyWeights>& weights, const PyWeights& model_weights,
+                   const Decoder& model) {
+  if (!weights) return {};
+  const GilReleased released;
+  IdMap ids = match_vocabularies(*model_weights.tokenizer, model_weights.file->path,
+                                 *weights->tokenizer, weights->file->path);
+  const int n_ctx = std::min(model.n_ctx(), weights->file->config.n_ctx);
+  return {std::make_unique<Decoder>(weights->file, model.cores(), n_ctx), std::move(ids), weights};
+}
+
+size_t page_bytes(const DecoderConfig& config) {
+  return KvStore({config.n_layer, config.n_kv_head, config.head_dim}).page_bytes();
+}
+
+// What a draft model takes of memory beside its weights. Its prefix cache has as many pages as that
+// of the model.
+uint64_t draft_bytes(const PyWeights& draft, const DecoderConfig& model, MemorySettings settings) {
+  const DecoderConfig& config = draft.file->config;
+  settings.n_ctx = std::min(settings.n_ctx > 0 ? settings.n_ctx : model.n_ctx, config.n_ctx);
+  if (settings.prefix_cache_bytes > 0)
+    settings.prefix_cache_bytes =
+        settings.prefix_cache_bytes / page_bytes(model) * page_bytes(config);
+  const MemoryNeed need = memory_need(*draft.file, settings);
+  return need.total() - need.weights;
+}
+
 // Loads without the GIL, unless weights are given. Calls progress, if there is one, and lets Ctrl-C
-// end the load. memory_root: of free_memory(); None: memory is not checked.
+// end the load. memory_root: of free_memory(); None: memory is not checked. draft: weights of a
+// model that guesses, or null.
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
                                int64_t prefix_cache_bytes, int64_t unread_bytes,
                                const py::object& progress, std::shared_ptr<PyWeights> weights,
                                bool share_weights, const std::optional<std::string>& memory_root,
-                               const std::shared_ptr<PyCheckpoint>& checkpoint) {
+                               const std::shared_ptr<PyCheckpoint>& checkpoint,
+                               const std::shared_ptr<PyWeights>& draft) {
   const auto file = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
   std::unique_ptr<Decoder> model;
   bool is_checked = !memory_root;
   MemoryPromise promise;
   const auto check = [&](const auto& what) {
     if (is_checked) return;
-    check_memory(what, {n_threads, n_ctx, prefix_cache_bytes}, free_memory(*memory_root), promise);
+    MemorySettings settings{n_threads, n_ctx, prefix_cache_bytes};
+    if (draft) settings.draft_bytes = draft_bytes(*draft, what.config, settings);
+    check_memory(what, settings, free_memory(*memory_root), promise);
     is_checked = true;
+  };
+  // Before the weights are read, which may take long.
+  const auto check_file = [&](const ModelFile& opened) {
+    if (draft)
+      match_vocabularies(Tokenizer(opened.vocabulary), opened.path(), *draft->tokenizer,
+                         draft->file->path);
+    check(opened);
   };
   if (weights) {
     const GilReleased released;
@@ -45,10 +86,10 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   } else {
     GilReleased released;
     ProgressReport report(released, progress);
-    LoadedModel loaded =
-        checkpoint ? load_model(checkpoint->take(released), n_threads, n_ctx, share_weights,
-                                std::ref(report), check)
-                   : load_model(file, n_threads, n_ctx, share_weights, std::ref(report), check);
+    LoadedModel loaded = checkpoint ? load_model(checkpoint->take(released), n_threads, n_ctx,
+                                                 share_weights, std::ref(report), check_file)
+                                    : load_model(file, n_threads, n_ctx, share_weights,
+                                                 std::ref(report), check_file);
     model = std::move(loaded.model);
     weights = std::make_shared<PyWeights>(
         model->file(), std::make_shared<Tokenizer>(std::move(loaded.vocabulary)));
@@ -56,8 +97,9 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   check(*weights->file);
   ModelInfo info = model->info();
   info.file = file;  // which may be another name of the one that was read
+  PyDraft guesses = make_draft(draft, *weights, *model);
   return std::make_unique<PyEngine>(std::move(model), std::move(info), weights->tokenizer,
-                                    prefix_cache_bytes, unread_bytes, weights);
+                                    prefix_cache_bytes, unread_bytes, weights, std::move(guesses));
 }
 
 py::tuple identity(const PyWeights& weights) { return numbers_of(weights.file->identities); }
@@ -66,12 +108,15 @@ py::tuple identity(const PyWeights& weights) { return numbers_of(weights.file->i
 
 PyEngine::PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info,
                    std::shared_ptr<Tokenizer> tokenizer, int64_t prefix_cache_bytes,
-                   int64_t unread_bytes, std::shared_ptr<PyWeights> weights)
+                   int64_t unread_bytes, std::shared_ptr<PyWeights> weights, PyDraft draft)
     : info_(std::move(info)),
       kv_page_bytes_(model->kv_pool().page_bytes()),
+      draft_page_bytes_(draft.model ? draft.model->kv_pool().page_bytes() : 0),
       weights_(std::move(weights)),
+      draft_weights_(std::move(draft.weights)),
       tokenizer_(std::move(tokenizer)),
-      core_(std::make_shared<Core>(std::move(model), prefix_cache_bytes, unread_bytes)) {
+      core_(std::make_shared<Core>(std::move(model), prefix_cache_bytes, unread_bytes,
+                                   std::move(draft))) {
   CloseAtExit<EngineLoop>::add({core_->get(), &core_->get()->loop});
 }
 
@@ -87,6 +132,7 @@ PyEngine::~PyEngine() {
 }
 
 py::dict PyEngine::info() const {
+  const LoadedFile* const draft = draft_weights_ ? draft_weights_->file.get() : nullptr;
   return py::dict("file"_a = py::module_::import("os").attr("fsdecode")(py::bytes(info_.file)),
                   "quantization"_a = info_.quantization, "n_layer"_a = info_.config.n_layer,
                   "n_embd"_a = info_.config.n_embd, "n_head"_a = info_.config.n_head,
@@ -94,7 +140,9 @@ py::dict PyEngine::info() const {
                   "n_vocab"_a = info_.config.n_vocab, "n_params"_a = info_.n_params,
                   "weight_bytes"_a = info_.weight_bytes, "isa"_a = info_.isa,
                   "n_threads"_a = info_.n_threads, "kv_page_bytes"_a = kv_page_bytes_,
-                  "kv_page_tokens"_a = kPagePositions);
+                  "kv_page_tokens"_a = kPagePositions,
+                  "draft_weight_bytes"_a = draft ? draft->weights.size_bytes() : 0,
+                  "draft_page_bytes"_a = draft_page_bytes_);
 }
 
 std::vector<std::unique_ptr<PyTokenStream>> PyEngine::submit_replies(
@@ -233,11 +281,15 @@ void bind_engine(py::module_& m) {
           py::arg("unread_bytes") = Scheduler::kUnreadBytes, py::arg("progress") = py::none(),
           py::arg("weights") = nullptr, py::arg("share_weights") = false,
           py::arg("memory_root") = py::none(), py::arg("checkpoint") = nullptr,
+          py::arg("draft") = nullptr,
           "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
           "raises ends the load. With `weights`, those of another engine on this file, nothing is\n"
           "read; with `share_weights`, processes of this user have them together. Raises\n"
           "OutOfMemoryError where what is free does not suffice by the files below the folder\n"
-          "`memory_root`; None is no such check. With a `checkpoint`, path is only its name.")
+          "`memory_root`; None is no such check. With a `checkpoint`, path is only its name. The\n"
+          "model of the weights `draft` guesses ahead; InvalidRequestError where its vocabulary "
+          "is\n"
+          "of another family.")
       .def_property_readonly("info", &PyEngine::info, "What was loaded.")
       .def_property_readonly("tokenizer", &PyEngine::tokenizer)
       .def_property_readonly("weights", &PyEngine::weights,

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/id_map.hpp"
 #include "bindings/py_token_stream.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/fork_guard.hpp"
@@ -29,11 +30,18 @@ struct PyWeights {
   ~PyWeights();
 };
 
+// A model that guesses for another one.
+struct PyDraft {
+  std::unique_ptr<ForwardPass> model;  // null: none
+  IdMap ids;
+  std::shared_ptr<PyWeights> weights;  // null: of a fake model
+};
+
 class PyEngine {
  public:
   PyEngine(std::unique_ptr<ForwardPass> model, ModelInfo info, std::shared_ptr<Tokenizer> tokenizer,
            int64_t prefix_cache_bytes = -1, int64_t unread_bytes = Scheduler::kUnreadBytes,
-           std::shared_ptr<PyWeights> weights = nullptr);
+           std::shared_ptr<PyWeights> weights = nullptr, PyDraft draft = {});
   ~PyEngine();
 
   pybind11::dict info() const;
@@ -59,15 +67,20 @@ class PyEngine {
 
  private:
   struct Core {
-    Core(std::unique_ptr<ForwardPass> model, int64_t prefix_cache_bytes, int64_t unread_bytes)
-        : model(std::move(model)), loop(*this->model, prefix_cache_bytes, unread_bytes) {}
-    std::unique_ptr<ForwardPass> model;
+    Core(std::unique_ptr<ForwardPass> model, int64_t prefix_cache_bytes, int64_t unread_bytes,
+         PyDraft draft)
+        : model(std::move(model)),
+          draft(std::move(draft.model)),
+          loop(*this->model, prefix_cache_bytes, unread_bytes, Scheduler::kMostAway,
+               {this->draft.get(), std::move(draft.ids)}) {}
+    std::unique_ptr<ForwardPass> model, draft;
     EngineLoop loop;
   };
 
   ModelInfo info_;
-  const size_t kv_page_bytes_;          // here, as a forked child may ask for it
-  std::shared_ptr<PyWeights> weights_;  // null: of a fake model
+  const size_t kv_page_bytes_, draft_page_bytes_;  // here, as a forked child may ask for them
+  std::shared_ptr<PyWeights> weights_;             // null: of a fake model
+  std::shared_ptr<PyWeights> draft_weights_;       // null: none, or of a fake model
   std::shared_ptr<Tokenizer> tokenizer_;
   std::mutex grammars_mutex_;
   std::unique_ptr<GrammarCompiler> grammars_;  // made for the first constraint

@@ -16,8 +16,14 @@
   X(kv_pages, "pages that memory was taken for")                           \
   X(kv_pages_spare, "of these, held by nothing now")                       \
   X(cached_tokens, "prompt tokens that were computed before")              \
-  X(guessed_tokens, "tokens guessed by prompt look-up")                    \
+  X(guessed_tokens, "tokens guessed ahead, by look-up or a draft model")   \
   X(accepted_tokens, "guessed tokens that were right")                     \
+  X(drafted_tokens, "of the guessed ones, those of the draft model")       \
+  X(accepted_drafts, "of these, right")                                    \
+  X(draft_columns, "positions that the draft model computed")              \
+  X(draft_pages, "pages that memory was taken for, of the draft model")    \
+  X(draft_pages_spare, "of these, held by nothing now")                    \
+  X(draft_prefix_pages, "pages that the draft's prefix cache holds")       \
   X(forced_tokens, "tokens that a constraint left no choice for")          \
   X(slow_turns, "turns of slow constraints that went on beside the steps") \
   X(abandoned, "replies given up because a constraint's call did not return")

@@ -12,9 +12,10 @@
 namespace starchat {
 
 EngineLoop::EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes, int64_t unread_bytes,
-                       std::chrono::duration<double> most_away)
+                       std::chrono::duration<double> most_away, Draft draft)
     : model_(model),
-      scheduler_(model, Scheduler::kMaxSequences, prefix_cache_bytes, unread_bytes, most_away),
+      scheduler_(model, Scheduler::kMaxSequences, prefix_cache_bytes, unread_bytes, most_away,
+                 std::move(draft)),
       closed_error_(std::make_exception_ptr(
           EngineClosedError("the engine was closed while this sequence was running"))),
       threads_([this] { return run(); }) {}

@@ -32,7 +32,8 @@ class EngineLoop {
  public:
   explicit EngineLoop(ForwardPass& model, int64_t prefix_cache_bytes = -1,
                       int64_t unread_bytes = Scheduler::kUnreadBytes,
-                      std::chrono::duration<double> most_away = Scheduler::kMostAway);  // as there
+                      std::chrono::duration<double> most_away = Scheduler::kMostAway,
+                      Draft draft = {});  // as there
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;
   EngineLoop& operator=(const EngineLoop&) = delete;

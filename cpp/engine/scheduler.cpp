@@ -37,6 +37,20 @@ size_t prefix_budget(ForwardPass& model, int64_t bytes) {
   return n_pages * model.kv_pool().page_bytes();
 }
 
+// Of a page of the KV cache, and of the one that the draft model has beside it.
+size_t page_bytes(ForwardPass& model, ForwardPass* draft) {
+  return model.kv_pool().page_bytes() + (draft ? draft->kv_pool().page_bytes() : 0);
+}
+
+// Its prefix cache may hold as many pages as the model's.
+std::unique_ptr<DraftModel> make_draft(ForwardPass& model, Draft draft, int64_t bytes) {
+  if (!draft.model) return nullptr;
+  const size_t n_pages = prefix_budget(model, bytes) / model.kv_pool().page_bytes();
+  return std::make_unique<DraftModel>(*draft.model, std::move(draft.ids),
+                                      n_pages * draft.model->kv_pool().page_bytes(),
+                                      Scheduler::kFreeColumns);
+}
+
 // Made when the library is loaded: later there may be no memory for it.
 const std::exception_ptr& abandoned = *new std::exception_ptr(std::make_exception_ptr(
     ConstraintError("a call of the grammar library did not come back: this reply was given up, "
@@ -47,11 +61,12 @@ const std::exception_ptr& abandoned = *new std::exception_ptr(std::make_exceptio
 
 // Decoding sequences get at most half of the columns: prompts always advance.
 Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache_bytes,
-                     int64_t unread_bytes, std::chrono::duration<double> most_away)
+                     int64_t unread_bytes, std::chrono::duration<double> most_away, Draft draft)
     : model_(model),
       max_sequences_(std::clamp(model.max_columns() / 2, 1, max_sequences)),
-      places_(max_sequences_, unread_bytes / model.kv_pool().page_bytes()),
+      places_(max_sequences_, unread_bytes / page_bytes(model, draft.model)),
       prefixes_(model.kv_pool(), prefix_budget(model, prefix_cache_bytes)),
+      draft_(make_draft(model, std::move(draft), prefix_cache_bytes)),
       most_away_(most_away),
       logits_(make_rows(model, model.n_vocab())),
       states_(make_rows(model, model.n_embd())) {
@@ -61,6 +76,9 @@ Scheduler::Scheduler(ForwardPass& model, int max_sequences, int64_t prefix_cache
   due_.reserve(n_columns);
   prefilling_.reserve(max_sequences_);
   leaders_.reserve(2 * max_sequences_);
+  decoding_.reserve(kFreeColumns);
+  options_.reserve(kFreeColumns);
+  requests_.reserve(kFreeColumns);
 }
 
 void Scheduler::add(Sequences sequences) noexcept {
@@ -98,8 +116,16 @@ bool Scheduler::begin_step() {
 }
 
 void Scheduler::took(double seconds) {
-  if (batch_.n_columns() > 0) budget_.learn(batch_.n_columns(), only_decodes_, seconds);
   rest_ -= std::min(rest_, std::chrono::duration<double>(seconds));
+  if (draft_) {
+    for (const auto& [n_columns, step_s] : draft_->take_times())
+      policy_.draft_took(n_columns, step_s);
+    seconds -= drafted_s_;
+    computed_s_ += seconds;
+  }
+  if (batch_.n_columns() == 0) return;
+  budget_.learn(batch_.n_columns(), only_decodes_, seconds);
+  if (draft_ && only_decodes_) policy_.step_took(batch_.n_columns(), seconds);
 }
 
 std::shared_ptr<Sequence> Scheduler::next_turn() noexcept {
@@ -155,6 +181,7 @@ void Scheduler::take_back() noexcept {
 // Ends a sequence that another thread is left with, and keeps the rest of it.
 void Scheduler::give_up(Sequence& sequence, const std::exception_ptr& error) noexcept {
   sequence.cache.clear();
+  sequence.drafting.clear();
   sequence.shared.reset();
   sequence.stream->fail(error);
 }
@@ -250,6 +277,9 @@ void Scheduler::schedule() {
   const int n_columns = is_mixed ? std::min(model_.max_columns(), budget_.most_columns(n_decoding))
                                  : model_.max_columns();
   const int n_free = std::max(0, std::min(kFreeColumns, n_columns / 2) - n_decoding);
+  drafted_s_ = 0;
+  if (draft_ && n_free >= n_decoding && n_decoding > 0)
+    choose_guesses(n_decoding, n_free / n_decoding);
 
   auto next_turn = running_.end();  // that of the first sequence without a column
   int n_placed = 0;
@@ -272,6 +302,58 @@ void Scheduler::schedule() {
   place_prompts(false, n_columns);
   if (next_turn != running_.end())
     running_.splice(running_.end(), running_, running_.begin(), next_turn);
+}
+
+// Replaces guesses by those of the draft model where these are likely to bring more.
+void Scheduler::choose_guesses(int n_decoding, int n_most) noexcept {
+  const bool has_places = std::ranges::any_of(running_, [](const auto& s) { return s->has_place; });
+  const auto begin = Clock::now();
+  try {
+    decoding_.clear();
+    for (const auto& sequence : running_) {
+      const bool decodes = sequence->takes_part && sequence->is_decoding();
+      if (decodes && sequence->has_place == has_places && std::ssize(decoding_) < n_decoding)
+        decoding_.push_back(sequence.get());
+    }
+    draft(n_most);
+  } catch (...) {  // without guesses, then
+    for (Sequence* sequence : decoding_)
+      if (sequence->guess_source == GuessSource::kDraft) sequence->guesses.clear();
+  }
+  drafted_s_ = std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+void Scheduler::draft(int n_most) {
+  options_.clear();
+  for (Sequence* sequence : decoding_) {
+    if (sequence->guess_source == GuessSource::kDraft) sequence->guesses.clear();  // of no step
+    GuessRecord& record = sequence->guess_record;
+    if (record.began_s)
+      record.plain_s += computed_s_ - *std::exchange(record.began_s, std::nullopt);
+    const auto n_found = std::min(n_most, static_cast<int>(sequence->guesses.size()));
+    const bool is_forced = n_found > 0 && sequence->guess_source == GuessSource::kForced;
+    const bool may_guess = sequence->sampler.params().speculation &&
+                           sequence->sampler.forced().empty() && !sequence->shared;
+    options_.push_back(policy_.option(record, n_found, is_forced,
+                                      may_guess ? std::min(n_most, draft_->n_room(*sequence)) : 0));
+  }
+  const double gain_s = policy_.choose(options_);
+  requests_.clear();
+  bool has_read = false;  // for one at a time; replies to one prompt find what the first has read
+  for (size_t i = 0; i < decoding_.size(); ++i) {
+    Sequence& sequence = *decoding_[i];
+    if (options_[i].n_drafted == 0) continue;
+    int n_behind = DraftModel::n_behind(sequence);
+    if (n_behind > DraftModel::kFewIds && !has_read) {
+      const int n_left = sequence.max_ids - sequence.n_ids();
+      if (!policy_.may_catch_up(sequence.guess_record, n_behind, gain_s, n_left)) continue;
+      has_read = true;
+      draft_->read(sequence, std::min(n_behind, draft_->max_columns()));
+      n_behind = DraftModel::n_behind(sequence);
+    }
+    if (n_behind <= DraftModel::kFewIds) requests_.push_back({&sequence, options_[i].n_drafted});
+  }
+  draft_->guess(requests_);
 }
 
 // Those whose streams have room; of slow ones, while others run, one at a time.
@@ -356,6 +438,7 @@ void Scheduler::reserve(Sequence& sequence, int n_tokens) {
 
 void Scheduler::keep_prefix(const Sequence& sequence) {
   if (!sequence.leaves_prefix()) return;
+  if (draft_) draft_->keep_prefix(sequence);
   try {
     prefixes_.keep(sequence.cache_salt, sequence.ids, sequence.n_cached, sequence.cache);
   } catch (const std::bad_alloc&) {  // not cached: will be computed again if needed
@@ -374,6 +457,8 @@ void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {
     return;
   }
   sequence.mark_begin();
+  if (!sequence.is_decoding() && !sequence.guess_record.began_s)
+    sequence.guess_record.began_s = computed_s_;
   slices_.push_back({&sequence, n_columns, n_guessed, batch_.n_logits(), batch_.n_states()});
   for (int i = 0; i < n_columns; ++i) {
     const int position = sequence.n_cached + i, behind = position - sequence.n_ids();
@@ -399,6 +484,7 @@ void Scheduler::compute() {
     batch_.clear();  // took() must ignore this step
     return;
   }
+  if (draft_) tell_policy();
   const auto n_turns = static_cast<int>(std::ranges::count_if(slices_, [](const Slice& slice) {
     const Sequence& sequence = *slice.sequence;
     return !sequence.is_evaluation() && slice.n_columns - slice.n_guessed == sequence.n_pending();
@@ -412,6 +498,18 @@ void Scheduler::compute() {
       slice.sequence->end(current_error());
     }
   }
+}
+
+void Scheduler::tell_policy() noexcept {
+  int n_decoding = 0, n_columns = 0;
+  for (const Slice& slice : slices_) {
+    if (!slice.sequence->is_decoding()) continue;
+    ++n_decoding;
+    n_columns += slice.n_columns;
+  }
+  for (const Slice& slice : slices_)
+    if (slice.sequence->is_decoding())
+      policy_.begin_step(slice.sequence->guess_record, n_columns, n_decoding, drafted_s_);
 }
 
 void Scheduler::take_logits(const Slice& slice) {
@@ -481,11 +579,20 @@ void Scheduler::take_turn(Sequence& sequence, float* rows) {
   }
 }
 
-void Scheduler::count_turn(const Sequence& sequence) noexcept {
+void Scheduler::count_turn(Sequence& sequence) noexcept {
   counters_.n_tokens += sequence.turn.n_tokens;
   counters_.n_forced_tokens += sequence.turn.n_forced;
   counters_.n_guessed_tokens += sequence.turn.n_guessed;
   counters_.n_accepted_tokens += sequence.turn.n_accepted;
+  if (!draft_) return;
+  const TurnCounts& turn = sequence.turn;
+  if (turn.source == GuessSource::kDraft) {
+    counters_.n_drafted_tokens += turn.n_guessed;
+    counters_.n_accepted_drafts += turn.n_accepted;
+  }
+  sequence.drafting.n_cached = std::min(sequence.drafting.n_cached, turn.n_right_ids);
+  policy_.end_step(sequence.guess_record, turn.source, turn.n_guessed, turn.n_accepted,
+                   turn.n_tokens);
 }
 
 // Removes ended sequences. Their memory is freed before their readers are told.
@@ -503,6 +610,7 @@ bool Scheduler::retire() noexcept {
   for (const auto& sequence : ended) {
     keep_prefix(*sequence);
     sequence->cache.clear();
+    sequence->drafting.clear();
   }
   publish();
   for (const auto& sequence : ended) sequence->tell_stream();
@@ -520,6 +628,12 @@ void Scheduler::publish() noexcept {
   const auto [n_pages_taken, n_pages_spare] = model_.kv_pool().n_pages();
   counters_.n_kv_pages = n_pages_taken;
   counters_.n_kv_pages_spare = n_pages_spare;
+  if (!draft_) return;
+  const auto [n_draft_pages, n_draft_spare] = draft_->model().kv_pool().n_pages();
+  counters_.n_draft_pages = n_draft_pages;
+  counters_.n_draft_pages_spare = n_draft_spare;
+  counters_.n_draft_prefix_pages = draft_->n_prefix_pages();
+  counters_.n_draft_columns = draft_->n_columns();
 }
 
 }  // namespace starchat

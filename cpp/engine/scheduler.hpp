@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "engine/counters.hpp"
+#include "engine/draft_model.hpp"
+#include "engine/guess_policy.hpp"
 #include "engine/places.hpp"
 #include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
@@ -20,6 +22,12 @@
 #include "model/batch.hpp"
 
 namespace starchat {
+
+// A draft model, and which of its ids are the model's.
+struct Draft {
+  ForwardPass* model = nullptr;  // null: none
+  IdMap ids = {};
+};
 
 class Scheduler {
  public:
@@ -30,14 +38,18 @@ class Scheduler {
   // Bytes of the KV cache that sequences without a place may hold.
   static constexpr int64_t kUnreadBytes = int64_t{1} << 30;
 
+  // Guesses may fill a step up to this many columns. A step of 16 columns takes about 3.3 times as
+  // long as one of 1, because reading the weights dominates; wider steps are compute-bound.
+  static constexpr int kFreeColumns = 16;
+
   // A turn that another thread was left with so long is given up.
   static constexpr std::chrono::duration<double> kMostAway{30};
 
   // prefix_cache_bytes: the size limit of the prefix cache. Negative: as much as one sequence of
-  // n_ctx tokens takes.
+  // n_ctx tokens takes. The draft model's cache may hold as many pages, which are smaller.
   explicit Scheduler(ForwardPass& model, int max_sequences = kMaxSequences,
                      int64_t prefix_cache_bytes = -1, int64_t unread_bytes = kUnreadBytes,
-                     std::chrono::duration<double> most_away = kMostAway);
+                     std::chrono::duration<double> most_away = kMostAway, Draft draft = {});
 
   void add(Sequences sequences) noexcept;
 
@@ -75,10 +87,6 @@ class Scheduler {
     int first_state;   // index of its first hidden state, likewise
   };
 
-  // Guesses may fill a step up to this many columns. A step of 16 columns takes about 3.3 times as
-  // long as one of 1, because reading the weights dominates; wider steps are compute-bound.
-  static constexpr int kFreeColumns = 16;
-
   // Turns of constrained sequences that hold the others up for longer are made up for: slow
   // sequences rest until the others have computed for 10 times as long; then one of them may run.
   static constexpr std::chrono::milliseconds kQuick{1};
@@ -91,6 +99,8 @@ class Scheduler {
   void take_shared_prompt(Sequence& sequence);
   void share_prompt(const Slice& slice);
   void schedule();
+  void choose_guesses(int n_decoding, int n_most) noexcept;
+  void draft(int n_most);
   void choose_parts() noexcept;
   void place_prompts(bool has_place, int n_columns);
   void reuse_prefix(Sequence& sequence);
@@ -100,12 +110,13 @@ class Scheduler {
   void take_back() noexcept;
   void place(Sequence& sequence, int n_columns, int max_guesses = 0);
   void compute();
+  void tell_policy() noexcept;
   void take_logits(const Slice& slice);
   void take_evaluation(const Slice& slice);
   void take_states(const Slice& slice);
   void take_scores(const Slice& slice);
   void take_turn(Sequence& sequence, float* rows);
-  void count_turn(const Sequence& sequence) noexcept;
+  void count_turn(Sequence& sequence) noexcept;
   void give_up(Sequence& sequence, const std::exception_ptr& error) noexcept;
   bool retire() noexcept;
   void publish() noexcept;
@@ -114,8 +125,12 @@ class Scheduler {
   const int max_sequences_;
   Places places_;
   PrefixCache prefixes_;
+  std::unique_ptr<DraftModel> draft_;  // null: there is none
+  GuessPolicy policy_;                 // used with a draft model
   StepBudget budget_;
   bool only_decodes_ = false;  // the last step had no column of a prompt
+  double drafted_s_ = 0,
+         computed_s_ = 0;  // for this step by the draft model; in all steps by the model
   Sequences waiting_, running_;
 
   // Turns. A sequence that another thread was left with is in away_, and only its stream and its
@@ -134,8 +149,11 @@ class Scheduler {
   std::vector<Slice> slices_;          // of batch_, in its order
   std::vector<Sequence*> prefilling_;  // scratch memory of schedule()
   std::vector<Sequence*> leaders_;     // the prefilling ones that await no page of another
-  std::unique_ptr<float[]> logits_;    // (max_columns, n_vocab), resident where it was used
-  std::unique_ptr<float[]> states_;    // (max_columns, n_embd), likewise
+  std::vector<Sequence*> decoding_;    // scratch memory of draft(), as are the next two
+  std::vector<GuessOption> options_;
+  std::vector<DraftModel::Request> requests_;
+  std::unique_ptr<float[]> logits_;  // (max_columns, n_vocab), resident where it was used
+  std::unique_ptr<float[]> states_;  // (max_columns, n_embd), likewise
 
   Counters<std::atomic<uint64_t>> counters_;
 };

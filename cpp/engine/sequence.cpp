@@ -146,7 +146,8 @@ bool Sequence::wants_logits(int position) const {
 }
 
 void Sequence::take_turn(std::span<float> rows, int most_guesses) noexcept {
-  turn = {.n_guessed = static_cast<int>(guesses.size())};
+  turn = {.n_guessed = static_cast<int>(guesses.size()), .source = guess_source};
+  turn.n_right_ids = n_ids();
   const size_t n_vocab = rows.size() / (1 + guesses.size());
   const int n_forced = counts.n_forced;
   try {
@@ -158,10 +159,11 @@ void Sequence::take_turn(std::span<float> rows, int most_guesses) noexcept {
       const auto n_same = std::ranges::mismatch(added, rest).in1 - added.begin();
       turn.n_tokens += std::max<int>(std::ssize(added), 1);  // a stop id is not added
       turn.n_accepted += n_same;
+      turn.n_right_ids += n_same;
       n_cached += n_same;
       as_guessed = n_same == std::ssize(added);
     }
-    drafter.learn(turn.n_guessed, turn.n_accepted);
+    if (turn.source != GuessSource::kDraft) drafter.learn(turn.n_guessed, turn.n_accepted);
     guess(most_guesses);
   } catch (...) {
     end(current_error());
@@ -176,10 +178,12 @@ void Sequence::take_turn(std::span<float> rows, int most_guesses) noexcept {
 // constraint allows it.
 void Sequence::guess(int limit) {
   guesses.clear();
+  guess_source = GuessSource::kNone;
   // After right guesses follows one more token: leave room for it.
   limit = std::min(limit, max_ids - n_ids() - 1);
   if (has_ended() || limit <= 0 || !sampler.params().speculation) return;
   auto next = sampler.forced();
+  guess_source = next.empty() ? GuessSource::kLookUp : GuessSource::kForced;
   if (next.empty()) next = drafter.guess(ids, limit);
   next = next.first(std::min<size_t>(next.size(), limit));
   next = next.first(sampler.n_allowed(next));
@@ -249,6 +253,7 @@ void Sequence::mark_prompt() noexcept {
 void Sequence::pause() noexcept {
   cache.clear();
   n_cached = 0;
+  drafting.clear();
   guesses.clear();
   is_paused = true;
   takes_part = false;

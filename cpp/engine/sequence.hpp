@@ -15,6 +15,7 @@
 
 #include "engine/drafter.hpp"
 #include "engine/embedding.hpp"
+#include "engine/guess_policy.hpp"
 #include "engine/shared_prompt.hpp"
 #include "engine/token_stream.hpp"
 #include "model/batch.hpp"
@@ -35,6 +36,19 @@ class Sequence;
 struct TurnCounts {
   int n_tokens = 0;  // stop ids included
   int n_forced = 0, n_guessed = 0, n_accepted = 0;
+  GuessSource source = GuessSource::kNone;  // of the guesses
+  int n_right_ids = 0;                      // ids before, and right guesses
+};
+
+// What the draft model has of a sequence.
+struct Drafting {
+  std::unique_ptr<KvSequence> cache;  // null: nothing
+  int n_cached = 0;                   // positions in it; those behind wrong guesses do not count
+  bool has_failed = false;            // it guesses no more for this sequence
+  void clear() noexcept {
+    cache.reset();
+    n_cached = 0;
+  }
 };
 
 // Sequences move from list to list by splicing, which allocates nothing.
@@ -109,6 +123,9 @@ class Sequence : public std::enable_shared_from_this<Sequence> {
   Sampler sampler;
   Drafter drafter;
   std::vector<int32_t> guesses;  // computed after ids in the next step
+  GuessSource guess_source = GuessSource::kNone;
+  Drafting drafting;
+  GuessRecord guess_record;  // where there is a draft model
   StreamCounts counts;
   TurnCounts turn;          // the last one
   std::vector<float> rows;  // for the next turn, if another thread may be left with it

@@ -23,7 +23,7 @@ enum class FinishReason { kStop, kLength, kCancelled };
 // Work that a sequence did and saved so far, in tokens, and the time that it took.
 struct StreamCounts {
   int n_cached = 0;       // of the prompt, computed before
-  int n_guessed = 0;      // guessed by prompt lookup
+  int n_guessed = 0;      // guessed ahead
   int n_accepted = 0;     // of these, right
   int n_forced = 0;       // of the reply, forced by the constraint
   int n_prompt_done = 0;  // of the prompt, computed by now

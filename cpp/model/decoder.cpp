@@ -48,18 +48,23 @@ size_t page_bytes(const std::vector<std::unique_ptr<LayerRun>>& runs) {
 
 }  // namespace
 
+Cores::Cores(int n_threads)
+    : threads(checked_threads(n_threads)), share(threads.n_threads(), available_cores()) {}
+
 Decoder::Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ctx)
+    : Decoder(std::move(file), std::make_shared<Cores>(n_threads), n_ctx) {}
+
+Decoder::Decoder(std::shared_ptr<const LoadedFile> file, std::shared_ptr<Cores> cores, int n_ctx)
     : file_(std::move(file)),
       weights_(file_->weights),
       kernels_(select_kernels()),
-      threads_(checked_threads(n_threads)),
-      share_(threads_.n_threads(), available_cores()),
+      cores_(std::move(cores)),
       config_(with_n_ctx(file_->config, n_ctx)),
       info_{.file = file_->path,
             .quantization = file_->quantization,
             .isa = kernels_.name,
             .config = config_,
-            .n_threads = threads_.n_threads(),
+            .n_threads = cores_->threads.n_threads(),
             .n_params = file_->n_params,
             .weight_bytes = weights_.size_bytes()},
       max_columns_(columns_per_step(weights_.size_bytes())),
@@ -84,13 +89,13 @@ uint64_t Decoder::work_bytes(const DecoderConfig& config, int n_threads, int max
 // Decides where each layer is computed.
 std::vector<std::unique_ptr<LayerRun>> Decoder::make_runs() {
   std::vector<std::unique_ptr<LayerRun>> runs;
-  runs.push_back(std::make_unique<CpuLayers>(Compute{kernels_, threads_}, config_, weights_, 0,
-                                             config_.n_layer, max_columns_));
+  runs.push_back(std::make_unique<CpuLayers>(Compute{kernels_, cores_->threads}, config_, weights_,
+                                             0, config_.n_layer, max_columns_));
   return runs;
 }
 
 void Decoder::forward(const Batch& batch, std::span<float> logits, std::span<float> states) {
-  threads_.use(share_.begin());
+  cores_->threads.use(cores_->share.begin());
   embed(batch);
   for (const auto& run : runs_) run->forward(batch, x_);
   runs_.back()->output(batch, x_, logits, states);

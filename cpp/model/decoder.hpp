@@ -15,10 +15,18 @@
 
 namespace starchat {
 
+// The threads of one engine, which computes a model and perhaps a draft model, one at a time.
+struct Cores {
+  explicit Cores(int n_threads);  // as in load_model()
+  ThreadPool threads;
+  CoreShare share;
+};
+
 class Decoder : public ForwardPass {
  public:
   // n_threads and n_ctx as in load_model(). Throws InvalidRequestError, OutOfMemoryError.
   Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ctx);
+  Decoder(std::shared_ptr<const LoadedFile> file, std::shared_ptr<Cores> cores, int n_ctx);
   Decoder(const Decoder&) = delete;  // the runs refer to its threads
 
   int n_vocab() const override { return config_.n_vocab; }
@@ -28,7 +36,7 @@ class Decoder : public ForwardPass {
   KvPool& kv_pool() override { return kv_pool_; }
   void copy_page(PageId from, PageId to) override;
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override;
-  void pause() override { share_.end(); }
+  void pause() override { cores_->share.end(); }
 
   // Larger models get fewer columns, so that a step stays short: other sequences get their turn and
   // cancelling is prompt.
@@ -37,6 +45,7 @@ class Decoder : public ForwardPass {
   static uint64_t work_bytes(const DecoderConfig& config, int n_threads, int max_columns);
 
   const std::shared_ptr<const LoadedFile>& file() const { return file_; }
+  const std::shared_ptr<Cores>& cores() const { return cores_; }
   const ModelInfo& info() const { return info_; }
 
  private:
@@ -46,8 +55,7 @@ class Decoder : public ForwardPass {
   const std::shared_ptr<const LoadedFile> file_;
   const Weights& weights_;
   const Kernels& kernels_;
-  ThreadPool threads_;
-  CoreShare share_;
+  const std::shared_ptr<Cores> cores_;
   DecoderConfig config_;
   ModelInfo info_;
   int max_columns_;

@@ -40,6 +40,10 @@ Size size_of(const ModelFile& file) {
   return {file.config, packed_bytes(file), vocabulary};
 }
 
+Size size_of(const LoadedFile& file) {
+  return {file.config, file.weights.size_bytes(), /*vocabulary=*/0};
+}
+
 MemoryNeed need_of(const Size& size, const MemorySettings& settings) {
   DecoderConfig config = size.config;
   if (settings.n_ctx > 0) config.n_ctx = settings.n_ctx;
@@ -53,7 +57,8 @@ MemoryNeed need_of(const Size& size, const MemorySettings& settings) {
           .prefix_cache = settings.prefix_cache_bytes < 0
                               ? context
                               : static_cast<uint64_t>(settings.prefix_cache_bytes),
-          .work = Decoder::work_bytes(config, n_threads, n_columns) + size.vocabulary};
+          .work = Decoder::work_bytes(config, n_threads, n_columns) + size.vocabulary,
+          .draft = settings.draft_bytes};
 }
 
 // Types that a user can ask for. Those of GGUF files are the presets of src/starchat/convert.
@@ -185,8 +190,9 @@ void check(const std::string& path, const Size& size, const ModelFile* file,
                      (file ? "weights " + in_units(need.weights) + ", " : "") + "context of " +
                      format_number(n_ctx) + " tokens " + in_units(need.context) +
                      ", prefix cache " + in_units(need.prefix_cache) + ", computing " +
-                     in_units(need.work) + "), but " + in_units(left->bytes) + " are free (" +
-                     left->source + "): free memory";
+                     in_units(need.work) +
+                     (need.draft ? ", draft model " + in_units(need.draft) : "") + "), but " +
+                     in_units(left->bytes) + " are free (" + left->source + "): free memory";
   if (const int fitting = fitting_n_ctx(size, settings, n_ctx, left->bytes + in_memory))
     text += ", or load with n_ctx=" + std::to_string(fitting);
   if (file) {
@@ -227,6 +233,10 @@ MemoryNeed memory_need(const ModelFile& file, const MemorySettings& settings) {
   return need_of(size_of(file), settings);
 }
 
+MemoryNeed memory_need(const LoadedFile& file, const MemorySettings& settings) {
+  return need_of(size_of(file), settings);
+}
+
 void check_memory(const ModelFile& file, const MemorySettings& settings,
                   std::optional<FreeMemory> left, MemoryPromise& promise) {
   check(file.path(), size_of(file), &file, settings, std::move(left), promise);
@@ -234,8 +244,7 @@ void check_memory(const ModelFile& file, const MemorySettings& settings,
 
 void check_memory(const LoadedFile& file, const MemorySettings& settings,
                   std::optional<FreeMemory> left, MemoryPromise& promise) {
-  const Size size{file.config, file.weights.size_bytes(), /*vocabulary=*/0};
-  check(file.path, size, nullptr, settings, std::move(left), promise);
+  check(file.path, size_of(file), nullptr, settings, std::move(left), promise);
 }
 
 }  // namespace starchat

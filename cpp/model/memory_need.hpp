@@ -13,6 +13,7 @@ namespace starchat {
 struct MemorySettings {
   int n_threads = 0, n_ctx = 0;     // as in load_model()
   int64_t prefix_cache_bytes = -1;  // negative: as much as one whole context takes
+  uint64_t draft_bytes = 0;         // of a draft model, whose weights are in memory
 };
 
 // In bytes.
@@ -21,12 +22,14 @@ struct MemoryNeed {
   uint64_t context;       // keys and values of one reply that fills the context
   uint64_t prefix_cache;  // when it is full
   uint64_t work;          // activations, logits, vocabulary
+  uint64_t draft;         // all of a draft model but its weights
 
-  uint64_t total() const { return weights + context + prefix_cache + work; }
+  uint64_t total() const { return weights + context + prefix_cache + work + draft; }
 };
 
 // `file` is without duplicates. Each further reply that fills the context takes `context` again.
 MemoryNeed memory_need(const ModelFile& file, const MemorySettings& settings);
+MemoryNeed memory_need(const LoadedFile& file, const MemorySettings& settings);
 
 // What a load was found to have room for, until it has ended: another load of this process cannot
 // count on it. What the process has taken meanwhile counts as taken by loads.

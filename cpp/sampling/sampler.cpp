@@ -47,6 +47,7 @@ double log_sum(std::span<const float> logits, double best) {
 Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt)
     : params_(std::move(params)),
       random_(params_.seed),
+      random_of_guesses_(random_),
       has_penalties_(params_.repetition_penalty != 1 || params_.frequency_penalty != 0 ||
                      params_.presence_penalty != 0) {
   std::erase_if(params_.control_ids, [&](int64_t id) { return is_stop(static_cast<int32_t>(id)); });
@@ -245,6 +246,25 @@ SampledToken Sampler::sample(std::span<float> logits) {
   if (params_.logprobs >= 0) token.logprob = raw_[token.id] - log_normalizer;
   remember(token.id);
   return token;
+}
+
+int32_t Sampler::guess(std::span<float> logits, bool is_first) {
+  // Later masks are known once the tokens before are; so is the first, if a constraint is chosen.
+  auto held = is_first && !otherwise_ ? nullptr : std::exchange(constraint_, nullptr);
+  std::swap(random_, random_of_guesses_);
+  const auto restore = [&] {
+    std::swap(random_, random_of_guesses_);
+    if (held) constraint_ = std::move(held);
+  };
+  try {
+    scan(logits);
+    const int32_t id = choose(logits);
+    restore();
+    return id;
+  } catch (...) {
+    restore();
+    throw;
+  }
 }
 
 SampledToken Sampler::score(std::span<const float> logits, int32_t id) {

@@ -51,6 +51,13 @@ class Sampler {
   // What sample() would report if it chose this id, which is not remembered. Throws NumericalError.
   SampledToken score(std::span<const float> logits, int32_t id);
 
+  // Guesses what sample() will choose, from the logits of another model: with the random numbers
+  // that sample() will draw, so that models which agree choose alike. begin_guesses() begins with
+  // the next token; is_first: this one, whose mask is known. What sample() chooses does not change.
+  // Overwrites logits. Throws as sample().
+  void begin_guesses() { random_of_guesses_ = random_; }
+  int32_t guess(std::span<float> logits, bool is_first);
+
   // The candidates that sample() draws from if temperature > 0; valid until the next call.
   const std::vector<Candidate>& candidates(std::span<float> logits);
 
@@ -94,7 +101,7 @@ class Sampler {
   int32_t draw();
 
   SamplingParams params_;
-  Random random_;
+  Random random_, random_of_guesses_;
   bool has_penalties_;
   int64_t n_generated_ = 0;
   struct Seen {

@@ -57,10 +57,13 @@ class Speed:
     info: ModelInfo
     prefill: Phase
     decode: Phase
+    guessed: Phase | None = None  # decoding with the draft model
 
     def to_json(self) -> str:
         """Return everything, for programs."""
         phases = {"prefill": self.prefill, "decode": self.decode}
+        if self.guessed:
+            phases["guessed"] = self.guessed
         shown = {
             name: asdict(phase) | {"rate": phase.rate, "limit": phase.limit, "share": phase.share}
             for name, phase in phases.items()
@@ -75,12 +78,16 @@ def measure(
     n_runs: int,
     done: Callable[[], object] = lambda: None,
 ) -> Speed:
-    """Return the speeds of `n_runs` prompts and replies; `done` is called three times for each."""
+    """Return the speeds of `n_runs` prompts and replies.
+
+    `done` is called three times for each, with a draft model four times.
+    """
     info = model.info
     speed = Speed(
         info,
         Phase(n_prompt, "GMAC/s", _multiply_adds(info)),
         Phase(n_tokens, "GB/s", info.weight_bytes),
+        Phase(n_tokens, "GB/s", info.weight_bytes) if info.draft else None,
     )
     for run in range(n_runs):
         choose = random.Random(run)
@@ -103,6 +110,11 @@ def measure(
         )
         speed.decode.tokens_per_s.append(n_tokens / (time.perf_counter() - start))
         done()
+        if speed.guessed:
+            start = time.perf_counter()
+            model.complete(prompt[-1:], max_tokens=n_tokens, temperature=0, ignore_eos=True)
+            speed.guessed.tokens_per_s.append(n_tokens / (time.perf_counter() - start))
+            done()
     return speed
 
 

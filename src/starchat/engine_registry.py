@@ -17,13 +17,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import _core
 from .checks import check_integer
-from .errors import CorruptFileError, EngineClosedError
+from .errors import CorruptFileError, EngineClosedError, StarChatError
 from .limits import Limits
 from .model_source import FileKey, key_of, opened
 from .threads import new_lock
 
 Progress: TypeAlias = Callable[[int, int], None]
-_Key: TypeAlias = "tuple[FileKey, EngineSettings, Limits]"
 
 
 class EngineSettings(NamedTuple):
@@ -53,6 +52,15 @@ def _count(name: str, value: Any, default: int, least: int = 1, n_bits: int = 31
     return check_integer(name, value, expected, least, 2**n_bits - 1)
 
 
+class _Key(NamedTuple):
+    """What tells engines apart."""
+
+    file: FileKey
+    settings: EngineSettings
+    limits: Limits
+    draft: FileKey | None  # of the model that guesses
+
+
 class _SharedFile:
     """The weights of one file, read by the first engine that needs them."""
 
@@ -64,9 +72,10 @@ class _SharedFile:
 class _SharedEngine:
     """One engine, and the number of handles to it."""
 
-    def __init__(self, key: _Key, file: _SharedFile) -> None:
+    def __init__(self, key: _Key, file: _SharedFile, draft: _SharedFile | None) -> None:
         self.key = key
         self.file = file
+        self.draft = draft  # kept, so that others can share its weights
         self.n_handles = 0
         self.loading = new_lock()  # the first caller loads, the others wait for it
         self.engine: _core.Engine | None = None
@@ -108,7 +117,7 @@ class EngineHandle:
         """What a request may take of the engine; EngineClosedError after release()."""
         if self._shared is None:
             raise EngineClosedError(f"{self._path}: the model was closed; load it again")
-        return self._shared.key[2]
+        return self._shared.key.limits
 
     def release(self) -> None:
         """Give the engine back; harmless when that was done."""
@@ -129,28 +138,55 @@ def acquire_engine(
     share_weights: bool = True,
     limits: Limits | None = None,
     check_memory: bool = True,
+    draft: str | None = None,
 ) -> EngineHandle:
     """Return a handle to the engine of this file, settings and limits, loaded if it was not.
 
     share_weights: with other processes; engines of this one always do. check_memory: raise
-    OutOfMemoryError where the memory that is free does not suffice.
+    OutOfMemoryError where the memory that is free does not suffice. draft: the path of a model that
+    guesses ahead, which is read first.
     """
-    shared = _take((key_of(path), settings, limits or Limits()))
+    draft_key = None if draft is None else key_of(draft)
+    shared = _take(_Key(key_of(path), settings, limits or Limits(), draft_key))
     handle = EngineHandle(shared, path)  # gives the count back if loading fails
     with shared.loading:
         if shared.engine is None:
-            shared.engine = _load(shared, path, progress, share_weights, check_memory)
+            how = progress, share_weights, check_memory
+            weights = None if draft is None else _weights(draft, settings, *how)
+            shared.engine = _load(shared, path, weights, *how)
     return handle
+
+
+def _weights(
+    path: str,
+    settings: EngineSettings,
+    progress: Progress | None,
+    share_weights: bool,
+    check_memory: bool,
+) -> _core.Weights:
+    """Return the weights of a draft model; its own engine ends here."""
+    bare = EngineSettings(n_threads=settings.n_threads, prefix_cache_bytes=0)
+    try:
+        handle = acquire_engine(path, bare, progress, share_weights, check_memory=check_memory)
+    except StarChatError as error:
+        error.args = (f"draft: {error}",)
+        error.param = "draft" if error.param == "path" else error.param
+        raise
+    try:
+        return handle.engine.weights
+    finally:
+        handle.release()
 
 
 def _load(
     shared: _SharedEngine,
     path: str,
+    draft: _core.Weights | None,
     progress: Progress | None,
     share_weights: bool,
     check_memory: bool,
 ) -> _core.Engine:
-    (file_key, settings, limits), file = shared.key, shared.file
+    (file_key, settings, limits, _), file = shared.key, shared.file
     with file.loading, ExitStack() as files:
         engine = _core.Engine(
             path,
@@ -160,6 +196,7 @@ def _load(
             memory_root=MACHINE if check_memory else None,
             checkpoint=None if file.weights else opened(path, files),
             unread_bytes=min(limits.unread_bytes, 2**63 - 1),
+            draft=draft,
             **settings._asdict(),
         )
         # Now, as a later import by a worker thread could meet a fork, or the end of Python.
@@ -179,9 +216,10 @@ def _load(
 
 def _take(key: _Key) -> _SharedEngine:
     with _lock:
-        file = _files.setdefault(key[0], _SharedFile())
+        file = _files.setdefault(key.file, _SharedFile())
+        draft = None if key.draft is None else _files.setdefault(key.draft, _SharedFile())
         while True:
-            shared = _engines.setdefault(key, _SharedEngine(key, file))
+            shared = _engines.setdefault(key, _SharedEngine(key, file, draft))
             shared.n_handles += 1
             if _engines.get(key) is shared:  # not released by the garbage collector in between
                 return shared

@@ -7,6 +7,7 @@ already has: engines are shared (engine_registry.py). A forked child starts with
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TypeAlias
 
 from .async_waker import in_own_thread, running_loop
@@ -15,7 +16,7 @@ from .model import StarChat
 from .model_path import model_name, model_path
 from .threads import new_lock
 
-_Key: TypeAlias = tuple[str | None, int | None, int | None, Limits | None, bool]
+_Key: TypeAlias = tuple[str | None, int | None, int | None, Limits | None, bool, str | None]
 
 
 class Loader:
@@ -45,11 +46,12 @@ class Loader:
         n_ctx: int | None = None,
         limits: Limits | None = None,
         check_memory: bool = True,
+        draft: str | None = None,
     ) -> StarChat | None:
         """Return the model if it is there; never waits."""
         if self._pid != os.getpid():  # models of the parent, whose threads may hold the lock
             self._start_afresh()
-        return self._models.get((path, n_threads, n_ctx, limits, check_memory))
+        return self._models.get((path, n_threads, n_ctx, limits, check_memory, draft))
 
     def load(
         self,
@@ -58,12 +60,13 @@ class Loader:
         n_ctx: int | None = None,
         limits: Limits | None = None,
         check_memory: bool = True,
+        draft: str | None = None,
     ) -> StarChat:
         """Return the model, loaded now if it was not; errors as those of StarChat.load."""
-        if model := self.loaded(path, n_threads, n_ctx, limits, check_memory):
+        if model := self.loaded(path, n_threads, n_ctx, limits, check_memory, draft):
             return model  # without waiting for others that load
         with self._lock:
-            model = self.loaded(path, n_threads, n_ctx, limits, check_memory)
+            model = self.loaded(path, n_threads, n_ctx, limits, check_memory, draft)
             if model is None:
                 model = StarChat.load(
                     path,
@@ -71,8 +74,9 @@ class Loader:
                     n_ctx=n_ctx,
                     limits=limits,
                     check_memory=check_memory,
+                    draft=draft,
                 )
-                self._models[path, n_threads, n_ctx, limits, check_memory] = model
+                self._models[path, n_threads, n_ctx, limits, check_memory, draft] = model
             return model
 
     async def aload(
@@ -82,12 +86,14 @@ class Loader:
         n_ctx: int | None = None,
         limits: Limits | None = None,
         check_memory: bool = True,
+        draft: str | None = None,
     ) -> StarChat:
         """Return what load() returns, without blocking the event loop while weights are read."""
-        model = self.loaded(path, n_threads, n_ctx, limits, check_memory)
+        model = self.loaded(path, n_threads, n_ctx, limits, check_memory, draft)
         if model is None:
-            if model_name(path):  # a thread that a program does not wait for at its end
-                await in_own_thread(lambda is_wanted: model_path(path, None, is_wanted))
-            arguments = path, n_threads, n_ctx, limits, check_memory
+            for each in (draft, path):
+                if model_name(each):  # a thread that a program does not wait for at its end
+                    await in_own_thread(partial(model_path, each, None))
+            arguments = path, n_threads, n_ctx, limits, check_memory, draft
             model = await running_loop().run_in_executor(None, self.load, *arguments)
         return model

@@ -74,6 +74,7 @@ class StarChat:
         cls,
         path: str | os.PathLike[str] | None = None,
         *,
+        draft: str | os.PathLike[str] | None = None,
         n_threads: int | None = None,
         n_ctx: int | None = None,
         prefix_cache_bytes: int | None = None,
@@ -89,6 +90,8 @@ class StarChat:
         path exists, a name of Hugging Face, as "owner/repo:q4_0" (docs/models.md has the forms). A
         model that was never pulled is fetched first, which takes as long as its gigabytes do; with
         HF_HUB_OFFLINE=1 it is an error.
+        draft: a smaller model of the same family, which guesses ahead, in the forms of `path`. No
+        token changes; replies come sooner where it guesses well (docs/speculation.md).
         n_threads: of the computation, by default one for each physical core.
         n_ctx: tokens that prompt and reply may have together, by default what the file says.
         prefix_cache_bytes: of the cache of finished prompts and replies, which saves computing the
@@ -102,11 +105,11 @@ class StarChat:
         nevertheless, and the system may end the process (docs/memory.md).
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
         False shows nothing; a function is called with done and total bytes, of fetching and then
-        of loading.
+        of loading; of the draft first.
 
         Raises FileAccessError, UnsupportedFormatError or CorruptFileError for a file that cannot
         be used, DownloadError for one that cannot be fetched now, OutOfMemoryError, and
-        InvalidRequestError for wrong settings.
+        InvalidRequestError for wrong settings and for a draft of another family.
 
         >>> StarChat.load(n_ctx=512).info.n_ctx
         512
@@ -121,14 +124,15 @@ class StarChat:
         share = check_flag("share_weights", share_weights)
         bounds = Limits.check(limits)
         check = check_flag("check_memory", check_memory)
+        draft_file = None if draft is None else _draft_path(draft, progress)
         if path is not None:
             file = model_path(path, progress)
         bar = LoadingBar(file) if progress is None else None
         try:
             model = object.__new__(cls)
             report = bar or progress or None
-            model._handle = acquire_engine(file, settings, report, share, bounds, check)
-            about = model._handle.engine.info
+            model._handle = acquire_engine(file, settings, report, share, bounds, check, draft_file)
+            about = model._handle.engine.info | {"draft": draft_file}
             model.info = ModelInfo(**{f.name: about[f.name] for f in fields(ModelInfo)})
             return model
         finally:
@@ -511,11 +515,13 @@ class StarChat:
         """Return the counters of the engine, which every user of the same file shares.
 
         Since its start: steps (batches), columns (positions computed), tokens of replies,
-        cached_tokens of prompts, guessed_tokens, accepted_tokens of these, forced_tokens, for
-        which a constraint left no choice, slow_turns of constraints, which went on beside the
-        steps, and abandoned replies, whose constraint did not come back. Now: running and waiting
-        sequences, kv_pages_used by them, and prefix_pages of the prefix cache. kv_pages is how many
-        memory was ever taken for, kv_pages_spare those that nothing holds now.
+        cached_tokens of prompts, guessed_tokens, accepted_tokens of these, drafted_tokens of the
+        guessed ones and accepted_drafts, which are a draft model's, draft_columns that it computed,
+        forced_tokens, for which a constraint left no choice, slow_turns of constraints, which went
+        on beside the steps, and abandoned replies, whose constraint did not come back. Now: running
+        and waiting sequences, kv_pages_used by them, and prefix_pages of the prefix cache. kv_pages
+        is how many memory was ever taken for, kv_pages_spare those that nothing holds now;
+        draft_pages, draft_pages_spare and draft_prefix_pages are those of a draft model.
 
         >>> StarChat.load().stats()["waiting"]
         0
@@ -532,14 +538,19 @@ class StarChat:
         True
         """
         about, stats, free = self._engine.info, self._engine.stats(), free_memory()
-        page_bytes = about["kv_page_bytes"]
+        page_bytes, draft_bytes = about["kv_page_bytes"], about["draft_page_bytes"]
+
+        def of_both(pages: str, draft_pages: str) -> int:
+            return int(stats[pages] * page_bytes + stats[draft_pages] * draft_bytes)
+
+        spare_bytes = of_both("kv_pages_spare", "draft_pages_spare")
         return MemoryUse(
-            weight_bytes=about["weight_bytes"],
-            kv_page_bytes=page_bytes,
+            weight_bytes=about["weight_bytes"] + about["draft_weight_bytes"],
+            kv_page_bytes=page_bytes + draft_bytes,
             kv_page_tokens=about["kv_page_tokens"],
-            kv_bytes=(stats["kv_pages"] - stats["kv_pages_spare"]) * page_bytes,
-            prefix_bytes=stats["prefix_pages"] * page_bytes,
-            spare_bytes=stats["kv_pages_spare"] * page_bytes,
+            kv_bytes=of_both("kv_pages", "draft_pages") - spare_bytes,
+            prefix_bytes=of_both("prefix_pages", "draft_prefix_pages"),
+            spare_bytes=spare_bytes,
             free_bytes=free[0] if free else None,
         )
 
@@ -640,6 +651,15 @@ class StarChat:
         check_flag("leading_text", leading_text)
         room.check_list(prompt)
         return check_token_ids("prompt", prompt, "a string or a list of token ids")
+
+
+def _draft_path(path: Any, progress: Callable[[int, int], None] | Literal[False] | None) -> str:
+    try:
+        return model_path(path, progress)
+    except (FileAccessError, InvalidRequestError) as error:
+        if error.param == "path":
+            error.args, error.param = (f"draft: {error}",), "draft"
+        raise
 
 
 def _text(name: str, value: Any) -> str:

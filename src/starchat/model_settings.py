@@ -67,6 +67,11 @@ class ModelSettings(BaseModel):
     check_memory: bool = Field(
         default=True, frozen=True, description="Refuse to load what does not fit into memory."
     )
+    draft: str | None = Field(
+        default=None,
+        frozen=True,
+        description="A smaller model of the same family, which guesses ahead; None: none.",
+    )
     _loader: Loader = PrivateAttr(default_factory=Loader)
 
     @model_validator(mode="before")
@@ -83,7 +88,7 @@ class ModelSettings(BaseModel):
                 raise ValueError(unknown_argument(cls.__name__, name, known))
         return values
 
-    @field_validator("model_path", mode="before")
+    @field_validator("model_path", "draft", mode="before")
     @classmethod
     def _path_as_text(cls, path: Any) -> Any:
         return os.fspath(path) if isinstance(path, os.PathLike) else path
@@ -99,9 +104,10 @@ class ModelSettings(BaseModel):
         return self._loader.load(*self._what)
 
     @property
-    def _what(self) -> tuple[str | None, int | None, int | None, Limits | None, bool]:
+    def _what(self) -> tuple[str | None, int | None, int | None, Limits | None, bool, str | None]:
         """What the loader loads."""
-        return self.model_path, self.n_threads, self.n_ctx, self.limits, self.check_memory
+        sizes = self.n_threads, self.n_ctx
+        return self.model_path, *sizes, self.limits, self.check_memory, self.draft
 
     @property
     def _file(self) -> str:

@@ -220,20 +220,22 @@ class ModelInfo:
     weight_bytes: int  # in memory, duplicate tensors once
     isa: str
     n_threads: int
+    draft: str | None = None  # the file of the model that guesses ahead
 
     def __str__(self) -> str:
         """Return one line for people."""
+        guesses = f"; {self.draft} guesses ahead" if self.draft else ""
         return (
             f"{self.file}: {self.n_params / 1e6:,.1f} M parameters in {self.quantization} "
             f"({self.weight_bytes / 1e6:,.1f} MB), {self.n_layer} layers of {self.n_embd}, "
             f"{self.n_head} heads on {self.n_kv_head} of keys and values, {self.n_vocab:,} tokens, "
-            f"context {self.n_ctx:,}; {self.isa}, {self.n_threads} threads"
+            f"context {self.n_ctx:,}; {self.isa}, {self.n_threads} threads{guesses}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """What a loaded model takes of memory now, and what is left, in bytes."""
+    """What a loaded model takes of memory now, its draft included, and what is left, in bytes."""
 
     weight_bytes: int
     kv_page_bytes: int  # of the KV cache, for each `kv_page_tokens` tokens of a sequence

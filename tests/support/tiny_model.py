@@ -142,6 +142,7 @@ def write_tiny(
     lm_head: Literal["tied", "own", "absent"] = "tied",
     version: int = 2,
     n_kv_head: int | None = None,
+    vocab: list[bytes] | None = None,
 ) -> TinyModel:
     """Write a random model (`random_weights`) to `path` and return it.
 
@@ -162,7 +163,7 @@ def write_tiny(
         n_embd=shape.n_embd,
         n_head=shape.n_head,
         n_layer=shape.n_layer,
-        vocab=vocabulary(shape.n_vocab),
+        vocab=vocab or vocabulary(shape.n_vocab),
         tensors=tiled(weights, shape),
         type=type,
         version=version,

@@ -23,16 +23,18 @@ namespace {
 
 // Stores token ids in the pages of the KV cache. Logits are a hash of all cached ids up to the
 // column, so that any mistake in positions, caches or order changes the tokens. With a period, the
-// likeliest id is mostly the one that many positions before: a text that repeats itself.
+// likeliest id is mostly the one that many positions before: a text that repeats itself. `differs`:
+// behind one in so many texts the logits are others, as those of a draft model.
 class FakeModel : public ForwardPass {
  public:
   FakeModel(int n_vocab, int n_ctx, int max_columns, double step_s, int nan_id, int head_dim,
-            int period = 0)
+            int period = 0, int differs = 0)
       : n_vocab_(n_vocab),
         max_columns_(max_columns),
         step_s_(step_s),
         nan_id_(nan_id),
         period_(period),
+        differs_(differs),
         kv_store_({1, 1, head_dim}),
         kv_pool_(n_ctx, kv_store_.page_bytes(), [this](int n) { kv_store_.reserve(n); }) {}
 
@@ -82,6 +84,7 @@ class FakeModel : public ForwardPass {
       hash ^= hash >> 29;
       poisoned |= id == nan_id_;
     }
+    if (differs_ > 0 && (hash >> 8) % differs_ == 0) hash = ~hash;
     Random random(hash);
     for (float& logit : logits)
       logit = poisoned ? std::numeric_limits<float>::quiet_NaN()
@@ -94,17 +97,35 @@ class FakeModel : public ForwardPass {
 
   int n_vocab_, max_columns_;
   double step_s_;
-  int nan_id_, period_;
+  int nan_id_, period_, differs_;
   KvStore kv_store_;
   KvPool kv_pool_;
 };
 
+// The settings of a draft model over the same fake vocabulary, cut or longer.
+struct PyDraftSettings {
+  int n_vocab, n_ctx, max_columns, nan_id, differs;
+};
+
+IdMap same_ids(int n_vocab, int n_draft) {
+  IdMap ids{std::vector<int32_t>(n_vocab), std::vector<int32_t>(n_draft, -1),
+            std::min(n_vocab, n_draft)};
+  for (int id = 0; id < ids.n_same; ++id) ids.to_draft[id] = ids.to_model[id] = id;
+  return ids;
+}
+
 class PyScheduler {
  public:
   PyScheduler(int n_vocab, int n_ctx, int max_columns, int max_sequences, int nan_id, int head_dim,
-              int period, int64_t prefix_cache_bytes, int64_t unread_bytes)
+              int period, int64_t prefix_cache_bytes, int64_t unread_bytes,
+              const std::optional<PyDraftSettings>& draft)
       : model_(n_vocab, n_ctx, max_columns, 0, nan_id, head_dim, period),
-        scheduler_(model_, max_sequences, prefix_cache_bytes, unread_bytes) {}
+        draft_(draft
+                   ? std::make_unique<FakeModel>(draft->n_vocab, draft->n_ctx, draft->max_columns,
+                                                 0, draft->nan_id, head_dim, period, draft->differs)
+                   : nullptr),
+        scheduler_(model_, max_sequences, prefix_cache_bytes, unread_bytes, Scheduler::kMostAway,
+                   {draft_.get(), draft ? same_ids(n_vocab, draft->n_vocab) : IdMap{}}) {}
 
   std::unique_ptr<PyTokenStream> add(const std::vector<int64_t>& prompt,
                                      const SamplingParams& params, const Grammar* grammar,
@@ -154,6 +175,8 @@ class PyScheduler {
   }
   void took(double seconds) { scheduler_.took(seconds); }
   void fail_next(const std::string& error) { model_.fail_next = error; }
+  void fail_draft(const std::string& error) { draft_->fail_next = error; }
+  std::vector<std::pair<int, int>> draft_runs() const { return draft_->runs; }
   const std::vector<std::pair<int, int>>& runs() const { return model_.runs; }
   uint64_t n_signals() { return wake_event_->n_signals(); }
   py::dict stats() const {
@@ -162,6 +185,16 @@ class PyScheduler {
     result["running"] = stats.n_running;
     result["waiting"] = stats.n_waiting;
     result["kv_pages_used"] = stats.n_kv_pages_used;
+    return result;
+  }
+  py::dict draft_stats() const {
+    const SchedulerStats stats = scheduler_.stats();
+    py::dict result;
+    result["drafted_tokens"] = stats.n_drafted_tokens;
+    result["accepted_drafts"] = stats.n_accepted_drafts;
+    result["draft_columns"] = stats.n_draft_columns;
+    result["draft_pages_used"] = stats.n_draft_pages - stats.n_draft_pages_spare;
+    result["draft_prefix_pages"] = stats.n_draft_prefix_pages;
     return result;
   }
   uint64_t n_prefix_pages() const { return scheduler_.stats().n_prefix_pages; }
@@ -175,6 +208,7 @@ class PyScheduler {
   }
 
   FakeModel model_;
+  std::unique_ptr<FakeModel> draft_;
   std::shared_ptr<WakeEvent> wake_event_ = std::make_shared<WakeEvent>();
   Scheduler scheduler_;
 };
@@ -200,6 +234,52 @@ class PyConstraint {
   std::vector<uint32_t> mask_;
   std::unique_ptr<Constraint> constraint_;
 };
+
+// The choice of guesses for one sequence, step by step, where a test says what steps take.
+class PyGuessPolicy {
+ public:
+  // Chooses for a step of n_streams alike; returns (n_drafted, n_looked_up) of each.
+  std::pair<int, int> choose(int n_streams, int n_found, int n_most) {
+    std::vector<GuessOption> options(n_streams, policy_.option(record_, n_found, false, n_most));
+    policy_.choose(options);
+    return {options[0].n_drafted, options[0].n_drafted > 0 ? 0 : n_found};
+  }
+  bool may_catch_up(int n_columns, double gain_s, int n_left) const {
+    return policy_.may_catch_up(record_, n_columns, gain_s, n_left);
+  }
+  void read_prompt(double seconds) { record_.plain_s += seconds; }
+  void begin_step(int n_columns, int n_decoding, double drafted_s) {
+    policy_.begin_step(record_, n_columns, n_decoding, drafted_s);
+  }
+  void end_step(bool is_draft, int n_guessed, int n_right) {
+    policy_.end_step(record_, is_draft ? GuessSource::kDraft : GuessSource::kLookUp, n_guessed,
+                     n_right, n_right + 1);
+  }
+  void step_took(int n_columns, double seconds) { policy_.step_took(n_columns, seconds); }
+  void draft_took(int n_columns, double seconds) { policy_.draft_took(n_columns, seconds); }
+  void begin_stream() { record_ = {}; }
+
+ private:
+  GuessPolicy policy_;
+  GuessRecord record_;
+};
+
+void bind_guess_policy(py::module_& testing) {
+  py::class_<PyGuessPolicy>(testing, "GuessPolicy")
+      .def(py::init<>())
+      .def("choose", &PyGuessPolicy::choose, py::arg("n_streams") = 1, py::arg("n_found") = 0,
+           py::arg("n_most") = 15)
+      .def("may_catch_up", &PyGuessPolicy::may_catch_up, py::arg("n_columns"), py::arg("gain_s"),
+           py::arg("n_left"))
+      .def("read_prompt", &PyGuessPolicy::read_prompt, py::arg("seconds"))
+      .def("begin_step", &PyGuessPolicy::begin_step, py::arg("n_columns"), py::arg("n_decoding"),
+           py::arg("drafted_s"))
+      .def("end_step", &PyGuessPolicy::end_step, py::arg("is_draft"), py::arg("n_guessed"),
+           py::arg("n_right"))
+      .def("step_took", &PyGuessPolicy::step_took, py::arg("n_columns"), py::arg("seconds"))
+      .def("draft_took", &PyGuessPolicy::draft_took, py::arg("n_columns"), py::arg("seconds"))
+      .def("begin_stream", &PyGuessPolicy::begin_stream);
+}
 
 Sampler sampler_after(const SamplingParams& params, const std::vector<int32_t>& prompt,
                       const std::vector<int32_t>& output, size_t n_vocab) {
@@ -296,12 +376,18 @@ void bind_testing(py::module_& m) {
       .def("n_allowed", &PyConstraint::n_allowed)
       .def("ending", &PyConstraint::ending, py::arg("next") = py::list(),
            py::arg("known") = py::list(), py::arg("n_most") = 1000, py::arg("n_steps") = 2000);
+  py::class_<PyDraftSettings>(testing, "Draft")
+      .def(py::init<int, int, int, int, int>(), py::kw_only(), py::arg("n_vocab") = 64,
+           py::arg("n_ctx") = 256, py::arg("max_columns") = 256, py::arg("nan_id") = -1,
+           py::arg("differs") = 0);
+  bind_guess_policy(testing);
   py::class_<PyScheduler>(testing, "Scheduler")
-      .def(py::init<int, int, int, int, int, int, int, int64_t, int64_t>(), py::kw_only(),
-           py::arg("n_vocab") = 64, py::arg("n_ctx") = 256, py::arg("max_columns") = 16,
-           py::arg("max_sequences") = 64, py::arg("nan_id") = -1, py::arg("head_dim") = 2,
-           py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1,
-           py::arg("unread_bytes") = Scheduler::kUnreadBytes)
+      .def(py::init<int, int, int, int, int, int, int, int64_t, int64_t,
+                    const std::optional<PyDraftSettings>&>(),
+           py::kw_only(), py::arg("n_vocab") = 64, py::arg("n_ctx") = 256,
+           py::arg("max_columns") = 16, py::arg("max_sequences") = 64, py::arg("nan_id") = -1,
+           py::arg("head_dim") = 2, py::arg("period") = 0, py::arg("prefix_cache_bytes") = -1,
+           py::arg("unread_bytes") = Scheduler::kUnreadBytes, py::arg("draft") = py::none())
       .def("add", &PyScheduler::add, py::arg("prompt"), py::arg("params"),
            py::arg("grammar") = py::none(), py::arg("lead") = py::list(),
            py::arg("cache_salt") = "")
@@ -312,7 +398,10 @@ void bind_testing(py::module_& m) {
       .def("step", &PyScheduler::step)
       .def("took", &PyScheduler::took, py::arg("seconds"))
       .def("fail_next", &PyScheduler::fail_next)
+      .def("fail_draft", &PyScheduler::fail_draft)
+      .def_property_readonly("draft_runs", &PyScheduler::draft_runs)
       .def("stats", &PyScheduler::stats)
+      .def("draft_stats", &PyScheduler::draft_stats)
       .def_property_readonly("runs", &PyScheduler::runs)
       .def_property_readonly("n_prefix_pages", &PyScheduler::n_prefix_pages)
       .def_property_readonly("page_bytes", &PyScheduler::page_bytes)

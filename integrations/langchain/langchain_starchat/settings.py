@@ -47,6 +47,8 @@ class ModelSettings(model_settings.ModelSettings):
     """Tokens that one text, or prompt and reply together, may have; None: what the file allows."""
     limits: Limits | None = None
     """Bounds on each request, where several people share the model; None: the defaults."""
+    draft: str | None = None
+    """A smaller model of the same family, which guesses ahead: replies come sooner, the same."""
 
     @model_validator(mode="before")
     @classmethod

@@ -70,7 +70,7 @@ class StreamCounts(NamedTuple):
     """What a sequence did and was spared so far, in tokens."""
 
     cached_tokens: int  # of the prompt, computed before
-    guessed_tokens: int  # by prompt look-up
+    guessed_tokens: int  # by prompt look-up or a draft model
     accepted_tokens: int  # guesses that were right
     forced_tokens: int  # of the reply: a constraint left no choice
     prompt_done: int  # of the prompt, computed by now
@@ -151,6 +151,7 @@ class Engine:
         share_weights: bool = False,
         memory_root: str | None = None,
         checkpoint: Checkpoint | None = None,
+        draft: Weights | None = None,
     ) -> None: ...
     @property
     def info(self) -> dict[str, Any]: ...

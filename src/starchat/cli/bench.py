@@ -34,7 +34,7 @@ def bench(
                 raise InvalidRequestError.of(option, f"{expected}, got {n_tokens:,}")
         stderr = Console(stderr=True)
         with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-            task = bar.add_task("measuring", total=3 * repeat)
+            task = bar.add_task("measuring", total=(4 if info.draft else 3) * repeat)
             measured = measure(model, prompt_tokens, tokens, repeat, lambda: bar.advance(task))
     if json:
         print(measured.to_json())
@@ -49,7 +49,14 @@ def _speed_table(measured: Speed) -> Any:
     table = Table("", box=None, pad_edge=False, header_style="bold")
     for title in ("tokens", "tok/s", "spread", "rate", "limit", "share"):
         table.add_column(title, justify="right")
-    for name, phase in ("read the prompt", measured.prefill), ("write the reply", measured.decode):
+    phases = {
+        "read the prompt": measured.prefill,
+        "write the reply": measured.decode,
+        "with guesses": measured.guessed,
+    }
+    for name, phase in phases.items():
+        if phase is None:
+            continue
         limit, share, speeds = phase.limit, phase.share, phase.tokens_per_s
         table.add_row(
             name,

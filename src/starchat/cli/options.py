@@ -73,6 +73,15 @@ class ModelOptions:
         ),
     ] = None
     check_memory: CheckMemory = True
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            parser=os.path.expanduser,
+            help="A smaller model of the same family, which guesses ahead: the same answers, "
+            "sooner.",
+        ),
+    ] = None
 
     def load(self, prefix_cache_bytes: int | None = None) -> StarChat:
         """Return the model."""
@@ -82,6 +91,7 @@ class ModelOptions:
             n_ctx=self.ctx,
             prefix_cache_bytes=prefix_cache_bytes,
             check_memory=self.check_memory,
+            draft=self.draft,
         )
 
 

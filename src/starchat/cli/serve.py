@@ -100,6 +100,8 @@ def _parameter(option: Field[Any]) -> inspect.Parameter:
     if name == "model":
         names.append("-m")
         more = {"parser": os.path.expanduser}
+    elif name == "draft":
+        more = {"parser": os.path.expanduser}
     elif name == "check_memory":
         names = ["--check-memory/--no-check-memory"]
     optional = kind if default is not None else kind | None

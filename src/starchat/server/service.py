@@ -190,6 +190,7 @@ class Service:
             prefix_cache_bytes=settings.prefix_cache,
             limits=limits,
             check_memory=settings.check_memory,
+            draft=settings.draft,
         )
         try:
             self._serve(await in_own_thread(lambda is_wanted: load()))

@@ -70,6 +70,11 @@ class ServerSettings:
     check_memory: bool = _option(
         True, "Refuse a model that does not fit into the memory that is free."
     )
+    draft: str | None = _option(
+        None,
+        "A smaller model of the same family, which guesses ahead: the same answers, sooner.",
+        "FILE",
+    )
     served_name: str | None = _option(
         None, "What the server calls the model; by default the file's name.", "NAME"
     )
