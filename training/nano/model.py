@@ -148,7 +148,7 @@ def _begin_with_induction(model: GPTBigCode) -> None:
     angles = torch.arange(config.n_ctx).unsqueeze(1) * rates
     model.wpe.weight[:, :dim] = 0.02 * 2**0.5 * torch.cat([angles.sin(), angles.cos()], 1)
     model.wte.weight[:, :dim] *= 0.1
-    first, second = cast(Block, model.h[0]), cast(Block, model.h[1])
+    first = cast(Block, model.h[0])
     code = torch.randn(dim, config.n_embd, generator=generator) * (config.n_embd - dim) ** -0.5
     code[:, :dim] = 0.0
     directions = torch.linalg.qr(torch.randn(config.n_embd, 3 * dim, generator=generator))[0]
@@ -163,6 +163,9 @@ def _begin_with_induction(model: GPTBigCode) -> None:
             [torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]
         )
         first.c_proj.weight[:, q] = 0.03 * directions[:, q]
+    if config.n_layer < 2:
+        return
+    second = cast(Block, model.h[1])
     half = dim // 2  # of a key: the codes of the token before, and of the one before that
     one_back, two_back = directions[:, :half].T, directions[:, dim : dim + half].T
     second.c_attn.weight[k] = torch.cat([one_back, two_back])

@@ -51,30 +51,37 @@ def rate(step: int, n_steps: int) -> float:
 
 @app.command()
 def train(
-    folder: Folder = FOLDER, n_steps: int = N_STEPS, n_processes: int = 0, device: str = "cpu"
+    folder: Folder = FOLDER,
+    n_steps: int = N_STEPS,
+    n_processes: int = 0,
+    device: str = "cpu",
+    n_layer: int = Config.n_layer,
 ) -> None:
     """Train, or go on where the checkpoint ends.
 
-    Processes share a batch: by default two on CPUs, one thread each, and one on a GPU.
+    Processes share a batch: by default two on CPUs, one thread each, and one on a GPU. A model of
+    one layer can be a draft model.
     """
     n_processes = n_processes or (2 if device == "cpu" else 1)
     folder.mkdir(parents=True, exist_ok=True)
     if not (path := folder / "tokenizer.json").exists():
         train_tokenizer(SEED).save(str(path))
     with tempfile.TemporaryDirectory() as meeting:
-        shared = (n_processes, f"file://{meeting}/meet", folder, n_steps, device)
+        shared = (n_processes, f"file://{meeting}/meet", folder, n_steps, device, n_layer)
         spawn(_train, shared, n_processes)
 
 
 def _train(
-    rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int, device: str
+    rank: int, n_processes: int, meeting: str, folder: Path, n_steps: int, device: str, n_layer: int
 ) -> None:
     """Train in one process. Each takes a shard of a batch; gradients are summed."""
     torch.set_num_threads(1)  # two threads wait for each other at every operation
     torch.manual_seed(SEED)
     distributed.init_process_group("gloo", meeting, rank=rank, world_size=n_processes)
     encoder = Encoder(_tokenizer(folder))
-    model = GPTBigCode(Config()).to(device)  # made on the CPU: the same start on every device
+    model = GPTBigCode(Config(n_layer=n_layer)).to(
+        device
+    )  # made on the CPU: the same start on every device
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name[0] == "h"]
     others = [p for _, p in model.named_parameters() if p.ndim < 2] + [model.wte.weight]
     places = [model.wpe.weight]  # a position is rarely seen: small steps
@@ -152,8 +159,10 @@ def _learn(model: GPTBigCode, shard: Shard, n_learned: int) -> float:
 
 
 def _load(folder: Path) -> tuple[GPTBigCode, Encoder]:
-    model = GPTBigCode(Config())
-    model.load_state_dict(torch.load(folder / "checkpoint.pt", map_location="cpu")["model"])
+    state = torch.load(folder / "checkpoint.pt", map_location="cpu")["model"]
+    n_layer = len({name.split(".")[1] for name in state if name.startswith("h.")})
+    model = GPTBigCode(Config(n_layer=n_layer))
+    model.load_state_dict(state)
     return model.eval(), Encoder(_tokenizer(folder))
 
 
