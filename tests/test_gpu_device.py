@@ -116,7 +116,7 @@ def test_a_driver_that_computes_on_the_cpu_must_be_named(name: str) -> None:
 @pytest.mark.usefixtures("faults")
 def test_a_lost_device_is_an_error_and_can_be_opened_again(name: str, gpu: Gpu) -> None:
     gpu_faults("lost")
-    with pytest.raises(DeviceLostError, match="load the model again") as error:
+    with pytest.raises(DeviceLostError, match="close the model and load it again") as error:
         added(gpu)
     assert error.value.code == "device_lost"
     gpu_faults()

@@ -358,7 +358,8 @@ vk::Device Device::usable() const {
     throw ForkError(
         "this model uses a GPU that was opened before the process forked: start "
         "processes by spawn, or load the model on the CPU");
-  if (is_lost_) throw DeviceLostError(info_.name + " was lost before: load the model again");
+  if (is_lost_)
+    throw DeviceLostError(info_.name + " was lost before: close the model and load it again");
   return handle_;
 }
 
@@ -382,8 +383,8 @@ void Device::check(vk::Result result, const std::string& what) const {
       throw DeviceLostError(
           failed +
           ": the driver gave up the device, often because work took too long or another "
-          "program broke it (the system's log says more): load the model again, with fewer "
-          "gpu_layers or on the CPU if it happens again");
+          "program broke it (the system's log says more): close the model and load it again, with "
+          "fewer gpu_layers or on the CPU if it happens again");
     default:
       throw UnsupportedFeatureError(failed +
                                     ": install another version of the driver, or use the CPU");
