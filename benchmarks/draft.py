@@ -19,7 +19,6 @@ import os
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import Any
 from machine import Result, new_result, write_result
 from random_model import SHAPES, Shape, random_tensor, write_bin
 from report import markdown, table_rows
-from speculation import decode, new, reciting_tensor
+from speculation import new, reciting_tensor
 
 from starchat import StarChat
 from starchat.convert.ggml_writer import TYPES
@@ -94,16 +93,10 @@ def break_even(n_guesses: int, cost: float) -> float:
 
 def step_ms(model: StarChat, n_columns: int, n_steps: int) -> float:
     """Return the time of a step, of so many sequences with a column each."""
-    start = 0.0
-    stream = model.stream_complete(
-        [1], n=n_columns, max_tokens=n_steps + 2, temperature=0, ignore_eos=True, speculation=False
+    reply = model.complete(
+        [1], n=n_columns, max_tokens=1 + n_steps, temperature=0, ignore_eos=True, speculation=False
     )
-    n_tokens = 0
-    for chunk in stream:
-        n_tokens += len(chunk.token_ids)
-        if not start:
-            start, n_first = time.perf_counter(), n_tokens
-    return (time.perf_counter() - start) * 1e3 * n_columns / (n_tokens - n_first)
+    return reply.usage.decode_seconds * 1e3 / n_steps
 
 
 def measure_costs(
@@ -115,6 +108,7 @@ def measure_costs(
         StarChat.load(target, n_threads=threads) as model,
         StarChat.load(draft, n_threads=threads) as small,
     ):
+        step_ms(model, 1, 1), step_ms(small, 1, 1)  # what is made on first use
         for _ in range(n_rounds):
             plain_ms, draft_ms = step_ms(model, 1, n_steps), step_ms(small, 1, n_steps)
             for n_guesses in GUESSES:
@@ -143,20 +137,19 @@ def measure_streams(
         with StarChat.load(target, draft=draft, n_threads=threads) as model:
             for i in range(-1, n_rounds):  # the first one is what the engine learns from
                 draw = random.Random(f"{name} {i}")
-                first = draw.randrange(300, model.info.n_vocab // 2)
+                first = draw.randrange(model.info.n_vocab // 8, model.info.n_vocab // 4)
                 task = new(draw, n_tokens, range(first, model.info.n_vocab - 4))
                 speeds: dict[bool, float] = {}
                 for guesses in (True, False) if i % 2 else (False, True):
-                    ids, speeds[guesses], _ = decode(
-                        model.stream_complete(
-                            task.prompt,
-                            max_tokens=n_tokens,
-                            temperature=0,
-                            ignore_eos=True,
-                            speculation=guesses,
-                        )
+                    reply = model.complete(
+                        task.prompt,
+                        max_tokens=n_tokens,
+                        temperature=0,
+                        ignore_eos=True,
+                        speculation=guesses,
                     )
-                    if ids != task.reply:
+                    speeds[guesses] = (n_tokens - 1) / reply.usage.decode_seconds
+                    if [*reply.token_ids] != task.reply:
                         raise StarChatError(f"{name}: the model does not recite")
                 if i < 0:
                     continue

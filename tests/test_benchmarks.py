@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import comparison  # noqa: E402
+import draft  # noqa: E402
 import environment  # noqa: E402
 import kernels  # noqa: E402
 import machine  # noqa: E402
@@ -102,10 +103,19 @@ def peers_result() -> dict[str, Any]:
 # ---- the machine's limits -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["spread", "machine", "peers", "environment"])
+@pytest.mark.parametrize("name", ["spread", "machine", "peers", "environment", "draft"])
 def test_docstrings_show_what_happens(name: str) -> None:
     found = doctest.testmod(importlib.import_module(name))
     assert found.failed == 0 < found.attempted
+
+
+def test_draft_models_have_costs(tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--threads", "1", "cost", "--target", "tiny", "--draft", "tiny"]
+    found = draft.cost(draft.parse([*options, "--steps", "8"]), tmp_path)
+    parts, streams = (table["rows"] for table in found["tables"])
+    assert [*parts] == ["2 guesses", "4 guesses", "8 guesses"]
+    assert all(row["steps/s"][0] > 0 for row in parts.values())
+    assert [*streams] == ["a draft that is right", "one that never is"]
 
 
 @pytest.mark.skipif(BEST == "scalar", reason="plain C++ has no peak")
