@@ -814,6 +814,17 @@ def test_many_prompts_need_no_more_places_than_there_are(server_model: StarChat)
             assert answer.status_code == 200 and "error" not in answer.text, answer.text
 
 
+def test_a_streamed_echo_with_scores_does_not_wait_for_its_own_place(
+    server_model: StarChat,
+) -> None:
+    settings = ServerSettings(max_running=1, max_queue=0, request_timeout=5)
+    with TestClient(create_app(settings, server_model), "http://localhost") as client:
+        body = {"prompt": ["a b", "c d"], "max_tokens": 2, "echo": True, "logprobs": 1}
+        pieces = events(client, "completions", **body)
+    assert not [piece for piece in pieces if "error" in piece]
+    assert {piece["choices"][0]["index"] for piece in pieces} == {0, 1}
+
+
 @pytest.mark.parametrize("prompt", [{}, {"prompt": None}, {"prompt": ""}, {"prompt": [""]}])
 def test_no_prompt_is_the_beginning_of_a_document(
     client: TestClient, server_model: StarChat, prompt: dict[str, Any]

@@ -47,9 +47,10 @@ async def create_completion(
         return Json(await writer.whole(asked))
     for other in asked[1:]:  # their streams begin when this one ends: what can be wrong with them?
         await other.check()
-    replies = None if form.max_tokens == 0 else await asked[0].stream()
+    first = None if form.max_tokens == 0 else await writer.begun(asked[0])
+    replies = first[1] if first else None
     ping_s = service.settings.sse_ping
-    return EventStream(writer.events(asked, replies), replies=replies, ping_s=ping_s)
+    return EventStream(writer.events(asked, first), replies=replies, ping_s=ping_s)
 
 
 async def read_completion(form: CompletionForm, service: Service) -> list[AskedText]:
@@ -154,6 +155,9 @@ class AskedText:
         return [TokenLogprob(ids[0], first, float("nan"), bytes=first.encode()), *scores]
 
 
+_Begun = tuple[list[TokenLogprob], Replies]
+
+
 class _Writer:
     """What one request is answered with."""
 
@@ -194,6 +198,14 @@ class _Writer:
             choices.append(_choice(0, echoed + reply.text, logprobs, reply.finish_reason))
         return choices, completion.total_usage
 
+    async def begun(self, asked: AskedText) -> _Begun:
+        """Return the scored tokens of a prompt, where they are wanted, and then its replies.
+
+        In this order: scores wait for a place, which replies hold until they are read.
+        """
+        prompt = await self._scored(asked)
+        return prompt, await asked.stream()
+
     async def _scored(self, asked: AskedText) -> list[TokenLogprob]:
         """Return the tokens of a prompt whose log probabilities are part of the answer."""
         n_best = self._form.logprobs
@@ -202,9 +214,9 @@ class _Writer:
         return await asked.scored(n_best)
 
     async def events(
-        self, asked: Sequence[AskedText], first: Replies | None
+        self, asked: Sequence[AskedText], first: _Begun | None
     ) -> AsyncIterator[bytes]:
-        """Yield the events of a stream; `first` are the replies to the first prompt."""
+        """Yield the events of a stream; `first` is what begun() has of the first prompt."""
         total = Usage(0, 0)
         for place, one in enumerate(asked):
             if self._form.max_tokens == 0:
@@ -213,10 +225,11 @@ class _Writer:
                     choice["index"] = place * self._n + index
                     yield self._event(choice)
             else:
-                replies = first if place == 0 and first else await one.stream()
+                prompt, replies = first if place == 0 and first else await self.begun(one)
+                echo = (one.text, prompt) if self._form.echo else None
                 usages: list[Usage] = []
                 async with replies:
-                    async for piece in self._pieces(one, replies, place * self._n, usages):
+                    async for piece in self._pieces(replies, place * self._n, echo, usages):
                         yield piece
                 usage = Usage.of_replies(usages)
             total += usage
@@ -225,14 +238,18 @@ class _Writer:
         yield DONE
 
     async def _pieces(
-        self, asked: AskedText, replies: Replies, start: int, usages: list[Usage]
+        self,
+        replies: Replies,
+        start: int,
+        echo: tuple[str, list[TokenLogprob]] | None,
+        usages: list[Usage],
     ) -> AsyncIterator[bytes]:
         """Yield the events of one prompt, whose choices begin at `start`."""
         writers = [_TextLogprobs(self._form) for _ in range(self._n)]
-        if self._form.echo:
-            prompt = await self._scored(asked)
+        if echo is not None:
+            text, prompt = echo
             for index in range(self._n):
-                yield self._event(_choice(start + index, asked.text, writers[index].of(prompt)))
+                yield self._event(_choice(start + index, text, writers[index].of(prompt)))
         async for chunk in with_progress(replies, self._form.return_progress):
             if isinstance(chunk, PromptProgress):
                 yield self._event(_choice(start, ""), prompt_progress=chunk.fields())
