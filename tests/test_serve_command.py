@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -21,7 +22,8 @@ import pytest
 import starchat.cli
 from starchat import FileAccessError
 from starchat.cli.serve import _settings, with_keys
-from starchat.server.run import listen
+from starchat.server.run import listen, run
+from starchat.server.service import Service
 from starchat.server.settings import OPTIONS, ServerSettings
 from support.processes import run_python
 
@@ -226,6 +228,21 @@ def test_keys_come_from_options_the_environment_and_a_file(
     monkeypatch.setenv("STARCHAT_API_KEY", "three")
     settings = ServerSettings(api_key=("four",), api_key_file=str(file))
     assert with_keys(settings).api_key == ("four", "three", "one", "two")
+
+
+def test_collections_spare_what_was_loaded() -> None:
+    frozen = []
+
+    def loaded(service: Service) -> None:
+        frozen.append(gc.get_freeze_count())
+        signal.raise_signal(signal.SIGTERM)
+
+    try:
+        ended = run(ServerSettings(port=0, ctx=256), lambda address: None, loaded)
+    finally:
+        gc.unfreeze()
+    assert ended == signal.SIGTERM
+    assert frozen[0] > 10_000
 
 
 def test_every_setting_is_an_option_and_the_documentation_has_it(

@@ -12,9 +12,9 @@ import pytest
 from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
-from starchat import StarChat
+from starchat import Limits, StarChat
 from starchat.server.app import create_app
-from starchat.server.errors import ApiError
+from starchat.server.errors import ApiError, api_error
 from starchat.server.events import EventStream, event
 from starchat.server.front import Front
 from starchat.server.service import Prompt, Replies, Service, service
@@ -60,6 +60,23 @@ def test_paths_without_a_face_have_errors_of_openai(
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (status, code, None)
     assert path in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/", "GET, HEAD, POST"), ("/health", "GET, HEAD"), ("/generate", "POST")]
+)
+def test_a_method_that_a_path_has_not_is_told_all_that_it_has(
+    client: TestClient, path: str, methods: str
+) -> None:
+    for method in ("OPTIONS", "DELETE"):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+def test_a_remedy_that_the_command_does_not_offer_is_not_told() -> None:
+    error = Limits().beyond("stop_bytes", "stop", 20_000)
+    assert str(error).endswith("or raise Limits.stop_bytes where the model is loaded")
+    assert api_error(error).message == "stop: expected at most 16,384, got 20,000: ask for less"
 
 
 async def test_a_result_is_what_the_model_says(app: FastAPI, server_model: StarChat) -> None:
@@ -187,7 +204,9 @@ async def test_a_rendered_dialogue_reads_as_the_same_tokens_and_forges_none(
 async def test_vectors_are_those_of_the_model(app: FastAPI, server_model: StarChat) -> None:
     service: Service = app.state.service
     texts = ["sort a list", "open a socket"]
-    assert (await service.embed(texts) == server_model.embed(texts)).all()
+    vectors, n_tokens = await service.embed(texts)
+    assert (vectors == server_model.embed(texts)).all()
+    assert n_tokens == sum(len(server_model.tokenize(text)) for text in texts)
     with pytest.raises(ApiError, match="at most 2,048") as refused:
         await service.embed(["x"] * 2_049)
     assert (refused.value.status, refused.value.param) == (400, "input")

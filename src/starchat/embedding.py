@@ -57,6 +57,11 @@ class EmbeddingJob:
         self._prompts = [self._prompt(name, text) for name, text in named]
         self._vectors = np.empty((len(named), info.n_embd), np.float32)
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all texts."""
+        return sum(map(len, self._prompts))
+
     def run(self) -> npt.NDArray[np.float32]:
         """Return the vectors, (n_texts, n_embd), once they are computed."""
         with closing(self._submitted()) as computing:

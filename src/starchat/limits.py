@@ -6,6 +6,7 @@ names it. docs/sharing.md says what each protects.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -97,8 +98,8 @@ class Limits:
         """Return the error for what is beyond a bound; `got` is None where the count stopped."""
         most = getattr(self, field)
         given = f"more than {most:,}" if got is None else f"{got:,}"
-        problem = f"expected at most {most:,}{unit}, got {given}: {remedy}, or raise "
-        problem += f"Limits.{field} where the model is loaded"
+        problem = f"expected at most {most:,}{unit}, got {given}: {remedy}"
+        problem += _WHERE.format(field)
         return kind.of(where, problem, limit=most, got=got)
 
     def too_large(
@@ -136,6 +137,19 @@ class Limits:
             raise self.beyond("stop_bytes", "stop", n_bytes, unit=" bytes", remedy=remedy)
         if logprobs is not None and logprobs > self.logprobs:
             raise self.beyond("logprobs", "logprobs", logprobs)
+
+
+#: the remedy of who calls StarChat.load
+_WHERE = ", or raise Limits.{} where the model is loaded"
+
+
+def without_loading(text: str) -> str:
+    """Return the text of an error for who cannot load the model with other bounds.
+
+    >>> without_loading(str(Limits().beyond("logprobs", "logprobs", 30)))
+    'logprobs: expected at most 20, got 30: ask for less'
+    """
+    return re.sub(_WHERE.format(r"\w+"), "", text)
 
 
 def _length(value: Any) -> int:

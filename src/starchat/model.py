@@ -505,9 +505,15 @@ class StarChat:
         >>> asyncio.run(StarChat.load().aembed("sort a list")).shape[0]
         1
         """
+        return await (await self._embedding(texts, progress)).arun()
+
+    async def _embedding(
+        self, texts: str | Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> EmbeddingJob:
+        """Check and read texts to embed; in a worker where that takes long."""
         running_loop()  # raises outside asyncio
         prepared = partial(EmbeddingJob, texts, self._handle, self.info, progress)
-        return await (prepared() if is_small(texts) else await in_worker(prepared)).arun()
+        return prepared() if is_small(texts) else await in_worker(prepared)
 
     # ---- life -------------------------------------------------------------------------------
 

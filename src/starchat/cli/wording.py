@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..errors import StarChatError
+from ..limits import without_loading
 from ..server.settings import OPTIONS
 from .options import REPLY_OPTIONS
 
@@ -28,7 +29,7 @@ def in_command_words(error: Exception) -> str:
     >>> in_command_words(StarChatError("top_p: expected 0 to 1", param="top_p"))
     '--top-p: expected 0 to 1'
     """
-    text = str(error)
+    text = without_loading(str(error))
     if isinstance(error, StarChatError) and (error.param or "").split("[")[0] in _OPTIONS:
         head, colon, rest = text.partition(": ")
         text = _PLACE.sub(_option, head + colon) + rest

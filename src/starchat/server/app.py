@@ -17,6 +17,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Match
 
 from .. import __version__
 from ..errors import StarChatError
@@ -26,7 +27,7 @@ from .disconnect import Disconnects
 from .errors import RETRY_AFTER_S, ApiError, api_error, form_error, health_body
 from .face import Face, Faces
 from .json_response import Json
-from .log import RequestLog
+from .log import METHODS, RequestLog
 from .metrics import CONTENT_TYPE
 from .request import current_request
 from .security import Security
@@ -169,6 +170,18 @@ async def _invalid(request: Request, problem: RequestValidationError) -> Respons
     return await _answer(request, form_error(problem.errors()[0]))
 
 
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods of a path; the router names those of the first route with it alone."""
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
 async def _http_error(request: Request, problem: HTTPException) -> Response:
     """Answer 404, 405 and the like, which the router raises."""
     status = HTTPStatus(problem.status_code)
@@ -177,4 +190,6 @@ async def _http_error(request: Request, problem: HTTPException) -> Response:
     message = messages.get(status, str(problem.detail))
     code = status.phrase.lower().replace(" ", "_")
     headers = dict(problem.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_of(request))
     return await _answer(request, ApiError(status, message, code=code, headers=headers))

@@ -20,6 +20,7 @@ from ..errors import (
     StarChatError,
     UnsupportedFeatureError,
 )
+from ..limits import without_loading
 
 RETRY_AFTER_S = 2  # of 503, where nothing better is known
 
@@ -116,7 +117,7 @@ def api_error(error: BaseException) -> ApiError:
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     return ApiError(
         status,
-        str(error),
+        without_loading(str(error)),
         code=code or error.code,
         param=error.param,
         headers=headers,

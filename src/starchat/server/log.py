@@ -58,7 +58,7 @@ class RequestLog:
             if context.log.pop("gone", False):
                 status = GONE
                 self._metrics.cancelled.inc()
-            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            method = scope["method"] if scope["method"] in METHODS else "OTHER"
             self._metrics.http.labels(method, str(status or 500)).inc()
             if _access.isEnabledFor(logging.INFO):
                 parts = {
@@ -73,7 +73,7 @@ class RequestLog:
                 _access.info("%s", _line(parts), extra={"parts": parts})
 
 
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def _line(parts: dict[str, Any]) -> str:

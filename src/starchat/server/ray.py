@@ -31,6 +31,7 @@ from .affinity import AtProxy, preferred
 from .app import FACES, create_app
 from .face import Faces
 from .log import logging_to_stderr
+from .run import keep_from_collections
 from .service import Service
 from .settings import ServerSettings
 
@@ -127,6 +128,7 @@ class Replica:
         await self._service.load()
         if self._service.failure is not None:
             raise self._service.failure
+        keep_from_collections()
         self._figures = _Figures(self._service)
         self._n_steps = -1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -239,6 +240,15 @@ def _is_left(path: str) -> bool:
     return False
 
 
+def keep_from_collections() -> None:
+    """Spare all that is there now, mostly modules, each later garbage collection.
+
+    A full one stops the event loop, and so all streams, for as long as it looks at every object.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def address_of(listening: socket.socket, settings: ServerSettings) -> str:
     """Return the URL of a socket, as a client on this machine writes it."""
     if settings.uds:
@@ -276,6 +286,7 @@ def run(
 
         def tell(service: Service) -> None:
             loaded.append(service)
+            keep_from_collections()
             if service.failure is None:
                 on_loaded(service)
             else:

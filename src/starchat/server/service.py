@@ -399,14 +399,19 @@ class Service:
 
     # ---- vectors and tokens -----------------------------------------------------------------
 
-    async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return a vector for each text, float32 (n_texts, n_embd)."""
+    async def embed(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int]:
+        """Return a vector for each text, float32 (n_texts, n_embd), and the tokens of all."""
         model = self.model
         if len(texts) > MOST_TEXTS:
             raise _beyond("input", MOST_TEXTS, len(texts))
         longest = max([len(text) for text in texts if isinstance(text, str)], default=0)
         n_tokens = min(self.info.n_ctx, max(_EMBEDDED_AT_ONCE, longest))
-        return await self._with_place(n_tokens, partial(model.aembed, texts))
+
+        async def computed() -> tuple[npt.NDArray[np.float32], int]:
+            job = await model._embedding(texts)
+            return await job.arun(), job.n_tokens
+
+        return await self._with_place(n_tokens, computed)
 
     async def score(
         self,

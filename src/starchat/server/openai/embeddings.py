@@ -38,11 +38,7 @@ async def create_embedding(
         raise unexpected("dimensions", f"1 to {info.n_embd:,}", form.dimensions, limit=info.n_embd)
     texts = await _texts(form, service)
     with errors_as({"texts[0]" if isinstance(form.input, str) else "texts": "input"}):
-        vectors = await service.embed(texts)
-    n_tokens = 0
-    for text in texts:
-        n_tokens += len(await service.tokenize(text))
-        await asyncio.sleep(0)  # replies go on meanwhile
+        vectors, n_tokens = await service.embed(texts)
     body = await _body(form, service, vectors, n_tokens)
     return Response(body, media_type="application/json")
 
