@@ -60,7 +60,8 @@ FOLDERS = {
     "openai": BASE | {"chat", "grammar"},
     "grammar": BASE,
     "chat": BASE | {"grammar", "infill", "prompt_room", "text_stream"},
-    "convert": {"errors", "_core"},
+    "atomic_file": {"errors"},
+    "convert": {"errors", "_core", "atomic_file"},
     "hub": {"errors"},
     "server": None,  # everything
     "cli": None,

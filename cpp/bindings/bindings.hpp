@@ -15,6 +15,7 @@ namespace starchat {
 void bind_errors(pybind11::module_& m);
 void bind_tokenizer(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
+void bind_prefix(pybind11::module_& m);
 void bind_format(pybind11::module_& m);
 void bind_quant(pybind11::module_& m);
 void bind_checkpoint(pybind11::module_& m);

@@ -17,6 +17,7 @@
 #include "model/decoder.hpp"
 #include "model/kv_store.hpp"
 #include "model/memory_need.hpp"
+#include "model/model_sample.hpp"
 #include "text/match_vocabularies.hpp"
 
 namespace py = pybind11;
@@ -103,6 +104,15 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
 }
 
 py::tuple identity(const PyWeights& weights) { return numbers_of(weights.file->identities); }
+
+py::bytes sample(const PyWeights& weights) {
+  std::vector<std::byte> bytes;
+  {
+    const GilReleased released;
+    bytes = sample_of(*weights.file);
+  }
+  return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
 
 }  // namespace
 
@@ -221,6 +231,31 @@ std::unique_ptr<PyTokenStream> PyEngine::score(const std::vector<int64_t>& token
       loop.score(token_ids, n_best, std::move(queue), key, cache_salt));
 }
 
+std::pair<std::unique_ptr<PyTokenStream>, std::unique_ptr<PyPrefix>> PyEngine::compute_prefix(
+    const std::vector<int64_t>& token_ids, const PyReadyQueue* ready, int64_t key,
+    const std::string& cache_salt) {
+  EngineLoop& loop = (*core_)->loop;
+  auto queue = ready ? ready->get() : nullptr;
+  const GilReleased released;
+  PendingPrefix pending = loop.compute_prefix(token_ids, std::move(queue), key, cache_salt);
+  const auto n_whole = std::ssize(token_ids) / kPagePositions * kPagePositions;
+  std::shared_ptr<KvSequence> pages(pending.prompt, &pending.prompt->pages);
+  return {std::make_unique<PyTokenStream>(std::move(pending.stream)),
+          prefix({token_ids.begin(), token_ids.begin() + n_whole}, std::move(pages))};
+}
+
+std::unique_ptr<PyPrefix> PyEngine::new_prefix(std::vector<int32_t> token_ids) {
+  auto pages = std::make_shared<KvSequence>((*core_)->model->kv_pool());
+  return prefix(std::move(token_ids), std::move(pages));
+}
+
+std::unique_ptr<PyPrefix> PyEngine::prefix(std::vector<int32_t> ids,
+                                           std::shared_ptr<KvSequence> pages) {
+  const std::shared_ptr<Core>& core = core_->get();
+  return std::make_unique<PyPrefix>(std::shared_ptr<EngineLoop>(core, &core->loop), kv_page_bytes_,
+                                    std::move(ids), std::move(pages));
+}
+
 py::dict PyEngine::stats() {
   const SchedulerStats stats = (*core_)->loop.stats();
   py::dict result;
@@ -260,6 +295,7 @@ void bind_engine(py::module_& m) {
   CloseAtExit<EngineLoop>::prepare();
   bind_sampling_params(m);
   bind_token_stream(m);
+  bind_prefix(m);
   CheckedClass<Grammar, std::unique_ptr<Grammar, FreedWithoutGil>>(
       m, "Grammar", "A compiled constraint of one engine's vocabulary.");
   CheckedClass<Embedding, std::shared_ptr<Embedding>>(m, "Embedding",
@@ -273,7 +309,9 @@ void bind_engine(py::module_& m) {
   CheckedClass<PyWeights, std::shared_ptr<PyWeights>>(m, "Weights",
                                                       "The constant part of a loaded model.")
       .def_property_readonly("identity", &identity,
-                             "Of each file: device, inode, size in bytes, mtime in ns.");
+                             "Of each file: device, inode, size in bytes, mtime in ns.")
+      .def("sample", checked(&sample),
+           "Return what tells models apart: shapes, types and values at fixed places.");
   CheckedClass<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
       .def(
           py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
@@ -328,6 +366,12 @@ void bind_engine(py::module_& m) {
            py::arg("ready") = py::none(), py::arg("key") = 0, py::arg("cache_salt") = py::bytes(),
            "Return a stream of the ids behind the first, each with its log probability and those\n"
            "of the n_best. Positions are cached for prompts of the same `cache_salt`.")
+      .def("compute_prefix", &PyEngine::compute_prefix, py::arg("token_ids"),
+           py::arg("ready") = py::none(), py::arg("key") = 0, py::arg("cache_salt") = py::bytes(),
+           "Return a stream of one token that means nothing, and a Prefix, which holds the whole\n"
+           "pages of these ids once the stream has ended.")
+      .def("new_prefix", &PyEngine::new_prefix, py::arg("token_ids"),
+           "Return a Prefix of whole pages, whose bytes are still to be written.")
       .def("stats", &PyEngine::stats, "Return these counters:" STARCHAT_COUNTERS(LINE))
       .def("close", &PyEngine::close,
            "End every stream with EngineClosedError and join the thread; harmless when closed.");

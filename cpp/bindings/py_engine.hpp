@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/id_map.hpp"
+#include "bindings/py_prefix.hpp"
 #include "bindings/py_token_stream.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/fork_guard.hpp"
@@ -62,10 +63,17 @@ class PyEngine {
   std::unique_ptr<PyTokenStream> score(const std::vector<int64_t>& token_ids, int64_t n_best,
                                        const PyReadyQueue* ready, int64_t key,
                                        const std::string& cache_salt);
+  // A stream of one token that means nothing, and what holds the prompt's whole pages at its end.
+  std::pair<std::unique_ptr<PyTokenStream>, std::unique_ptr<PyPrefix>> compute_prefix(
+      const std::vector<int64_t>& token_ids, const PyReadyQueue* ready, int64_t key,
+      const std::string& cache_salt);
+  std::unique_ptr<PyPrefix> new_prefix(std::vector<int32_t> token_ids);
   pybind11::dict stats();
   void close();
 
  private:
+  std::unique_ptr<PyPrefix> prefix(std::vector<int32_t> ids, std::shared_ptr<KvSequence> pages);
+
   struct Core {
     Core(std::unique_ptr<ForwardPass> model, int64_t prefix_cache_bytes, int64_t unread_bytes,
          PyDraft draft)

@@ -65,6 +65,74 @@ std::shared_ptr<TokenStream> EngineLoop::score(std::span<const int64_t> prompt, 
   return stream;
 }
 
+PendingPrefix EngineLoop::compute_prefix(std::span<const int64_t> prompt,
+                                         std::shared_ptr<ReadyQueue> ready, int64_t key,
+                                         const std::string& cache_salt) {
+  PendingPrefix pending{std::make_shared<SharedPrompt>(model_.kv_pool()),
+                        std::make_shared<TokenStream>(wake_event_, std::move(ready), key)};
+  auto sequence = Sequence::generation(model_, prompt, {.max_tokens = 1}, pending.stream);
+  sequence->cache_salt = cache_salt;
+  sequence->shared = pending.prompt;
+  enqueue(std::move(sequence));
+  return pending;
+}
+
+std::shared_ptr<EngineTask> EngineLoop::read_pages(std::shared_ptr<const KvSequence> pages,
+                                                   size_t first, Bytes out) {
+  return post([this, pages = std::move(pages), first, out = std::move(out)] {
+    const size_t page_bytes = model_.kv_pool().page_bytes();
+    for (size_t i = 0; i < out->size() / page_bytes; ++i)
+      model_.read_page(pages->pages()[first + i], {out->data() + i * page_bytes, page_bytes});
+  });
+}
+
+std::shared_ptr<EngineTask> EngineLoop::write_pages(std::shared_ptr<KvSequence> pages,
+                                                    Bytes bytes) {
+  return post([this, pages = std::move(pages), bytes = std::move(bytes)] {
+    const size_t page_bytes = model_.kv_pool().page_bytes(), first = pages->pages().size();
+    const size_t n_pages = bytes->size() / page_bytes;
+    pages->reserve(static_cast<int>(first + n_pages) * kPagePositions);
+    for (size_t i = 0; i < n_pages; ++i)
+      model_.write_page(pages->pages()[first + i], {bytes->data() + i * page_bytes, page_bytes});
+  });
+}
+
+std::shared_ptr<EngineTask> EngineLoop::make_room(std::vector<int32_t> ids) {
+  return post([this, ids = std::move(ids)] { scheduler_.make_room(ids); });
+}
+
+std::shared_ptr<EngineTask> EngineLoop::add_prefix(std::optional<std::string> salt,
+                                                   std::vector<int32_t> ids,
+                                                   std::shared_ptr<const KvSequence> pages) {
+  return post([this, salt = std::move(salt), ids = std::move(ids), pages = std::move(pages)] {
+    scheduler_.add_prefix(salt ? &*salt : nullptr, ids, *pages);
+  });
+}
+
+std::shared_ptr<EngineTask> EngineLoop::post(std::function<void()> work) {
+  auto task = std::make_shared<EngineTask>(std::move(work));
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    if (closed_) throw EngineClosedError("the engine was closed: load the model again");
+    tasks_.push_back(task);
+  }
+  wake_event_->signal();
+  return task;
+}
+
+// Returns whether there was one.
+bool EngineLoop::run_task() {
+  std::shared_ptr<EngineTask> task;
+  {
+    const std::lock_guard lock(inbox_mutex_);
+    if (tasks_.empty()) return false;
+    task = std::move(tasks_.front());
+    tasks_.pop_front();
+  }
+  task->run();
+  return true;
+}
+
 void EngineLoop::enqueue(std::shared_ptr<Sequence> sequence) {
   Sequences sequences;
   sequences.push_back(std::move(sequence));
@@ -84,6 +152,9 @@ SchedulerStats EngineLoop::stats() {
   const std::lock_guard lock(inbox_mutex_);
   SchedulerStats stats = scheduler_.stats();
   stats.n_waiting += inbox_.size();
+  const auto [n_taken, n_spare] = model_.kv_pool().n_pages();  // others give pages back, too
+  stats.n_kv_pages = n_taken;
+  stats.n_kv_pages_spare = n_spare;
   return stats;
 }
 
@@ -113,11 +184,12 @@ bool EngineLoop::run() {
     const uint64_t seen = wake_event_->n_signals();
     try {
       if (!take_inbox()) break;
+      const bool had_task = run_task();
       const auto begin = Clock::now();
       bool progressed = scheduler_.begin_step();
       if (progressed) scheduler_.took(std::chrono::duration<double>(Clock::now() - begin).count());
       if (!take_turns()) return false;
-      progressed |= scheduler_.end_step();
+      progressed |= scheduler_.end_step() || had_task;
       if (progressed) continue;
       model_.pause();
       wake_event_->wait(seen, scheduler_.has_left());
@@ -127,6 +199,8 @@ bool EngineLoop::run() {
   }
   model_.pause();
   scheduler_.fail_all(closed_error_);
+  for (const auto& task : tasks_) task->end(closed_error_);  // none is posted any more
+  tasks_.clear();
   return true;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "base/format_number.hpp"
 #include "engine/current_error.hpp"
 
 namespace starchat {
@@ -443,6 +444,32 @@ void Scheduler::keep_prefix(const Sequence& sequence) {
     prefixes_.keep(sequence.cache_salt, sequence.ids, sequence.n_cached, sequence.cache);
   } catch (const std::bad_alloc&) {  // not cached: will be computed again if needed
   }
+}
+
+void Scheduler::make_room(std::span<const int32_t> ids) {
+  const size_t n_pages = prefixes_.n_not_pinned(ids), room = prefixes_.room();
+  if (n_pages > room) {
+    const size_t page_bytes = model_.kv_pool().page_bytes();
+    const size_t n_bytes = (prefixes_.n_pinned() + n_pages) * page_bytes;
+    throw InvalidRequestError(
+        "the prefix takes " + format_number(n_pages * page_bytes) +
+            " bytes of the prefix cache, which has room for " + format_number(room * page_bytes) +
+            ": load the model with prefix_cache_bytes of at least " + format_number(n_bytes),
+        {.param = "path",
+         .limit = static_cast<int64_t>(room * page_bytes),
+         .got = static_cast<int64_t>(n_pages * page_bytes)});
+  }
+  prefixes_.drop_until_room_for(n_pages);
+  publish();
+}
+
+void Scheduler::add_prefix(const std::string* salt, std::span<const int32_t> ids,
+                           const KvSequence& pages) {
+  if (salt)
+    prefixes_.keep(*salt, ids, static_cast<int>(ids.size()), pages);
+  else
+    prefixes_.pin(ids, pages);
+  publish();
 }
 
 void Scheduler::place(Sequence& sequence, int n_columns, int max_guesses) {

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "engine/counters.hpp"
@@ -73,6 +75,11 @@ class Scheduler {
   bool end_step() noexcept;  // as begin_step()
 
   bool step();  // all of it in this thread, but for took()
+
+  // Of a prefix that comes from a file: makes room in the prefix cache, then adds whole pages of
+  // ids. salt null: pinned. make_room() throws InvalidRequestError if the cache is too small.
+  void make_room(std::span<const int32_t> ids);
+  void add_prefix(const std::string* salt, std::span<const int32_t> ids, const KvSequence& pages);
 
   void fail_all(std::exception_ptr error) noexcept;
   SchedulerStats stats() const { return read(counters_); }  // from any thread

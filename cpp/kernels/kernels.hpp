@@ -30,6 +30,10 @@ inline constexpr int kPagePositions = 32;  // positions of a page of the KV cach
 inline constexpr int kSpanPages = 16;
 inline constexpr int kColumnLanes = 64;  // of the sums over a column that a norm needs
 
+// Of the order of sums and every rounding: to be raised with each change of a result's bits, as
+// files of computed prefixes (StarChat.save_prefix) hold them.
+inline constexpr uint32_t kSumsVersion = 1;
+
 // 32 activations, the second operand of a product with quantized weights. Their values are
 // scale · 2^power · q[k]. A group of 16 blocks shares the float scale, each block has its own
 // power, so a block of small values stays accurate. Multiplying by 2^power is one integer addition

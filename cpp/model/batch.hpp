@@ -1,6 +1,7 @@
 // One step: every column is one token of one sequence. A decoding sequence has one column, a part
 // of a prompt many. Columns of one sequence are consecutive positions, in order.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -45,6 +46,9 @@ class ForwardPass {
   virtual int max_columns() const = 0;  // of one batch
   virtual KvPool& kv_pool() = 0;
   virtual void copy_page(PageId from, PageId to) = 0;  // of the KV cache
+  // A full page as bytes, kv_pool().page_bytes() of them; see LayerRun.
+  virtual void read_page(PageId page, std::span<std::byte> out) = 0;
+  virtual void write_page(PageId page, std::span<const std::byte> bytes) = 0;
   // Computes logits (n_logits, n_vocab) and hidden states after the final norm (n_states, n_embd),
   // and writes keys and values of every column to the KV cache.
   virtual void forward(const Batch& batch, std::span<float> logits, std::span<float> states) = 0;

@@ -22,6 +22,10 @@ class CpuLayers : public LayerRun {
   size_t page_bytes() const override { return kv_.page_bytes(); }
   void reserve_pages(int n_pages) override { kv_.reserve(n_pages); }
   void copy_page(PageId from, PageId to) override { kv_.copy(from, to); }
+  void read_page(PageId page, std::span<std::byte> out) override { kv_.read(page, out); }
+  void write_page(PageId page, std::span<const std::byte> bytes) override {
+    kv_.write(page, bytes);
+  }
   void forward(const Batch& batch, ActivationBuffer& x) override;
   void output(const Batch& batch, const ActivationBuffer& x, std::span<float> logits,
               std::span<float> states) override;

@@ -105,6 +105,20 @@ void Decoder::copy_page(PageId from, PageId to) {
   for (const auto& run : runs_) run->copy_page(from, to);
 }
 
+void Decoder::read_page(PageId page, std::span<std::byte> out) {
+  for (const auto& run : runs_) {
+    run->read_page(page, out.first(run->page_bytes()));
+    out = out.subspan(run->page_bytes());
+  }
+}
+
+void Decoder::write_page(PageId page, std::span<const std::byte> bytes) {
+  for (const auto& run : runs_) {
+    run->write_page(page, bytes.first(run->page_bytes()));
+    bytes = bytes.subspan(run->page_bytes());
+  }
+}
+
 void Decoder::embed(const Batch& batch) {
   for (int c = 0; c < batch.n_columns(); ++c) {
     unpack_row(weights_.token_embedding, batch.token_ids[c], x_[c]);

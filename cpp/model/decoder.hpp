@@ -35,6 +35,8 @@ class Decoder : public ForwardPass {
   int max_columns() const override { return max_columns_; }
   KvPool& kv_pool() override { return kv_pool_; }
   void copy_page(PageId from, PageId to) override;
+  void read_page(PageId page, std::span<std::byte> out) override;
+  void write_page(PageId page, std::span<const std::byte> bytes) override;
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override;
   void pause() override { cores_->share.end(); }
 

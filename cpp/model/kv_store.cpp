@@ -1,6 +1,7 @@
 #include "model/kv_store.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace starchat {
 
@@ -28,6 +29,14 @@ void KvStore::reserve(int n_pages) {
 
 void KvStore::copy(PageId from, PageId to) const {
   std::copy_n(page(from), page_elements_, page(to));
+}
+
+void KvStore::read(PageId from, std::span<std::byte> out) const {
+  std::memcpy(out.data(), page(from), page_bytes());
+}
+
+void KvStore::write(PageId to, std::span<const std::byte> bytes) const {
+  std::memcpy(page(to), bytes.data(), page_bytes());
 }
 
 }  // namespace starchat

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/arena.hpp"
@@ -19,6 +20,8 @@ class KvStore {
 
   void reserve(int n_pages);  // room for ids below n_pages; throws OutOfMemoryError
   void copy(PageId from, PageId to) const;
+  void read(PageId from, std::span<std::byte> out) const;  // page_bytes() of it
+  void write(PageId to, std::span<const std::byte> bytes) const;
 
   // A page: (n_layer, n_kv_head, {K, V}). K of one layer and head: strips (2, head_dim, 16
   // positions). V: rows (32, head_dim padded).

@@ -2,6 +2,7 @@
 // virtual: a device with its own memory gets the residual stream once a step, not once an
 // operation.
 #pragma once
+#include <cstddef>
 #include <span>
 
 #include "model/batch.hpp"
@@ -18,6 +19,10 @@ class LayerRun {
   // Makes room for the pages with ids below n_pages. Throws OutOfMemoryError.
   virtual void reserve_pages(int n_pages) = 0;
   virtual void copy_page(PageId from, PageId to) = 0;
+  // The run's part of a full page, page_bytes() of it, in one layout whatever the device: that of
+  // KvStore. Parts of runs, one after the other, are the page of one run with all layers.
+  virtual void read_page(PageId page, std::span<std::byte> out) = 0;
+  virtual void write_page(PageId page, std::span<const std::byte> bytes) = 0;
 
   // x: the residual stream (n_columns, n_embd), in and out. Writes keys and values of all columns.
   virtual void forward(const Batch& batch, ActivationBuffer& x) = 0;

@@ -213,6 +213,11 @@ void PositionTable::write(const ModelFile& file, std::byte* rows) const {
   }
 }
 
+std::span<const std::byte> PositionTable::row(int position) const {
+  const size_t row_bytes = static_cast<size_t>(n_embd_) * (half_ ? 2 : 4);
+  return {rows_ + position * row_bytes, row_bytes};
+}
+
 void PositionTable::add_row(int position, float* x) const {
   const size_t first = static_cast<size_t>(position) * n_embd_;
   if (half_) {

@@ -2,8 +2,10 @@
 // list repeated rows once, and tied output matrices are the memory of the token embedding. They
 // are constant and know no device and no context, so any number of decoders share them.
 #pragma once
+#include <cstddef>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,6 +36,7 @@ class PositionTable {
   size_t size_bytes() const { return size_bytes_; }
   void write(const ModelFile& file, std::byte* rows) const;
   void set_rows(const std::byte* rows) { rows_ = rows; }
+  std::span<const std::byte> row(int position) const;
   void add_row(int position, float* x) const;  // x += row
 
  private:

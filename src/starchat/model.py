@@ -11,16 +11,22 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from . import _core
 from ._core.machine import free_memory
-from .async_waker import in_worker, running_loop
+from .async_waker import in_own_thread, in_worker, running_loop
 from .chat.framed_prompt import least_characters, read_prompt
 from .chat.messages import check_begun, check_messages
 from .chat.template import STARCHAT
 from .chat.tools import Toolbox
-from .checks import check_allow_special, check_flag, check_token_ids, token_id_slices
+from .checks import (
+    check_allow_special,
+    check_flag,
+    check_salt,
+    check_token_ids,
+    token_id_slices,
+)
 from .embedding import EmbeddingJob
 from .engine_registry import EngineHandle, EngineSettings, acquire_engine
 from .errors import FileAccessError, InvalidRequestError, unexpected
@@ -28,6 +34,7 @@ from .generation import Generation, Scoring, astream
 from .infill import infill_prompt
 from .limits import Limits
 from .model_path import model_path
+from .prefix_file import PrefixSaving, load_prefix
 from .progress import LoadingBar
 from .prompt_room import PromptRoom
 from .request_size import is_small
@@ -475,6 +482,119 @@ class StarChat:
         score = partial(self._score, prompt, allow_special, leading_text, how)
         return (await astream(score, how, prompt, allow_special).result()).logprobs
 
+    # ---- prefixes ---------------------------------------------------------------------------
+
+    def save_prefix(
+        self,
+        prefix: Messages | str | Sequence[int],
+        path: str | os.PathLike[str],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        allow_special: bool | Sequence[str] | None = None,
+        leading_text: bool = False,
+        cache_salt: str | None = None,
+        progress: Callable[[int, int], object] | Literal[False] | None = None,
+    ) -> int:
+        """Compute the beginning of later prompts and save it; return the tokens that are saved.
+
+        prefix: messages with which later dialogues begin, as they are given to `chat`; or the
+        beginning of raw prompts, which is read as `complete` reads a prompt.
+        path: of the file, which gets its name when it is complete. It has the prompt's tokens too.
+        tools: of the dialogues, as they stand behind the system message.
+        cache_salt: of the prefix cache, from which comes what is computed already.
+        progress: None shows a bar on stderr when it takes long and stderr is a terminal; False
+        shows nothing; a function is called with done and total tokens, of computing and then of
+        writing.
+
+        Only whole pages of 32 tokens are saved; the rest is computed again by each prompt. Raises
+        FileAccessError for a file that cannot be written, InvalidRequestError for a prefix below
+        one page, and what `chat` and `complete` raise. docs/prefixes.md has the details.
+
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "prefix.kv")
+        >>> rules = [{"role": "system", "content": "Answer in rhymes. " * 20}]
+        >>> with StarChat.load() as model:
+        ...     n_saved = model.save_prefix(rules, path)
+        >>> with StarChat.load() as model:
+        ...     n_loaded = model.load_prefix(path)
+        ...     rules.append({"role": "user", "content": "Hello"})
+        ...     usage = model.chat(rules, max_tokens=4).usage
+        >>> n_saved == n_loaded == usage.cached_tokens
+        True
+        """
+        return self._saving(
+            prefix, path, tools, allow_special, leading_text, cache_salt, progress
+        ).run()
+
+    async def asave_prefix(
+        self,
+        prefix: Messages | str | Sequence[int],
+        path: str | os.PathLike[str],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        allow_special: bool | Sequence[str] | None = None,
+        leading_text: bool = False,
+        cache_salt: str | None = None,
+        progress: Callable[[int, int], object] | Literal[False] | None = None,
+    ) -> int:
+        """Do what save_prefix() does, without blocking the event loop.
+
+        Cancelling the task ends it and leaves no file. `progress` is called in the event loop, and
+        in a thread while the file is written.
+
+        >>> await model.asave_prefix(rules, "rules.kv")  # doctest: +SKIP
+        """
+        running_loop()  # raises outside asyncio
+        prepared = partial(
+            self._saving, prefix, path, tools, allow_special, leading_text, cache_salt, progress
+        )
+        return await (await in_worker(prepared)).arun()
+
+    def load_prefix(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cache_salt: str | None = None,
+        pin: bool = False,
+        progress: Callable[[int, int], object] | Literal[False] | None = None,
+    ) -> int:
+        """Put a file of save_prefix() into the prefix cache; return the number of its tokens.
+
+        A prompt that begins with these tokens then has the same reply, bit for bit, as if they had
+        been computed.
+
+        cache_salt: of the prompts that find them, whatever salt they were saved with.
+        pin: they stay until the engine is closed, for prompts of every salt; by default they are
+        dropped when the cache is full and they were used least recently.
+        progress: as that of save_prefix(), of loading.
+
+        Raises FileAccessError for a file that cannot be read, CorruptFileError where it was cut or
+        altered, UnsupportedFormatError for one of another model or version, ContextLengthError
+        where the context is smaller, and InvalidRequestError where the prefix cache is.
+
+        >>> model.load_prefix("rules.kv", pin=True)  # doctest: +SKIP
+        """
+        return load_prefix(self._handle, path, _tree(cache_salt, pin), progress)
+
+    async def aload_prefix(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cache_salt: str | None = None,
+        pin: bool = False,
+        progress: Callable[[int, int], object] | Literal[False] | None = None,
+    ) -> int:
+        """Do what load_prefix() does, without blocking the event loop; cancelling ends it.
+
+        `progress` is called in a thread.
+
+        >>> await model.aload_prefix("rules.kv")  # doctest: +SKIP
+        """
+        running_loop()  # raises outside asyncio
+        return await in_own_thread(
+            partial(load_prefix, self._handle, path, _tree(cache_salt, pin), progress)
+        )
+
     # ---- vectors ----------------------------------------------------------------------------
 
     def embed(
@@ -613,6 +733,31 @@ class StarChat:
     ) -> Scoring:
         return Scoring(self._handle, self._prompt(prompt, allow_special, leading_text), options)
 
+    def _saving(
+        self,
+        prefix: Messages | str | Sequence[int],
+        path: object,
+        tools: Sequence[Mapping[str, Any]] | None,
+        allow_special: bool | Sequence[str] | None,
+        leading_text: bool,
+        cache_salt: str | None,
+        progress: object,
+    ) -> PrefixSaving:
+        is_raw = isinstance(prefix, str) or (
+            isinstance(prefix, Sequence) and prefix and not isinstance(prefix[0], Mapping)
+        )
+        ids: Sequence[int]
+        if is_raw:
+            if tools is not None:
+                raise InvalidRequestError.of("tools", "expected messages beside them, got a text")
+            raw = cast("str | Sequence[int]", prefix)
+            ids = self._prompt(raw, allow_special, leading_text)
+        else:
+            toolbox = Toolbox.check(tools, bounds=self._handle.limits)
+            # Without the role of a reply: other turns may follow.
+            ids = self._chat_prompt(cast("Messages", prefix), toolbox)[:-1]
+        return PrefixSaving(self._handle, ids, path, cache_salt, progress)
+
     def _infill(self, prefix: str, suffix: str, options: Mapping[str, Any]) -> Generation:
         texts = _text("prefix", prefix), _text("suffix", suffix)
         room = self._room("prompt")
@@ -666,6 +811,17 @@ def _draft_path(path: Any, progress: Callable[[int, int], None] | Literal[False]
         if error.param == "path":
             error.args, error.param = (f"draft: {error}",), "draft"
         raise
+
+
+def _tree(cache_salt: object, pin: object) -> bytes | None:
+    """Return the digest of a salt; None for what is pinned, which no salt separates."""
+    salt = check_salt("cache_salt", cache_salt)
+    if not check_flag("pin", pin):
+        return salt
+    if salt:
+        problem = "expected None beside pin=True, which is for prompts of every salt"
+        raise InvalidRequestError.of("cache_salt", problem)
+    return None
 
 
 def _text(name: str, value: Any) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -39,24 +39,27 @@ def long_prompts_only(report: Callable[[int, int], R]) -> Callable[[int, int], R
 
 
 class LoadingBar:
-    """Counts bytes that are done; shows itself after two seconds, where stderr is a terminal."""
+    """Counts what is done; shows itself after two seconds, where stderr is a terminal."""
 
-    def __init__(self, path: str, action: str = "loading") -> None:
+    def __init__(
+        self, path: str, action: str = "loading", unit: Literal["bytes", "tokens"] = "bytes"
+    ) -> None:
         """Name the bar after the file and what is done with it."""
+        self._unit = unit
         self._action = action
         self._name = os.path.basename(path)
         self._start = time.monotonic()
         self._bar: Progress | None = None
 
-    def __call__(self, done_bytes: int, total_bytes: int) -> None:
-        """Show that `done_bytes` of `total_bytes` are done."""
+    def __call__(self, done: int, total: int) -> None:
+        """Show that so much of the total is done."""
         if self._bar is None:
             if time.monotonic() - self._start < DELAY_S or not sys.stderr.isatty():
                 return
-            self._bar = _bar()
-            self._bar.add_task(f"{self._action} {self._name}", total=total_bytes)
+            self._bar = _bar(self._unit)
+            self._bar.add_task(f"{self._action} {self._name}", total=total)
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done_bytes, total=total_bytes)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
     def say(self, text: str) -> None:
         """Print a line on stderr, above the bar."""
@@ -72,17 +75,22 @@ class LoadingBar:
             self._bar = None
 
 
-def _bar() -> Progress:
+def _bar(unit: Literal["bytes", "tokens"]) -> Progress:
     # Here, because `import starchat` has no use for rich.
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    counts: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn())
+    if unit == "tokens":
+        counts = (MofNCompleteColumn(), TextColumn("tokens"))
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -44,6 +44,10 @@ class FakeModel : public ForwardPass {
   int max_columns() const override { return max_columns_; }
   KvPool& kv_pool() override { return kv_pool_; }
   void copy_page(PageId from, PageId to) override { kv_store_.copy(from, to); }
+  void read_page(PageId page, std::span<std::byte> out) override { kv_store_.read(page, out); }
+  void write_page(PageId page, std::span<const std::byte> bytes) override {
+    kv_store_.write(page, bytes);
+  }
 
   void forward(const Batch& batch, std::span<float> logits, std::span<float> states) override {
     runs.clear();

@@ -30,6 +30,7 @@ class Tokenizer:
 
 #: The fields of SamplingParams and their types in Python.
 SAMPLING_PARAMETERS: dict[str, str]
+SUMS_VERSION: int
 
 class SamplingParams:
     """How one sequence is continued; every field is checked on submit."""
@@ -112,6 +113,19 @@ class Weights:
     @property
     def identity(self) -> tuple[tuple[int, int, int, int], ...]:
         """Of each file: device, inode, size in bytes, mtime in ns."""
+    def sample(self) -> bytes:
+        """What tells models apart: shapes, types and values at fixed places."""
+
+class Prefix:
+    """Whole pages of a prompt's keys and values, on the way to a file or from one."""
+
+    def make_room(self) -> None:
+        """Drop what the prefix cache must drop for it."""
+    def read(self, first: int, n_pages: int) -> bytes: ...
+    def write(self, pages: bytes) -> None:
+        """Append pages to those that were written before."""
+    def add(self, cache_salt: bytes | None) -> None:
+        """Add the pages to the prefix cache; None: for all prompts, and pinned."""
 
 class Checkpoint:
     """A model whose files Python has read; loaded or inspected once."""
@@ -199,6 +213,15 @@ class Engine:
         cache_salt: bytes = b"",
     ) -> TokenStream:
         """A stream of the ids behind the first, with their log probabilities."""
+    def compute_prefix(
+        self,
+        token_ids: Sequence[int],
+        ready: ReadyQueue | None = None,
+        key: int = 0,
+        cache_salt: bytes = b"",
+    ) -> tuple[TokenStream, Prefix]:
+        """A stream of one token that means nothing, and what holds whole pages at its end."""
+    def new_prefix(self, token_ids: Sequence[int]) -> Prefix: ...
     def stats(self) -> dict[str, int]:
         """Return the counters of cpp/engine/counters.hpp, which the docstring explains."""
     def close(self) -> None:

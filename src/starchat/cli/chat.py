@@ -10,7 +10,7 @@ import typer
 from ..errors import InvalidRequestError
 from .conversation import COMMANDS, Conversation
 from .line_editor import reader
-from .options import ReplyOptions, taking
+from .options import Prefix, ReplyOptions, loaded, taking
 from .reply import print_reply, say_if_cut
 from .terminal import at_keyboard, note, read_question
 
@@ -34,6 +34,7 @@ def chat(
     plain: Annotated[
         bool, typer.Option("--plain", help="Show answers as they are written, not as Markdown.")
     ] = False,
+    prefix: Prefix = None,
 ) -> None:
     """Talk to a model; with a QUESTION, or one on standard input, only answer that.
 
@@ -41,14 +42,14 @@ def chat(
     """
     markdown = not (plain or options.constrained)  # Markdown would change JSON's backslashes
     if question is None and at_keyboard():
-        with options.load() as model:
+        with loaded(options, prefix) as model:
             _converse(Conversation(model, system, options.keywords, markdown))
         return
     asked = read_question(question)
     if not asked:
         raise InvalidRequestError("no question: neither as an argument nor on standard input")
     dialogue = [{"role": "system", "content": system}, {"role": "user", "content": asked}]
-    with options.load() as model:
+    with loaded(options, prefix) as model:
         reply = print_reply(
             lambda: model.stream_chat(dialogue, **options.keywords), markdown=markdown
         )

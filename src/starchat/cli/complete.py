@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InvalidRequestError
-from .options import ReplyOptions, taking
+from .options import Prefix, ReplyOptions, loaded, taking
 from .reply import print_reply, say_if_cut
 from .terminal import read_beside, read_stdin
 
@@ -28,6 +28,7 @@ def complete(
             "default they are where they frame it, as a dialogue or for infilling."
         ),
     ] = None,
+    prefix: Prefix = None,
 ) -> None:
     """Continue a text: the prompt as it is, no roles around it."""
     if prompt is None or prompt == "-":
@@ -35,7 +36,7 @@ def complete(
     elif read_beside():
         problem = "a text as an argument and another one on standard input: expected one of them"
         raise InvalidRequestError(problem)
-    with options.load() as model:
+    with loaded(options, prefix) as model:
         reply = print_reply(
             lambda: model.stream_complete(prompt, allow_special=allow_special, **options.keywords)
         )

@@ -7,7 +7,8 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields
 from typing import Annotated, Any, TypeAlias, cast
 
@@ -27,6 +28,16 @@ CheckMemory: TypeAlias = Annotated[
     typer.Option(
         "--check-memory/--no-check-memory",
         help="Refuse a model that does not fit into the memory that is free.",
+    ),
+]
+
+Prefix: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        parser=os.path.expanduser,
+        help="A file of StarChat.save_prefix: prompts that begin like it begin at once. Give it "
+        "once for each.",
     ),
 ]
 
@@ -93,6 +104,15 @@ class ModelOptions:
             check_memory=self.check_memory,
             draft=self.draft,
         )
+
+
+@contextmanager
+def loaded(options: ModelOptions, prefixes: Sequence[str] | None) -> Iterator[StarChat]:
+    """Return the model, with files of prefixes in its cache; close it at the end."""
+    with options.load() as model:
+        for path in prefixes or ():
+            model.load_prefix(path, pin=True)
+        yield model
 
 
 def _sampling_option(parameter: Field[Any]) -> inspect.Parameter:

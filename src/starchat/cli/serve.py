@@ -97,8 +97,8 @@ def _parameter(option: Field[Any]) -> inspect.Parameter:
     else:
         kind = _KINDS[str(option.type).split(" ")[0]]
         default = False if name != option.name else default
-    if name == "model":
-        names.append("-m")
+    if name in ("model", "prefix"):
+        names += ["-m"] if name == "model" else []
         more = {"parser": os.path.expanduser}
     elif name == "draft":
         more = {"parser": os.path.expanduser}

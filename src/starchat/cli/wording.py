@@ -11,6 +11,7 @@ from .options import REPLY_OPTIONS
 
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in (*REPLY_OPTIONS, *OPTIONS)}
 _OPTIONS |= {"n_threads": "--threads", "n_ctx": "--ctx", "model_path": "--model"}
+_OPTIONS |= {"prefix_cache_bytes": "--prefix-cache"}
 _PHRASES = {
     r"\bcheck_memory=False\b": "--no-check-memory",
     r"\bn_ctx=(\d+)": r"--ctx \1",

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .._core import TensorType
+from ..atomic_file import Output, atomic_file
 from . import tensor_types
-from .atomic_file import Output, atomic_file
 from .tensor_types import quantize
 
 __all__ = [

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .atomic_file import atomic_file
+from ..atomic_file import atomic_file
 from .presets import file_type
 from .tensor_types import TYPES
 from .tensors import Checkpoint, Loss

@@ -179,7 +179,7 @@ class Service:
     # ---- the model --------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Load the model in a thread, and serve it; `failure` has what went wrong."""
+        """Load model and prefixes in a thread, and serve it; `failure` has what went wrong."""
         settings = self.settings
         limits = Limits(logprobs=MOST_LOGPROBS, schema_bytes=MOST_SCHEMA_BYTES)
         load = partial(
@@ -192,8 +192,19 @@ class Service:
             check_memory=settings.check_memory,
             draft=settings.draft,
         )
+
+        def prepared() -> StarChat:
+            model = load()
+            try:
+                for path in settings.prefix:
+                    model.load_prefix(path, pin=True)
+            except BaseException:
+                model.close()
+                raise
+            return model
+
         try:
-            self._serve(await in_own_thread(lambda is_wanted: load()))
+            self._serve(await in_own_thread(lambda is_wanted: prepared()))
         except Exception as error:
             self.failure = error
 

@@ -67,6 +67,11 @@ class ServerSettings:
         "BYTES",
         keyword="prefix_cache_bytes",
     )
+    prefix: tuple[str, ...] = _option(
+        (),
+        "A file of StarChat.save_prefix: prompts that begin like it begin at once, for all users.",
+        "FILE",
+    )
     check_memory: bool = _option(
         True, "Refuse a model that does not fit into the memory that is free."
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
+import itertools
 import os
 import shutil
 import time
@@ -12,11 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileAccessError
+from .errors import FileAccessError
 
-__all__ = ["Output", "atomic_file"]
+__all__ = ["Output", "atomic_file", "check_target"]
 
 _ABANDONED_S = 60  # since the last write, for a file that nobody has locked
+_numbers = itertools.count(1)  # of the files that this process writes
 _SYNC_BYTES = 64 << 20  # written at a time, so that the last sync, and Ctrl-C, need not wait
 
 
@@ -49,26 +52,22 @@ def atomic_file(
     path: str | os.PathLike[str],
     n_bytes: int | None = None,
     report: Callable[[int], None] | None = None,
+    *,
+    param: str = "target",
+    remedy: str = "make room, or choose a smaller type",
 ) -> Iterator[Output]:
-    """Return what writes NAME.part-PID; it is renamed to NAME at the end, removed on an error.
+    """Return what writes NAME.part-PID-N; it is renamed to NAME at the end, removed on an error.
 
     What killed runs have left of the same file is removed first, so that its room is free.
 
-    Raises FileAccessError, before the first byte where the disk has no room for `n_bytes`.
+    Raises FileAccessError, before the first byte where the disk has no room for `n_bytes`; `param`
+    and `remedy` are what it says of the argument at fault.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.part-{os.getpid()}")
     _remove_abandoned(path)
+    check_target(path, n_bytes, param=param, remedy=remedy)
+    partial = path.with_name(f"{path.name}.part-{os.getpid()}-{next(_numbers)}")
     try:
-        free = shutil.disk_usage(path.parent).free
-        if n_bytes is not None and n_bytes > free:
-            raise FileAccessError(
-                f"{path}: needs {n_bytes:,} bytes, the disk has {free:,} free: make room, or "
-                "choose a smaller type",
-                param="target",
-                limit=free,
-                got=n_bytes,
-            )
         fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             with suppress(OSError):  # a file system without locks: others leave it alone, too
@@ -84,14 +83,45 @@ def atomic_file(
         finally:
             os.close(folder)
     except OSError as error:
-        if isinstance(error, FileAccessError):
+        if isinstance(error, FileAccessError):  # of what is read meanwhile
             raise
-        raise FileAccessError(
-            f"{path}: cannot be written: {error.strerror or error}", param="target"
-        ) from None
+        raise _not_writable(path, error, param) from None
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def check_target(
+    path: str | os.PathLike[str], n_bytes: int | None, *, param: str, remedy: str
+) -> None:
+    """Raise FileAccessError where a file of this name and size cannot be written.
+
+    For what comes before a computation that is to be written: atomic_file() looks again.
+    """
+    path = Path(path)
+    try:
+        if "\0" in str(path):
+            raise ValueError("a NUL in the name")
+        free = shutil.disk_usage(path.parent).free
+        if path.exists() and not path.is_file():
+            kind = errno.EISDIR if path.is_dir() else errno.EINVAL
+            raise OSError(kind, os.strerror(kind))
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
+        raise _not_writable(path, error, param) from None
+    if n_bytes is not None and n_bytes > free:
+        raise FileAccessError(
+            f"{path}: needs {n_bytes:,} bytes, the disk has {free:,} free: {remedy}",
+            param=param,
+            limit=free,
+            got=n_bytes,
+        )
+
+
+def _not_writable(path: Path, error: Exception, param: str) -> FileAccessError:
+    problem = getattr(error, "strerror", None) or error
+    return FileAccessError(f"{path}: cannot be written: {problem}", param=param)
 
 
 def _remove_abandoned(path: Path) -> None:
