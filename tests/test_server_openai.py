@@ -16,17 +16,23 @@ import pytest
 from openai.types import Completion, CreateEmbeddingResponse, responses
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.testclient import TestClient
 
 from starchat import NumericalError, StarChat, Usage
 from starchat.server.app import create_app
 from starchat.server.errors import ApiError
 from starchat.server.openai.answers import finite
-from starchat.server.openai.forms import ChatForm
+from starchat.server.openai.forms import (
+    ChatForm,
+    CompletionForm,
+    EmbeddingForm,
+    ResponseForm,
+)
 from starchat.server.openai.options import reply_options
 from starchat.server.service import Replies
 from starchat.server.settings import ServerSettings
+from starchat.server.tgi.forms import Parameters
 from support.server import app, client, server_model
 
 __all__ = ["app", "client", "server_model"]
@@ -551,6 +557,37 @@ def test_what_is_wrong_is_said_in_the_clients_terms(
         assert error["param"] == param if param else error["param"], error
         assert error["code"] == code if code else error["code"], error
         assert error["message"]
+
+
+@pytest.mark.parametrize(
+    "form", [ChatForm, CompletionForm, EmbeddingForm, ResponseForm, Parameters]
+)
+def test_a_long_list_of_wrong_items_is_one_error(form: type[BaseModel]) -> None:
+    for name in form.model_fields:
+        for value in ([True] * 1_000, {str(i): True for i in range(1_000)}):
+            try:
+                form.model_validate({name: value})
+            except ValidationError as error:
+                assert error.error_count() < 10, (name, error.errors()[:2])
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999"])
+@pytest.mark.parametrize("field", ["text", "metadata", "tool_choice"])
+def test_numbers_that_json_lacks_are_refused_where_an_answer_repeats_them(
+    client: TestClient, field: str, number: str
+) -> None:
+    for more in ("", ', "stream": true'):
+        body = f'{{"input": "a", "{field}": {{"x": {number}}}{more}}}'
+        headers = {"Content-Type": "application/json"}
+        answer = client.post("/v1/responses", content=body, headers=headers)
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == field
+
+
+def test_an_error_does_not_repeat_a_long_name(client: TestClient) -> None:
+    name = "k" * 10_000
+    for given in ({"schema_limits": {name: "x"}}, {"structured_outputs": {name: 1}}):
+        error = error_of(client, "chat/completions", messages=QUESTION, **given)
+        assert len(json.dumps(error)) < 1_000
 
 
 # ---- errors, as openai's client raises them -------------------------------------------------

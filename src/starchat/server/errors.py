@@ -163,7 +163,7 @@ def form_error(problem: Mapping[str, Any]) -> ApiError:
 
     problem: one of the errors that pydantic or FastAPI lists.
     """
-    place = [str(part) for part in problem.get("loc", ()) if part != "body"]
+    place = [str(part)[:64] for part in problem.get("loc", ()) if part != "body"]
     if problem.get("type") == "json_invalid":
         detail = problem.get("ctx", {}).get("error", "")
         message, param = f"the body is no JSON: {detail} at character {place[-1]}", None

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from ..fields import WHOLE, either
-from ..settings import MOST_CANDIDATES, MOST_LOGPROBS, MOST_REPLIES
+from ..fields import ECHOED, FIRST_ERROR, WHOLE, at_most, either
+from ..settings import MOST_BIASES, MOST_CANDIDATES, MOST_LOGPROBS, MOST_REPLIES
 
 MOST_PROMPTS = 128  # of a request to /v1/completions
 _MOST_STOP = 256  # characters of a stop string
@@ -19,13 +19,17 @@ _MOST_LOGPROBS = 5  # of /v1/completions, as OpenAI has it
 
 
 Integer = Annotated[int, WHOLE]
-_Ids = list[Integer]
+_Ids = Annotated[list[Integer], FIRST_ERROR]
+_Texts = Annotated[list[str], FIRST_ERROR]
+_Objects = Annotated[list[dict[str, Any]], FIRST_ERROR]
+_ListOfIds = Annotated[list[_Ids], FIRST_ERROR]
 _StopString = Annotated[str, Field(max_length=_MOST_STOP)]
 Stop = Annotated[
-    str | list[_StopString] | None, either(f"a string or a list of them, of {_MOST_STOP} each")
+    str | Annotated[list[_StopString], FIRST_ERROR] | None,
+    either(f"a string or a list of them, of {_MOST_STOP} each"),
 ]
 Prompts = Annotated[
-    str | _Ids | list[str] | list[_Ids] | None,
+    str | _Ids | _Texts | _ListOfIds | None,
     either("a string, a list of token ids, or a list of either"),
 ]
 
@@ -58,7 +62,7 @@ class ReplyForm(Form):
     seed: Integer | None = Field(
         None, description="-2**63 to 2**64 - 1; a negative one is that number plus 2**64."
     )
-    logit_bias: dict[str, float] | None = Field(
+    logit_bias: Annotated[dict[str, float], at_most(MOST_BIASES)] | None = Field(
         None, description="Token id → what is added to its logit, -100 to 100; -100 bans it."
     )
     stop: Stop = None
@@ -69,8 +73,8 @@ class ReplyForm(Form):
     repetition_window: Integer | None = None
     min_tokens: Integer | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: list[Integer] | None = None
-    schema_limits: dict[str, Integer] | None = None
+    stop_token_ids: _Ids | None = None
+    schema_limits: Annotated[dict[str, Integer], at_most(MOST_BIASES)] | None = None
     cache_salt: str | None = None
 
     json_schema: dict[str, Any] | Literal[True] | None = Field(
@@ -78,13 +82,13 @@ class ReplyForm(Form):
     )
     regex: str | None = None
     grammar: str | None = Field(None, description="Lark, or llama.cpp's GBNF.")
-    choice: list[str] | None = None
+    choice: _Texts | None = None
     structured_outputs: dict[str, Any] | None = Field(
         None, description="vLLM's: one of json, regex, choice, grammar, json_object."
     )
     guided_json: dict[str, Any] | str | None = Field(None, description="As older vLLMs have it.")
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: _Texts | None = None
     guided_grammar: str | None = None
 
 
@@ -110,13 +114,13 @@ class LlamaCppForm(ReplyForm):
 class ChatForm(LlamaCppForm):
     """The body of /v1/chat/completions."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: _Objects = Field(min_length=1)
     max_tokens: Integer | None = None
     max_completion_tokens: Integer | None = Field(None, description="Wins over max_tokens.")
     n: Annotated[int, Field(ge=1, le=MOST_REPLIES), WHOLE] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), WHOLE] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: _Objects | None = None
     tool_choice: Annotated[str | dict[str, Any] | None, either("a string or an object")] = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
@@ -125,7 +129,7 @@ class ChatForm(LlamaCppForm):
     )
 
     audio: Refused = Field(None, description="Refused: this model writes text.")
-    modalities: list[str] | None = Field(None, description="['text'], or refused.")
+    modalities: _Texts | None = Field(None, description="['text'], or refused.")
     web_search_options: Refused = Field(None, description="Refused.")
     moderation: Refused = Field(None, description="Refused.")
     functions: Refused = Field(None, description="Refused: use tools.")
@@ -147,17 +151,17 @@ class CompletionForm(LlamaCppForm):
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=_MOST_LOGPROBS), WHOLE] | None = None
     response_format: dict[str, Any] | None = None
-    allow_special: bool | list[str] | None = Field(
+    allow_special: bool | _Texts | None = Field(
         None, description="Which control tokens count that the prompt spells out; docs/prompts.md."
     )
-    parse_special: bool | list[str] | None = Field(None, description="As allow_special.")
+    parse_special: bool | _Texts | None = Field(None, description="As allow_special.")
 
 
 class EmbeddingForm(Form):
     """The body of /v1/embeddings."""
 
     input: Annotated[
-        str | _Ids | list[str] | list[_Ids],
+        str | _Ids | _Texts | _ListOfIds,
         either("a string, a list of token ids, or a list of either"),
     ]
     encoding_format: Literal["float", "base64"] | None = None
@@ -169,18 +173,18 @@ class EmbeddingForm(Form):
 class ResponseForm(ReplyForm):
     """The body of /v1/responses."""
 
-    input: Annotated[str | list[dict[str, Any]] | None, either("a string or a list of items")] = (
-        None
-    )
+    input: Annotated[str | _Objects | None, either("a string or a list of items")] = None
     instructions: str | None = None
     max_output_tokens: Integer | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Annotated[str | dict[str, Any] | None, either("a string or an object")] = None
+    tools: Annotated[_Objects, ECHOED] | None = None
+    tool_choice: Annotated[str | dict[str, Any] | None, either("a string or an object"), ECHOED] = (
+        None
+    )
     parallel_tool_calls: bool | None = None
-    text: dict[str, Any] | None = None
+    text: Annotated[dict[str, Any], ECHOED] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), WHOLE] | None = None
-    include: list[str] | None = None
-    metadata: dict[str, Any] | None = None
+    include: _Texts | None = None
+    metadata: Annotated[dict[str, Any], ECHOED] | None = None
 
     store: bool | None = Field(None, description="Answered with false: nothing is kept.")
     previous_response_id: str | None = Field(None, description="Refused: nothing is kept.")

@@ -117,7 +117,7 @@ def constraint(
         guided = f"guided_{name.removesuffix('_schema')}"
         found.append((guided, name, getattr(form, guided)))
     for key, value in (form.structured_outputs or {}).items():
-        name = f"structured_outputs.{key}"
+        name = f"structured_outputs.{key[:64]}"
         if key == "json_object":
             found.append((name, "json_schema", value or None))
         elif key in ("json", "regex", "choice", "grammar"):

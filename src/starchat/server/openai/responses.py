@@ -140,6 +140,7 @@ class _Writer:
         self._form = form
         self._has_logprobs = _has_logprobs(form)
         self._number = 0
+        text = {key: value for key, value in (form.text or {}).items() if value is not None}
         self._response: ResponseObject = {
             "id": new_id("resp_"),
             "object": "response",
@@ -157,7 +158,7 @@ class _Writer:
             "previous_response_id": None,
             "store": False,
             "temperature": form.temperature,
-            "text": {"format": {"type": "text"}, **(form.text or {})},
+            "text": {"format": {"type": "text"}, **text},
             "tool_choice": "auto" if form.tool_choice is None else form.tool_choice,
             "tools": [{"parameters": None, "strict": None, **tool} for tool in form.tools or ()],
             "top_logprobs": form.top_logprobs or 0,

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from ...errors import unexpected
-from ..fields import WHOLE
+from ..fields import FIRST_ERROR, WHOLE
 from ..settings import MOST_LOGPROBS, MOST_REPLIES
 
 _MOST_TOKENS = 1 << 31  # of a reply; the context ends it long before
@@ -47,7 +47,7 @@ _TEXTS = {
 }
 Number = Annotated[float | None, BeforeValidator(_near)]
 Integer = Annotated[int | None, WHOLE]
-Stop = Annotated[list[str], WithJsonSchema(_TEXTS)]
+Stop = Annotated[list[str], FIRST_ERROR, WithJsonSchema(_TEXTS)]
 
 
 class Form(BaseModel):
@@ -110,7 +110,7 @@ class Parameters(Form):
     grammar: Grammar | None = None
     watermark: bool | None = Field(None, description="Of no effect.")
     adapter_id: str | None = Field(None, description="Of no effect.")
-    allow_special: bool | list[str] | None = Field(
+    allow_special: bool | Annotated[list[str], FIRST_ERROR] | None = Field(
         None,
         validation_alias=AliasChoices("allow_special", "parse_special"),
         description="Which control tokens of the prompt count; by default its frame decides.",
