@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,16 @@ def test_async_twins_do_the_same(fresh: Load, saved: Path, tmp_path: Path) -> No
 
     assert asyncio.run(both(tmp_path / "a.kv")) == (320, 320)
     assert (tmp_path / "a.kv").read_bytes() == saved.read_bytes()
+
+
+def test_a_changed_order_of_sums_must_raise_its_version(nano: StarChat) -> None:
+    stream, prefix = nano._engine.compute_prefix(IDS[:64])
+    while stream.next():
+        pass
+    digest = blake2b(prefix.read(0, 2), digest_size=8).hexdigest()
+    assert {_core.SUMS_VERSION: digest} == {1: "11c89f1ab40b4a72"}, (
+        "other bits: raise kSumsVersion, which refuses old files"
+    )
 
 
 # ---- what is refused ------------------------------------------------------------------------
