@@ -41,8 +41,9 @@ format:  ## rewrite Python and C++ in the one style
 	$(PYTHON) -m ruff format .
 	clang-format -i $(CPP_FILES)
 
-generate:  ## what follows from the declarations of sampling parameters
+generate:  ## what follows from the declarations of sampling parameters, and from shaders
 	$(PYTHON) scripts/sampling_parameters.py
+	$(PYTHON) cpp/gpu/make_shaders.py
 
 bench:  ## kernels against this machine's limits (benchmarks/ has the others)
 	$(PYTHON) benchmarks/kernels.py

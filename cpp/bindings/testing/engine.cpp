@@ -331,6 +331,7 @@ void bind_testing(py::module_& m) {
   bind_timing(testing);
   bind_readers(testing);
   bind_gpu(testing);
+  bind_shaders(testing);
   testing.def("sample", &sample, py::arg("logits"), py::arg("params"),
               py::arg("prompt") = py::list(), py::arg("output") = py::list(),
               py::arg("control_ids") = py::list());

@@ -9,5 +9,6 @@ void bind_kernels(pybind11::module_& testing);
 void bind_timing(pybind11::module_& testing);
 void bind_readers(pybind11::module_& testing);
 void bind_gpu(pybind11::module_& testing);
+void bind_shaders(pybind11::module_& testing);
 
 }  // namespace starchat

@@ -80,6 +80,27 @@ class Gpu:
         Returns the buffers. Push constants are the addresses of the buffers, then `push`.
         """
 
+class ShaderTest:
+    """Shaders against the scalar kernels; a difference is an UnsupportedFeatureError."""
+
+    def __init__(self, device: str, native_fma: bool = False) -> None: ...
+    def arithmetic(self) -> None: ...
+    def product(
+        self, type: str, n_strips: int, n_blocks: int, n_columns: int, accumulates: bool = True
+    ) -> None: ...
+    def activations(
+        self, source: str, quantizes: bool, n: int, n_columns: int, reorders: bool
+    ) -> None: ...
+    def attention(
+        self, n_heads: int, n_kv_heads: int, head_dim: int, n_positions: int, n_columns: int
+    ) -> None: ...
+
+def test_shaders(device: str, types: Sequence[str], wrong_constant: int = 0) -> bool:
+    """Run what a load runs, and return whether the device's own fma is used.
+
+    wrong_constant: a word of shaders that the driver takes for one more; 0: none.
+    """
+
 def gpu_faults(fault: str = "", heap_bytes: int = 0) -> None:
     """Let Vulkan fail or pretend from now on, in this process, until the next call.
 
