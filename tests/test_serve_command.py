@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,11 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     )
     assert result.returncode == 1
     assert result.stderr == ("error: starchat serve needs fastapi: pip install 'starchat[serve]'\n")
+
+
+def test_the_extra_has_what_constraints_and_tools_need() -> None:
+    needed = [each.partition(";") for each in requires("starchat") or ()]
+    assert "starchat[grammar]" in [name.strip() for name, _, extra in needed if "serve" in extra]
 
 
 def test_tls_and_a_unix_socket(process: Any, tmp_path: Path) -> None:
