@@ -213,6 +213,8 @@ def test_a_busy_port_is_told(
         (["--api-key", ""], "--api-key: expected a key"),
         (["--cors", "example.com"], "--cors: expected an origin"),
         (["--max-running", "0"], "--max-running: expected at least 1, got 0"),
+        (["--threads", "0"], "--threads: expected at least 1, got 0"),
+        (["--prefix-cache", "-1"], "--prefix-cache: expected at least 0, got -1"),
         (["--api-key-file", "missing"], "missing: No such file"),
         (["--uds", "/no/such/folder/x"], "/no/such/folder/x: No such file"),
     ],

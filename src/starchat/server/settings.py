@@ -237,8 +237,9 @@ _FORMS = (
     ),
 )
 _LEAST = {
-    **dict.fromkeys(("min_replicas", "max_replicas"), 1),
+    **dict.fromkeys(("threads", "ctx", "min_replicas", "max_replicas"), 1),
     **dict.fromkeys(("max_running", "max_body", "default_max_tokens", "kv_budget"), 1),
-    **dict.fromkeys(("max_queue", "request_timeout", "drain_timeout", "sse_ping"), 0),
+    **dict.fromkeys(("prefix_cache", "max_queue"), 0),
+    **dict.fromkeys(("request_timeout", "drain_timeout", "sse_ping"), 0),
 }
 OPTIONS = {option.name: option for option in fields(ServerSettings)}
