@@ -610,6 +610,17 @@ def test_screen_readers_hear_sentences(tab: Tab, fake: dict[str, Any]) -> None:
     said = tab.texts("#spoken p")
     assert said[0] == "Waiting for the reply" and said[-1] == "The reply is whole"
     assert said[1:-1] == ["One sentence.", "Another one.", "Code, 1 line", "The end."]
+    code = {"html": "<pre><code>if x: y. z</code></pre>", "continues": False}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0, "decode_seconds": 1}
+    end = {"reason": "stop", "calls": [], "token_ids": [], "usage": usage}
+    events = [{"text": "x", "open": code}, {"blocks": [code], "end": end}]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    tab.context.route(
+        "**/ui/chat", lambda r: r.fulfill(content_type="text/event-stream", body=stream)
+    )
+    tab.ask("two")
+    tab.wait(2)
+    assert tab.texts("#spoken p")[-2:] == ["Code, 1 line", "The reply is whole"]
     assert tab.page.get_attribute("#spoken", "aria-live") == "polite"
     assert not tab.page.locator("#messages [aria-live]").count()
 
