@@ -51,6 +51,14 @@ def test_a_model_that_guesses_for_itself_is_always_right(sampling: dict[str, Any
     assert n_steps < 40
 
 
+def test_behind_a_wrong_guess_the_draft_goes_on_from_what_was_said() -> None:
+    scheduler = scheduler_with({"differs": 10})
+    stream = scheduler.add(PROMPT, SamplingParams(max_tokens=150, temperature=0))
+    assert finish(scheduler, stream) == [alone(PROMPT, max_tokens=150, temperature=0)]
+    stats = scheduler.draft_stats()
+    assert 100 < stats["accepted_drafts"] < stats["drafted_tokens"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_history_with_any_draft_gives_the_tokens_of_a_sequence_alone(
@@ -108,12 +116,15 @@ def test_any_history_with_any_draft_gives_the_tokens_of_a_sequence_alone(
 def test_replies_to_one_prompt_share_what_the_draft_has_read() -> None:
     prompt = [i * 7 % 60 for i in range(100)]
     scheduler = scheduler_with({})
-    streams = scheduler.add_replies(prompt, SamplingParams(max_tokens=8, temperature=2.0), 4)
+    streams = scheduler.add_replies(prompt, SamplingParams(max_tokens=60, temperature=2.0), 4)
     ids = finish(scheduler, *streams)
-    assert ids == [alone(prompt, max_tokens=8, temperature=2.0, seed=i) for i in range(4)]
+    assert ids == [alone(prompt, max_tokens=60, temperature=2.0, seed=i) for i in range(4)]
     stats = scheduler.draft_stats()
     assert stats["drafted_tokens"] > 0
-    assert stats["draft_columns"] < 100 + 4 * (PAGE + 20)
+    n_read = (
+        stats["draft_columns"] - stats["drafted_tokens"]
+    )  # each guess is read, or the one after
+    assert n_read < 100 + 3 * PAGE + 4 * 8
 
 
 # ---- what it costs --------------------------------------------------------------------------
@@ -229,6 +240,17 @@ def test_no_stream_is_slower_than_the_floor(draft_s: float, growth: float, n_str
             how = {"draft_s": draft_s, "growth": growth, "n_streams": n_streams, "seed": stream}
             speed = simulate(policy, acceptance, n_tokens=300, **how)
             assert speed > 0.97, (name, stream)
+
+
+@pytest.mark.parametrize("growth", [0.02, 0.13, 0.3])
+def test_a_stream_pays_little_for_what_others_have_shown(growth: float) -> None:
+    policy = testing.GuessPolicy()
+    for stream in range(12):
+        policy.begin_stream()
+        is_right = stream % 3 != 2
+        how = {"n_tokens": 100, "draft_s": 0.1, "growth": growth, "seed": stream}
+        speed = simulate(policy, lambda n, right=is_right: 0.95 if right else 0.0, **how)
+        assert speed > 0.97, stream
 
 
 def test_a_good_and_cheap_draft_is_used_and_a_dear_one_is_not() -> None:

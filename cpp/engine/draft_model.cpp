@@ -46,7 +46,6 @@ int DraftModel::read(Sequence& sequence, int n_columns) {
         std::make_unique<KvSequence>(model_.kv_pool(), std::min(sequence.max_ids, model_.n_ctx()));
     drafting.n_cached = 0;
   }
-  drafting.n_cached = n_known(sequence);
   const int n_last = sequence.n_ids() - 1;
   const bool is_at_page = drafting.n_cached % kPagePositions == 0;
   if (is_at_page &&
