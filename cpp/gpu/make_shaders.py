@@ -27,8 +27,8 @@ def compiled(source: Path) -> list[int]:
     """Return the words of a shader."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "shader.spv"
-        command = ["glslangValidator", "-V", "--target-env", "vulkan1.2", "-g0", "-o", target]
-        subprocess.run([*command, source], check=True, stdout=subprocess.PIPE)
+        command = ["glslangValidator", "-V", "--target-env", "vulkan1.2", "-g0", "-o", str(target)]
+        subprocess.run([*command, str(source)], check=True, stdout=subprocess.PIPE)
         return array("I", target.read_bytes()).tolist()
 
 
