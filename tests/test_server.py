@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 from fastapi import Depends, FastAPI
@@ -19,6 +20,7 @@ from starchat.server.events import EventStream, event
 from starchat.server.front import Front
 from starchat.server.service import Prompt, Replies, Service, service
 from starchat.server.settings import ServerSettings
+from starchat.server.together import merged
 from support.server import N_CTX, app, client, server_model
 
 __all__ = ["app", "client", "server_model"]
@@ -345,3 +347,31 @@ def test_before_the_application_is_there_health_is_503_and_other_requests_wait_f
         assert early.json()["error"]["code"] == "loading" and "param" in early.json()["error"]
         assert failed and client.get("/health").status_code == 503
     assert isinstance(front.failure, RuntimeError)
+
+
+async def test_iterators_that_are_merged_end_with_the_first_error_and_with_their_reader() -> None:
+    ended = []
+
+    async def counted(name: str, n: int) -> AsyncIterator[str]:
+        try:
+            for _ in range(n):
+                await asyncio.sleep(0)
+                yield name
+            raise ValueError(name)
+        finally:
+            ended.append(name)
+
+    work = [partial(counted, "a", 3), partial(counted, "b", 10**9)]
+    found = []
+    with pytest.raises(ValueError, match=r"^a$"):
+        async for name in merged(work):
+            found.append(name)
+    assert found.count("a") == 3 and "b" in found
+    await asyncio.sleep(0.01)
+    assert sorted(ended) == ["a", "b"]
+
+    async for _ in (reader := cast(AsyncGenerator[str, None], merged(work[1:]))):
+        break
+    await reader.aclose()
+    await asyncio.sleep(0.01)
+    assert len(ended) == 3

@@ -851,6 +851,14 @@ def test_many_prompts_need_no_more_places_than_there_are(server_model: StarChat)
             assert answer.status_code == 200 and "error" not in answer.text, answer.text
 
 
+def test_streams_of_several_prompts_run_side_by_side(client: TestClient) -> None:
+    body = {"prompt": ["a", "b", "c"], "max_tokens": 64, "ignore_eos": True}
+    pieces = events(client, "completions", **body)
+    indices = [piece["choices"][0]["index"] for piece in pieces]
+    assert {*indices} == {0, 1, 2}
+    assert indices.index(2) < len(indices) - 1 - indices[::-1].index(0)  # before the end of 0
+
+
 def test_a_streamed_echo_with_scores_does_not_wait_for_its_own_place(
     server_model: StarChat,
 ) -> None:

@@ -19,7 +19,7 @@ from ..events import DONE, EventStream, event
 from ..json_response import Json, finite
 from ..progress import PromptProgress, timings, with_progress
 from ..service import EMPTY_PROMPT, Prompt, Replies, Service, service
-from ..together import together
+from ..together import merged, together
 from .answers import (
     TextChoice,
     TextCompletion,
@@ -45,7 +45,7 @@ async def create_completion(
     writer = _Writer(form, service)
     if not form.stream:
         return Json(await writer.whole(asked))
-    for other in asked[1:]:  # their streams begin when this one ends: what can be wrong with them?
+    for other in asked[1:]:  # their streams begin behind the answer: what can be wrong with them?
         await other.check()
     first = None if form.max_tokens == 0 else await writer.begun(asked[0])
     replies = first[1] if first else None
@@ -217,25 +217,36 @@ class _Writer:
         self, asked: Sequence[AskedText], first: _Begun | None
     ) -> AsyncIterator[bytes]:
         """Yield the events of a stream; `first` is what begun() has of the first prompt."""
-        total = Usage(0, 0)
-        for place, one in enumerate(asked):
-            if self._form.max_tokens == 0:
-                choices, usage = await self._answer(one)
-                for index, choice in enumerate(choices):
-                    choice["index"] = place * self._n + index
-                    yield self._event(choice)
-            else:
-                prompt, replies = first if place == 0 and first else await self.begun(one)
-                echo = (one.text, prompt) if self._form.echo else None
-                usages: list[Usage] = []
-                async with replies:
-                    async for piece in self._pieces(replies, place * self._n, echo, usages):
-                        yield piece
-                usage = Usage.of_replies(usages)
-            total += usage
+        usages: list[Usage] = []  # of each prompt
+        work = [
+            partial(self._events_of, one, place * self._n, None if place else first, usages)
+            for place, one in enumerate(asked)
+        ]
+        async for piece in merged(work, self._max_running):
+            yield piece
         if self._has_usage:
-            yield event({**self._head, "choices": [], "usage": usage_object(total)})
+            usage = usage_object(sum(usages, Usage(0, 0)))
+            yield event({**self._head, "choices": [], "usage": usage})
         yield DONE
+
+    async def _events_of(
+        self, asked: AskedText, start: int, begun: _Begun | None, total: list[Usage]
+    ) -> AsyncIterator[bytes]:
+        """Yield the events of one prompt, whose choices begin at `start`."""
+        if self._form.max_tokens == 0:
+            choices, usage = await self._answer(asked)
+            for index, choice in enumerate(choices, start):
+                choice["index"] = index
+                yield self._event(choice)
+        else:
+            prompt, replies = begun or await self.begun(asked)
+            echo = (asked.text, prompt) if self._form.echo else None
+            usages: list[Usage] = []
+            async with replies:
+                async for piece in self._pieces(replies, start, echo, usages):
+                    yield piece
+            usage = Usage.of_replies(usages)
+        total.append(usage)
 
     async def _pieces(
         self,
@@ -244,7 +255,7 @@ class _Writer:
         echo: tuple[str, list[TokenLogprob]] | None,
         usages: list[Usage],
     ) -> AsyncIterator[bytes]:
-        """Yield the events of one prompt, whose choices begin at `start`."""
+        """Yield the events of the replies to one prompt, behind its echo."""
         writers = [_TextLogprobs(self._form) for _ in range(self._n)]
         if echo is not None:
             text, prompt = echo
