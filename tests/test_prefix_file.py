@@ -137,6 +137,15 @@ def test_dialogues_that_begin_with_the_messages_find_them(
         assert model.chat(dialogue, max_tokens=1).usage.cached_tokens < n
 
 
+def test_the_role_of_a_reply_is_no_part_of_the_messages(fresh: Load, tmp_path: Path) -> None:
+    model = fresh()
+    texts = ["a" * n for n in range(60, 60 + PAGE)]
+    system = [{"role": "system", "content": text} for text in texts]
+    (whole,) = [message for message in system if model.count_tokens([message]) % PAGE == 0]
+    n = model.save_prefix([whole], tmp_path / "a.kv")
+    assert n == model.count_tokens([whole]) - PAGE
+
+
 def test_async_twins_do_the_same(fresh: Load, saved: Path, tmp_path: Path) -> None:
     async def both(path: Path) -> tuple[int, int]:
         n_saved = await fresh().asave_prefix(IDS[:330], path)
@@ -179,6 +188,24 @@ def test_altered_and_cut_files_are_refused_and_leave_no_page(
         assert caught.value.param == "path"
         assert model.stats()["prefix_pages"] == 0
         assert cached(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("at", "problem"),
+    [(12, "its header was altered"), (40, "its header was altered"), (None, "bytes, expected")],
+    ids=["sums", "model", "longer"],
+)
+def test_what_was_altered_is_said(
+    fresh: Load, saved: Path, tmp_path: Path, at: int | None, problem: str
+) -> None:
+    content = bytearray(saved.read_bytes())
+    if at is None:
+        content += b"x"
+    else:
+        content[at] ^= 1
+    (tmp_path / "a.kv").write_bytes(content)
+    with pytest.raises(CorruptFileError, match=problem):
+        fresh().load_prefix(tmp_path / "a.kv")
 
 
 def test_one_flipped_bit_of_the_pages_is_found(fresh: Load, saved: Path, tmp_path: Path) -> None:
