@@ -124,6 +124,21 @@ async def test_who_finds_no_place_waits_and_who_finds_no_room_in_the_queue_is_se
     assert service.admission.running == service.admission.waiting == 0
 
 
+async def test_no_comment_follows_the_end_of_a_stream_that_is_read_slowly() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message.get("more_body") is False:
+            await asyncio.sleep(0.05)
+
+    async def events() -> AsyncIterator[bytes]:
+        yield event({})
+
+    await EventStream(events(), ping_s=0.01)({}, cast(Any, None), send)
+    assert sent[-1]["more_body"] is False
+
+
 async def test_a_stream_that_fails_after_it_began_ends_with_the_error_of_its_face(
     server_model: StarChat,
 ) -> None:

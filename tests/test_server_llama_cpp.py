@@ -661,3 +661,8 @@ async def test_work_ends_when_its_client_goes(served: Served, stream: bool) -> N
     tokens = served.model.stats()["tokens"]
     await asyncio.to_thread(served.wait_until_idle)
     assert served.model.stats()["tokens"] - tokens < 1_000
+
+
+def test_a_wrong_id_is_named_as_part_of_the_prompt(client: TestClient) -> None:
+    error = client.post("/completion", json={"prompt": [True], "n_predict": 1}).json()["error"]
+    assert error["param"] == "prompt[0]"

@@ -398,6 +398,13 @@ def test_the_old_chat_ui_streams(client: TestClient, path: str) -> None:
             {"inputs": "a", "parameters": {"grammar": {"type": "regex", "value": "("}}},
             422,
             "validation",
+            "grammar.value",
+        ),
+        (
+            "/generate_stream",
+            {"inputs": "a", "parameters": {"grammar": {"type": "regex", "value": "("}}},
+            422,
+            "validation",
             "regex",
         ),
         (

@@ -95,6 +95,8 @@ class EventStream(Response):
         try:
             async with self._replies or nullcontext():
                 await self._send_events(send)
+            if watch is not None:
+                watch.cancel()  # nothing may follow the end, however slowly it is read
             await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             if watch is not None:

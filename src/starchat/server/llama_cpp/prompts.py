@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...infill import FIM_SPELLINGS
-from ..errors import ApiError
+from ..errors import ApiError, errors_as
 from ..service import EMPTY_PROMPT, Prompt, Service
 from .forms import CompletionForm, InfillForm
 
@@ -38,7 +38,9 @@ async def read_prompts(form: CompletionForm, service: Service) -> list[AskedProm
                     ids += await service.tokenize(piece, form.allowed)
                 else:
                     ids.append(piece)
-            asked.append(AskedPrompt(Prompt(text=ids), await service.detokenize(ids)))
+            with errors_as({"token_ids": "prompt"}):
+                text = await service.detokenize(ids)
+            asked.append(AskedPrompt(Prompt(text=ids), text))
     return asked
 
 

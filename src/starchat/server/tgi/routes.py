@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ... import __version__
 from ...errors import InvalidRequestError
 from ..error_route import ErrorRoute
-from ..errors import ApiError
+from ..errors import ApiError, errors_as
 from ..events import EventStream, event
 from ..face import Face
 from ..json_response import Json
@@ -21,6 +21,8 @@ from ..settings import MOST_REPLIES, MOST_STOPS, ServerSettings
 from .answers import Error, Generated, Info, Reply, StreamEvent, StreamWriter, generated, prefill
 from .forms import Asked, CompatibleForm, GenerateForm
 
+#: of starchat's parameters → what this API calls them
+_NAMES = {"prompt": "inputs", "json_schema": "grammar.value", "regex": "grammar.value"}
 Served = Annotated[Service, Depends(service)]
 # Some clients compare the whole header.
 _EVENTS = "text/event-stream"
@@ -174,7 +176,8 @@ def _has_prefill(asked: Asked) -> bool:
 async def _whole(form: GenerateForm, service: Service, *, echoes: bool) -> dict[str, Any]:
     asked = Asked.of(form.parameters, is_stream=False)
     prompt = await _prompt(form, asked, service)
-    completion = await service.result(prompt, asked.options)
+    with errors_as(_NAMES):
+        completion = await service.result(prompt, asked.options)
     prompt_tokens = []
     if _has_prefill(asked) and prompt.text:
         ids: Any = prompt.text
@@ -188,7 +191,8 @@ async def _stream(form: GenerateForm, service: Service, *, echoes: bool) -> Resp
     asked = Asked.of(form.parameters, is_stream=True)
     prompt = await _prompt(form, asked, service)
     control, settings = _control(service), service.settings
-    replies = await service.stream(prompt, asked.options)
+    with errors_as(_NAMES):
+        replies = await service.stream(prompt, asked.options)
     n_room = service.info.n_ctx - replies.prompt_progress[1]
     n_most = min(asked.options["max_tokens"] or settings.default_max_tokens, n_room)
     writer = StreamWriter(Reply(asked, control, n_most), asked, _echo(form, asked, echoes))
