@@ -121,6 +121,17 @@ def test_every_float_operation_forbids_contraction() -> None:
         assert operations, name
 
 
+def test_shaders_need_only_what_a_device_is_asked_for() -> None:
+    """A capability is a feature that Device::open enables, or the driver may do anything."""
+    enabled = {1, 5347, 6018, 6019}  # Shader, PhysicalStorageBufferAddresses, DotProduct (packed)
+    for name, words in modules().items():
+        needed, at = set(), 5
+        while words[at] & 0xFFFF == 17:  # OpCapability, before all else
+            needed.add(words[at + 1])
+            at += words[at] >> 16
+        assert needed <= enabled, name
+
+
 def test_shaders_are_those_of_their_sources() -> None:
     if shutil.which("glslangValidator") is None:
         pytest.skip("glslangValidator: not installed")

@@ -1,6 +1,7 @@
 // What every shader shares: memory by address, and arithmetic with the bits of cpp/kernels.
 // Every float operation is decorated NoContraction by make_shaders.py: none is fused or reordered.
 #extension GL_EXT_buffer_reference : require
+#extension GL_EXT_buffer_reference_uvec2 : require
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_EXT_spirv_intrinsics : require
 
@@ -9,7 +10,8 @@ layout(constant_id = 0) const bool NATIVE_FMA = false;  // fma() of this driver 
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Words { uint at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Vectors { uvec4 at[]; };
-layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Pages { Words at[]; };
+// Addresses of Words, which as an array would need a feature of descriptors.
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Pages { uvec2 at[]; };
 // Of a step: where each column is. Columns of one sequence have one first_page.
 struct Column { uint position, first_page; };
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Columns { Column at[]; };

@@ -21,7 +21,7 @@ void main() {
     sum[h][0] = sum[h][1] = 0.0;
   }
   for (uint i = begin; i < end; i += PAGE) {
-    Words page = pages.at[column.first_page + i / PAGE];
+    Words page = Words(pages.at[column.first_page + i / PAGE]);
     uint n = min(PAGE, end - i);
     for (uint k = 0; k < n; ++k) {
       uint pair = page.at[values_at(kv_head) + k * v_row_words + d];

@@ -12,7 +12,7 @@ void main() {
   uint position = gl_WorkGroupID.x * 256 + gl_LocalInvocationID.x % 128 * 2, in_page = position % PAGE;
   Column column = columns.at[c];
   if (position > column.position || first >= per_kv) return;
-  Words page = pages.at[column.first_page + position / PAGE];
+  Words page = Words(pages.at[column.first_page + position / PAGE]);
   uint key = keys_at(kv_head) + in_page / 16 * head_dim * 8 + in_page % 16 / 2;
   uint q[HEADS];
   float sum[HEADS][2];

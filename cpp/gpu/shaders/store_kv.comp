@@ -9,7 +9,7 @@ void main() {
   uint key = c * qkv_stride + n_heads * head_dim, value = key + n;
   Column column = columns.at[c];
   uint in_page = column.position % PAGE;
-  Words page = pages.at[column.first_page + column.position / PAGE];
+  Words page = Words(pages.at[column.first_page + column.position / PAGE]);
   // Keys of positions 2i and 2i + 1 share words. The first writes both, if both are in this step.
   bool is_odd = in_page % 2 == 1;
   bool is_second = is_odd && c > 0 && columns.at[c - 1].first_page == column.first_page;
