@@ -240,6 +240,7 @@ def test_keys_come_from_options_the_environment_and_a_file(
 
 def test_collections_spare_what_was_loaded() -> None:
     frozen = []
+    gc.unfreeze()
 
     def loaded(service: Service) -> None:
         frozen.append(gc.get_freeze_count())
