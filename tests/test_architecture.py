@@ -28,7 +28,7 @@ CPP_FOLDERS = {
     "ops": {"base", "quant", "kernels"},
     "format": {"base", "quant"},
     "gpu": {"base", "quant", "kernels"},
-    "model": {"base", "quant", "kernels", "ops", "format"},
+    "model": {"base", "quant", "kernels", "ops", "format", "gpu"},
     "sampling": {"base"},
     "grammar": {"base", "text", "sampling"},
     "engine": {"base", "sampling", "model"},

@@ -58,7 +58,8 @@ uint64_t draft_bytes(const PyWeights& draft, const DecoderConfig& model, MemoryS
 // end the load. memory_root: of free_memory(); None: memory is not checked. draft: weights of a
 // model that guesses, or null.
 std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
-                               int64_t prefix_cache_bytes, int64_t unread_bytes,
+                               int64_t prefix_cache_bytes, int gpu_layers,
+                               const std::string& device, int64_t unread_bytes,
                                const py::object& progress, std::shared_ptr<PyWeights> weights,
                                bool share_weights, const std::optional<std::string>& memory_root,
                                const std::shared_ptr<PyCheckpoint>& checkpoint,
@@ -67,6 +68,7 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   std::unique_ptr<Decoder> model;
   bool is_checked = !memory_root;
   MemoryPromise promise;
+  const Placement placement{gpu_layers, device};
   const auto check = [&](const auto& what) {
     if (is_checked) return;
     MemorySettings settings{n_threads, n_ctx, prefix_cache_bytes};
@@ -83,14 +85,15 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   };
   if (weights) {
     const GilReleased released;
-    model = std::make_unique<Decoder>(weights->file, n_threads, n_ctx);
+    model = std::make_unique<Decoder>(weights->file, n_threads, n_ctx, placement);
   } else {
     GilReleased released;
     ProgressReport report(released, progress);
-    LoadedModel loaded = checkpoint ? load_model(checkpoint->take(released), n_threads, n_ctx,
-                                                 share_weights, std::ref(report), check_file)
-                                    : load_model(file, n_threads, n_ctx, share_weights,
-                                                 std::ref(report), check_file);
+    LoadedModel loaded = checkpoint
+                             ? load_model(checkpoint->take(released), n_threads, n_ctx,
+                                          share_weights, std::ref(report), check_file, placement)
+                             : load_model(file, n_threads, n_ctx, share_weights, std::ref(report),
+                                          check_file, placement);
     model = std::move(loaded.model);
     weights = std::make_shared<PyWeights>(
         model->file(), std::make_shared<Tokenizer>(std::move(loaded.vocabulary)));
@@ -149,7 +152,8 @@ py::dict PyEngine::info() const {
                   "n_kv_head"_a = info_.config.n_kv_head, "n_ctx"_a = info_.config.n_ctx,
                   "n_vocab"_a = info_.config.n_vocab, "n_params"_a = info_.n_params,
                   "weight_bytes"_a = info_.weight_bytes, "isa"_a = info_.isa,
-                  "n_threads"_a = info_.n_threads, "kv_page_bytes"_a = kv_page_bytes_,
+                  "n_threads"_a = info_.n_threads, "gpu_layers"_a = info_.placement.gpu_layers,
+                  "device"_a = info_.placement.device, "kv_page_bytes"_a = kv_page_bytes_,
                   "kv_page_tokens"_a = kPagePositions,
                   "draft_weight_bytes"_a = draft ? draft->weights.size_bytes() : 0,
                   "draft_page_bytes"_a = draft_page_bytes_);
@@ -315,11 +319,11 @@ void bind_engine(py::module_& m) {
   CheckedClass<PyEngine>(m, "Engine", "A loaded model and the thread that computes with it.")
       .def(
           py::init(&load), py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
-          py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1,
-          py::arg("unread_bytes") = Scheduler::kUnreadBytes, py::arg("progress") = py::none(),
-          py::arg("weights") = nullptr, py::arg("share_weights") = false,
-          py::arg("memory_root") = py::none(), py::arg("checkpoint") = nullptr,
-          py::arg("draft") = nullptr,
+          py::arg("n_ctx") = 0, py::arg("prefix_cache_bytes") = -1, py::arg("gpu_layers") = 0,
+          py::arg("device") = "", py::arg("unread_bytes") = Scheduler::kUnreadBytes,
+          py::arg("progress") = py::none(), py::arg("weights") = nullptr,
+          py::arg("share_weights") = false, py::arg("memory_root") = py::none(),
+          py::arg("checkpoint") = nullptr, py::arg("draft") = nullptr,
           "Load a model file. progress(done_bytes, total_bytes) is called meanwhile; what it\n"
           "raises ends the load. With `weights`, those of another engine on this file, nothing is\n"
           "read; with `share_weights`, processes of this user have them together. Raises\n"

@@ -5,10 +5,13 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "base/format_number.hpp"
 #include "format/duplicates.hpp"
 #include "format/open_model.hpp"
 #include "format/shards.hpp"
+#include "gpu/device.hpp"
 #include "model/cpu_layers.hpp"
+#include "model/gpu_layers.hpp"
 
 namespace starchat {
 
@@ -46,15 +49,41 @@ size_t page_bytes(const std::vector<std::unique_ptr<LayerRun>>& runs) {
                          [](size_t sum, const auto& run) { return sum + run->page_bytes(); });
 }
 
+// How many layers a device gets. asked: Placement::gpu_layers.
+int layers_on(const Device& device, const DecoderConfig& config, const Weights& weights,
+              int max_columns, int asked) {
+  constexpr uint64_t kLeastLeft = uint64_t{512} << 20;  // to others, where the number is ours
+  const uint64_t free_bytes = device.free_bytes();
+  const auto fitting = [&](uint64_t bytes) {
+    return GpuLayers::fitting_layers(config, weights, max_columns, bytes);
+  };
+  if (asked < 0) {
+    const uint64_t left = std::max(kLeastLeft, free_bytes / 16);
+    return fitting(free_bytes - std::min(free_bytes, left));
+  }
+  const int n = std::min(asked, config.n_layer), fits = fitting(free_bytes);
+  if (n > fits) {
+    throw OutOfMemoryError(
+        "gpu_layers: " + std::to_string(fits) + " of " + std::to_string(config.n_layer) +
+            " layers fit into the memory of " + device.info().name + ", of which " +
+            format_number(free_bytes) + " bytes are free; got " + std::to_string(n) +
+            ": ask for gpu_layers=" + std::to_string(fits) + ", or for a smaller n_ctx",
+        {.param = "gpu_layers", .limit = fits, .got = n});
+  }
+  return n;
+}
+
 }  // namespace
 
 Cores::Cores(int n_threads)
     : threads(checked_threads(n_threads)), share(threads.n_threads(), available_cores()) {}
 
-Decoder::Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ctx)
-    : Decoder(std::move(file), std::make_shared<Cores>(n_threads), n_ctx) {}
+Decoder::Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ctx,
+                 const Placement& placement)
+    : Decoder(std::move(file), std::make_shared<Cores>(n_threads), n_ctx, placement) {}
 
-Decoder::Decoder(std::shared_ptr<const LoadedFile> file, std::shared_ptr<Cores> cores, int n_ctx)
+Decoder::Decoder(std::shared_ptr<const LoadedFile> file, std::shared_ptr<Cores> cores, int n_ctx,
+                 const Placement& placement)
     : file_(std::move(file)),
       weights_(file_->weights),
       kernels_(select_kernels()),
@@ -65,11 +94,12 @@ Decoder::Decoder(std::shared_ptr<const LoadedFile> file, std::shared_ptr<Cores> 
             .isa = kernels_.name,
             .config = config_,
             .n_threads = cores_->threads.n_threads(),
+            .placement = {0, "cpu"},
             .n_params = file_->n_params,
             .weight_bytes = weights_.size_bytes()},
       max_columns_(columns_per_step(weights_.size_bytes())),
       x_(max_columns_, config_.n_embd),
-      runs_(make_runs()),
+      runs_(make_runs(placement)),
       kv_pool_(config_.n_ctx, page_bytes(runs_), [this](int n_pages) {
         for (const auto& run : runs_) run->reserve_pages(n_pages);
       }) {}
@@ -87,10 +117,23 @@ uint64_t Decoder::work_bytes(const DecoderConfig& config, int n_threads, int max
 }
 
 // Decides where each layer is computed.
-std::vector<std::unique_ptr<LayerRun>> Decoder::make_runs() {
+std::vector<std::unique_ptr<LayerRun>> Decoder::make_runs(const Placement& placement) {
+  int n_cpu = config_.n_layer;
+  std::shared_ptr<Device> device;
+  if (placement.gpu_layers != 0) {
+    device = open_device(placement.device.empty() ? "gpu" : placement.device);
+    const int n_gpu = layers_on(*device, config_, weights_, max_columns_, placement.gpu_layers);
+    n_cpu -= n_gpu;
+    if (n_gpu > 0) info_.placement = {n_gpu, device->info().name};
+  }
   std::vector<std::unique_ptr<LayerRun>> runs;
-  runs.push_back(std::make_unique<CpuLayers>(Compute{kernels_, cores_->threads}, config_, weights_,
-                                             0, config_.n_layer, max_columns_));
+  if (n_cpu > 0) {
+    runs.push_back(std::make_unique<CpuLayers>(Compute{kernels_, cores_->threads}, config_,
+                                               weights_, 0, n_cpu, max_columns_));
+  }
+  if (n_cpu < config_.n_layer) {
+    runs.push_back(std::make_unique<GpuLayers>(device, config_, weights_, n_cpu, max_columns_));
+  }
   return runs;
 }
 
@@ -127,16 +170,21 @@ void Decoder::embed(const Batch& batch) {
 }
 
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share,
-                       const Progress& progress, const CheckFile& check) {
+                       const Progress& progress, const CheckFile& check,
+                       const Placement& placement) {
   for (const std::string& part : shard_paths(path)) wait_until_writes_show(part);
-  return load_model(open_model(path), n_threads, n_ctx, share, progress, check);
+  return load_model(open_model(path), n_threads, n_ctx, share, progress, check, placement);
 }
 
 LoadedModel load_model(ModelFile file, int n_threads, int n_ctx, bool share,
-                       const Progress& progress, const CheckFile& check) {
-  select_kernels();  // these three throw before any weight is read
+                       const Progress& progress, const CheckFile& check,
+                       const Placement& placement) {
+  select_kernels();  // these four throw before any weight is read
   const int n_loaders = checked_threads(n_threads);
   with_n_ctx(file.config, n_ctx);
+  std::shared_ptr<Device> device;  // open from here on
+  if (placement.gpu_layers != 0)
+    device = open_device(placement.device.empty() ? "gpu" : placement.device);
   // A copy is done when it is known to be one, other weights when they are packed. Copies that turn
   // out to differ in a later layer are packed too: the count waits for them.
   const uint64_t total_bytes = file.weight_bytes();
@@ -156,7 +204,7 @@ LoadedModel load_model(ModelFile file, int n_threads, int n_ctx, bool share,
     ThreadPool threads(n_loaders);
     return load_weights(file, threads, share, packed, begin);
   }();
-  auto model = std::make_unique<Decoder>(std::move(loaded), n_threads, n_ctx);
+  auto model = std::make_unique<Decoder>(std::move(loaded), n_threads, n_ctx, placement);
   return {std::move(model), std::move(file.vocabulary)};
 }
 

@@ -24,9 +24,12 @@ struct Cores {
 
 class Decoder : public ForwardPass {
  public:
-  // n_threads and n_ctx as in load_model(). Throws InvalidRequestError, OutOfMemoryError.
-  Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ctx);
-  Decoder(std::shared_ptr<const LoadedFile> file, std::shared_ptr<Cores> cores, int n_ctx);
+  // n_threads and n_ctx as in load_model(). Throws InvalidRequestError, UnsupportedFeatureError,
+  // OutOfMemoryError.
+  Decoder(std::shared_ptr<const LoadedFile> file, int n_threads, int n_ctx,
+          const Placement& placement = {});
+  Decoder(std::shared_ptr<const LoadedFile> file, std::shared_ptr<Cores> cores, int n_ctx,
+          const Placement& placement = {});
   Decoder(const Decoder&) = delete;  // the runs refer to its threads
 
   int n_vocab() const override { return config_.n_vocab; }
@@ -52,7 +55,7 @@ class Decoder : public ForwardPass {
 
  private:
   void embed(const Batch& batch);
-  std::vector<std::unique_ptr<LayerRun>> make_runs();
+  std::vector<std::unique_ptr<LayerRun>> make_runs(const Placement& placement);
 
   const std::shared_ptr<const LoadedFile> file_;
   const Weights& weights_;
@@ -78,8 +81,10 @@ struct LoadedModel {
 // UnsupportedFeatureError, OutOfMemoryError.
 using CheckFile = std::function<void(const ModelFile&)>;
 LoadedModel load_model(const std::string& path, int n_threads, int n_ctx, bool share = false,
-                       const Progress& progress = {}, const CheckFile& check = {});
+                       const Progress& progress = {}, const CheckFile& check = {},
+                       const Placement& placement = {});
 LoadedModel load_model(ModelFile file, int n_threads, int n_ctx, bool share = false,
-                       const Progress& progress = {}, const CheckFile& check = {});
+                       const Progress& progress = {}, const CheckFile& check = {},
+                       const Placement& placement = {});
 
 }  // namespace starchat

@@ -2,7 +2,8 @@
 
 Reading a prompt multiplies every weight with every token: its limit is the peak of multiply-adds.
 Writing reads every weight from memory once for each token: its limit is the read bandwidth. Both
-limits are measured between the runs, by as many threads as the model has.
+limits are measured between the runs, by as many threads as the model has; there are none where a
+GPU computes layers.
 """
 
 from __future__ import annotations
@@ -92,10 +93,10 @@ def measure(
     for run in range(n_runs):
         choose = random.Random(run)
         prompt = [choose.randrange(info.n_vocab) for _ in range(n_prompt)]
-        if info.weight_bytes > _CACHED_BYTES:
+        if info.weight_bytes > _CACHED_BYTES and not info.gpu_layers:
             reads = [machine.read_bandwidth(info.n_threads, _READ_BYTES) for _ in range(3)]
             speed.decode.limits.append(max(reads))
-        if info.isa != "scalar":
+        if info.isa != "scalar" and not info.gpu_layers:
             operands = "int8" if info.quantization.startswith("q") else "f32"
             peaks = [machine.multiply_peak(info.isa, operands, info.n_threads) for _ in range(3)]
             speed.prefill.limits.append(max(peaks))

@@ -17,7 +17,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import _core
 from .checks import check_integer
-from .errors import CorruptFileError, EngineClosedError, StarChatError
+from .errors import (
+    CorruptFileError,
+    EngineClosedError,
+    InvalidRequestError,
+    StarChatError,
+    unexpected,
+)
 from .limits import Limits
 from .model_source import FileKey, key_of, opened
 from .threads import new_lock
@@ -31,18 +37,57 @@ class EngineSettings(NamedTuple):
     n_threads: int = 0
     n_ctx: int = 0
     prefix_cache_bytes: int = -1
+    gpu_layers: int = 0  # the last ones and the output; negative: as many as fit
+    device: str = ""  # that computes them
 
     @classmethod
-    def check(cls, n_threads: Any, n_ctx: Any, prefix_cache_bytes: Any) -> EngineSettings:
+    def check(
+        cls,
+        n_threads: Any,
+        n_ctx: Any,
+        prefix_cache_bytes: Any,
+        gpu_layers: Any = None,
+        device: Any = None,
+    ) -> EngineSettings:
         """Return the settings of a caller, where None is the default.
 
-        Raises InvalidRequestError for what is no count.
+        Raises InvalidRequestError for what is no count, layers or device.
         """
+        n_layers = _gpu_layers(gpu_layers)
         return cls(
             _count("n_threads", n_threads, cls().n_threads),
             _count("n_ctx", n_ctx, cls().n_ctx),
             _count("prefix_cache_bytes", prefix_cache_bytes, cls().prefix_cache_bytes, 0, 63),
+            n_layers,
+            _device(device, n_layers),
         )
+
+
+_EVERY_LAYER = 2**31 - 1
+_LAYERS = 'an integer of at least -1 (-1: all), "auto" or None'
+
+
+def _gpu_layers(value: Any) -> int:
+    name = "gpu_layers"
+    if value is None:
+        value, name = os.environ.get("STARCHAT_GPU_LAYERS") or 0, "STARCHAT_GPU_LAYERS"
+    if value == "auto":
+        return -1
+    if isinstance(value, str):  # of the environment, or of a command
+        value = int(value) if value.removeprefix("-").isdecimal() and len(value) < 10 else value
+    n = check_integer(name, value, _LAYERS, -1, _EVERY_LAYER)
+    return _EVERY_LAYER if n < 0 else n
+
+
+def _device(value: Any, n_layers: int) -> str:
+    if value is None:
+        value = os.environ.get("STARCHAT_DEVICE", "") if n_layers else ""
+    if not isinstance(value, str):
+        raise unexpected("device", "the name of a device as of starchat devices, or None", value)
+    if value and not n_layers and value != "cpu":
+        problem = f"device: {value!r} computes no layers: give gpu_layers, too"
+        raise InvalidRequestError(problem, param="device")
+    return value if n_layers else ""
 
 
 def _count(name: str, value: Any, default: int, least: int = 1, n_bits: int = 31) -> int:

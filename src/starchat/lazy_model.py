@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from .async_waker import in_own_thread, running_loop
 from .limits import Limits
@@ -16,7 +16,22 @@ from .model import StarChat
 from .model_path import model_name, model_path
 from .threads import new_lock
 
-_Key: TypeAlias = tuple[str | None, int | None, int | None, Limits | None, bool, str | None]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_Key: TypeAlias = tuple[str | None, frozenset[tuple[str, Any]]]
+
+
+class LoadSettings(TypedDict, total=False):
+    """How a model is loaded: keywords of StarChat.load, None as if it were not given."""
+
+    n_threads: int | None
+    n_ctx: int | None
+    limits: Limits | None
+    check_memory: bool
+    draft: str | None
+    gpu_layers: int | Literal["auto"] | None
+    device: str | None
 
 
 class Loader:
@@ -39,61 +54,35 @@ class Loader:
         """Copy and pickle without what is loaded."""
         return Loader, ()
 
-    def loaded(
-        self,
-        path: str | None = None,
-        n_threads: int | None = None,
-        n_ctx: int | None = None,
-        limits: Limits | None = None,
-        check_memory: bool = True,
-        draft: str | None = None,
-    ) -> StarChat | None:
+    def loaded(self, path: str | None = None, **settings: Unpack[LoadSettings]) -> StarChat | None:
         """Return the model if it is there; never waits."""
         if self._pid != os.getpid():  # models of the parent, whose threads may hold the lock
             self._start_afresh()
-        return self._models.get((path, n_threads, n_ctx, limits, check_memory, draft))
+        return self._models.get(_key(path, settings))
 
-    def load(
-        self,
-        path: str | None = None,
-        n_threads: int | None = None,
-        n_ctx: int | None = None,
-        limits: Limits | None = None,
-        check_memory: bool = True,
-        draft: str | None = None,
-    ) -> StarChat:
+    def load(self, path: str | None = None, **settings: Unpack[LoadSettings]) -> StarChat:
         """Return the model, loaded now if it was not; errors as those of StarChat.load."""
-        if model := self.loaded(path, n_threads, n_ctx, limits, check_memory, draft):
+        if model := self.loaded(path, **settings):
             return model  # without waiting for others that load
         with self._lock:
-            model = self.loaded(path, n_threads, n_ctx, limits, check_memory, draft)
+            model = self.loaded(path, **settings)
             if model is None:
-                model = StarChat.load(
-                    path,
-                    n_threads=n_threads,
-                    n_ctx=n_ctx,
-                    limits=limits,
-                    check_memory=check_memory,
-                    draft=draft,
-                )
-                self._models[path, n_threads, n_ctx, limits, check_memory, draft] = model
+                model = StarChat.load(path, **settings)
+                self._models[_key(path, settings)] = model
             return model
 
-    async def aload(
-        self,
-        path: str | None = None,
-        n_threads: int | None = None,
-        n_ctx: int | None = None,
-        limits: Limits | None = None,
-        check_memory: bool = True,
-        draft: str | None = None,
-    ) -> StarChat:
+    async def aload(self, path: str | None = None, **settings: Unpack[LoadSettings]) -> StarChat:
         """Return what load() returns, without blocking the event loop while weights are read."""
-        model = self.loaded(path, n_threads, n_ctx, limits, check_memory, draft)
+        model = self.loaded(path, **settings)
         if model is None:
-            for each in (draft, path):
+            for each in (settings.get("draft"), path):
                 if model_name(each):  # a thread that a program does not wait for at its end
                     await in_own_thread(partial(model_path, each, None))
-            arguments = path, n_threads, n_ctx, limits, check_memory, draft
-            model = await running_loop().run_in_executor(None, self.load, *arguments)
+            load = partial(self.load, path, **settings)
+            model = await running_loop().run_in_executor(None, load)
         return model
+
+
+def _key(path: str | None, settings: LoadSettings) -> _Key:
+    given = {name: value for name, value in settings.items() if value is not None}
+    return path, frozenset(given.items())

@@ -88,6 +88,8 @@ class StarChat:
         share_weights: bool = True,
         limits: Limits | Mapping[str, Any] | None = None,
         check_memory: bool = True,
+        gpu_layers: int | Literal["auto"] | None = None,
+        device: str | None = None,
         progress: Callable[[int, int], None] | Literal[False] | None = None,
     ) -> StarChat:
         """Return the model in a file or folder, or the embedded one without a path.
@@ -110,13 +112,19 @@ class StarChat:
         check_memory: raise OutOfMemoryError before weights are read where they, one reply that
         fills the context and the prefix cache need more memory than is free. False loads the model
         nevertheless, and the system may end the process (docs/memory.md).
+        gpu_layers: how many of the last layers a GPU computes, and the output with them: "auto" is
+        as many as fit into its memory, -1 is all. None is STARCHAT_GPU_LAYERS of the environment,
+        or 0. A device gives the same bits as the CPU, or is refused (docs/gpu.md).
+        device: which GPU, as `starchat devices` lists them: its number, as "vulkan:1", or a part of
+        its name. None is STARCHAT_DEVICE of the environment, or the best one.
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;
         False shows nothing; a function is called with done and total bytes, of fetching and then
         of loading; of the draft first.
 
         Raises FileAccessError, UnsupportedFormatError or CorruptFileError for a file that cannot
-        be used, DownloadError for one that cannot be fetched now, OutOfMemoryError, and
-        InvalidRequestError for wrong settings and for a draft of another family.
+        be used, DownloadError for one that cannot be fetched now, OutOfMemoryError,
+        UnsupportedFeatureError where there is no such GPU, and InvalidRequestError for wrong
+        settings and for a draft of another family.
 
         >>> StarChat.load(n_ctx=512).info.n_ctx
         512
@@ -127,7 +135,7 @@ class StarChat:
             raise FileAccessError(problem, param="path")
         if not (progress is None or progress is False or callable(progress)):
             raise unexpected("progress", "a function, False or None", progress)
-        settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes)
+        settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes, gpu_layers, device)
         share = check_flag("share_weights", share_weights)
         bounds = Limits.check(limits)
         check = check_flag("check_memory", check_memory)

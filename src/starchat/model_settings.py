@@ -9,7 +9,7 @@ import asyncio
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -29,7 +29,7 @@ from .checks import check_allow_special, json_size
 from .errors import InvalidRequestError, StarChatError, unexpected
 from .hub.find import find
 from .json_text import write_json
-from .lazy_model import Loader
+from .lazy_model import Loader, LoadSettings
 from .limits import Limits
 from .model import EMBEDDED, StarChat
 from .model_path import model_name
@@ -41,6 +41,8 @@ from .types import Messages
 __all__ = ["ModelSettings", "is_small", "rows", "rows_async", "unknown_argument", "write_json"]
 
 _MOST_OPTIONS = 1 << 22
+#: the names that most models of the frameworks have: ours
+_ALIASES = {"model": "model_path", "n_gpu_layers": "gpu_layers"}
 
 
 class ModelSettings(BaseModel):
@@ -72,17 +74,26 @@ class ModelSettings(BaseModel):
         frozen=True,
         description="A smaller model of the same family, which guesses ahead; None: none.",
     )
+    gpu_layers: int | Literal["auto"] | None = Field(
+        default=None,
+        frozen=True,
+        description='Last layers that a GPU computes, "auto" or -1; also n_gpu_layers.',
+    )
+    device: str | None = Field(
+        default=None, frozen=True, description="Which GPU; None: the best one."
+    )
     _loader: Loader = PrivateAttr(default_factory=Loader)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_names(cls, values: Any) -> Any:
         known = cls.model_fields
-        if isinstance(values, dict) and "model" in values and "model" not in known:
-            values = dict(values)  # the name that most models of the frameworks have for it
-            file = values.pop("model")
-            if values.setdefault("model_path", file) != file:
-                raise ValueError("model and model_path are one argument: give one of them")
+        for other, name in _ALIASES.items():
+            if isinstance(values, dict) and other in values and other not in known:
+                values = dict(values)
+                value = values.pop(other)
+                if values.setdefault(name, value) != value:
+                    raise ValueError(f"{other} and {name} are one argument: give one of them")
         if isinstance(values, dict) and cls.model_config.get("extra") == "forbid":
             for name in values.keys() - known.keys() - {field.alias for field in known.values()}:
                 raise ValueError(unknown_argument(cls.__name__, name, known))
@@ -101,20 +112,32 @@ class ModelSettings(BaseModel):
     @property
     def engine(self) -> StarChat:
         """The model beneath, loaded now if it was not: `engine.info`, `engine.stats()` …"""
-        return self._loader.load(*self._what)
+        return self._loader.load(self.model_path, **self._settings)
 
     @property
-    def _what(self) -> tuple[str | None, int | None, int | None, Limits | None, bool, str | None]:
-        """What the loader loads."""
-        sizes = self.n_threads, self.n_ctx
-        return self.model_path, *sizes, self.limits, self.check_memory, self.draft
+    def _settings(self) -> LoadSettings:
+        """How the loader loads the model."""
+        return {
+            "n_threads": self.n_threads,
+            "n_ctx": self.n_ctx,
+            "limits": self.limits,
+            "check_memory": self.check_memory,
+            "draft": self.draft,
+            "gpu_layers": self.gpu_layers,
+            "device": self.device,
+        }
+
+    @property
+    def _loaded(self) -> StarChat | None:
+        """The model, if it is there."""
+        return self._loader.loaded(self.model_path, **self._settings)
 
     @property
     def _file(self) -> str:
         """The path of the file, as far as it is known without asking a hub."""
         if self.model_path is None:
             return EMBEDDED
-        if model := self._loader.loaded(*self._what):
+        if model := self._loaded:
             return model._handle.path
         name = model_name(self.model_path)
         return (find(name) if name else None) or self.model_path
@@ -147,7 +170,7 @@ class ModelSettings(BaseModel):
 
     def _reader(self) -> _core.Tokenizer:
         """Return the file's tokenizer, without its weights as long as they are not loaded."""
-        if model := self._loader.loaded(*self._what):
+        if model := self._loaded:
             return model._engine.tokenizer
         state = self._file_state()
         return _read_tokenizer(self._file, *state) if state else self.engine._engine.tokenizer
@@ -187,7 +210,7 @@ class ModelSettings(BaseModel):
 
     async def _aengine(self) -> StarChat:
         """Load in a thread: it may take seconds."""
-        return await self._loader.aload(*self._what)
+        return await self._loader.aload(self.model_path, **self._settings)
 
 
 @functools.lru_cache(maxsize=8)

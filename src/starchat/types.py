@@ -221,15 +221,18 @@ class ModelInfo:
     isa: str
     n_threads: int
     draft: str | None = None  # the file of the model that guesses ahead
+    gpu_layers: int = 0  # of n_layer, the last ones
+    device: str = "cpu"  # that computes them
 
     def __str__(self) -> str:
         """Return one line for people."""
-        guesses = f"; {self.draft} guesses ahead" if self.draft else ""
+        more = f"; {self.gpu_layers} layers on {self.device}" if self.gpu_layers else ""
+        more += f"; {self.draft} guesses ahead" if self.draft else ""
         return (
             f"{self.file}: {self.n_params / 1e6:,.1f} M parameters in {self.quantization} "
             f"({self.weight_bytes / 1e6:,.1f} MB), {self.n_layer} layers of {self.n_embd}, "
             f"{self.n_head} heads on {self.n_kv_head} of keys and values, {self.n_vocab:,} tokens, "
-            f"context {self.n_ctx:,}; {self.isa}, {self.n_threads} threads{guesses}"
+            f"context {self.n_ctx:,}; {self.isa}, {self.n_threads} threads{more}"
         )
 
 

@@ -21,6 +21,7 @@
 #include "format/duplicates.hpp"
 #include "format/open_model.hpp"
 #include "model/decoder.hpp"
+#include "model/gpu_layers.hpp"
 
 namespace starchat {
 
@@ -105,8 +106,10 @@ ModelFile open_mixed(const std::string& path, const std::map<std::string, std::s
 class Forward {
  public:
   Forward(const std::string& path, int n_threads, int n_ctx,
-          const std::map<std::string, std::string>& paths)
-      : model_(std::make_unique<Decoder>(load(path, paths), n_threads, n_ctx)),
+          const std::map<std::string, std::string>& paths, int gpu_layers,
+          const std::string& device)
+      : model_(std::make_unique<Decoder>(load(path, paths), n_threads, n_ctx,
+                                         Placement{gpu_layers, device})),
         cache_(model_->kv_pool()) {}
 
   // Logits (n_tokens, n_vocab), or of the last token alone (1, n_vocab).
@@ -147,6 +150,36 @@ class Forward {
   KvSequence cache_;
   int position_ = 0;
 };
+
+// Of a model in q4_0 with one key head of 128, on a device with so much memory.
+int fitting_layers(uint64_t memory_bytes, int n_embd, int n_layer, int n_ctx) {
+  const DecoderConfig config{.n_vocab = 49152,
+                             .n_ctx = n_ctx,
+                             .n_embd = n_embd,
+                             .n_layer = n_layer,
+                             .n_head = n_embd / 128,
+                             .n_kv_head = 1,
+                             .head_dim = 128,
+                             .n_inner = 4 * n_embd,
+                             .norm_eps = 1e-5f};
+  const auto matrix = [](int n_rows, int n_cols) {
+    PackedMatrix matrix;
+    matrix.type = TensorType::Q4_0;
+    matrix.n_rows = n_rows;
+    matrix.n_cols = n_cols;
+    return matrix;
+  };
+  Weights weights;
+  weights.output = matrix(config.n_vocab, n_embd);
+  weights.layers.resize(n_layer);
+  for (Layer& layer : weights.layers) {
+    layer.qkv.weight = matrix(n_embd + 256, n_embd);
+    layer.attn_out.weight = matrix(n_embd, n_embd);
+    layer.ffn_up.weight = matrix(4 * n_embd, n_embd);
+    layer.ffn_down.weight = matrix(n_embd, 4 * n_embd);
+  }
+  return GpuLayers::fitting_layers(config, weights, 64, memory_bytes);
+}
 
 py::array_t<uint16_t> to_half(const py::array_t<float, py::array::c_style>& values) {
   py::array_t<uint16_t> halves(values.size());
@@ -239,10 +272,14 @@ class PyThreadPool {
 }  // namespace
 
 void bind_kernels(py::module_& m) {
+  m.def("fitting_layers", &fitting_layers, py::kw_only(), py::arg("memory_bytes"),
+        py::arg("n_embd"), py::arg("n_layer"), py::arg("n_ctx"));
   py::class_<Forward>(m, "Forward")
-      .def(py::init<const std::string&, int, int, const std::map<std::string, std::string>&>(),
+      .def(py::init<const std::string&, int, int, const std::map<std::string, std::string>&, int,
+                    const std::string&>(),
            py::arg("path"), py::arg("n_threads") = 0, py::arg("n_ctx") = 0,
-           py::arg("paths") = py::dict(), py::call_guard<GilReleased>())
+           py::arg("paths") = py::dict(), py::arg("gpu_layers") = 0, py::arg("device") = "",
+           py::call_guard<GilReleased>())
       .def("run", &Forward::run, py::arg("token_ids"), py::arg("last_only") = false)
       .def("rewind", &Forward::rewind, py::arg("position"))
       .def_property_readonly("max_columns", &Forward::max_columns)

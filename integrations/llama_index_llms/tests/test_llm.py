@@ -274,7 +274,7 @@ def test_model_is_another_name_of_model_path() -> None:
     [
         ("wheels", ""),
         ("model_kwargs", ": give what it holds as arguments of their own"),
-        ("n_gpu_layers", ": leave it out, it has no effect here"),
+        ("n_batch", ": leave it out, it has no effect here"),
         ("local_files_only", ": the environment's HF_HUB_OFFLINE=1 does it"),
         ("revision", ": write it into the name, as OWNER/REPO@REVISION"),
     ],

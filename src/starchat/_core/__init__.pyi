@@ -159,6 +159,8 @@ class Engine:
         n_threads: int = 0,
         n_ctx: int = 0,
         prefix_cache_bytes: int = -1,
+        gpu_layers: int = 0,
+        device: str = "",
         unread_bytes: int = 1073741824,
         progress: Callable[[int, int], None] | None = None,
         weights: Weights | None = None,

@@ -19,10 +19,18 @@ class Forward:
     max_columns: int
     weight_bytes: int
     def __init__(
-        self, path: str, n_threads: int = 0, n_ctx: int = 0, paths: Mapping[str, str] = ...
+        self,
+        path: str,
+        n_threads: int = 0,
+        n_ctx: int = 0,
+        paths: Mapping[str, str] = ...,
+        gpu_layers: int = 0,
+        device: str = "",
     ) -> None: ...
     def run(self, token_ids: Sequence[int], last_only: bool = False) -> Floats: ...
     def rewind(self, position: int) -> None: ...
+
+def fitting_layers(memory_bytes: int, n_embd: int, n_layer: int, n_ctx: int) -> int: ...
 
 class Matrix:
     """A packed matrix and the threads that multiply it."""

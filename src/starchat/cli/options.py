@@ -30,6 +30,17 @@ CheckMemory: TypeAlias = Annotated[
         help="Refuse a model that does not fit into the memory that is free.",
     ),
 ]
+GpuLayers: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Last layers that a GPU computes; auto: as many as fit, -1: all.",
+    ),
+]
+Device: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which GPU, as of starchat devices; by default the best."),
+]
 
 Prefix: TypeAlias = Annotated[
     list[str] | None,
@@ -93,6 +104,8 @@ class ModelOptions:
             "sooner.",
         ),
     ] = None
+    gpu_layers: GpuLayers = None
+    device: Device = None
 
     def load(self, prefix_cache_bytes: int | None = None) -> StarChat:
         """Return the model."""
@@ -103,6 +116,8 @@ class ModelOptions:
             prefix_cache_bytes=prefix_cache_bytes,
             check_memory=self.check_memory,
             draft=self.draft,
+            gpu_layers=self.gpu_layers,  # type: ignore[arg-type]  # text, which load() reads
+            device=self.device,
         )
 
 

@@ -191,6 +191,8 @@ class Service:
             limits=limits,
             check_memory=settings.check_memory,
             draft=settings.draft,
+            gpu_layers=settings.gpu_layers,  # type: ignore[arg-type]  # text, which load() reads
+            device=settings.device,
         )
 
         def prepared() -> StarChat:

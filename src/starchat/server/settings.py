@@ -80,6 +80,12 @@ class ServerSettings:
         "A smaller model of the same family, which guesses ahead: the same answers, sooner.",
         "FILE",
     )
+    gpu_layers: str | None = _option(
+        None, "Last layers that a GPU computes; auto: as many as fit, -1: all.", "N"
+    )
+    device: str | None = _option(
+        None, "Which GPU, as of starchat devices; by default the best.", "NAME"
+    )
     served_name: str | None = _option(
         None, "What the server calls the model; by default the file's name.", "NAME"
     )

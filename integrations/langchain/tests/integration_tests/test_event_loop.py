@@ -74,7 +74,7 @@ async def test_counting_tokens_of_a_folder(folder: Path) -> None:
         model = ChatStarChat(model_path=root, **SHORT)
         assert model.profile and model.profile["max_input_tokens"] <= SHAPE.n_ctx
         assert model.get_num_tokens("def on") == len(expected)
-        assert not model._loader.loaded(*model._what)
+        assert not model._loaded
         assert isinstance(await model.ainvoke("Hi"), AIMessage)
 
 

@@ -217,7 +217,7 @@ class StarChat(ModelSettings, ParsablePredictions):
         LlamaIndex calls this before every call, on the event loop too: it must never load.
         """
         payload = {"class_name": self.class_name(), "model_path": self.model_path}
-        if self._loader.loaded(*self._what):
+        if self._loaded:
             payload |= self.metadata.model_dump()
         return payload | self._sampling()
 
