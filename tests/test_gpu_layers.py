@@ -11,6 +11,7 @@ import pytest
 
 from starchat import InvalidRequestError, StarChat, UnsupportedFeatureError
 from starchat._core import testing
+from starchat.cli.options import ModelOptions
 from starchat.convert.ggml_writer import TYPES
 from starchat.lazy_model import Loader
 from starchat.model_settings import ModelSettings
@@ -127,6 +128,21 @@ def test_info_says_what_is_where(on_gpu: StarChat, nano: StarChat, gpu: str) -> 
 def test_auto_is_as_many_as_fit(gpu: str, tiny_model_path: Path) -> None:
     with StarChat.load(tiny_model_path, gpu_layers="auto", device=gpu) as model:
         assert model.info.gpu_layers == model.info.n_layer
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A driver that computes on the CPU is none."""
+    monkeypatch.setenv("VK_ICD_FILENAMES", "/nowhere")
+    load = ModelOptions(str(tiny_model_path), gpu_layers="auto").load
+    with load() as model:
+        assert (model.info.gpu_layers, model.info.device) == (0, "cpu")
+    assert "no layer is on a GPU" in capsys.readouterr().err
+    with pytest.raises(UnsupportedFeatureError):
+        StarChat.load(tiny_model_path, gpu_layers=1)
+    with pytest.raises(UnsupportedFeatureError):
+        StarChat.load(tiny_model_path, gpu_layers="auto", device="vulkan:9")
 
 
 def test_the_environment_chooses_where_nobody_else_does(

@@ -49,6 +49,18 @@ size_t page_bytes(const std::vector<std::unique_ptr<LayerRun>>& runs) {
                          [](size_t sum, const auto& run) { return sum + run->page_bytes(); });
 }
 
+// Null: the CPU computes every layer, also where as many as fit were asked for and no GPU is there.
+std::shared_ptr<Device> device_of(const Placement& placement) {
+  if (placement.gpu_layers == 0) return nullptr;
+  if (!placement.device.empty()) return open_device(placement.device);
+  try {
+    return open_device();
+  } catch (const UnsupportedFeatureError&) {
+    if (placement.gpu_layers > 0) throw;
+    return nullptr;
+  }
+}
+
 // How many layers a device gets. asked: Placement::gpu_layers.
 int layers_on(const Device& device, const DecoderConfig& config, const Weights& weights,
               int max_columns, int asked) {
@@ -119,9 +131,8 @@ uint64_t Decoder::work_bytes(const DecoderConfig& config, int n_threads, int max
 // Decides where each layer is computed.
 std::vector<std::unique_ptr<LayerRun>> Decoder::make_runs(const Placement& placement) {
   int n_cpu = config_.n_layer;
-  std::shared_ptr<Device> device;
-  if (placement.gpu_layers != 0) {
-    device = open_device(placement.device.empty() ? "gpu" : placement.device);
+  const std::shared_ptr<Device> device = device_of(placement);
+  if (device != nullptr) {
     const int n_gpu = layers_on(*device, config_, weights_, max_columns_, placement.gpu_layers);
     n_cpu -= n_gpu;
     if (n_gpu > 0) info_.placement = {n_gpu, device->info().name};
@@ -182,9 +193,7 @@ LoadedModel load_model(ModelFile file, int n_threads, int n_ctx, bool share,
   select_kernels();  // these four throw before any weight is read
   const int n_loaders = checked_threads(n_threads);
   with_n_ctx(file.config, n_ctx);
-  std::shared_ptr<Device> device;  // open from here on
-  if (placement.gpu_layers != 0)
-    device = open_device(placement.device.empty() ? "gpu" : placement.device);
+  const std::shared_ptr<Device> device = device_of(placement);  // open from here on
   // A copy is done when it is known to be one, other weights when they are packed. Copies that turn
   // out to differ in a later layer are packed too: the count waits for them.
   const uint64_t total_bytes = file.weight_bytes();

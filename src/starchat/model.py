@@ -113,8 +113,9 @@ class StarChat:
         fills the context and the prefix cache need more memory than is free. False loads the model
         nevertheless, and the system may end the process (docs/memory.md).
         gpu_layers: how many of the last layers a GPU computes, and the output with them: "auto" is
-        as many as fit into its memory, -1 is all. None is STARCHAT_GPU_LAYERS of the environment,
-        or 0. A device gives the same bits as the CPU, or is refused (docs/gpu.md).
+        as many as fit into its memory, none where no GPU is there; -1 is all. None is
+        STARCHAT_GPU_LAYERS of the environment, or 0. A device gives the same bits as the CPU, or is
+        refused (docs/gpu.md).
         device: which GPU, as `starchat devices` lists them: its number, as "vulkan:1", or a part of
         its name. None is STARCHAT_DEVICE of the environment, or the best one.
         progress: None shows a bar on stderr when loading takes long and stderr is a terminal;

@@ -18,7 +18,7 @@ from ..errors import FileAccessError, InvalidRequestError
 from ..model import StarChat
 from ..sampling import ReplyOptions as Keywords
 from ..sampling import SamplingParams
-from .terminal import read_stdin
+from .terminal import note, read_stdin
 
 Threads: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", help="CPU threads; by default one for each core.")
@@ -108,8 +108,8 @@ class ModelOptions:
     device: Device = None
 
     def load(self, prefix_cache_bytes: int | None = None) -> StarChat:
-        """Return the model."""
-        return StarChat.load(
+        """Return the model; print a note where `auto` places no layer on a GPU."""
+        model = StarChat.load(
             self.model,
             n_threads=self.threads,
             n_ctx=self.ctx,
@@ -119,6 +119,9 @@ class ModelOptions:
             gpu_layers=self.gpu_layers,  # type: ignore[arg-type]  # text, which load() reads
             device=self.device,
         )
+        if self.gpu_layers == "auto" and model.info.gpu_layers == 0:
+            note("no layer is on a GPU: `starchat devices` lists them")
+        return model
 
 
 @contextmanager
