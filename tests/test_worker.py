@@ -294,6 +294,7 @@ def job_of(call: Callable[[], object], reader: Wakeable) -> Job[object]:
 def test_few_threads_run_all_jobs_and_end_with_them() -> None:
     few = Workers(2)
     running, most, lock = 0, 0, threading.Lock()
+    both = threading.Barrier(2)
     done: list[int] = []
 
     def work(i: int) -> None:
@@ -301,6 +302,8 @@ def test_few_threads_run_all_jobs_and_end_with_them() -> None:
         with lock:
             running += 1
             most = max(most, running)
+        if i < 2:
+            both.wait(20)
         time.sleep(0.001)
         with lock:
             running -= 1
