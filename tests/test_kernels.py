@@ -203,7 +203,7 @@ def test_layer_norm_sums_in_64_lanes() -> None:
             lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
         return np.float32(lanes[0])
 
-    for n in (32, 96, 6144):
+    for n in (32, 96, *[160] * 20, 6144):  # many: an ulp of a sum is seen in few results
         x = gaussian(n) * 3 + 1
         rows = np.pad(x, (0, -n % 64)).reshape(-1, 64)
         sums, squares = np.zeros((2, 64), np.float32)
