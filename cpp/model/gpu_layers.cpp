@@ -65,7 +65,7 @@ std::vector<TensorType> types_of(const Weights& weights, int first) {
     for (const Linear* linear : matrices_of(layer)) types.push_back(linear->weight.type);
   }
   std::ranges::sort(types);
-  types.erase(std::ranges::unique(types).begin(), types.end());
+  types.erase(std::unique(types.begin(), types.end()), types.end());
   return types;
 }
 
@@ -162,7 +162,6 @@ GpuLayers::GpuLayers(const std::shared_ptr<Device>& device, const DecoderConfig&
     : shaders_(tested_shaders(device, types_of(weights, first))),
       device_(device),
       config_(config),
-      max_columns_(max_columns),
       logits_stride_(padded(config.n_vocab)),
       head_words_(KvStore({1, 1, config.head_dim}).page_bytes() / sizeof(uint32_t)),
       page_bytes_(head_words_ * sizeof(uint32_t) * config.n_kv_head * (config.n_layer - first)),

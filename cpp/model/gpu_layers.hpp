@@ -86,7 +86,7 @@ class GpuLayers : public LayerRun {
   const std::shared_ptr<Shaders> shaders_;
   const std::shared_ptr<Device> device_;
   const DecoderConfig config_;
-  const int max_columns_, logits_stride_;
+  const int logits_stride_;
   const size_t head_words_, page_bytes_;  // of one layer and key head in a page; of a page
   std::vector<DeviceLayer> layers_;
   Buffer output_memory_;
