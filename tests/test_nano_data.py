@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import random
 import re
 import sys
@@ -179,3 +180,16 @@ def test_the_dialogue_form_is_that_of_the_core() -> None:
         assert box.system_text("Hi") == system_text("Hi", [definition])
         assert core.call_line("call", tool.name, arguments) == call_lines([(tool.name, arguments)])
         assert core.result_line("result", tool.name, "a\n") == result_lines([(tool.name, "a\n")])
+
+
+def test_a_draft_has_the_vocabulary_of_its_model() -> None:
+    """Merges follow from the ranks of tokens; the embedded model's own tokenizer is the oracle."""
+    from starchat._core import read_tokenizer
+    from starchat.model import EMBEDDED
+    from tokenizer import tokenizer_of, vocabulary
+
+    core = read_tokenizer(os.fsencode(EMBEDDED))
+    own = tokenizer_of(EMBEDDED)
+    assert vocabulary(own) == [core.token_bytes(i) for i in range(own.get_vocab_size())]
+    for text in ("How do I sort a list?", "def f(x_y):\n\treturn 12345", " \n  größer 🐍 {}"):
+        assert own.encode(text).ids == list(core.encode(text))

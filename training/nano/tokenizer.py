@@ -9,6 +9,7 @@ a word's blank come last, and only for the most frequent first tokens.
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from agents import agent_dialogue, as_dialogue, json_dialogue
 from code_contexts import code_dialogue
 from dialogues import Dialogue, dialogue
 from filler import passage
+from starchat._core import read_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -58,6 +60,38 @@ def train_tokenizer(seed: int = 0, n_dialogues: int = 6_000) -> tokenizers.Token
     for token in after_blank[:N_BLANK_MERGES]:
         vocab[_BLANK + token] = len(vocab)
         merges.append((_BLANK, token))
+    return _tokenizer(vocab, merges)
+
+
+def tokenizer_of(file: str | os.PathLike[str]) -> tokenizers.Tokenizer:
+    """Return the tokenizer of a model that was trained here, as a draft model must have.
+
+    The generators of dialogues have changed since, and with them the vocabulary that they give.
+    """
+    core = read_tokenizer(os.fsencode(file))
+    words = [core.token_bytes(i) for i in range(N_VOCAB)]
+    ranks = {word: i for i, word in enumerate(words)}
+    character_of = {byte: letter for letter, byte in _bytes_of_characters().items()}
+
+    def text(word: bytes) -> str:
+        return "".join(character_of[byte] for byte in word)
+
+    merges = []
+    for rank, word in enumerate(words[: -len(ROLES)]):
+        parts = [word[i : i + 1] for i in range(len(word))]
+        if rank == 0 or len(parts) == 1:
+            continue
+        while len(parts) > 2:  # what was merged before
+            pairs = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
+            i = pairs.index(min(pairs))
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        merges.append((text(parts[0]), text(parts[1])))
+    vocab = {text(word): rank for rank, word in enumerate(words[: -len(ROLES)]) if rank}
+    vocab[END_OF_TEXT] = 0
+    return _tokenizer(vocab, merges)
+
+
+def _tokenizer(vocab: dict[str, int], merges: Sequence[tuple[str, ...]]) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_PIECES)
     tokenizer.decoder = decoders.ByteLevel()

@@ -28,7 +28,7 @@ from torch.nn import functional
 from mixture import Shard, batch
 from model import Config, GPTBigCode
 from muon import Muon
-from tokenizer import Encoder, train_tokenizer, vocabulary
+from tokenizer import Encoder, tokenizer_of, train_tokenizer, vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "src/starchat/models/starchat-nano.q8_0.bin"
@@ -56,16 +56,18 @@ def train(
     n_processes: int = 0,
     device: str = "cpu",
     n_layer: int = Config.n_layer,
+    draft_of: Path | None = None,
 ) -> None:
     """Train, or go on where the checkpoint ends.
 
-    Processes share a batch: by default two on CPUs, one thread each, and one on a GPU. A model of
-    one layer can be a draft model.
+    Processes share a batch: by default two on CPUs, one thread each, and one on a GPU. A model with
+    the vocabulary of another (`draft_of`), and one layer, can be its draft model.
     """
     n_processes = n_processes or (2 if device == "cpu" else 1)
     folder.mkdir(parents=True, exist_ok=True)
     if not (path := folder / "tokenizer.json").exists():
-        train_tokenizer(SEED).save(str(path))
+        tokenizer = train_tokenizer(SEED) if draft_of is None else tokenizer_of(draft_of)
+        tokenizer.save(str(path))
     with tempfile.TemporaryDirectory() as meeting:
         shared = (n_processes, f"file://{meeting}/meet", folder, n_steps, device, n_layer)
         spawn(_train, shared, n_processes)
@@ -79,9 +81,8 @@ def _train(
     torch.manual_seed(SEED)
     distributed.init_process_group("gloo", meeting, rank=rank, world_size=n_processes)
     encoder = Encoder(_tokenizer(folder))
-    model = GPTBigCode(Config(n_layer=n_layer)).to(
-        device
-    )  # made on the CPU: the same start on every device
+    # Made on the CPU: the same start on every device.
+    model = GPTBigCode(Config(n_layer=n_layer)).to(device)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name[0] == "h"]
     others = [p for _, p in model.named_parameters() if p.ndim < 2] + [model.wte.weight]
     places = [model.wpe.weight]  # a position is rarely seen: small steps
