@@ -200,6 +200,16 @@ def cost(arguments: argparse.Namespace, folder: Path) -> Result:
 # ---- acceptance --------------------------------------------------------------------------------
 
 
+def agreement(model: StarChat, draft: StarChat, question: str) -> tuple[int, int]:
+    """Return how many greedy tokens of a reply the draft would choose, and how many there are."""
+    prompt = f"<|system|>\n<|end|>\n<|user|>\n{question}<|end|>\n<|assistant|>"
+    reply = model.complete(prompt, max_tokens=256, temperature=0)
+    ids = [*model.tokenize_prompt(prompt), *reply.token_ids]
+    scores = draft.score(ids, logprobs=1)[-len(reply.token_ids) :]
+    n_same = sum(score.top[0][0] == score.token_id for score in scores)
+    return n_same, len(reply.token_ids)
+
+
 def nano(arguments: argparse.Namespace, folder: Path) -> Result:
     """Ask the questions in held-out wordings, with the draft and without."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "training" / "nano"))
@@ -243,6 +253,10 @@ def nano(arguments: argparse.Namespace, folder: Path) -> Result:
                     rows.setdefault(f"temperature {temperature:g}", {}).setdefault(
                         column, []
                     ).append(sample)
+    with StarChat.load() as model, StarChat.load(arguments.draft_file) as draft:
+        counts = [agreement(model, draft, question) for question in questions]
+    n_same, n_all = map(sum, zip(*counts, strict=True))
+    rows["temperature 0"]["greedy tokens that the draft has"] = [n_same / n_all]
     result["tables"] = [
         {
             "caption": f"starchat-nano and a draft of one layer, {arguments.threads} threads, "
