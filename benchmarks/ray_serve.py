@@ -72,8 +72,14 @@ def load(url: str) -> str:
 
 def replicas() -> list[psutil.Process]:
     """Return the processes of our replicas."""
-    processes = psutil.Process().children(recursive=True)
-    return [each for each in processes if "ServeReplica:starchat" in " ".join(each.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "ServeReplica:starchat" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # it has just ended
+            pass
+    return found
 
 
 def running() -> int:
