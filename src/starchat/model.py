@@ -29,13 +29,13 @@ from .checks import (
 )
 from .embedding import EmbeddingJob
 from .engine_registry import EngineHandle, EngineSettings, acquire_engine
-from .errors import FileAccessError, InvalidRequestError, unexpected
+from .errors import FileAccessError, InvalidRequestError
 from .generation import Generation, Scoring, astream
 from .infill import infill_prompt
 from .limits import Limits
 from .model_path import model_path
 from .prefix_file import PrefixSaving, load_prefix
-from .progress import LoadingBar
+from .progress import check_progress, shown_progress
 from .prompt_room import PromptRoom
 from .request_size import is_small
 from .sampling import ChatOptions, ReplyOptions
@@ -134,8 +134,7 @@ class StarChat:
         if path is None and not os.path.exists(file):
             problem = f"{file}: this installation lacks the embedded model; give a path"
             raise FileAccessError(problem, param="path")
-        if not (progress is None or progress is False or callable(progress)):
-            raise unexpected("progress", "a function, False or None", progress)
+        check_progress(progress)
         settings = EngineSettings.check(n_threads, n_ctx, prefix_cache_bytes, gpu_layers, device)
         share = check_flag("share_weights", share_weights)
         bounds = Limits.check(limits)
@@ -143,17 +142,12 @@ class StarChat:
         draft_file = None if draft is None else _draft_path(draft, progress)
         if path is not None:
             file = model_path(path, progress)
-        bar = LoadingBar(file) if progress is None else None
-        try:
+        with shown_progress(progress, file) as report:
             model = object.__new__(cls)
-            report = bar or progress or None
             model._handle = acquire_engine(file, settings, report, share, bounds, check, draft_file)
             about = model._handle.engine.info | {"draft": draft_file}
             model.info = ModelInfo(**{f.name: about[f.name] for f in fields(ModelInfo)})
             return model
-        finally:
-            if bar:
-                bar.close()
 
     # ---- dialogue ---------------------------------------------------------------------------
 

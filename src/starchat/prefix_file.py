@@ -12,11 +12,11 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from hashlib import blake2b
 from struct import Struct
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import NamedTuple
 
 from . import _core
 from .async_waker import in_own_thread
@@ -32,11 +32,9 @@ from .errors import (
 )
 from .generation import Generation
 from .partial_reply import PartialReply
-from .progress import LoadingBar
+from .progress import Report, check_progress, shown_progress
 from .stream import AsyncStream
 from .text_stream import TextStream
-
-Report: TypeAlias = Callable[[int, int], object]
 
 _MAGIC = b"starkv\r\n"
 _VERSION = 1  # of this format
@@ -58,13 +56,6 @@ def check_path(path: object) -> str:
         return os.fsdecode(path)  # type: ignore[arg-type]
     except TypeError:
         raise unexpected("path", "a path", path) from None
-
-
-def check_progress(progress: Any) -> Report | Literal[False] | None:
-    """Return a function, None for a bar, or False; raise InvalidRequestError for all else."""
-    if not (progress is None or progress is False or callable(progress)):
-        raise unexpected("progress", "a function, False or None", progress)
-    return cast("Report | Literal[False] | None", progress)
 
 
 class _Header(NamedTuple):
@@ -133,21 +124,24 @@ class PrefixSaving(Generation):
 
     def run(self) -> int:
         """Compute and save the prefix; return the number of tokens that are saved."""
-        with _shown(self._progress, self._path, "computing") as self.report:
+        with self._shown("computing") as self.report:
             self.stream().result()
-        with _shown(self._progress, self._path, "saving") as report:
+        with self._shown("saving") as report:
             self._write(report)
         return self._header.n_tokens
 
     async def arun(self) -> int:
         """Do the same without blocking the event loop; cancelling the task leaves no file."""
-        with _shown(self._progress, self._path, "computing") as self.report:
+        with self._shown("computing") as self.report:
             stream = AsyncStream()
             stream.read(self.submit())
             await stream.result()
-        with _shown(self._progress, self._path, "saving") as report:
+        with self._shown("saving") as report:
             await in_own_thread(partial(self._write, report))
         return self._header.n_tokens
+
+    def _shown(self, action: str) -> AbstractContextManager[Report | None]:
+        return shown_progress(self._progress, self._path, action, "tokens")
 
     def _submit(
         self, ready: _core.ReadyQueue | None, keys: Sequence[int]
@@ -186,7 +180,8 @@ def load_prefix(
     the end, when all of the file was read and is as it was written.
     """
     path = check_path(path)
-    with _opened(path) as file, _shown(check_progress(progress), path, "loading") as report:
+    report_to = shown_progress(check_progress(progress), path, "loading", "tokens")
+    with _opened(path) as file, report_to as report:
         header = _read_header(file, path, handle)
         digest = blake2b(header.pack(), digest_size=_DIGEST)
 
@@ -226,19 +221,6 @@ def _parts(
 
 class _UnwantedError(Exception):
     """The task that waited for this was cancelled: nobody sees it."""
-
-
-@contextmanager
-def _shown(
-    progress: Report | Literal[False] | None, path: str, action: str
-) -> Iterator[Report | None]:
-    """Return what is told of done and total tokens: by default a bar."""
-    bar = LoadingBar(path, action, "tokens") if progress is None else None
-    try:
-        yield bar or progress or None
-    finally:
-        if bar:
-            bar.close()
 
 
 class _File:

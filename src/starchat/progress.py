@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
+
+from .errors import unexpected
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -15,6 +18,8 @@ DELAY_S = 2.0  # before anything is shown
 _LONG = 512  # tokens
 
 R = TypeVar("R")
+Report: TypeAlias = Callable[[int, int], object]  # is told how much of how much is done
+Unit: TypeAlias = Literal["bytes", "tokens"]
 
 
 def long_prompts_only(report: Callable[[int, int], R]) -> Callable[[int, int], R | None]:
@@ -41,9 +46,7 @@ def long_prompts_only(report: Callable[[int, int], R]) -> Callable[[int, int], R
 class LoadingBar:
     """Counts what is done; shows itself after two seconds, where stderr is a terminal."""
 
-    def __init__(
-        self, path: str, action: str = "loading", unit: Literal["bytes", "tokens"] = "bytes"
-    ) -> None:
+    def __init__(self, path: str, action: str = "loading", unit: Unit = "bytes") -> None:
         """Name the bar after the file and what is done with it."""
         self._unit = unit
         self._action = action
@@ -75,7 +78,30 @@ class LoadingBar:
             self._bar = None
 
 
-def _bar(unit: Literal["bytes", "tokens"]) -> Progress:
+def check_progress(progress: Any) -> Report | Literal[False] | None:
+    """Return a function, None for a bar, or False; raise InvalidRequestError for all else."""
+    if not (progress is None or progress is False or callable(progress)):
+        raise unexpected("progress", "a function, False or None", progress)
+    return cast("Report | Literal[False] | None", progress)
+
+
+@contextmanager
+def shown_progress(
+    progress: Callable[[int, int], R] | Literal[False] | None,
+    path: str,
+    action: str = "loading",
+    unit: Unit = "bytes",
+) -> Iterator[Callable[[int, int], R | None] | None]:
+    """Return what is to be told of done and total units: by default a bar, which ends with this."""
+    bar = LoadingBar(path, action, unit) if progress is None else None
+    try:
+        yield bar or progress or None
+    finally:
+        if bar:
+            bar.close()
+
+
+def _bar(unit: Unit) -> Progress:
     # Here, because `import starchat` has no use for rich.
     from rich.console import Console
     from rich.progress import (
