@@ -15,7 +15,6 @@
 #include "bindings/waiting.hpp"
 #include "grammar/helper_process.hpp"
 #include "model/decoder.hpp"
-#include "model/kv_store.hpp"
 #include "model/memory_need.hpp"
 #include "model/model_sample.hpp"
 #include "text/match_vocabularies.hpp"
@@ -38,22 +37,6 @@ PyDraft make_draft(const std::shared_ptr<PyWeights>& weights, const PyWeights& m
   return {std::make_unique<Decoder>(weights->file, model.cores(), n_ctx), std::move(ids), weights};
 }
 
-size_t page_bytes(const DecoderConfig& config) {
-  return KvStore({config.n_layer, config.n_kv_head, config.head_dim}).page_bytes();
-}
-
-// What a draft model takes of memory beside its weights. Its prefix cache has as many pages as that
-// of the model.
-uint64_t draft_bytes(const PyWeights& draft, const DecoderConfig& model, MemorySettings settings) {
-  const DecoderConfig& config = draft.file->config;
-  settings.n_ctx = std::min(settings.n_ctx > 0 ? settings.n_ctx : model.n_ctx, config.n_ctx);
-  if (settings.prefix_cache_bytes > 0)
-    settings.prefix_cache_bytes =
-        settings.prefix_cache_bytes / page_bytes(model) * page_bytes(config);
-  const MemoryNeed need = memory_need(*draft.file, settings);
-  return need.total() - need.weights;
-}
-
 // Loads without the GIL, unless weights are given. Calls progress, if there is one, and lets Ctrl-C
 // end the load. memory_root: of free_memory(); None: memory is not checked. draft: weights of a
 // model that guesses, or null.
@@ -72,7 +55,7 @@ std::unique_ptr<PyEngine> load(const py::object& path, int n_threads, int n_ctx,
   const auto check = [&](const auto& what) {
     if (is_checked) return;
     MemorySettings settings{n_threads, n_ctx, prefix_cache_bytes};
-    if (draft) settings.draft_bytes = draft_bytes(*draft, what.config, settings);
+    if (draft) settings.draft_bytes = draft_bytes(*draft->file, what.config, settings);
     check_memory(what, settings, free_memory(*memory_root), promise);
     is_checked = true;
   };

@@ -44,13 +44,16 @@ Size size_of(const LoadedFile& file) {
   return {file.config, file.weights.size_bytes(), /*vocabulary=*/0};
 }
 
+size_t page_bytes(const DecoderConfig& config) {
+  return KvStore({config.n_layer, config.n_kv_head, config.head_dim}).page_bytes();
+}
+
 MemoryNeed need_of(const Size& size, const MemorySettings& settings) {
   DecoderConfig config = size.config;
   if (settings.n_ctx > 0) config.n_ctx = settings.n_ctx;
   const int n_threads = settings.n_threads > 0 ? settings.n_threads : available_cores();
   const auto n_pages = static_cast<uint64_t>((config.n_ctx + kPagePositions - 1) / kPagePositions);
-  const uint64_t context =
-      n_pages * KvStore({config.n_layer, config.n_kv_head, config.head_dim}).page_bytes();
+  const uint64_t context = n_pages * page_bytes(config);
   const int n_columns = Decoder::columns_per_step(size.weights);
   return {.weights = size.weights,
           .context = context,
@@ -233,8 +236,14 @@ MemoryNeed memory_need(const ModelFile& file, const MemorySettings& settings) {
   return need_of(size_of(file), settings);
 }
 
-MemoryNeed memory_need(const LoadedFile& file, const MemorySettings& settings) {
-  return need_of(size_of(file), settings);
+uint64_t draft_bytes(const LoadedFile& draft, const DecoderConfig& model, MemorySettings settings) {
+  const DecoderConfig& config = draft.config;
+  settings.n_ctx = std::min(settings.n_ctx > 0 ? settings.n_ctx : model.n_ctx, config.n_ctx);
+  if (settings.prefix_cache_bytes > 0)
+    settings.prefix_cache_bytes =
+        settings.prefix_cache_bytes / page_bytes(model) * page_bytes(config);
+  const MemoryNeed need = need_of(size_of(draft), settings);
+  return need.total() - need.weights;
 }
 
 void check_memory(const ModelFile& file, const MemorySettings& settings,

@@ -29,7 +29,8 @@ struct MemoryNeed {
 
 // `file` is without duplicates. Each further reply that fills the context takes `context` again.
 MemoryNeed memory_need(const ModelFile& file, const MemorySettings& settings);
-MemoryNeed memory_need(const LoadedFile& file, const MemorySettings& settings);
+// What a draft model takes beside its weights. Its prefix cache has as many pages as the model's.
+uint64_t draft_bytes(const LoadedFile& draft, const DecoderConfig& model, MemorySettings settings);
 
 // What a load was found to have room for, until it has ended: another load of this process cannot
 // count on it. What the process has taken meanwhile counts as taken by loads.
