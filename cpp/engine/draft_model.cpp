@@ -41,11 +41,7 @@ int DraftModel::n_room(const Sequence& sequence) const {
 
 int DraftModel::read(Sequence& sequence, int n_columns) {
   Drafting& drafting = sequence.drafting;
-  if (!drafting.cache) {
-    drafting.cache =
-        std::make_unique<KvSequence>(model_.kv_pool(), std::min(sequence.max_ids, model_.n_ctx()));
-    drafting.n_cached = 0;
-  }
+  open(sequence);
   const int n_last = sequence.n_ids() - 1;
   const bool is_at_page = drafting.n_cached % kPagePositions == 0;
   if (is_at_page &&
@@ -73,13 +69,10 @@ void DraftModel::guess(std::span<const Request> requests) {
   batch_.clear();
   for (const Request& request : requests) {
     Sequence& sequence = *request.sequence;
-    Drafting& drafting = sequence.drafting;
     const int begin = n_known(sequence), n_ids = sequence.n_ids();
     const bool has_room = batch_.n_columns() + n_ids - begin <= model_.max_columns();
     if (request.n_guesses <= 0 || active_.size() == n_together_ || !has_room) continue;
-    if (!drafting.cache)
-      drafting.cache = std::make_unique<KvSequence>(model_.kv_pool(),
-                                                    std::min(sequence.max_ids, model_.n_ctx()));
+    open(sequence);
     if (!reserve(sequence, n_ids + request.n_guesses - 1)) continue;
     sequence.guesses.clear();
     sequence.guess_source = GuessSource::kDraft;
@@ -143,6 +136,14 @@ void DraftModel::keep_prefix(const Sequence& sequence) {
                    *sequence.drafting.cache);
   } catch (const std::bad_alloc&) {  // not cached: will be computed again if needed
   }
+}
+
+void DraftModel::open(Sequence& sequence) {
+  Drafting& drafting = sequence.drafting;
+  if (drafting.cache) return;
+  const int n_most = std::min(sequence.max_ids, model_.n_ctx());
+  drafting.cache = std::make_unique<KvSequence>(model_.kv_pool(), n_most);
+  drafting.n_cached = 0;
 }
 
 // Where memory ends, the prefix cache is dropped; then the sequence is not guessed for any more.

@@ -51,6 +51,7 @@ class DraftModel {
   uint64_t n_columns() const { return n_columns_; }  // computed so far
 
  private:
+  void open(Sequence& sequence);  // makes room for pages, if there is none yet
   bool reserve(Sequence& sequence, int n_tokens);
   bool compute();
   void add_column(Sequence& sequence, int32_t id, int position);
