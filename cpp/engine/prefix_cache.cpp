@@ -13,43 +13,36 @@ PrefixCache::PageTokens PrefixCache::page_tokens(std::span<const int32_t> ids, s
   return result;
 }
 
+template <class Tree, class See>
+Tree* PrefixCache::follow(Tree* node, std::span<const int32_t> ids, size_t first, const See& see) {
+  for (size_t page = first; page < ids.size() / kPagePositions; ++page) {
+    const auto child = node->children.find(page_tokens(ids, page));
+    if (child == node->children.end()) break;
+    node = child->second.get();
+    see(*node);
+  }
+  return node;
+}
+
 int PrefixCache::extend(const std::string& salt, std::span<const int32_t> ids,
                         KvSequence& sequence) {
-  const size_t n_full = ids.size() / kPagePositions;
   size_t n_pages = 0;
   const auto take = [&](PageId page) {
     if (n_pages++ == sequence.pages().size()) sequence.share(page);
   };
-  PinnedNode* pinned = &pinned_;
-  while (n_pages < n_full) {
-    const auto child = pinned->children.find(page_tokens(ids, n_pages));
-    if (child == pinned->children.end()) break;
-    pinned = child->second.get();
-    take(pinned->page.pages().front());
-  }
-  if (const auto root = pinned->roots.find(salt); root != pinned->roots.end()) {
-    Node* node = &root->second;
-    while (n_pages < n_full) {
-      const auto child = node->children.find(page_tokens(ids, n_pages));
-      if (child == node->children.end()) break;
-      node = child->second.get();
-      take(node->page);
-    }
-    touch(node);
-  }
+  PinnedNode* const pinned =
+      follow(&pinned_, ids, 0, [&](const PinnedNode& node) { take(node.page.pages().front()); });
+  if (const auto root = pinned->roots.find(salt); root != pinned->roots.end())
+    touch(follow(&root->second, ids, n_pages, [&](const Node& node) { take(node.page); }));
   return static_cast<int>(sequence.pages().size()) * kPagePositions;
 }
 
 void PrefixCache::keep(const std::string& salt, std::span<const int32_t> ids, int n_cached,
                        const KvSequence& sequence) {
   const size_t n_full = static_cast<size_t>(n_cached) / kPagePositions;
-  PinnedNode* pinned = &pinned_;
   size_t page = 0;
-  for (; page < n_full; ++page) {
-    const auto child = pinned->children.find(page_tokens(ids, page));
-    if (child == pinned->children.end()) break;
-    pinned = child->second.get();
-  }
+  PinnedNode* const pinned =
+      follow(&pinned_, ids.first(n_cached), 0, [&](const PinnedNode&) { ++page; });
   if (room() == 0 || page == n_full) return;
   const auto root = pinned->roots.try_emplace(salt).first;
   root->second.above = pinned;
@@ -90,14 +83,9 @@ void PrefixCache::pin(std::span<const int32_t> ids, const KvSequence& sequence) 
 }
 
 size_t PrefixCache::n_not_pinned(std::span<const int32_t> ids) const {
-  const size_t n_full = ids.size() / kPagePositions;
-  const PinnedNode* node = &pinned_;
-  for (size_t page = 0; page < n_full; ++page) {
-    const auto child = node->children.find(page_tokens(ids, page));
-    if (child == node->children.end()) return n_full - page;
-    node = child->second.get();
-  }
-  return 0;
+  size_t n_found = 0;
+  follow(&pinned_, ids, 0, [&](const PinnedNode&) { ++n_found; });
+  return ids.size() / kPagePositions - n_found;
 }
 
 void PrefixCache::drop_until_room_for(size_t n_pages) {

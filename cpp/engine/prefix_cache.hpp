@@ -67,6 +67,10 @@ class PrefixCache {
   };
 
   static PageTokens page_tokens(std::span<const int32_t> ids, size_t page);
+  // Goes down a tree, from the page `first` of ids on, as far as it has their full pages; shows
+  // each node to `see`, and returns the last one.
+  template <class Tree, class See>
+  static Tree* follow(Tree* node, std::span<const int32_t> ids, size_t first, const See& see);
   void touch(Node* node);
   void evict_oldest();
 
