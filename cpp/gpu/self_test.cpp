@@ -330,7 +330,8 @@ void ShaderTest::attention(int n_heads, int n_kv_heads, int head_dim, int n_posi
     columns.push_back({static_cast<uint32_t>(n_positions - n_columns + i), 0});
   const int n = n_columns + 1;
   const auto qkv = random.floats(static_cast<size_t>(n) * width, 4.0f);
-  const uint32_t stride = n_pages * kPagePositions, n_spans = (n_positions + 511) / 512;
+  const uint32_t stride = n_pages * kPagePositions,
+                 n_spans = (n_positions + kSpanPositions - 1) / kSpanPositions;
   const Shared<float> input(device, qkv), scores(device, size_t{stride} * n * n_heads),
       sums(device, static_cast<size_t>(n) * n_spans * q_width),
       inverse(device, static_cast<size_t>(n) * n_heads),

@@ -28,6 +28,7 @@ inline constexpr int kPagePositions = 32;  // positions of a page of the KV cach
 // Means of values are summed in spans of 512 positions, which are added in order: a device that
 // computes spans side by side has the same bits.
 inline constexpr int kSpanPages = 16;
+inline constexpr int kSpanPositions = kSpanPages * kPagePositions;
 inline constexpr int kColumnLanes = 64;  // of the sums over a column that a norm needs
 
 // Of the order of sums and every rounding: to be raised with each change of a result's bits, as

@@ -20,7 +20,6 @@ constexpr size_t kMaxLists = 64;                      // that are kept
 constexpr int kLogitColumns = 32;                     // of one list
 constexpr size_t kAttentionBytes = size_t{64} << 20;  // of scratch memory, more for few columns
 constexpr int kDecodeColumns = 16;                    // of which attention is not divided
-constexpr int kSpanPositions = kSpanPages * kPagePositions;
 
 size_t aligned(size_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
 int padded(int n_rows) { return (n_rows + kLanes - 1) / kLanes * kLanes; }
