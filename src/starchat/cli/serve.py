@@ -97,11 +97,10 @@ def _parameter(option: Field[Any]) -> inspect.Parameter:
     else:
         kind = _KINDS[str(option.type).split(" ")[0]]
         default = False if name != option.name else default
-    if name in ("model", "prefix"):
-        names += ["-m"] if name == "model" else []
+    if name in ("model", "prefix", "draft"):
         more = {"parser": os.path.expanduser}
-    elif name == "draft":
-        more = {"parser": os.path.expanduser}
+    if name == "model":
+        names.append("-m")
     elif name == "check_memory":
         names = ["--check-memory/--no-check-memory"]
     optional = kind if default is not None else kind | None
