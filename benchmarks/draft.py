@@ -18,15 +18,14 @@ import argparse
 import os
 import random
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from machine import Result, new_result, write_result
+from machine import Result, new_result
 from random_model import SHAPES, Shape, random_tensor, write_bin
-from report import markdown, table_rows
+from report import run
 from speculation import new, reciting_tensor
 
 from starchat import StarChat
@@ -317,14 +316,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure or calculate, print the tables, write the file."""
     arguments = parse()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            result = arguments.run(arguments, arguments.weights or Path(folder))
-    except (StarChatError, OSError) as error:
-        sys.exit(f"error: {error}")
-    write_result(result, arguments.json)
-    for found in result["tables"]:
-        print(found["caption"], markdown(*table_rows(found["rows"])), sep="\n\n", end="\n\n")
+    run(lambda folder: arguments.run(arguments, folder), arguments.weights, arguments.json)
 
 
 if __name__ == "__main__":

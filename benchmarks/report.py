@@ -14,15 +14,18 @@ import argparse
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from comparison import shares
 from kernels import Case, giga, limits_text
-from machine import Result, is_busy
+from machine import Result, is_busy, write_result
 from roofline import roofline
 from spread import Spread, digits
+
+from starchat.errors import StarChatError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -255,6 +258,24 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Result]], str]]] = {
     "speculation": ("speculation", tables),
     "overhead": ("overhead", tables),
 }
+
+
+# ---- a benchmark of tables ---------------------------------------------------------------------
+
+
+def run(measure: Callable[[Path], Result], weights: Path | None, json: Path | None) -> None:
+    """Measure, print the tables, write the file; end the program at an error.
+
+    measure: is given the folder for model files, `weights` or a temporary one.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(weights or Path(folder))
+    except (StarChatError, OSError) as error:
+        sys.exit(f"error: {error}")
+    write_result(result, json)
+    for found in result["tables"]:
+        print(found["caption"], markdown(*table_rows(found["rows"])), sep="\n\n", end="\n\n")
 
 
 # ---- the page -------------------------------------------------------------------------------

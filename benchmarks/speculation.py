@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from machine import Result, new_result, write_result
+from machine import Result, new_result
 from random_model import SHAPES, Array, random_tensor, write_bin
-from report import markdown, table_rows
+from report import run
 from rich.console import Console
 from rich.progress import Progress
 
@@ -263,14 +261,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Result:
 def main() -> None:
     """Measure, print the tables, write the file."""
     arguments = parse()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            result = measure(arguments, arguments.weights or Path(folder))
-    except (StarChatError, OSError) as error:
-        sys.exit(f"error: {error}")
-    write_result(result, arguments.json)
-    for found in result["tables"]:
-        print(found["caption"], markdown(*table_rows(found["rows"])), sep="\n\n", end="\n\n")
+    run(lambda folder: measure(arguments, folder), arguments.weights, arguments.json)
 
 
 if __name__ == "__main__":
