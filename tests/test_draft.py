@@ -19,6 +19,7 @@ from starchat.lazy_model import Loader
 from starchat.model_settings import ModelSettings
 from starchat.server.service import Service
 from starchat.server.settings import ServerSettings
+from support.random_requests import draw_request
 from support.scheduling import alone, finish, ids_of, testing
 from support.tiny_model import ROLES, Shape, vocabulary, write_tiny
 
@@ -81,14 +82,7 @@ def test_any_history_with_any_draft_gives_the_tokens_of_a_sequence_alone(
     for _ in range(data.draw(st.integers(1, 3))):
         asked = []
         for _ in range(data.draw(st.integers(1, 4))):
-            base = data.draw(st.sampled_from(known))
-            prompt = [*base[: data.draw(st.integers(1, len(base)))], data.draw(st.integers(0, 9))]
-            sampling: dict[str, Any] = {
-                "max_tokens": data.draw(st.integers(1, 50)),
-                "temperature": data.draw(st.sampled_from([0.0, 0.5, 2.0])),
-                "seed": data.draw(st.integers(0, 5)),
-                "repetition_penalty": data.draw(st.sampled_from([1.0, 1.2])),
-            }
+            prompt, sampling = draw_request(data, known)
             speculation = data.draw(st.sampled_from([True, True, False]))
             stream = scheduler.add(prompt, SamplingParams(speculation=speculation, **sampling))
             asked.append((prompt, sampling, stream))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from starchat import Completion, InvalidRequestError, StarChat
 from starchat._core import SamplingParams, TokenStream
+from support.random_requests import draw_request
 from support.scheduling import alone, finish, testing
 from support.tiny_model import Shape, write_tiny
 
@@ -158,14 +159,7 @@ def test_any_history_gives_the_tokens_of_a_sequence_alone(data: st.DataObject) -
     for _ in range(data.draw(st.integers(1, 3))):
         batch = []
         for _ in range(data.draw(st.integers(1, 4))):
-            base = data.draw(st.sampled_from(known))
-            prompt = [*base[: data.draw(st.integers(1, len(base)))], data.draw(st.integers(0, 9))]
-            sampling = {
-                "max_tokens": data.draw(st.integers(1, 50)),
-                "temperature": data.draw(st.sampled_from([0.0, 0.5, 2.0])),
-                "seed": data.draw(st.integers(0, 5)),
-                "repetition_penalty": data.draw(st.sampled_from([1.0, 1.2])),
-            }
+            prompt, sampling = draw_request(data, known)
             salt = data.draw(st.sampled_from(["", "", "ann", "bob"]))
             stream = scheduler.add(prompt, SamplingParams(**sampling), cache_salt=salt)
             batch.append((prompt, sampling, stream))
